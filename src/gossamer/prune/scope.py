@@ -1,0 +1,182 @@
+"""Which weights may be pruned: the multiplicative weights of layers, never biases or normalisation."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from gossamer.errors import ConfigurationError, NothingToPruneError
+
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Selects the prunable weights of a model by layer type and by name.
+
+    A pattern is a shell pattern (`*`, `?`, `[...]`), matched against the weight's full name (`layer1.0.conv1.weight`)
+    and against its layer's (`layer1.0.conv1`); case counts.
+    """
+
+    include: tuple[str, ...] = ("*",)
+    """Only weights whose name matches one of these."""
+    exclude: tuple[str, ...] = ()
+    """Never weights whose name matches one of these."""
+    embeddings: bool = False
+    """Whether embedding tables are prunable too (the paper prunes them in its translation network, GNMT)."""
+
+    def __post_init__(self) -> None:
+        for field in ("include", "exclude"):
+            patterns = getattr(self, field)
+            if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+                raise ConfigurationError(f"scope: {field} is {patterns!r}; expected a list of name patterns")
+            object.__setattr__(self, field, tuple(patterns))
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The user's own module inside `torch.compile`'s, DataParallel's and DistributedDataParallel's wrappers."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, nn.Parameter]:
+    """The prunable weights of `model` by name, in the model's own order.
+
+    Convolutions, transposed convolutions, linear layers (transformers' `Conv1D` and the projections of
+    `nn.MultiheadAttention` among them), recurrent layers, and embeddings on request. A tied weight appears once, under
+    its first name; it is prunable if any of its layers is, and excluded if any of its names is.
+
+    Raises:
+        NothingToPruneError: no weight is left.
+        ConfigurationError: a pattern matches nothing, or a weight cannot be pruned (lazy, parametrized, complex).
+    """
+    scope = scope or Scope()
+    model = unwrap(model)
+    candidates = dict(_weights_of_layers(model, scope))
+    _check_patterns(scope, candidates)
+    names: dict[tuple[object, ...], list[str]] = {}
+    for name, parameter in candidates.items():
+        names.setdefault(_identity(parameter), []).append(name)
+    chosen = {
+        identity
+        for identity, aliases in names.items()
+        if any(_matches(alias, scope.include) for alias in aliases)
+        and not any(_matches(alias, scope.exclude) for alias in _all_names(model, identity, aliases))
+    }
+    weights: dict[str, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        identity = _identity(parameter)
+        if identity in chosen:
+            chosen.remove(identity)
+            weights[name] = parameter
+    if not weights:
+        raise NothingToPruneError(
+            f"{type(model).__name__} has no prunable weights: got {len(candidates)} weights of prunable layers, "
+            f"none left after include={list(scope.include)}, exclude={list(scope.exclude)}, "
+            f"embeddings={scope.embeddings}; expected at least one convolution or linear layer. Widen the scope."
+        )
+    for name, parameter in weights.items():
+        if not parameter.is_floating_point():
+            raise ConfigurationError(
+                f"{name} holds {parameter.dtype}; expected a real floating-point type. Exclude it from the scope."
+            )
+    return weights
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many parameters the model has in all, biases and normalisation included; tied ones once."""
+    model = unwrap(model)
+    return sum({_identity(parameter): parameter.numel() for parameter in model.parameters()}.values())
+
+
+def aliases(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, list[nn.Parameter]]:
+    """Every parameter object that shares its memory with each weight, the weight itself first."""
+    shared: dict[tuple[object, ...], list[nn.Parameter]] = {}
+    for parameter in unwrap(model).parameters():
+        shared.setdefault(_identity(parameter), []).append(parameter)
+    return {name: shared[_identity(weight)] for name, weight in weights.items()}
+
+
+def _weights_of_layers(model: nn.Module, scope: Scope) -> Iterator[tuple[str, nn.Parameter]]:
+    for path, module in model.named_modules(remove_duplicate=False):
+        for attribute in _weight_attributes(module, scope):
+            name = f"{path}.{attribute}" if path else attribute
+            parameter = module._parameters.get(attribute)
+            if parameter is None:
+                if attribute in getattr(module, "parametrizations", {}):
+                    if _matches(name, scope.include) and not _matches(name, scope.exclude):
+                        raise ConfigurationError(
+                            f"{name} is computed by a parametrization, so zeros in it cannot be kept; expected a plain "
+                            f"parameter. Remove it (torch.nn.utils.parametrize.remove_parametrizations) or exclude it."
+                        )
+                continue
+            if isinstance(parameter, UninitializedParameter):
+                raise ConfigurationError(
+                    f"{name} has no shape yet (a lazy layer). Run one batch through the model before pruning it."
+                )
+            yield name, parameter
+
+
+def _weight_attributes(module: nn.Module, scope: Scope) -> tuple[str, ...]:
+    if isinstance(module, (*CONVOLUTIONS, nn.Linear, nn.Bilinear)) or _is_transformers_linear(module):
+        return ("weight",)
+    if isinstance(module, nn.MultiheadAttention):
+        return ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    if isinstance(module, RECURRENT):
+        return tuple(name for name in module._parameters if name.startswith("weight_"))
+    if scope.embeddings and isinstance(module, EMBEDDINGS):
+        return ("weight",)
+    return ()
+
+
+def _is_transformers_linear(module: nn.Module) -> bool:
+    """transformers' `Conv1D` is a linear layer with its weight transposed; known by name, without importing it."""
+    return any(
+        kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__
+    )
+
+
+def _identity(tensor: Tensor) -> tuple[object, ...]:
+    """Equal for two tensors exactly if they are the same memory seen the same way (a tied weight)."""
+    if tensor.numel() == 0 or tensor.device.type == "meta" or isinstance(tensor, UninitializedParameter):
+        return (id(tensor),)
+    return (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def _all_names(model: nn.Module, identity: tuple[object, ...], known: list[str]) -> set[str]:
+    names = {name for name, p in model.named_parameters(remove_duplicate=False) if _identity(p) == identity}
+    return names | set(known)
+
+
+def _matches(weight_name: str, patterns: tuple[str, ...]) -> bool:
+    layer_name = weight_name.rpartition(".")[0]
+    return any(fnmatchcase(weight_name, pattern) or fnmatchcase(layer_name, pattern) for pattern in patterns)
+
+
+def _check_patterns(scope: Scope, candidates: Mapping[str, nn.Parameter]) -> None:
+    """A pattern that matches nothing is a typing mistake, and would otherwise prune what was to be left alone."""
+    for field in ("include", "exclude"):
+        for pattern in getattr(scope, field):
+            if pattern != "*" and candidates and not any(_matches(name, (pattern,)) for name in candidates):
+                raise ConfigurationError(
+                    f"scope: {field} pattern {pattern!r} matches no prunable weight; expected a pattern for one of: "
+                    + ", ".join(candidates)
+                )
+
+
