@@ -20,6 +20,8 @@ CONVOLUTIONS = (
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
+Identity = tuple[object, ...]
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -68,27 +70,19 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
     """
     scope = scope or Scope()
     model = unwrap(model)
-    candidates = dict(_weights_of_layers(model, scope))
-    _check_patterns(scope, candidates)
-    names: dict[tuple[object, ...], list[str]] = {}
-    for name, parameter in candidates.items():
-        names.setdefault(_identity(parameter), []).append(name)
-    chosen = {
-        identity
-        for identity, aliases in names.items()
-        if any(_matches(alias, scope.include) for alias in aliases)
-        and not any(_matches(alias, scope.exclude) for alias in _all_names(model, identity, aliases))
-    }
+    _check_patterns(scope, model)
+    names = _names_by_identity(model)
+    prunable = {_identity(parameter) for parameter in _weights_of_layers(model, scope)}
     weights: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         identity = _identity(parameter)
-        if identity in chosen:
-            chosen.remove(identity)
+        if identity in prunable and _in_scope(names[identity], scope):
+            prunable.remove(identity)
             weights[name] = parameter
     if not weights:
         raise NothingToPruneError(
-            f"{type(model).__name__} has no prunable weights: got {len(candidates)} weights of prunable layers, "
-            f"none left after include={list(scope.include)}, exclude={list(scope.exclude)}, "
+            f"{type(model).__name__} has no prunable weights: nothing is left after "
+            f"include={list(scope.include)}, exclude={list(scope.exclude)}, "
             f"embeddings={scope.embeddings}; expected at least one convolution or linear layer. Widen the scope."
         )
     for name, parameter in weights.items():
@@ -107,20 +101,20 @@ def count_parameters(model: nn.Module) -> int:
 
 def aliases(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, list[nn.Parameter]]:
     """Every parameter object that shares its memory with each weight, the weight itself first."""
-    shared: dict[tuple[object, ...], list[nn.Parameter]] = {}
+    shared: dict[Identity, list[nn.Parameter]] = {}
     for parameter in unwrap(model).parameters():
         shared.setdefault(_identity(parameter), []).append(parameter)
     return {name: shared[_identity(weight)] for name, weight in weights.items()}
 
 
-def _weights_of_layers(model: nn.Module, scope: Scope) -> Iterator[tuple[str, nn.Parameter]]:
+def _weights_of_layers(model: nn.Module, scope: Scope) -> Iterator[nn.Parameter]:
     for path, module in model.named_modules(remove_duplicate=False):
         for attribute in _weight_attributes(module, scope):
             name = f"{path}.{attribute}" if path else attribute
             parameter = module._parameters.get(attribute)
             if parameter is None:
                 if attribute in getattr(module, "parametrizations", {}):
-                    if _matches(name, scope.include) and not _matches(name, scope.exclude):
+                    if _in_scope([name], scope):
                         raise ConfigurationError(
                             f"{name} is computed by a parametrization, so zeros in it cannot be kept; expected a plain "
                             f"parameter. Remove it (torch.nn.utils.parametrize.remove_parametrizations) or exclude it."
@@ -130,7 +124,7 @@ def _weights_of_layers(model: nn.Module, scope: Scope) -> Iterator[tuple[str, nn
                 raise ConfigurationError(
                     f"{name} has no shape yet (a lazy layer). Run one batch through the model before pruning it."
                 )
-            yield name, parameter
+            yield parameter
 
 
 def _weight_attributes(module: nn.Module, scope: Scope) -> tuple[str, ...]:
@@ -152,16 +146,24 @@ def _is_transformers_linear(module: nn.Module) -> bool:
     )
 
 
-def _identity(tensor: Tensor) -> tuple[object, ...]:
+def _identity(tensor: Tensor) -> Identity:
     """Equal for two tensors exactly if they are the same memory seen the same way (a tied weight)."""
-    if tensor.numel() == 0 or tensor.device.type == "meta" or isinstance(tensor, UninitializedParameter):
+    if isinstance(tensor, UninitializedParameter) or tensor.device.type == "meta" or tensor.numel() == 0:
         return (id(tensor),)
     return (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
-def _all_names(model: nn.Module, identity: tuple[object, ...], known: list[str]) -> set[str]:
-    names = {name for name, p in model.named_parameters(remove_duplicate=False) if _identity(p) == identity}
-    return names | set(known)
+def _names_by_identity(model: nn.Module) -> dict[Identity, list[str]]:
+    names: dict[Identity, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(_identity(parameter), []).append(name)
+    return names
+
+
+def _in_scope(names: list[str], scope: Scope) -> bool:
+    return any(_matches(name, scope.include) for name in names) and not any(
+        _matches(name, scope.exclude) for name in names
+    )
 
 
 def _matches(weight_name: str, patterns: tuple[str, ...]) -> bool:
@@ -169,14 +171,13 @@ def _matches(weight_name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(weight_name, pattern) or fnmatchcase(layer_name, pattern) for pattern in patterns)
 
 
-def _check_patterns(scope: Scope, candidates: Mapping[str, nn.Parameter]) -> None:
+def _check_patterns(scope: Scope, model: nn.Module) -> None:
     """A pattern that matches nothing is a typing mistake, and would otherwise prune what was to be left alone."""
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     for field in ("include", "exclude"):
         for pattern in getattr(scope, field):
-            if pattern != "*" and candidates and not any(_matches(name, (pattern,)) for name in candidates):
+            if pattern != "*" and not any(_matches(name, (pattern,)) for name in names):
                 raise ConfigurationError(
-                    f"scope: {field} pattern {pattern!r} matches no prunable weight; expected a pattern for one of: "
-                    + ", ".join(candidates)
+                    f"scope: {field} pattern {pattern!r} matches no parameter; expected a shell pattern for one of: "
+                    + ", ".join(names)
                 )
-
-

@@ -1,0 +1,276 @@
+"""Zeros stay zero: the masks of a model are held against its optimizers, whatever they do.
+
+The invariant: after every optimizer step the weight, its gradient and the optimizer's slots are zero at pruned
+positions. Three places keep it, none of them in the model:
+
+- As soon as a gradient is accumulated, its pruned positions are set to zero (a hook of the parameter, not of a
+  module). The gradient is then the one of the network without these weights, so that clipping by norm, GradScaler's
+  search for infinities, LBFGS's line search and optimizers with norms see what they should.
+- Before the first step after a cut, the slots of what was just pruned are set to zero (momentum would move them).
+- After every step, weight, gradient and slots are.
+
+The masks are kept beside the parameters, in a table of weak references: nothing is added to `state_dict`, no module
+changes its class, and `deepcopy`, `torch.save`, `torch.compile` and `torch.export` find the model that the user wrote.
+"""
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import (
+    Optimizer,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from gossamer.errors import PrunedWeightError
+from gossamer.prune.scope import aliases, unwrap
+
+
+@dataclass(eq=False)
+class Hold:
+    """The mask of one parameter, held against the optimizers."""
+
+    pruned: Tensor
+    """bool, the parameter's shape and device: True where it must be zero."""
+    gradient_hook: RemovableHandle
+
+    def pruned_on(self, device: torch.device) -> Tensor:
+        if self.pruned.device != device:
+            self.pruned = self.pruned.to(device)
+        return self.pruned
+
+
+_holds: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""Parameter -> Hold."""
+
+
+@dataclass(eq=False)
+class Known:
+    """What is remembered of an optimizer between its steps, so that a step looks nothing up."""
+
+    cut_number: int
+    """The last cut when it was made. An older one means slots that do not know of the newest masks."""
+    parameter_count: int
+    held: list[tuple[nn.Parameter, Hold]]
+
+
+_optimizers: "weakref.WeakKeyDictionary[Optimizer, Known]" = weakref.WeakKeyDictionary()
+"""Every optimizer that was seen to step on a held parameter."""
+
+_cut_number = 0
+_step_hooks: list[RemovableHandle] = []
+
+
+def hold(model: nn.Module, weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+    """Sets the pruned positions of `weights` to zero and keeps them there from now on, tied copies included.
+
+    Holding a weight again replaces its mask.
+    """
+    global _cut_number
+    _cut_number += 1
+    for name, parameters in aliases(model, weights).items():
+        pruned = ~masks[name].to(parameters[0].device)
+        for parameter in parameters:
+            release([parameter])
+            with torch.no_grad():
+                parameter.masked_fill_(pruned, 0)
+            _zero_gradient(parameter, pruned)
+            _holds[parameter] = Hold(pruned, parameter.register_post_accumulate_grad_hook(_after_accumulation))
+    if not _step_hooks:
+        _step_hooks.append(register_optimizer_step_pre_hook(_before_step))
+        _step_hooks.append(register_optimizer_step_post_hook(_after_step))
+
+
+def release(parameters: Iterable[nn.Parameter]) -> None:
+    """Lets go of the parameters: their zeros are ordinary weights again."""
+    for parameter in parameters:
+        if parameter in _holds:
+            _holds.pop(parameter).gradient_hook.remove()
+
+
+def held_masks(model: nn.Module) -> dict[str, Tensor]:
+    """The masks that are held on the model's parameters, by name; True where the weight is kept."""
+    return {name: ~_holds[parameter].pruned for name, parameter in _held(model)}
+
+
+def enforce(model: nn.Module, *optimizers: Optimizer) -> None:
+    """Sets every pruned weight, gradient and optimizer slot of the model to zero, now.
+
+    Needed only after something that no optimizer step of torch shows: a step of an optimizer that is no
+    `torch.optim.Optimizer`, or weights written by hand.
+    """
+    for _, parameter in _held(model):
+        _enforce_parameter(parameter, _holds[parameter])
+    for optimizer in {*_optimizers, *optimizers}:
+        _fill_slots(optimizer, _know(optimizer))
+
+
+def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] | None = None) -> None:
+    """Verifies that every pruned weight, its gradient and its optimizer slots are exactly zero.
+
+    Args:
+        model: the model that was pruned, or with `masks` any copy of it (an average, a reloaded file).
+        optimizers: in addition to those that were seen to step on the model's weights.
+        masks: by weight name, True where the weight is kept. Default: the masks held on the model.
+
+    Raises:
+        PrunedWeightError: names the first tensor that breaks the rule, and the position; or no masks are known.
+    """
+    model = unwrap(model)
+    if masks is None:
+        pruned_by_name = {name: _holds[parameter].pruned for name, parameter in _held(model)}
+    else:
+        pruned_by_name = {name: ~mask for name, mask in masks.items()}
+    if not pruned_by_name:
+        raise PrunedWeightError(
+            f"no masks are held on this {type(model).__name__}; expected a model that gossamer pruned or loaded. "
+            f"A copy of it is an ordinary model: pass its masks (masks=round.masks)."
+        )
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    names: dict[int, str] = {}
+    for name, pruned in pruned_by_name.items():
+        if name not in parameters:
+            raise PrunedWeightError(f"the model has no parameter {name}, but there is a mask for it")
+        parameter = parameters[name]
+        names[id(parameter)] = name
+        _check_tensor(name, parameter.detach(), pruned)
+        if parameter.grad is not None:
+            _check_tensor(f"{name}.grad", parameter.grad, pruned)
+    for optimizer in {*_optimizers, *optimizers}:
+        held = [(p, pruned_by_name[names[id(p)]]) for p in _parameters(optimizer) if id(p) in names]
+        for parameter, slot_name, slot, pruned in _slots(optimizer, held):
+            owner = names[id(parameter)] if parameter is not None else "all weights"
+            _check_tensor(f"{type(optimizer).__name__}'s {slot_name} of {owner}", slot, pruned)
+
+
+def _held(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    for name, parameter in unwrap(model).named_parameters():
+        if parameter in _holds:
+            yield name, parameter
+
+
+def _after_accumulation(parameter: Tensor) -> None:
+    held = _holds.get(parameter)
+    if held is not None:
+        _zero_gradient(parameter, held.pruned_on(parameter.device))
+
+
+def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Slots made before the last cut still move what it pruned."""
+    known = _optimizers.get(optimizer)
+    if _holds and (known is None or known.cut_number != _cut_number):
+        known = _know(optimizer)
+        if known.held:
+            _fill_slots(optimizer, known)
+            _restart(optimizer)
+
+
+def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    if not _holds:
+        return
+    known = _know(optimizer)
+    for parameter, held in known.held:
+        _enforce_parameter(parameter, held)
+    if known.held:
+        _fill_slots(optimizer, known)
+
+
+def _know(optimizer: Optimizer) -> Known:
+    """What is known of the optimizer, brought up to date if there was a cut or a new group of parameters."""
+    known = _optimizers.get(optimizer)
+    parameter_count = sum(len(group["params"]) for group in optimizer.param_groups)
+    if known is None or known.cut_number != _cut_number or known.parameter_count != parameter_count:
+        held = [(parameter, _holds[parameter]) for parameter in _parameters(optimizer) if parameter in _holds]
+        known = _optimizers[optimizer] = Known(_cut_number, parameter_count, held)
+    return known
+
+
+def _restart(optimizer: Optimizer) -> None:
+    """The curvature that LBFGS gathered is the uncut network's; at iteration 0 it begins to gather anew."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        for state in optimizer.state.values():
+            state["n_iter"] = 0
+
+
+def _enforce_parameter(parameter: Tensor, held: Hold) -> None:
+    pruned = held.pruned_on(parameter.device)
+    _fill(parameter.detach(), pruned)
+    _zero_gradient(parameter, pruned)
+
+
+def _zero_gradient(parameter: Tensor, pruned: Tensor) -> None:
+    gradient = parameter.grad
+    if gradient is None:
+        return
+    if gradient.is_sparse:
+        # The gradient of an embedding: rows of the table. `values` of a coalesced tensor is a view.
+        gradient = gradient.coalesce()
+        _fill(gradient.values(), pruned[gradient.indices()[0]])
+        parameter.grad = gradient
+    else:
+        _fill(gradient, pruned)
+
+
+def _fill(tensor: Tensor, pruned: Tensor) -> None:
+    # Filled, not multiplied by the mask: an infinite or NaN gradient at a pruned position times zero is NaN, and a
+    # negative number times zero is -0.0.
+    tensor.detach().masked_fill_(pruned, 0)
+
+
+def _fill_slots(optimizer: Optimizer, known: Known) -> None:
+    held = [(parameter, hold.pruned_on(parameter.device)) for parameter, hold in known.held]
+    for _, _, slot, pruned in _slots(optimizer, held):
+        _fill(slot, pruned)
+
+
+def _parameters(optimizer: Optimizer) -> Iterator[nn.Parameter]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
+
+
+def _slots(
+    optimizer: Optimizer, held: list[tuple[nn.Parameter, Tensor]]
+) -> Iterator[tuple[nn.Parameter | None, str, Tensor, Tensor]]:
+    """(parameter, name, slot, where it must be zero) for every slot that has one number a weight."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        yield from _flat_slots(optimizer, held)
+        return
+    for parameter, pruned in held:
+        for name, slot in optimizer.state.get(parameter, {}).items():
+            if isinstance(slot, Tensor) and slot.shape == parameter.shape and slot.is_floating_point():
+                yield parameter, name, slot, pruned
+
+
+def _flat_slots(
+    optimizer: torch.optim.LBFGS, held: list[tuple[nn.Parameter, Tensor]]
+) -> Iterator[tuple[None, str, Tensor, Tensor]]:
+    """LBFGS keeps vectors over all its parameters, one after the other, in the state of the first."""
+    pruned_of = {id(parameter): pruned for parameter, pruned in held}
+    parameters = list(_parameters(optimizer))
+    pruned = torch.cat([pruned_of.get(id(p), torch.zeros_like(p, dtype=torch.bool)).reshape(-1) for p in parameters])
+    for name, value in optimizer.state.get(parameters[0], {}).items():
+        for slot in value if isinstance(value, list) else [value]:
+            if isinstance(slot, Tensor) and slot.shape == pruned.shape:
+                yield None, name, slot, pruned
+
+
+def _check_tensor(what: str, tensor: Tensor, pruned: Tensor) -> None:
+    if tensor.shape != pruned.shape:
+        raise PrunedWeightError(f"{what} has shape {tuple(tensor.shape)}; expected {tuple(pruned.shape)}, its mask's")
+    if tensor.is_sparse:
+        tensor = tensor.to_dense()
+    pruned = pruned.to(tensor.device)
+    broken = (tensor != 0) & pruned
+    if broken.any():
+        position = tuple(int(i) for i in broken.nonzero()[0])
+        raise PrunedWeightError(
+            f"{what} is {tensor[position].item():.6g} at {list(position)}, a pruned position; expected 0 "
+            f"({int(broken.sum())} of {int(pruned.sum())} pruned positions are not zero). Something wrote to it outside "
+            f"an optimizer step; gossamer.enforce(model) sets it to zero again."
+        )

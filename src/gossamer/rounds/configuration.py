@@ -1,0 +1,103 @@
+"""The resolved configuration of a run, kept in its folder, and the comparison that guards the folder."""
+
+import platform
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.rounds.files import write_text
+
+FILE = "config.toml"
+
+INFORMATION = "versions"
+"""The section that is recorded but not compared: a run may go on after an upgrade."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that decides what a run computes, as nested tables of TOML; None values are left out."""
+
+    tables: Mapping[str, Mapping[str, Any]]
+
+    def write(self, folder: Path) -> None:
+        tables = {**_without_none(self.tables), INFORMATION: versions()}
+        write_text(folder / FILE, tomli_w.dumps(tables))
+
+    def refuse_other(self, folder: Path) -> None:
+        """Verifies that the folder's run is this one.
+
+        Raises:
+            ConfigurationError: it is another one; the message shows each difference.
+        """
+        found = _flat(read(folder))
+        expected = _flat(tomllib.loads(tomli_w.dumps(_without_none(self.tables))))
+        differences = [
+            f"  {key}: the folder's run has {_shown(found.get(key))}, this one has {_shown(expected.get(key))}"
+            for key in sorted({*found, *expected})
+            if not key.startswith(f"{INFORMATION}.") and found.get(key) != expected.get(key)
+        ]
+        if differences:
+            raise ConfigurationError(
+                f"{folder} holds a run of another configuration, which is left as it is:\n"
+                + "\n".join(differences)
+                + "\nUse the same settings to continue it, or another folder."
+            )
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The tables of the folder's `config.toml`.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    path = folder / FILE
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; expected the folder of a gossamer run") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); restore it, or start in a new folder") from error
+
+
+def versions() -> dict[str, Any]:
+    """What the run was made with. The bits of a result are the same only with the same of all these."""
+    return {
+        "gossamer": version("gossamer"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+def _without_none(tables: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in tables.items()
+        if value is not None
+    }
+
+
+def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else repr(value)

@@ -1,0 +1,232 @@
+"""The folder of a run: what is in it, how a round gets into it, and how it comes out again.
+
+    config.toml            the resolved configuration, with versions
+    rounds.jsonl           one line a finished round
+    round-00/              the dense network
+        model.safetensors  the model's state_dict, tied tensors once
+        masks.safetensors  one bit a prunable weight (see `gossamer.prune.masks.pack`)
+        state.safetensors  random generators, optimizers: what the next round starts from
+        round.json         the round's line of rounds.jsonl
+    round-01/ ...
+    training.safetensors   a built-in task's state inside the round that is going on
+
+A round exists from the moment its folder gets its name; `rounds.jsonl` is put together from the `round.json` files.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gossamer.errors import CheckpointError
+from gossamer.prune import masks as mask_files
+from gossamer.prune.enforce import hold
+from gossamer.prune.scope import unwrap
+from gossamer.rounds import state as states
+from gossamer.rounds.files import TEMPORARY, remove, sha256, write_folder, write_text
+from gossamer.rounds.record import RoundRecord
+
+MODEL = "model.safetensors"
+MASKS = "masks.safetensors"
+STATE = "state.safetensors"
+RECORD = "round.json"
+TABLE = "rounds.jsonl"
+TRAINING = "training.safetensors"
+
+
+def round_folder(folder: Path, number: int) -> Path:
+    return folder / f"round-{number:02d}"
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what a crash left half-written; nothing that was finished carries the suffix."""
+    for path in folder.glob(f"*{TEMPORARY}"):
+        remove(path)
+
+
+def write_round(
+    folder: Path, record: RoundRecord, model: nn.Module, masks: Mapping[str, Tensor], state: Any
+) -> RoundRecord:
+    """Adds a finished round to the folder, whole or not at all, and returns its record with the files' checksums.
+
+    Raises:
+        CheckpointError: it cannot be written, or the state cannot be stored without pickle.
+    """
+    finished = record
+
+    def write(destination: Path) -> None:
+        nonlocal finished
+        save_file(storable(model), destination / MODEL)
+        packed = {name: mask_files.pack(mask) for name, mask in masks.items()}
+        shapes = {name: list(mask.shape) for name, mask in masks.items()}
+        save_file(packed, destination / MASKS, metadata={"shapes": json.dumps(shapes)})
+        states.save(destination / STATE, state)
+        files = (MODEL, MASKS, STATE)
+        finished = replace(record, sha256={name: sha256(destination / name) for name in files})
+        (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
+
+    write_folder(round_folder(folder, record.round), write)
+    write_table(folder, read_records(folder))
+    return finished
+
+
+def write_table(folder: Path, records: list[RoundRecord]) -> None:
+    """Writes `rounds.jsonl`, if it does not say that already."""
+    text = "".join(record.to_json() + "\n" for record in records)
+    path = folder / TABLE
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def read_records(folder: Path) -> list[RoundRecord]:
+    """The records of the finished rounds, the dense one first.
+
+    Raises:
+        CheckpointError: a round between two others is missing, or a record is damaged.
+    """
+    numbers = sorted(
+        int(path.name.removeprefix("round-"))
+        for path in folder.glob("round-*")
+        if path.is_dir() and path.name.removeprefix("round-").isdecimal()
+    )
+    if numbers != list(range(len(numbers))):
+        missing = min(set(range(numbers[-1])) - set(numbers))
+        raise CheckpointError(f"{round_folder(folder, missing)} is missing, but later rounds are there; restore it")
+    records = []
+    for number in numbers:
+        path = round_folder(folder, number) / RECORD
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(_damaged(path, str(error))) from error
+        record = RoundRecord.from_json(text, str(path))
+        if record.round != number:
+            raise CheckpointError(_damaged(path, f"it says round {record.round}"))
+        records.append(record)
+    return records
+
+
+def read_masks(folder: Path, number: int) -> dict[str, Tensor]:
+    """The masks of a round, by weight name; True where the weight is kept.
+
+    Raises:
+        CheckpointError: there is no such round, or its file is damaged.
+    """
+    path = _verified(folder, number, MASKS)
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes: dict[str, list[int]] = json.loads((file.metadata() or {})["shapes"])
+            return {
+                name: mask_files.unpack(file.get_tensor(name), tuple(shape), name) for name, shape in shapes.items()
+            }
+    except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
+        raise CheckpointError(_damaged(path, str(error))) from error
+
+
+def read_state(folder: Path, number: int) -> Any:
+    """What the round after this one starts from."""
+    return states.load(_verified(folder, number, STATE))
+
+
+def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord:
+    """Puts a finished round's weights into `model` and holds its masks: further training keeps the zeros.
+
+    Args:
+        folder: the folder that was given to `gossamer.rounds` or to `gossamer compress --out`.
+        number: 0 is the dense network; -1 is the last round.
+        model: of the same class as the one that was pruned; on any device, of any memory format.
+
+    Returns:
+        The round's record: its density and metrics.
+
+    Raises:
+        CheckpointError: there is no such round, a file is damaged, or the model does not fit.
+    """
+    folder = Path(folder)
+    number, record = _find(folder, number)
+    path = _verified(folder, number, MODEL)
+    masks = read_masks(folder, number)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(_damaged(path, str(error))) from error
+    _fill(unwrap(model), tensors, path)
+    parameters = dict(unwrap(model).named_parameters(remove_duplicate=False))
+    unknown = [name for name in masks if name not in parameters or parameters[name].shape != masks[name].shape]
+    if unknown:
+        raise CheckpointError(f"{path.parent / MASKS} has a mask for {unknown[0]}, which does not fit the model")
+    hold(model, {name: parameters[name] for name in masks}, masks)
+    return record
+
+
+def _find(folder: Path, number: int) -> tuple[int, RoundRecord]:
+    records = read_records(folder)
+    if not -len(records) <= number < len(records):
+        raise CheckpointError(
+            f"{folder} has no round {number}; it holds {len(records)} rounds, 0 to {len(records) - 1}"
+        )
+    return number % len(records), records[number]
+
+
+def _verified(folder: Path, number: int, name: str) -> Path:
+    """The path of a round's file, after its checksum was compared."""
+    number, record = _find(folder, number)
+    path = round_folder(folder, number) / name
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise CheckpointError(_damaged(path, error.strerror or str(error))) from error
+    if found != record.sha256.get(name):
+        raise CheckpointError(_damaged(path, "its SHA-256 is not the one in round.json"))
+    return path
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return (
+        f"{path} is damaged: {reason}. Restore it from a copy; or, to repeat this round and those after it, remove "
+        f"the folders {path.parent.name} and later and run the same command again."
+    )
+
+
+def storable(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state, on the CPU, each tensor once: what is tied is stored under its first name.
+
+    Raises:
+        CheckpointError: the state holds something that is no tensor.
+    """
+    tensors: dict[str, Tensor] = {}
+    seen: set[tuple[object, ...]] = set()
+    for name, tensor in unwrap(model).state_dict().items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"the model's state_dict holds a {type(tensor).__name__} under {name}; expected tensors only. It cannot "
+                f"be stored without pickle: return a tensor from get_extra_state."
+            )
+        identity = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and identity in seen:
+            continue
+        seen.add(identity)
+        # Cloned, since different views of one storage are not accepted by the format.
+        tensors[name] = tensor.detach().cpu().contiguous().clone()
+    return tensors
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    expected = model.state_dict()
+    stored = storable(model)
+    problems = [f"it lacks {name}" for name in stored if name not in tensors]
+    problems += [f"it has {name}, which the model lacks" for name in tensors if name not in expected]
+    problems += [
+        f"{name} has shape {tuple(tensor.shape)}, the model's {tuple(expected[name].shape)}"
+        for name, tensor in tensors.items()
+        if name in expected and expected[name].shape != tensor.shape
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
+    model.load_state_dict(tensors, strict=False)

@@ -1,0 +1,79 @@
+"""How many weights are left after each round, computed from the number of prunable weights, so that nothing drifts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from math import ceil
+
+from gossamer.errors import ConfigurationError, NothingToPruneError
+
+FIRST_CUT = 1
+"""Round 0 trains the dense network; the first cut comes before round 1."""
+
+
+def as_written(number: float) -> Fraction:
+    """The decimal fraction that was typed: 0.2 is 1/5, not the nearest binary number to it."""
+    return Fraction(Decimal(repr(float(number))))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The size of the network in every round.
+
+    After round i exactly max(ceil(N (1 - per_round)^i), ceil(N (1 - target_sparsity))) of the N prunable weights are
+    left (Renda et al. 2020, section 2: 20% of the remaining weights a round).
+    """
+
+    prunable: int
+    per_round: float = 0.2
+    """Share of the remaining weights that every round prunes, in (0, 1)."""
+    target_sparsity: float | None = None
+    """Pruned weights / prunable weights after the last round, in (0, 1); None: no target."""
+    rounds: int | None = None
+    """How many times to prune, at least 1; None: as many as it takes."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.per_round < 1:
+            raise ConfigurationError(
+                f"per_round is {self.per_round}; expected a share of the weights between 0 and 1, such as 0.2"
+            )
+        if self.target_sparsity is not None and not 0 < self.target_sparsity < 1:
+            raise ConfigurationError(
+                f"target_sparsity is {self.target_sparsity}; expected a number between 0 and 1, such as 0.95 "
+                f"(95% of the weights pruned)"
+            )
+        if self.rounds is not None and self.rounds < FIRST_CUT:
+            raise ConfigurationError(f"rounds is {self.rounds}; expected at least 1, the number of times to prune")
+        if self.target_sparsity is not None and self.smallest == self.prunable:
+            raise NothingToPruneError(
+                f"target_sparsity {self.target_sparsity} of {self.prunable} weights rounds to no weight at all; "
+                f"expected at least {1 / self.prunable:.2g}, one weight"
+            )
+
+    @property
+    def smallest(self) -> int:
+        """The fewest weights that may be left."""
+        if self.target_sparsity is None:
+            return 1
+        return ceil(self.prunable * (1 - as_written(self.target_sparsity)))
+
+    def kept(self, round_number: int) -> int:
+        """How many weights are left in round `round_number`; round 0 is dense."""
+        remaining = self.prunable * (1 - as_written(self.per_round)) ** round_number
+        return max(ceil(remaining), self.smallest)
+
+    def is_last(self, round_number: int) -> bool:
+        """Whether the plan ends with this round: its target or its number of rounds is reached."""
+        if self.rounds is not None and round_number >= self.rounds:
+            return True
+        return self.kept(round_number) == self.smallest
+
+    def __iter__(self) -> Iterator[int]:
+        """The number of weights left in each round, from the dense network on."""
+        round_number = 0
+        while True:
+            yield self.kept(round_number)
+            if self.is_last(round_number):
+                return
+            round_number += 1

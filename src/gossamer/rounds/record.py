@@ -1,0 +1,76 @@
+"""What is known of a finished round: one line of `rounds.jsonl`."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from gossamer.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """A finished round: the size of its network and how it was judged."""
+
+    round: int
+    """0 for the dense network."""
+    density: float
+    """kept / prunable."""
+    kept: int
+    """Prunable weights that are left."""
+    prunable: int
+    """Weights that may be pruned: those of the scope."""
+    parameters: int
+    """All parameters of the dense network, biases and normalisation included."""
+    val: float | None
+    """The recorded metric, by which choices are made; on validation data in the built-in tasks."""
+    test: float | None
+    """The same on test data, which no choice may use."""
+    metric: str | None
+    seconds: float
+    """Wall-clock time of training and evaluating this round."""
+    lr_rewound_to: float | None
+    """The epoch whose learning rate the round began with; None in the dense round."""
+    weights_rewound_to: float | None
+    """The epoch whose weights the round began with; None: the weights stayed."""
+    seed: int | None
+    metrics: dict[str, float]
+    """Everything that was recorded, by name."""
+    sha256: dict[str, str]
+    """Name of each file of the round's folder -> SHA-256, in hexadecimal."""
+
+    @property
+    def sparsity(self) -> float:
+        """Pruned / prunable."""
+        return 1 - self.density
+
+    @property
+    def compression(self) -> float:
+        """prunable / kept."""
+        return self.prunable / self.kept
+
+    @property
+    def parameters_kept(self) -> int:
+        """All parameters that are left, with those that are never pruned."""
+        return self.parameters - self.prunable + self.kept
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "RoundRecord":
+        """Reads one line.
+
+        Raises:
+            CheckpointError: it is not such a line.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            missing = [field.name for field in fields(cls) if field.name not in values]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            record = cls(**{field.name: values[field.name] for field in fields(cls)})
+            if not 0 < record.kept <= record.prunable <= record.parameters or record.round < 0:
+                raise ValueError("its counts contradict each other")
+            return record
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{where} is damaged: {error}. Restore it, or start in a new folder.") from error

@@ -1,0 +1,95 @@
+"""Nested states (of optimizers, schedules, random generators) in one safetensors file. Never a pickle.
+
+A state is a tree of dictionaries, lists and tuples whose leaves are tensors, numpy arrays, numbers, strings, booleans
+and None: what `state_dict()` of any optimizer or schedule returns. The tensors are stored as tensors; the tree, with
+the tensors' names in their places, as JSON in the file's metadata.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gossamer.errors import CheckpointError
+
+TREE = "gossamer.state"
+
+
+def save(path: Path, state: Any) -> None:
+    """Writes the state to `path`.
+
+    Raises:
+        CheckpointError: the state holds something that is neither a container, a tensor nor a plain value.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _encode(state, tensors, "state")
+    save_file(tensors, path, metadata={TREE: json.dumps(tree)})
+
+
+def load(path: Path, device: str = "cpu") -> Any:
+    """The state in `path`, its tensors on `device`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not such a state.
+    """
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            tree = json.loads((file.metadata() or {})[TREE])
+            return _decode(tree, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; expected a saved state") from error
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no gossamer state ({error}); expected the file as written"
+        ) from error
+
+
+def _encode(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, np.ndarray):
+        return {"array": _encode(torch.from_numpy(value.copy()), tensors, where)}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        # JSON has no infinities; Python's reads and writes them all the same.
+        return {"value": value}
+    if isinstance(value, np.generic):
+        return {"value": value.item()}
+    if isinstance(value, dict):
+        return {
+            "dict": [
+                [_encode(key, tensors, where), _encode(item, tensors, f"{where}[{key!r}]")]
+                for key, item in value.items()
+            ]
+        }
+    if isinstance(value, (list, tuple)):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_encode(item, tensors, f"{where}[{index}]") for index, item in enumerate(value)]}
+    raise CheckpointError(
+        f"{where} is a {type(value).__name__}; expected tensors, numbers, strings, None, and dictionaries, lists and "
+        f"tuples of them. It cannot be stored without pickle: leave it out of the state."
+    )
+
+
+def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
+    ((kind, content),) = node.items()
+    match kind:
+        case "tensor":
+            return tensors[content]
+        case "array":
+            return _decode(content, tensors).numpy()
+        case "value":
+            return content
+        case "dict":
+            return {_decode(key, tensors): _decode(item, tensors) for key, item in content}
+        case "list":
+            return [_decode(item, tensors) for item in content]
+        case "tuple":
+            return tuple(_decode(item, tensors) for item in content)
+    raise ValueError(f"unknown kind of node {kind!r}")

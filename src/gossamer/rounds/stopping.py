@@ -1,0 +1,77 @@
+"""When a run has gone far enough: the smallest network within the allowed loss."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gossamer.errors import ConfigurationError
+from gossamer.rounds.plan import as_written
+from gossamer.rounds.record import RoundRecord
+
+Better = Literal["higher", "lower"]
+
+KNOWN_METRICS: dict[str, Better] = {
+    "accuracy": "higher",
+    "top5_accuracy": "higher",
+    "f1": "higher",
+    "bleu": "higher",
+    "loss": "lower",
+    "error": "lower",
+    "perplexity": "lower",
+}
+"""Metrics whose direction need not be said."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How much worse than the dense network a pruned one may be."""
+
+    max_drop: float
+    """In the metric's own units: 0.01 of an accuracy between 0 and 1 is one percentage point."""
+    metric: str | None = None
+    """The recorded metric that decides; None: the first one."""
+    better: Better | None = None
+    """Whether a higher or a lower metric is better; None: as `KNOWN_METRICS` says."""
+
+    def __post_init__(self) -> None:
+        if not self.max_drop >= 0:
+            raise ConfigurationError(f"max_drop is {self.max_drop}; expected the allowed loss, 0 or more, such as 0.01")
+        if self.better not in (None, "higher", "lower"):
+            raise ConfigurationError(f"better is {self.better!r}; expected 'higher' or 'lower'")
+        if self.metric is not None:
+            self.direction(self.metric)
+
+    def direction(self, metric: str) -> Better:
+        """Whether more or less of the metric is better.
+
+        Raises:
+            ConfigurationError: it was not said and cannot be known.
+        """
+        if self.better is not None:
+            return self.better
+        if metric not in KNOWN_METRICS:
+            raise ConfigurationError(
+                f"max_drop needs to know whether a higher or a lower {metric!r} is better; pass better='higher' or "
+                f"better='lower' (known: {', '.join(KNOWN_METRICS)})"
+            )
+        return KNOWN_METRICS[metric]
+
+    def allows(self, record: RoundRecord, dense: RoundRecord) -> bool:
+        """Whether the round is at most `max_drop` worse than the dense network; read as decimals, so 0.95 - 0.94 is
+        exactly 0.01."""
+        if record.val is None or dense.val is None or record.metric is None:
+            raise ConfigurationError(
+                f"round {record.round} recorded no metric, but max_drop decides by one; call "
+                f"round.record(accuracy=...) at the end of every round"
+            )
+        loss = as_written(dense.val) - as_written(record.val)
+        if self.direction(record.metric) == "lower":
+            loss = -loss
+        return loss <= as_written(self.max_drop)
+
+
+def smallest_allowed(records: Sequence[RoundRecord], allowance: Allowance | None) -> RoundRecord:
+    """The recommended round: the smallest network within the allowance, or the last one if nothing limits it."""
+    if allowance is None:
+        return records[-1]
+    return [record for record in records if allowance.allows(record, records[0])][-1]
