@@ -113,12 +113,11 @@ def _weights_of_layers(model: nn.Module, scope: Scope) -> Iterator[nn.Parameter]
             name = f"{path}.{attribute}" if path else attribute
             parameter = module._parameters.get(attribute)
             if parameter is None:
-                if attribute in getattr(module, "parametrizations", {}):
-                    if _in_scope([name], scope):
-                        raise ConfigurationError(
-                            f"{name} is computed by a parametrization, so zeros in it cannot be kept; expected a plain "
-                            f"parameter. Remove it (torch.nn.utils.parametrize.remove_parametrizations) or exclude it."
-                        )
+                if attribute in getattr(module, "parametrizations", {}) and _in_scope([name], scope):
+                    raise ConfigurationError(
+                        f"{name} is computed by a parametrization, so zeros in it cannot be kept; expected a plain "
+                        f"parameter. Remove it (torch.nn.utils.parametrize.remove_parametrizations) or exclude it."
+                    )
                 continue
             if isinstance(parameter, UninitializedParameter):
                 raise ConfigurationError(

@@ -51,7 +51,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the dense network is trained once, from the first learning rate to the last. Every round replays all of it."""
+    """How the dense network is trained, from the first learning rate to the last; every round replays all of it."""
 
     epochs: int
     batch_size: int
