@@ -71,6 +71,11 @@ class Round:
         """1 - density."""
         return 1 - self.density
 
+    @property
+    def last(self) -> int | None:
+        """The number of the last round of the plan; None when only `max_drop` will end it."""
+        return self._run.plan.last
+
     def record(self, **metrics: float) -> RoundRecord:
         """Ends the round: writes the model, its masks and these metrics to the run's folder. Call it after training.
 
