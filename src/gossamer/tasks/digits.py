@@ -4,7 +4,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from gossamer.tasks import initialise
 from gossamer.tasks.errors import DataError
@@ -33,6 +34,21 @@ def digits(folder: Path | None) -> Data:
     rest, test = set_aside(Examples(inputs, torch.from_numpy(bunch.target).long()), TEST_EXAMPLES)
     train, validation = set_aside(rest, VALIDATION_EXAMPLES)
     return Data(train, validation, test)
+
+
+def jittered(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image turned by up to 0.2 radians, scaled by up to a tenth in each direction, slanted, and moved by up to
+    half a pixel; background outside. Shapes: (batch, 1, 8, 8) -> the same."""
+
+    def draw(largest: float) -> Tensor:
+        return (torch.rand(len(inputs), generator=generator, device=inputs.device) * 2 - 1) * largest
+
+    angle = draw(0.2)
+    from_x = torch.stack([angle.cos() * (1 + draw(0.1)), draw(0.15) - angle.sin(), draw(0.125)], dim=1)
+    from_y = torch.stack([angle.sin(), angle.cos() * (1 + draw(0.1)), draw(0.125)], dim=1)
+    grid = F.affine_grid(torch.stack([from_x, from_y], dim=1), list(inputs.shape), align_corners=False)
+    # Zero is what lies outside; one is added meanwhile so that zero is the background's -1.
+    return F.grid_sample(inputs + 1, grid, align_corners=False) - 1
 
 
 def small_cnn(width: int = 32) -> nn.Module:
@@ -65,5 +81,6 @@ TASK = Task(
         batch_size=64,
         learning_rate=OneCycle(peak=0.05),
         optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=2e-3),
+        augment=jittered,
     ),
 )

@@ -38,7 +38,7 @@ def load_own_task(name: str) -> Task:
         task = function()
     except GossamerError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(f"{name}: {function_name}() failed: {_described(error, path)}") from error
     if not isinstance(task, Task):
         raise TaskError(f"{name}: {function_name}() returned {type(task).__name__}; expected a gossamer.tasks.Task")
@@ -59,13 +59,13 @@ def _run(path: Path, name: str) -> ModuleType:
     sys.modules[module_name] = module
     try:
         specification.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise TaskError(f"{name}: importing {path} failed: {_described(error, path)}") from error
     return module
 
 
-def _described(error: Exception, path: Path) -> str:
+def _described(error: BaseException, path: Path) -> str:
     """The error in one line, with the last line of the user's file that it passed through."""
     lines = []
     traceback = error.__traceback__
