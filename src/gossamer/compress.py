@@ -10,6 +10,7 @@ from torch import nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.prune.scope import Scope
+from gossamer.rounds import randomness
 from gossamer.rounds import state as states
 from gossamer.rounds.driver import TEST_PREFIX, Round, restore_memory_format, rounds
 from gossamer.rounds.files import remove, write_file
@@ -17,7 +18,7 @@ from gossamer.rounds.folder import TRAINING, read_records
 from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor
 from gossamer.tasks.task import Data, Task, describe
-from gossamer.tasks.training import EpochReport, evaluate, initial_model, train
+from gossamer.tasks.training import EpochReport, derived_seed, evaluate, initial_model, train
 
 OptimizerState = Literal["keep", "fresh"]
 
@@ -119,7 +120,7 @@ def compress(
     data: Data | None = None
     for round in driver:
         # Loaded when there is something to train: a finished run is shown again without its data.
-        data = data or task.data(data_folder).to(where)
+        data = data or _load(task, data_folder, seed).to(where)
         if optimizer_state == "fresh":
             optimizer = task.recipe.optimizer(model)
         listener.round_started(round, round.last)
@@ -195,6 +196,12 @@ class _Checkpoint:
 
     def remove(self) -> None:
         remove(self.path)
+
+
+def _load(task: Task, folder: Path | None, seed: int) -> Data:
+    """The task's data, the same whether they are loaded at the start or on resuming in a later round."""
+    with randomness.seeded(derived_seed(seed, "data")):
+        return task.data(folder)
 
 
 def _device(name: str) -> torch.device:

@@ -4,7 +4,7 @@ import ctypes
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from gossamer.rounds.configuration import versions
 
 
 def interleaved(
-    actions: dict[str, Callable[[], object]],
+    actions: Mapping[str, Callable[[], object]],
     runs: int,
     warmups: int = 1,
     after: Callable[[], object] = lambda: None,

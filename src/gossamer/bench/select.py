@@ -19,6 +19,16 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 LAYOUTS = ("contiguous", "channels_last", "non-contiguous")
 
 
+class Layer(nn.Module):
+    """A module with one weight, which is all that pruning looks at."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_parameter("weight", nn.Parameter(weight))
+
+
 def resnet_50_shapes() -> list[tuple[int, ...]]:
     """The weights of ResNet-50 (He et al. 2016, table 1): 53 convolutions and the classifier, 25,502,912 in all."""
     shapes: list[tuple[int, ...]] = [(64, 3, 7, 7)]
@@ -78,7 +88,7 @@ def extra_memory_mib(who: str) -> float:
     if who == "gossamer":
         keep_largest({"warm": torch.ones(1000)}, 800)
     else:
-        _torch_prune([nn.Linear(10, 10)])
+        _torch_prune([Layer(torch.ones(1000))])
     weights = {str(index): layer.weight for index, layer in enumerate(layers)}
     gc.collect()
     reset_peak_memory()
@@ -99,31 +109,26 @@ def _memory_in_own_process(who: str) -> float:
     return float(json.loads(answer.stdout))
 
 
-def _layers(device: str) -> list[nn.Module]:
+def _layers(device: str) -> list[Layer]:
     generator = torch.Generator().manual_seed(0)
-    layers: list[nn.Module] = []
-    for shape in resnet_50_shapes():
-        layer = nn.Module()
-        layer.weight = nn.Parameter((torch.randn(shape, generator=generator) * 0.02).to(device))
-        layers.append(layer)
-    return layers
+    return [Layer((torch.randn(shape, generator=generator) * 0.02).to(device)) for shape in resnet_50_shapes()]
 
 
-def _kept(layers: list[nn.Module]) -> int:
+def _kept(layers: list[Layer]) -> int:
     count = sum(layer.weight.numel() for layer in layers)
     return count - round(count * SHARE_PRUNED)
 
 
-def _torch_prune(layers: list[nn.Module]) -> None:
+def _torch_prune(layers: list[Layer]) -> None:
     parameters = [(layer, "weight") for layer in layers]
     prune.global_unstructured(parameters, prune.L1Unstructured, amount=SHARE_PRUNED)
 
 
-def _undo(layers: list[nn.Module]) -> None:
+def _undo(layers: list[Layer]) -> None:
     """Gives layers that torch pruned their plain, unpruned weights back."""
     for layer in layers:
         if prune.is_pruned(layer):
-            original = layer.weight_orig.detach()
+            original = layer.get_parameter("weight_orig").detach()
             prune.remove(layer, "weight")
             layer.weight.data = original
 

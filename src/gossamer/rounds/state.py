@@ -18,8 +18,7 @@ from torch import Tensor
 
 from gossamer.errors import CheckpointError
 
-TREE = "gossamer.state"
-DIGEST = "gossamer.blake2b"
+STATE = "gossamer.state"
 
 
 def save(path: Path, state: Any) -> None:
@@ -30,7 +29,8 @@ def save(path: Path, state: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_encode(state, tensors, "state"))
-    save_file(tensors, path, metadata={TREE: tree, DIGEST: _digest(tree, tensors)})
+    # One entry only: the format's writer puts several in an order that changes from process to process.
+    save_file(tensors, path, metadata={STATE: json.dumps({"tree": tree, "blake2b": _digest(tree, tensors)})})
 
 
 def load(path: Path) -> Any:
@@ -41,11 +41,11 @@ def load(path: Path) -> Any:
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
+            state = json.loads((file.metadata() or {})[STATE])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _digest(metadata[TREE], tensors) != metadata[DIGEST]:
+        if _digest(state["tree"], tensors) != state["blake2b"]:
             raise ValueError("its content does not match its digest")
-        return _decode(json.loads(metadata[TREE]), tensors)
+        return _decode(json.loads(state["tree"]), tensors)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; expected a saved state") from error
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.errors import TrainingDivergedError
+from gossamer.rounds import randomness
 from gossamer.tasks import processor
 from gossamer.tasks.task import Examples, Metric, Precision, Recipe, Task
 
@@ -39,7 +40,7 @@ def derived_seed(*parts: int | str) -> int:
 
 def initial_model(task: Task, seed: int, device: torch.device | str = "cpu") -> nn.Module:
     """The task's model with the initial weights of this seed (the same on every device), ready to be trained there."""
-    torch.manual_seed(derived_seed(seed, "initial weights"))
+    randomness.seed_all(derived_seed(seed, "initial weights"))
     model = task.model().to(device)
     if task.recipe.channels_last:
         # torch's stub for the keyword-only form of `to` knows no memory format.
@@ -63,7 +64,8 @@ def train(
 
     Nothing happens until the iterator is run through. Model, optimizer and examples are on one device. On the CPU the
     weights after any epoch depend only on those before it, the optimizer's state, and the arguments, to the bit (for
-    one machine and number of threads). torch's global random numbers are seeded at the start of each epoch.
+    one machine and number of threads). The global random numbers of torch, numpy and Python are seeded at the start of
+    each epoch.
 
     Args:
         epochs: length of the schedule; the recipe's own unless given. The schedule is stretched over it.
@@ -86,7 +88,7 @@ def train(
     for epoch in range(first_epoch, epochs):
         started = time.perf_counter()
         model.train()
-        torch.manual_seed(derived_seed(seed, round_number, epoch, "layers"))
+        randomness.seed_all(derived_seed(seed, round_number, epoch, "layers"))
         order = _order(len(examples), derived_seed(seed, round_number, epoch, "order")).to(device)
         generator = torch.Generator(device).manual_seed(derived_seed(seed, round_number, epoch, "augmentation"))
         total_loss = torch.zeros((), device=device)
@@ -100,7 +102,7 @@ def train(
             with compute:
                 outputs = model(inputs)
             loss = recipe.loss(outputs.float(), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             total_loss += loss.detach()
         # The only wait for the device in an epoch. Once a loss is not finite, neither is the sum.
