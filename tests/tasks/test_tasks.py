@@ -11,7 +11,7 @@ from gossamer.tasks.digits import jittered
 
 PRUNABLE = {
     "lenet-300-100": 784 * 300 + 300 * 100 + 100 * 10,  # 266,200
-    "digits": 9 * 32 + 9 * 32 * 64 + 256 * 128 + 128 * 10,
+    "digits": 9 * 16 + 9 * 16 * 32 + 128 * 128 + 128 * 10,
 }
 
 

@@ -1,5 +1,6 @@
 """The demonstration: a small network on the 1,797 real handwritten digits of 8x8 pixels that scikit-learn contains."""
 
+import functools
 from collections import OrderedDict
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def jittered(inputs: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(inputs + 1, grid, align_corners=False) - 1
 
 
-def small_cnn(width: int = 32) -> nn.Module:
+def small_cnn(width: int = 16) -> nn.Module:
     """Two 3x3 convolutions and a hidden layer. Inputs (batch, 1, 8, 8) -> logits (batch, 10)."""
     model = nn.Sequential(
         OrderedDict(
@@ -76,11 +77,15 @@ TASK = Task(
     description="a small CNN on 1,797 real 8x8 digits (embedded; the demonstration)",
     model=small_cnn,
     data=digits,
+    # Chosen on validation, over up to four seeds and down to 2-3% of the weights. Without jitter, networks of 90%
+    # sparsity scattered by a point around the dense one; with it they lie a little above it on average, with or
+    # without label smoothing, which steadies the last rounds. A width of 32 is no better and takes 1.4 times as long.
     recipe=Recipe(
         epochs=20,
         batch_size=64,
-        learning_rate=OneCycle(peak=0.05),
+        learning_rate=OneCycle(peak=0.1),
         optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=2e-3),
+        loss=functools.partial(F.cross_entropy, label_smoothing=0.1),
         augment=jittered,
     ),
 )
