@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
+from torch.optim.swa_utils import AveragedModel
 
 from gossamer.errors import ConfigurationError, NothingToPruneError
 
@@ -47,9 +48,9 @@ class Scope:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside `torch.compile`'s, DataParallel's and DistributedDataParallel's wrappers."""
+    """The user's own module inside `torch.compile`'s, AveragedModel's and the data-parallel wrappers."""
     while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
             model = model.module
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
