@@ -39,6 +39,8 @@ class Hold:
     pruned: Tensor
     """bool, the parameter's shape and device: True where it must be zero."""
     gradient_hook: RemovableHandle
+    cut_number: int
+    """The cut that made the mask."""
 
     def pruned_on(self, device: torch.device) -> Tensor:
         if self.pruned.device != device:
@@ -55,8 +57,9 @@ class Known:
     """What is remembered of an optimizer between its steps, so that a step looks nothing up."""
 
     cut_number: int
-    """The last cut when it was made. An older one means slots that do not know of the newest masks."""
-    parameter_count: int
+    """The last change of masks, anywhere, when this was made. An older one means that it has to be made again."""
+    parameters: list[int]
+    """Identities of the optimizer's parameters."""
     held: list[tuple[nn.Parameter, Hold]]
 
 
@@ -81,7 +84,7 @@ def hold(model: nn.Module, weights: Mapping[str, nn.Parameter], masks: Mapping[s
             with torch.no_grad():
                 parameter.masked_fill_(pruned, 0)
             _zero_gradient(parameter, pruned)
-            _holds[parameter] = Hold(pruned, parameter.register_post_accumulate_grad_hook(_after_accumulation))
+            _holds[parameter] = Hold(pruned, _hook_gradient(parameter), _cut_number)
     if not _step_hooks:
         _step_hooks.append(register_optimizer_step_pre_hook(_before_step))
         _step_hooks.append(register_optimizer_step_post_hook(_after_step))
@@ -90,9 +93,9 @@ def hold(model: nn.Module, weights: Mapping[str, nn.Parameter], masks: Mapping[s
 def release(parameters: Iterable[nn.Parameter]) -> None:
     """Lets go of the parameters: their zeros are ordinary weights again."""
     global _cut_number
-    _cut_number += 1
     for parameter in parameters:
         if parameter in _holds:
+            _cut_number += 1
             _holds.pop(parameter).gradient_hook.remove()
 
 
@@ -157,6 +160,15 @@ def _held(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
+def _hook_gradient(parameter: nn.Parameter) -> RemovableHandle:
+    trained = parameter.requires_grad
+    # A frozen weight takes no hook, but it may thaw later.
+    parameter.requires_grad_(True)
+    handle = parameter.register_post_accumulate_grad_hook(_after_accumulation)
+    parameter.requires_grad_(trained)
+    return handle
+
+
 def _after_accumulation(parameter: Tensor) -> None:
     held = _holds.get(parameter)
     if held is not None:
@@ -167,8 +179,9 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """Slots made before the last cut still move what it pruned."""
     known = _optimizers.get(optimizer)
     if _holds and (known is None or known.cut_number != _cut_number):
+        seen = known.cut_number if known is not None else -1
         known = _know(optimizer)
-        if known.held:
+        if any(held.cut_number > seen for _, held in known.held):
             _fill_slots(optimizer, known)
             _restart(optimizer)
 
@@ -186,10 +199,10 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
 def _know(optimizer: Optimizer) -> Known:
     """What is known of the optimizer, brought up to date if there was a cut or a new group of parameters."""
     known = _optimizers.get(optimizer)
-    parameter_count = sum(len(group["params"]) for group in optimizer.param_groups)
-    if known is None or known.cut_number != _cut_number or known.parameter_count != parameter_count:
+    parameters = [id(parameter) for parameter in _parameters(optimizer)]
+    if known is None or known.cut_number != _cut_number or known.parameters != parameters:
         held = [(parameter, _holds[parameter]) for parameter in _parameters(optimizer) if parameter in _holds]
-        known = _optimizers[optimizer] = Known(_cut_number, parameter_count, held)
+        known = _optimizers[optimizer] = Known(_cut_number, parameters, held)
     return known
 
 
@@ -207,22 +220,19 @@ def _enforce_parameter(parameter: Tensor, held: Hold) -> None:
 
 
 def _zero_gradient(parameter: Tensor, pruned: Tensor) -> None:
-    gradient = parameter.grad
-    if gradient is None:
-        return
-    if gradient.is_sparse:
-        # The gradient of an embedding: rows of the table. `values` of a coalesced tensor is a view.
-        gradient = gradient.coalesce()
-        _fill(gradient.values(), pruned[gradient.indices()[0]])
-        parameter.grad = gradient
-    else:
-        _fill(gradient, pruned)
+    if parameter.grad is not None:
+        _fill(parameter.grad, pruned)
 
 
 def _fill(tensor: Tensor, pruned: Tensor) -> None:
+    tensor = tensor.detach()
+    if tensor.is_sparse:
+        # The gradient of an embedding, or the momentum made of it: some rows of the table. The private accessors do
+        # not ask for a coalesced tensor, of which a new one would have to be made.
+        tensor, pruned = tensor._values(), pruned[tuple(tensor._indices())]
     # Filled, not multiplied by the mask: an infinite or NaN gradient at a pruned position times zero is NaN, and a
     # negative number times zero is -0.0.
-    tensor.detach().masked_fill_(pruned, 0)
+    tensor.masked_fill_(pruned, 0)
 
 
 def _fill_slots(optimizer: Optimizer, known: Known) -> None:

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
+from torch.optim.swa_utils import AveragedModel
 
 from gossamer.errors import ConfigurationError, NothingToPruneError
 
@@ -47,9 +48,9 @@ class Scope:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside `torch.compile`'s, DataParallel's and DistributedDataParallel's wrappers."""
+    """The user's own module inside `torch.compile`'s, AveragedModel's and the data-parallel wrappers."""
     while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
             model = model.module
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
@@ -113,17 +114,22 @@ def _weights_of_layers(model: nn.Module, scope: Scope) -> Iterator[nn.Parameter]
             name = f"{path}.{attribute}" if path else attribute
             parameter = module._parameters.get(attribute)
             if parameter is None:
-                if attribute in getattr(module, "parametrizations", {}) and _in_scope([name], scope):
+                # Its parametrization computes it anew at every look, or a hook before every forward pass
+                # (torch.nn.utils.prune, the old weight_norm).
+                computed = attribute in getattr(module, "parametrizations", {}) or attribute in vars(module)
+                if computed and _in_scope([name], scope):
                     raise ConfigurationError(
-                        f"{name} is computed by a parametrization, so zeros in it cannot be kept; expected a plain "
-                        f"parameter. Remove it (torch.nn.utils.parametrize.remove_parametrizations) or exclude it."
+                        f"{name} is computed by a parametrization or a hook, so zeros in it cannot be kept; expected a "
+                        f"plain parameter. Remove it (torch.nn.utils.parametrize.remove_parametrizations, "
+                        f"torch.nn.utils.prune.remove) or exclude it."
                     )
                 continue
             if isinstance(parameter, UninitializedParameter):
                 raise ConfigurationError(
                     f"{name} has no shape yet (a lazy layer). Run one batch through the model before pruning it."
                 )
-            yield parameter
+            if parameter.numel():
+                yield parameter
 
 
 def _weight_attributes(module: nn.Module, scope: Scope) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def keep_largest(
 
     Raises:
         TrainingDivergedError: a weight is infinite or not a number.
-        ValueError: `kept` is out of range, or a mask does not fit.
+        ValueError: `kept` is out of range, a mask does not fit, or a tensor holds no real floating-point numbers.
 
     Source: Renda et al. 2020, algorithm 1 (global magnitude pruning).
     """
@@ -99,6 +99,8 @@ def locate(counts: Tensor, wanted: int) -> tuple[int, int]:
 def _count_available(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> int:
     available = 0
     for name, weight in weights.items():
+        if not weight.is_floating_point():
+            raise ValueError(f"{name} holds {weight.dtype}; expected a real floating-point type")
         mask = masks.get(name)
         if mask is not None and (mask.shape != weight.shape or mask.dtype != torch.bool):
             raise ValueError(

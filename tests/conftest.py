@@ -1,0 +1,50 @@
+"""What all tests share: one thread, fixed seeds, and a small model that is quickly pruned."""
+
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor, nn
+
+import gossamer
+from gossamer.prune.enforce import hold
+
+# The first example of a test pays for what torch sets up once; a slow machine is no failure.
+settings.register_profile("gossamer", deadline=None, max_examples=60)
+settings.load_profile("gossamer")
+
+Prune = Callable[..., dict[str, Tensor]]
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> Iterator[None]:
+    """The tensors here are small: more threads only make them wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def prune() -> Prune:
+    """Prunes a model to a density and holds the masks, as a round does: prune(model, 0.5) -> masks."""
+
+    def prune(
+        model: nn.Module,
+        density: float = 0.5,
+        scope: gossamer.Scope | None = None,
+        masks: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        weights = gossamer.prunable_weights(model, scope)
+        kept = int(density * sum(weight.numel() for weight in weights.values()))
+        chosen = gossamer.keep_largest(weights, kept, masks)
+        hold(model, weights, chosen)
+        return chosen
+
+    return prune

@@ -1,0 +1,262 @@
+"""Which weights are prunable, layer by layer and name by name."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+import gossamer
+from gossamer import Scope, prunable_weights
+from gossamer.errors import ConfigurationError, NothingToPruneError
+from gossamer.prune.scope import aliases, count_parameters
+
+
+def names(model: nn.Module, **scope: object) -> list[str]:
+    return list(prunable_weights(model, Scope(**scope)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv1d(2, 3, 3),
+        nn.Conv2d(2, 3, 1),
+        nn.Conv2d(4, 4, 3, groups=4),
+        nn.Conv3d(2, 3, 2),
+        nn.ConvTranspose1d(2, 3, 3),
+        nn.ConvTranspose2d(2, 3, 3),
+        nn.ConvTranspose3d(2, 3, 3),
+        nn.Linear(2, 3),
+        nn.Bilinear(2, 3, 4),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_the_weight_of_a_layer_is_prunable_and_its_bias_is_not(layer: nn.Module) -> None:
+    weights = prunable_weights(nn.Sequential(OrderedDict(layer=layer)))
+    assert list(weights) == ["layer.weight"]
+    assert weights["layer.weight"] is layer.weight
+
+
+def test_a_model_that_is_one_layer() -> None:
+    assert names(nn.Linear(2, 3)) == ["weight"]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.BatchNorm1d(4),
+        nn.BatchNorm2d(4),
+        nn.LayerNorm(4),
+        nn.GroupNorm(2, 4),
+        nn.InstanceNorm2d(4, affine=True),
+        nn.RMSNorm(4),
+        nn.PReLU(4),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_normalisation_is_never_prunable(layer: nn.Module) -> None:
+    assert names(nn.Sequential(nn.Linear(4, 4), layer)) == ["0.weight"]
+    with pytest.raises(NothingToPruneError):
+        prunable_weights(layer)
+
+
+def test_embeddings_on_request_only() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.EmbeddingBag(5, 4), nn.Linear(4, 2))
+    assert names(model) == ["2.weight"]
+    assert names(model, embeddings=True) == ["0.weight", "1.weight", "2.weight"]
+
+
+def test_multihead_attention() -> None:
+    assert names(nn.MultiheadAttention(4, 2, add_bias_kv=True)) == ["in_proj_weight", "out_proj.weight"]
+    assert names(nn.MultiheadAttention(4, 2, kdim=3, vdim=5)) == [
+        "q_proj_weight",
+        "k_proj_weight",
+        "v_proj_weight",
+        "out_proj.weight",
+    ]
+
+
+def test_a_transformer_layer() -> None:
+    assert names(nn.TransformerEncoderLayer(4, 2, 8)) == [
+        "self_attn.in_proj_weight",
+        "self_attn.out_proj.weight",
+        "linear1.weight",
+        "linear2.weight",
+    ]
+
+
+def test_recurrent_layers_and_cells() -> None:
+    assert names(nn.LSTM(3, 4, bidirectional=True, proj_size=2)) == [
+        "weight_ih_l0",
+        "weight_hh_l0",
+        "weight_hr_l0",
+        "weight_ih_l0_reverse",
+        "weight_hh_l0_reverse",
+        "weight_hr_l0_reverse",
+    ]
+    assert names(nn.GRU(3, 4, num_layers=2)) == ["weight_ih_l0", "weight_hh_l0", "weight_ih_l1", "weight_hh_l1"]
+    assert names(nn.LSTMCell(3, 4)) == ["weight_ih", "weight_hh"]
+
+
+def test_the_linear_layer_of_transformers_gpt2() -> None:
+    transformers = pytest.importorskip("transformers")
+    configuration = transformers.GPT2Config(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)
+    model = transformers.GPT2LMHeadModel(configuration)
+    block = [
+        "transformer.h.0.attn.c_attn.weight",
+        "transformer.h.0.attn.c_proj.weight",
+        "transformer.h.0.mlp.c_fc.weight",
+        "transformer.h.0.mlp.c_proj.weight",
+    ]
+    # The head is a Linear, tied with the embedding, so its weight is prunable under the embedding's name.
+    assert names(model) == ["transformer.wte.weight", *block]
+    assert names(model, exclude=["lm_head"]) == block
+    assert names(model, embeddings=True, exclude=["*.wte"]) == ["transformer.wpe.weight", *block]
+
+
+def test_a_class_of_that_name_from_elsewhere_is_no_linear_layer() -> None:
+    class Conv1D(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2, 2))
+
+    with pytest.raises(NothingToPruneError):
+        prunable_weights(Conv1D())
+
+
+def test_a_subclass_of_a_layer_is_that_layer() -> None:
+    class Scaled(nn.Linear):
+        pass
+
+    assert names(Scaled(2, 2)) == ["weight"]
+
+
+def test_a_head_tied_with_an_embedding_is_counted_once_under_its_first_name() -> None:
+    model = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "head": nn.Linear(4, 5, bias=False)})
+    model["head"].weight = model["embedding"].weight
+    assert names(model) == ["embedding.weight"]
+    assert names(model, embeddings=True) == ["embedding.weight"]
+    assert count_parameters(model) == 20
+    with pytest.raises(NothingToPruneError):
+        names(model, exclude=["head.weight"])
+    assert names(model, include=["head"]) == ["embedding.weight"]
+
+
+def test_parameters_that_share_memory_as_different_objects_are_one_weight() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = nn.Parameter(model[0].weight.data)
+    assert names(model) == ["0.weight"]
+    assert count_parameters(model) == 16 + 4 + 4
+    (shared,) = aliases(model, prunable_weights(model)).values()
+    assert [id(parameter) for parameter in shared] == [id(model[0].weight), id(model[1].weight)]
+
+
+def test_a_layer_used_twice_is_counted_once() -> None:
+    layer = nn.Linear(3, 3)
+    assert names(nn.Sequential(layer, nn.ReLU(), layer)) == ["0.weight"]
+
+
+def test_include_and_exclude_match_weights_and_layers() -> None:
+    model = nn.ModuleDict(
+        {"body": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "Head": nn.Linear(2, 2), "head": nn.Linear(2, 2)}
+    )
+    assert names(model, include=["body.*"]) == ["body.0.weight", "body.1.weight"]
+    assert names(model, include=["body.0", "Head.weight"]) == ["body.0.weight", "Head.weight"]
+    assert names(model, exclude=["head"]) == ["body.0.weight", "body.1.weight", "Head.weight"]
+    assert names(model, exclude=["[Hh]ead"]) == ["body.0.weight", "body.1.weight"]
+    assert names(model, include=["body.?.weight"], exclude=["*.1.*"]) == ["body.0.weight"]
+
+
+@pytest.mark.parametrize("field", ["include", "exclude"])
+def test_a_pattern_that_matches_nothing_is_a_mistake(field: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{field} pattern 'encoder\.\*' matches no parameter.*0\.weight"):
+        prunable_weights(nn.Sequential(nn.Linear(2, 2)), Scope(**{field: ("encoder.*",)}))
+
+
+@pytest.mark.parametrize("patterns", ["head", [1], [None]])
+def test_patterns_must_be_a_list_of_names(patterns: object) -> None:
+    with pytest.raises(ConfigurationError, match="expected a list of name patterns"):
+        Scope(exclude=patterns)  # type: ignore[arg-type]
+
+
+def test_nothing_left_to_prune_is_an_error_that_says_why() -> None:
+    with pytest.raises(NothingToPruneError, match=r"Sequential has no prunable weights.*exclude=\['\*'\]"):
+        prunable_weights(nn.Sequential(nn.Linear(2, 2)), Scope(exclude=("*",)))
+    with pytest.raises(NothingToPruneError, match="embeddings=False"):
+        prunable_weights(nn.Sequential(nn.Embedding(2, 2), nn.LayerNorm(2)))
+    with pytest.raises(NothingToPruneError):
+        prunable_weights(nn.ReLU())
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_without_weights_is_nothing_to_prune() -> None:
+    with pytest.raises(NothingToPruneError):
+        prunable_weights(nn.Linear(0, 3))
+    assert names(nn.Sequential(nn.Linear(0, 3), nn.Linear(3, 2))) == ["1.weight"]
+
+
+def test_a_lazy_layer_must_be_shaped_first() -> None:
+    model = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))
+    with pytest.raises(ConfigurationError, match=r"0\.weight has no shape yet.*Run one batch"):
+        prunable_weights(model)
+    model(torch.zeros(1, 5))
+    assert names(model) == ["0.weight", "1.weight"]
+
+
+def test_a_parametrized_weight_is_refused_and_may_be_excluded() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    parametrizations.weight_norm(model[0])
+    with pytest.raises(ConfigurationError, match=r"0\.weight is computed by a parametrization"):
+        prunable_weights(model)
+    assert names(model, exclude=["0", "0.parametrizations.*"]) == ["1.weight"]
+    assert names(model, include=["1"]) == ["1.weight"]
+    parametrize.remove_parametrizations(model[0], "weight")
+    assert names(model) == ["0.weight", "1.weight"]
+
+
+def test_a_weight_computed_in_a_forward_hook_is_refused_and_may_be_excluded() -> None:
+    from torch.nn.utils import prune as torch_prune
+
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    torch_prune.l1_unstructured(model[0], "weight", amount=0.5)
+    with pytest.raises(ConfigurationError, match=r"0\.weight is computed"):
+        prunable_weights(model)
+    assert names(model, include=["1"]) == ["1.weight"]
+    torch_prune.remove(model[0], "weight")
+    assert names(model) == ["0.weight", "1.weight"]
+
+
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
+def test_complex_weights_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"weight holds torch\.complex64"):
+        prunable_weights(nn.Linear(2, 2, dtype=torch.complex64))
+
+
+def test_frozen_weights_are_prunable() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    assert names(model) == ["0.weight", "1.weight"]
+
+
+def test_wrapped_models_keep_the_plain_names() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    for wrapped in (
+        torch.compile(model, backend="eager"),
+        nn.DataParallel(model),
+        torch.compile(nn.DataParallel(model), backend="eager"),
+        nn.DataParallel(torch.compile(model, backend="eager")),
+    ):
+        weights = gossamer.prunable_weights(wrapped)
+        assert list(weights) == ["0.weight"]
+        assert weights["0.weight"] is model[0].weight
+        assert count_parameters(wrapped) == 6
+
+
+def test_a_module_that_calls_an_attribute_module_is_not_unwrapped() -> None:
+    class Owner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Linear(2, 2)
+
+    assert names(Owner()) == ["module.weight"]
