@@ -164,7 +164,7 @@ def _hook_gradient(parameter: nn.Parameter) -> RemovableHandle:
     trained = parameter.requires_grad
     # A frozen weight takes no hook, but it may thaw later.
     parameter.requires_grad_(True)
-    handle = parameter.register_post_accumulate_grad_hook(_after_accumulation)
+    handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(_after_accumulation)
     parameter.requires_grad_(trained)
     return handle
 
