@@ -28,7 +28,10 @@ def save(path: Path, state: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = _encode(state, tensors, "state")
-    save_file(tensors, path, metadata={TREE: json.dumps(tree)})
+    try:
+        save_file(tensors, path, metadata={TREE: json.dumps(tree)})
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the state cannot be stored without pickle ({error}); leave it out") from error
 
 
 def load(path: Path, device: str = "cpu") -> Any:
@@ -43,7 +46,7 @@ def load(path: Path, device: str = "cpu") -> Any:
             return _decode(tree, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; expected a saved state") from error
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged or no gossamer state ({error}); expected the file as written"
         ) from error
@@ -51,11 +54,16 @@ def load(path: Path, device: str = "cpu") -> Any:
 
 def _encode(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise CheckpointError(f"{where} is a sparse tensor; expected a dense one. Leave it out of the state.")
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if isinstance(value, np.ndarray):
-        return {"array": _encode(torch.from_numpy(value.copy()), tensors, where)}
+        try:
+            return {"array": _encode(torch.from_numpy(value.copy()), tensors, where)}
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{where} is an array that cannot be stored: {error}") from error
     if value is None or isinstance(value, (bool, int, float, str)):
         # JSON has no infinities; Python's reads and writes them all the same.
         return {"value": value}
