@@ -837,6 +837,7 @@ def test_load_round_brings_back_each_round_and_holds_its_masks(finished: Path) -
         assert left(model) == kept
     gossamer.load_round(str(finished), 1, model)
     assert left(model) == 80
+    assert_same(gossamer.load_masks(str(finished), -2), gossamer.load_masks(finished, 1))
 
 
 def test_loading_the_dense_round_into_a_pruned_model_frees_its_weights(finished: Path) -> None:

@@ -1,5 +1,6 @@
 """Nested states in a safetensors file, and back."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -261,9 +262,50 @@ def test_a_file_that_is_missing_or_no_safetensors(tmp_path: Path) -> None:
 def test_a_hostile_tree_is_a_damaged_file(tree: str, tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
     tensors = {"0": torch.ones(2), "1": torch.ones(2, dtype=torch.bfloat16)}
-    save_file(tensors, path, metadata={states.TREE: tree})
+    save_file(tensors, path, metadata=sealed(tree, tensors))
     with pytest.raises(CheckpointError, match=r"state\.safetensors is damaged"):
         states.load(path)
+
+
+def sealed(tree: str, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """The metadata as gossamer writes it: whoever writes a hostile file can compute the digest too."""
+    digest = hashlib.blake2b(tree.encode(), digest_size=32)
+    for name, tensor in sorted(tensors.items()):
+        content = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + content)
+    return {"gossamer.state": json.dumps({"tree": tree, "blake2b": digest.hexdigest()})}
+
+
+def test_a_file_written_by_hand(tmp_path: Path) -> None:
+    tensors = {"0": torch.ones(2), "1": torch.ones(2, dtype=torch.bfloat16)}
+    tree = '{"list": [{"tensor": "1"}, {"tensor": "0"}, {"value": 5}]}'
+    save_file(tensors, tmp_path / "state.safetensors", metadata=sealed(tree, tensors))
+    one, two, three = states.load(tmp_path / "state.safetensors")
+    assert (one.dtype, two.dtype, three) == (torch.bfloat16, torch.float32, 5)
+
+
+@pytest.mark.parametrize("header", ["{}", "[]", "3", "null", "x", '{"tree": 1, "blake2b": ""}', '{"tree": "{}"}'])
+def test_a_hostile_header_is_a_damaged_file(header: str, tmp_path: Path) -> None:
+    save_file({"0": torch.ones(2)}, tmp_path / "state.safetensors", metadata={"gossamer.state": header})
+    with pytest.raises(CheckpointError, match=r"state\.safetensors is damaged"):
+        states.load(tmp_path / "state.safetensors")
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    states.save(path, {"lr": 0.1, "slots": [torch.ones(3)], "rng": np.arange(3, dtype=np.uint32)})
+    content = path.read_bytes()
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            state = states.load(path)
+        except CheckpointError:
+            continue
+        # Only what carries nothing may change: the blanks that fill up the header.
+        assert content[bit // 8 : bit // 8 + 1] == b" ", bit
+        assert state["lr"] == 0.1
 
 
 def test_a_safetensors_file_of_another_program_is_refused(tmp_path: Path) -> None:
@@ -278,7 +320,7 @@ def test_the_tree_in_the_file_is_json(tmp_path: Path) -> None:
     states.save(path, {"lr": 0.1, "slots": [torch.ones(1)]})
     content = path.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert json.loads(header["__metadata__"]["gossamer.state"]) == {
+    assert json.loads(json.loads(header["__metadata__"]["gossamer.state"])["tree"]) == {
         "dict": [
             [{"value": "lr"}, {"value": 0.1}],
             [{"value": "slots"}, {"list": [{"tensor": "0"}]}],

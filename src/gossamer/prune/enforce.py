@@ -14,7 +14,7 @@ changes its class, and `deepcopy`, `torch.save`, `torch.compile` and `torch.expo
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class Hold:
         return self.pruned
 
 
-_holds: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_holds: MutableMapping[Tensor, Hold] = WeakTensorKeyDictionary()
 """Parameter -> Hold."""
 
 
@@ -149,9 +149,9 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
             _check_tensor(f"{name}.grad", parameter.grad, pruned)
     for optimizer in {*_optimizers, *optimizers}:
         held = [(p, pruned_by_name[names[id(p)]]) for p in _parameters(optimizer) if id(p) in names]
-        for parameter, slot_name, slot, pruned in _slots(optimizer, held):
-            owner = names[id(parameter)] if parameter is not None else "all weights"
-            _check_tensor(f"{type(optimizer).__name__}'s {slot_name} of {owner}", slot, pruned)
+        for owner, slot_name, slot, pruned in _slots(optimizer, held):
+            owner_name = names[id(owner)] if owner is not None else "all weights"
+            _check_tensor(f"{type(optimizer).__name__}'s {slot_name} of {owner_name}", slot, pruned)
 
 
 def _held(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -164,7 +164,7 @@ def _hook_gradient(parameter: nn.Parameter) -> RemovableHandle:
     trained = parameter.requires_grad
     # A frozen weight takes no hook, but it may thaw later.
     parameter.requires_grad_(True)
-    handle = parameter.register_post_accumulate_grad_hook(_after_accumulation)
+    handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(_after_accumulation)
     parameter.requires_grad_(trained)
     return handle
 
@@ -283,6 +283,6 @@ def _check_tensor(what: str, tensor: Tensor, pruned: Tensor) -> None:
         position = tuple(int(i) for i in broken.nonzero()[0])
         raise PrunedWeightError(
             f"{what} is {tensor[position].item():.6g} at {list(position)}, a pruned position; expected 0 "
-            f"({int(broken.sum())} of {int(pruned.sum())} pruned positions are not zero). Something wrote to it outside "
-            f"an optimizer step; gossamer.enforce(model) sets it to zero again."
+            f"({int(broken.sum())} of {int(pruned.sum())} pruned positions are not zero). Something wrote to it "
+            f"outside an optimizer step; gossamer.enforce(model) sets it to zero again."
         )

@@ -72,6 +72,11 @@ class Round:
         """1 - density."""
         return 1 - self.density
 
+    @property
+    def last(self) -> int | None:
+        """The number of the last round of the plan; None when only `max_drop` will end it."""
+        return self._run.plan.last
+
     def record(self, **metrics: float) -> RoundRecord:
         """Ends the round: writes the model, its masks and these metrics to the run's folder. Call it after training.
 
@@ -219,7 +224,7 @@ class _Run:
     def _restore(self, number: int) -> dict[str, Tensor]:
         run_folder.load_round(self.folder, number, self.model)
         device = {name: weight.device for name, weight in self.weights.items()}
-        masks = {name: mask.to(device[name]) for name, mask in run_folder.read_masks(self.folder, number).items()}
+        masks = {name: mask.to(device[name]) for name, mask in run_folder.load_masks(self.folder, number).items()}
         state = run_folder.read_state(self.folder, number)
         for name, thing in self.state.items():
             with _as_stored(f"the state of round {number} in {self.folder} does not fit {name!r}"):
@@ -271,7 +276,7 @@ def rounds(
         metric: the recorded metric that `max_drop` decides by; by default the first one.
         better: "higher" or "lower", for a metric that is not in `gossamer.rounds.stopping.KNOWN_METRICS`.
         state: what lives on across rounds, by name, such as {"optimizer": optimizer}: objects with `state_dict` and
-            `load_state_dict`, saved with every round and restored on resuming. Not needed for what each round makes anew.
+            `load_state_dict`, saved with every round and restored on resuming. What each round makes anew needs none.
         seed: only recorded.
         settings: anything else that decides what the run computes (plain values); recorded, and compared on resuming.
 

@@ -111,13 +111,13 @@ def read_records(folder: Path) -> list[RoundRecord]:
     return records
 
 
-def read_masks(folder: Path, number: int) -> dict[str, Tensor]:
+def load_masks(folder: str | Path, number: int) -> dict[str, Tensor]:
     """The masks of a round, by weight name; True where the weight is kept.
 
     Raises:
         CheckpointError: there is no such round, or its file is damaged.
     """
-    path = _verified(folder, number, MASKS)
+    path = _verified(Path(folder), number, MASKS)
     try:
         with safe_open(path, framework="pt") as file:
             shapes: dict[str, list[int]] = json.loads((file.metadata() or {})["shapes"])
@@ -152,7 +152,7 @@ def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord
     folder = Path(folder)
     number, record = _find(folder, number)
     path = _verified(folder, number, MODEL)
-    masks = read_masks(folder, number)
+    masks = load_masks(folder, number)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -212,8 +212,8 @@ def storable(model: nn.Module) -> dict[str, Tensor]:
     for name, tensor in unwrap(model).state_dict().items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(
-                f"the model's state_dict holds a {type(tensor).__name__} under {name}; expected tensors only. It cannot "
-                f"be stored without pickle: return a tensor from get_extra_state."
+                f"the model's state_dict holds a {type(tensor).__name__} under {name}; expected tensors only. It "
+                f"cannot be stored without pickle: return a tensor from get_extra_state."
             )
         identity = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() and identity in seen:

@@ -69,6 +69,13 @@ class Plan:
             return True
         return self.kept(round_number) == self.smallest
 
+    @property
+    def last(self) -> int | None:
+        """The number of the last round; None without a target and a number of rounds."""
+        if self.target_sparsity is None and self.rounds is None:
+            return None
+        return len(list(self)) - 1
+
     def __iter__(self) -> Iterator[int]:
         """The number of weights left in each round, from the dense network on."""
         round_number = 0

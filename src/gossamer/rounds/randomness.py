@@ -1,6 +1,8 @@
 """The state of the random number generators that a training loop may use without saying so."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,3 +27,21 @@ def restore(state: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         for index, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(generator, index)
+
+
+def seed_all(seed: int) -> None:
+    """Seeds Python's, numpy's and torch's global generators, those of every GPU included."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global generators start from `seed` inside, and go on afterwards as if nothing had been drawn."""
+    before = capture()
+    seed_all(seed)
+    try:
+        yield
+    finally:
+        restore(before)

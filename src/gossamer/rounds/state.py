@@ -5,6 +5,7 @@ and None: what `state_dict()` of any optimizer or schedule returns. The tensors 
 the tensors' names in their places, as JSON in the file's metadata.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gossamer.errors import CheckpointError
 
-TREE = "gossamer.state"
+STATE = "gossamer.state"
 
 
 def save(path: Path, state: Any) -> None:
@@ -27,29 +28,44 @@ def save(path: Path, state: Any) -> None:
         CheckpointError: the state holds something that is neither a container, a tensor nor a plain value.
     """
     tensors: dict[str, Tensor] = {}
-    tree = _encode(state, tensors, "state")
+    tree = json.dumps(_encode(state, tensors, "state"))
+    # One entry only: the format's writer puts several in an order that changes from process to process.
+    metadata = {STATE: json.dumps({"tree": tree, "blake2b": _digest(tree, tensors)})}
     try:
-        save_file(tensors, path, metadata={TREE: json.dumps(tree)})
+        save_file(tensors, path, metadata=metadata)
     except (LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"the state cannot be stored without pickle ({error}); leave it out") from error
 
 
-def load(path: Path, device: str = "cpu") -> Any:
-    """The state in `path`, its tensors on `device`.
+def load(path: Path) -> Any:
+    """The state in `path`, its tensors on the CPU.
 
     Raises:
         CheckpointError: the file is missing, damaged, or not such a state.
     """
     try:
-        with safe_open(path, framework="pt", device=device) as file:
-            tree = json.loads((file.metadata() or {})[TREE])
-            return _decode(tree, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        with safe_open(path, framework="pt", device="cpu") as file:
+            state = json.loads((file.metadata() or {})[STATE])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _digest(state["tree"], tensors) != state["blake2b"]:
+            raise ValueError("its content does not match its digest")
+        return _decode(json.loads(state["tree"]), tensors)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; expected a saved state") from error
     except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged or no gossamer state ({error}); expected the file as written"
         ) from error
+
+
+def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
+    """Over the tree and the bytes of every tensor: a flipped bit in a file shows."""
+    digest = hashlib.blake2b(tree.encode(), digest_size=32)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _encode(value: Any, tensors: dict[str, Tensor], where: str) -> Any:

@@ -1,7 +1,8 @@
 """What a task is: data, a model and a training recipe. The built-in tasks and a user's own have this one shape."""
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,10 @@ class Examples:
     """Inputs and targets of one split; the first dimension counts the examples in both."""
 
     inputs: Tensor
+    """As they are stored: the network's own inputs, or something smaller (bytes) that `prepare` turns into them."""
     targets: Tensor
+    prepare: Callable[[Tensor], Tensor] | None = None
+    """Stored inputs of a batch -> the network's inputs, on the batch's device. None: they are the same."""
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.targets):
@@ -23,6 +27,15 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def to(self, device: torch.device | str) -> "Examples":
+        """The same examples in the memory of `device`."""
+        return Examples(self.inputs.to(device), self.targets.to(device), self.prepare)
+
+    def batch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """The network's inputs, and the targets, of some rows."""
+        inputs = self.inputs[rows]
+        return (inputs if self.prepare is None else self.prepare(inputs)), self.targets[rows]
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,10 @@ class Data:
     train: Examples
     validation: Examples
     test: Examples
+
+    def to(self, device: torch.device | str) -> "Data":
+        """The same splits in the memory of `device`."""
+        return Data(self.train.to(device), self.validation.to(device), self.test.to(device))
 
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -49,19 +66,35 @@ class Metric:
     """(outputs, targets) of a batch -> one number an example (or several; the mean is over all of them)."""
 
 
+Precision = Literal["float32", "bfloat16"]
+"""The type that layers compute in while training. Weights, gradients and the optimizer are float32 in both."""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How the dense network is trained once, from the first learning rate to the last. Every round replays all of it."""
+    """How the dense network is trained once, from the first learning rate to the last. Every round replays it all."""
 
     epochs: int
     batch_size: int
+    """Examples a step. Those left over at the end of an epoch are left out, other ones each time."""
     learning_rate: Callable[[float], float]
     """Progress of the training time, 0 at the first step and 1 past the last -> learning rate of that step."""
     optimizer: Callable[[nn.Module], torch.optim.Optimizer]
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
-    """(outputs, targets) of a batch -> scalar."""
+    """(outputs, targets) of a batch -> scalar. Outputs arrive in float32."""
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
-    """(inputs of a batch, generator on their device) -> inputs; applied to training batches only."""
+    """(stored inputs of a batch, generator on their device) -> inputs alike; applied to training batches only, before
+    `Examples.prepare`."""
+    bfloat16: bool = False
+    """Whether layers compute in bfloat16 while training, where the processor has it (`processor.precision`)."""
+    channels_last: bool = False
+    """Whether images and convolution weights lie in memory with their channels innermost."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"recipe: {name} is {value!r}; expected a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -71,8 +104,25 @@ class Task:
     name: str
     description: str
     model: Callable[[], nn.Module]
-    """Makes a freshly initialised model; torch's random numbers are seeded by the caller."""
+    """Makes a freshly initialised model; torch's random numbers are seeded by the caller (`training.initial_model`)."""
     data: Callable[[Path | None], Data]
     """Loads the splits, on the CPU. The argument is the `--data` folder, None when it was not given."""
     recipe: Recipe
-    metric: Metric = Metric()
+    metric: Metric = field(default_factory=Metric)
+
+
+def describe(recipe: Recipe) -> dict[str, str | int | float | bool]:
+    """The recipe as plain values, the same in every process: for a run's configuration and for comparing two."""
+    return {entry.name: _described(getattr(recipe, entry.name)) for entry in fields(recipe)}
+
+
+def _described(value: object) -> str | int | float | bool:
+    if isinstance(value, str | int | float | bool):
+        return value
+    if is_dataclass(value):
+        return repr(value)
+    if isinstance(value, functools.partial):
+        arguments = [repr(argument) for argument in value.args]
+        arguments += [f"{name}={argument!r}" for name, argument in value.keywords.items()]
+        return f"{_described(value.func)}({', '.join(arguments)})"
+    return "none" if value is None else str(getattr(value, "__qualname__", type(value).__qualname__))

@@ -1,0 +1,86 @@
+"""`gossamer bench enforce`: what it costs to keep zeros zero (ResNet-20, batches of 128 images of CIFAR-10's size)."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gossamer.bench.measure import interleaved, machine, spread
+from gossamer.prune import masks as masks_of
+from gossamer.prune.enforce import hold
+from gossamer.prune.scope import prunable_weights
+from gossamer.prune.select import keep_largest
+from gossamer.tasks import find_task, initial_model, processor
+
+TASK = "resnet-20"
+KEPT_SHARE = 0.2
+BATCH = 128
+
+
+def run(runs: int = 30) -> dict[str, Any]:
+    """Times training steps of two copies of the network in turn, one of them with masks held.
+
+    Returns:
+        `overhead` (median of the paired differences / plain median), `plain_seconds`, `held_seconds` (medians), and
+        `holding_share`: the time of the hooks' own work, measured by itself, as a share of the plain step.
+    """
+    plain, held = _model(), _model()
+    weights = prunable_weights(held)
+    masks = keep_largest(weights, int(KEPT_SHARE * masks_of.count_prunable(masks_of.full(weights))))
+    hold(held, weights, masks)
+    steps = {"plain": _step(plain), "held": _step(held)}
+    seconds = interleaved(steps, runs, warmups=3)
+    differences = [with_masks - without for with_masks, without in zip(seconds["held"], seconds["plain"], strict=True)]
+    plain_spread, held_spread = spread(seconds["plain"]), spread(seconds["held"])
+    holding = _holding_seconds(held)
+    return {
+        "what": f"training step of {TASK}, batch {BATCH}, with masks at {KEPT_SHARE:.0%} density against without",
+        "runs": runs,
+        "overhead": spread(differences)["median"] / plain_spread["median"],
+        "plain_seconds": plain_spread["median"],
+        "held_seconds": held_spread["median"],
+        "plain_spread": plain_spread,
+        "held_spread": held_spread,
+        "holding_seconds": holding,
+        "holding_share": holding / plain_spread["median"],
+        "machine": machine(),
+    }
+
+
+def _model() -> nn.Module:
+    return initial_model(find_task(TASK), seed=0)
+
+
+def _step(model: nn.Module) -> Callable[[], None]:
+    recipe = find_task(TASK).recipe
+    optimizer = recipe.optimizer(model)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(BATCH, 3, 32, 32, generator=generator).contiguous(memory_format=torch.channels_last)
+    targets = torch.randint(0, 10, (BATCH,), generator=generator)
+    bfloat16 = processor.precision(recipe) == "bfloat16"
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            outputs = model(inputs)
+        F.cross_entropy(outputs.float(), targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def _holding_seconds(model: nn.Module) -> float:
+    """Seconds a step that the holding itself takes: the difference of bare optimizer steps with and without masks,
+    and of the gradient hooks, without the noise of the forward and backward pass around them."""
+    from gossamer.prune.enforce import enforce
+
+    started = time.perf_counter()
+    repetitions = 100
+    for _ in range(repetitions):
+        # The same work as after a step (weights, gradients, slots), and once more for the gradients' own hooks.
+        enforce(model)
+        enforce(model)
+    return (time.perf_counter() - started) / repetitions

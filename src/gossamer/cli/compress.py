@@ -1,0 +1,99 @@
+"""`gossamer compress`: the main job."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gossamer.cli.progress import progress
+from gossamer.cli.show import print_run
+
+STOPPING = "When to stop (the first that applies; at least one)"
+TRAINING = "Training"
+PRUNING = "Pruning"
+
+
+def compress(
+    task: Annotated[
+        str, typer.Argument(help="A built-in task (see `gossamer tasks`) or your own: path/file.py:function.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the run. The same command continues what is in it.")],
+    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
+    target_sparsity: Annotated[
+        float | None,
+        typer.Option(help="Share of the prunable weights to remove, such as 0.95.", rich_help_panel=STOPPING),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest loss of validation metric against dense, such as 0.01; keeps the smallest network within it.",
+            rich_help_panel=STOPPING,
+        ),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="How many times to prune.", rich_help_panel=STOPPING)] = None,
+    per_round: Annotated[
+        float, typer.Option(help="Share of the remaining weights that each round prunes.", rich_help_panel=PRUNING)
+    ] = 0.2,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Prune only weights whose name matches (shell pattern; repeatable).", rich_help_panel=PRUNING
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Never prune weights whose name matches (repeatable).", rich_help_panel=PRUNING),
+    ] = None,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="Prune embedding tables too.", rich_help_panel=PRUNING)
+    ] = False,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Training time of every round; the recipe's by default.", rich_help_panel=TRAINING),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same bits on the CPU.", rich_help_panel=TRAINING)] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=TRAINING)] = "cpu",
+    fresh_optimizer: Annotated[
+        bool,
+        typer.Option(
+            "--fresh-optimizer",
+            help="Begin every round without momentum; by default it lives on, as in the paper's code.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Least time between two saves inside a round.", rich_help_panel=TRAINING)
+    ] = 10.0,
+) -> None:
+    """Train, prune 20% globally, rewind the learning rate, repeat.
+
+    Interrupt it whenever you like: the same command continues, and ends with the same bits.
+    """
+    # torch takes a second to load, which `gossamer --help` need not.
+    import torch
+
+    from gossamer.compress import compress as run
+    from gossamer.prune.scope import Scope
+    from gossamer.tasks import find_task
+    from gossamer.tasks.processor import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_flush_denormal(True)
+    with progress() as listener:
+        run(
+            find_task(task),
+            folder=out,
+            data_folder=data,
+            target_sparsity=target_sparsity,
+            max_drop=max_drop,
+            round_count=rounds,
+            per_round=per_round,
+            scope=Scope(tuple(include or ("*",)), tuple(exclude or ()), embeddings),
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            optimizer_state="fresh" if fresh_optimizer else "keep",
+            checkpoint_seconds=checkpoint_seconds,
+            listener=listener,
+        )
+    print_run(out)

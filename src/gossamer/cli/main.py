@@ -1,0 +1,63 @@
+"""The `gossamer` command: its subcommands, and what becomes of errors and interruptions."""
+
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from gossamer.cli.bench import bench
+from gossamer.cli.compress import compress
+from gossamer.cli.show import show
+from gossamer.cli.tasks import tasks
+from gossamer.errors import GossamerError
+
+USERS_MISTAKE = 2
+INTERRUPTED = 128
+"""Plus the signal's number, as shells count."""
+
+app = typer.Typer(
+    name="gossamer",
+    help="Compress neural networks by learning-rate rewinding: train, prune 20% globally, retrain, repeat.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(compress)
+app.command()(show)
+app.command()(tasks)
+app.add_typer(bench, name="bench")
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception, so that what is open is closed."""
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 130 and 143 interrupted."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except GossamerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USERS_MISTAKE)
+    except KeyboardInterrupt:
+        _interrupted(signal.SIGINT)
+    except Terminated:
+        _interrupted(signal.SIGTERM)
+    except BrokenPipeError:
+        # Whoever read our output has gone (`gossamer show RUN | head`).
+        sys.stderr.close()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _interrupted(number: signal.Signals) -> None:
+    print("interrupted; every finished round is kept, and the same command continues", file=sys.stderr)
+    sys.exit(INTERRUPTED + number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What is shown while a run goes on: a live display in a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gossamer.cli.console import console
+from gossamer.cli.wording import metric_text, time_text
+
+if TYPE_CHECKING:
+    from gossamer.compress import Listener
+    from gossamer.rounds.driver import Round
+    from gossamer.rounds.record import RoundRecord
+    from gossamer.tasks.training import EpochReport
+
+LINE_SECONDS = 10.0
+"""Without a terminal an epoch is reported if the last line is at least this old."""
+
+
+@contextmanager
+def progress() -> "Iterator[Listener]":
+    """The listener that fits where the output goes."""
+    terminal = console()
+    if not terminal.is_terminal:
+        yield PlainLines(terminal)
+        return
+    bars = Progress(
+        TextColumn("{task.description:<7}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[position]:<9}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[facts]}"),
+        console=terminal,
+    )
+    with bars:
+        yield LiveDisplay(bars)
+
+
+class Clock:
+    """Estimates the time left from the epochs that this process has seen."""
+
+    def __init__(self) -> None:
+        self._epochs = 0
+        self._seconds = 0.0
+
+    def epoch_took(self, seconds: float) -> None:
+        self._epochs += 1
+        self._seconds += seconds
+
+    @property
+    def started(self) -> bool:
+        """Whether any epoch was seen."""
+        return self._epochs > 0
+
+    def left(self, epochs_left_in_round: int, rounds_left: int | None, epochs: int) -> str:
+        """Such as "3 min left"; without a known last round only the time left in this one."""
+        if not self._epochs:
+            return ""
+        an_epoch = self._seconds / self._epochs
+        if rounds_left is None:
+            return f"{time_text(an_epoch * epochs_left_in_round)} left in this round"
+        return f"{time_text(an_epoch * (epochs_left_in_round + rounds_left * epochs))} left"
+
+
+class PlainLines:
+    """One line a round, and now and then one an epoch."""
+
+    def __init__(self, terminal: Console) -> None:
+        self._terminal = terminal
+        self._clock = Clock()
+        self._last_line = time.monotonic()
+
+    def round_started(self, round: "Round", last_round: int | None) -> None:
+        if round.number == 0 or not self._clock.started:
+            self._print(
+                f"{round.prunable:,} prunable weights of {round.parameters:,} parameters; "
+                + (f"rounds 0 to {last_round}" if last_round is not None else "until the allowed loss is exceeded")
+                + (f"; continuing with round {round.number}" if round.number else "")
+            )
+
+    def epoch_finished(self, round: "Round", report: "EpochReport") -> None:
+        self._clock.epoch_took(report.seconds)
+        if time.monotonic() - self._last_line >= LINE_SECONDS and report.epochs_done < report.epochs:
+            rounds_left = None if round.last is None else round.last - round.number
+            left = self._clock.left(report.epochs - report.epochs_done, rounds_left, report.epochs)
+            self._print(
+                f"round {round.number}  epoch {report.epochs_done}/{report.epochs}  loss {report.loss:.4f}  {left}"
+            )
+
+    def round_finished(self, record: "RoundRecord") -> None:
+        self._print(
+            f"round {record.round:>2}  density {record.density:>7.2%}  {record.compression:>6.1f}x  "
+            f"{metric_text(record.metric, record.val, 'val')}  {metric_text(record.metric, record.test, 'test')}  "
+            f"{record.seconds:.1f} s"
+        )
+
+    def _print(self, line: str) -> None:
+        self._terminal.print(line, highlight=False)
+        self._last_line = time.monotonic()
+
+
+class LiveDisplay:
+    """Two bars, rounds and epochs; finished rounds scroll by above them."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._clock = Clock()
+        self._lines = PlainLines(bars.console)
+        self._rounds = bars.add_task("rounds", total=None, position="", facts="")
+        self._epochs = bars.add_task("epochs", total=None, position="", facts="")
+
+    def round_started(self, round: "Round", last_round: int | None) -> None:
+        self._lines.round_started(round, last_round)
+        last = "?" if last_round is None else str(last_round)
+        self._bars.update(
+            self._rounds,
+            total=None if last_round is None else last_round + 1,
+            completed=round.number,
+            position=f"{round.number}/{last}",
+            facts=f"density {round.density:.2%}",
+        )
+        self._bars.reset(self._epochs, position="", facts="")
+
+    def epoch_finished(self, round: "Round", report: "EpochReport") -> None:
+        self._clock.epoch_took(report.seconds)
+        rounds_left = None if round.last is None else round.last - round.number
+        left = self._clock.left(report.epochs - report.epochs_done, rounds_left, report.epochs)
+        self._bars.update(
+            self._epochs,
+            total=report.epochs,
+            completed=report.epochs_done,
+            position=f"{report.epochs_done}/{report.epochs}",
+            facts=f"loss {report.loss:.4f}  {left}",
+        )
+
+    def round_finished(self, record: "RoundRecord") -> None:
+        self._lines.round_finished(record)
+        self._bars.update(self._rounds, completed=record.round + 1)

@@ -1,0 +1,24 @@
+"""How numbers are written for people."""
+
+SHARES = ("accuracy", "error")
+"""Metrics that are shares of the examples, written in percent."""
+
+
+def value_text(metric: str | None, value: float | None) -> str:
+    """A metric's value: 98.25% for an accuracy, 1.4127 for a loss, a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:.2%}" if metric in SHARES else f"{value:.4f}"
+
+
+def metric_text(metric: str | None, value: float | None, split: str) -> str:
+    """Such as "val accuracy 98.25%"."""
+    return "" if value is None else f"{split} {metric} {value_text(metric, value)}"
+
+
+def time_text(seconds: float) -> str:
+    """Such as "40 s", "3 min", "2 h 05 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

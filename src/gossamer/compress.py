@@ -1,0 +1,214 @@
+"""The main job: a task's network, compressed round by round; the built-in counterpart of a user's own loop."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.prune.scope import Scope
+from gossamer.rounds import randomness
+from gossamer.rounds import state as states
+from gossamer.rounds.driver import TEST_PREFIX, Round, restore_memory_format, rounds
+from gossamer.rounds.files import remove, write_file
+from gossamer.rounds.folder import TRAINING, read_records
+from gossamer.rounds.record import RoundRecord
+from gossamer.tasks import processor
+from gossamer.tasks.task import Data, Task, describe
+from gossamer.tasks.training import EpochReport, derived_seed, evaluate, initial_model, train
+
+OptimizerState = Literal["keep", "fresh"]
+
+CHECKPOINT_SECONDS = 10.0
+"""At the end of an epoch the training state is saved if the last save is at least this long ago. Every epoch's random
+numbers are derived from the seed, so a later resumption point costs time and changes no bit."""
+
+
+class Listener(Protocol):
+    """Who is told how far the job is."""
+
+    def round_started(self, round: Round, last_round: int | None) -> None: ...
+
+    def epoch_finished(self, round: Round, report: EpochReport) -> None: ...
+
+    def round_finished(self, record: RoundRecord) -> None: ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def round_started(self, round: Round, last_round: int | None) -> None:
+        pass
+
+    def epoch_finished(self, round: Round, report: EpochReport) -> None:
+        pass
+
+    def round_finished(self, record: RoundRecord) -> None:
+        pass
+
+
+def compress(
+    task: Task,
+    *,
+    folder: str | Path,
+    data_folder: Path | None = None,
+    target_sparsity: float | None = None,
+    max_drop: float | None = None,
+    round_count: int | None = None,
+    per_round: float = 0.2,
+    scope: Scope | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    optimizer_state: OptimizerState = "keep",
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    listener: Listener | None = None,
+) -> list[RoundRecord]:
+    """Trains and prunes the task's network until a stopping rule ends it; continues what the folder already holds.
+
+    Args:
+        data_folder: where the task's data are; None for data that a package brings along.
+        epochs: training time of every round; the recipe's by default.
+        seed: of the initial weights, the order of the data and the augmentation. The same seed gives the same bits on
+            the CPU (with the same versions and number of threads).
+        device: "cpu" or a GPU such as "cuda".
+        optimizer_state: "keep" hands the momentum from the end of one round to the next, as the paper's code does;
+            "fresh" begins every round with none.
+        checkpoint_seconds: least time between two saves of the training state inside a round.
+        The others: see `gossamer.rounds`.
+
+    Returns:
+        The records of all rounds, the dense one first. The models come back with `gossamer.load_round`.
+
+    Raises:
+        GossamerError: see `gossamer.rounds` and `gossamer.tasks.training.train`.
+    """
+    listener = listener or Silent()
+    epochs = task.recipe.epochs if epochs is None else epochs
+    if epochs < 1:
+        raise ConfigurationError(f"epochs is {epochs}; expected at least 1")
+    where = _device(device)
+    model = initial_model(task, seed, where)
+    optimizer = task.recipe.optimizer(model)
+    precision = processor.precision(task.recipe, where)
+    settings = {
+        "task": task.name,
+        "epochs": epochs,
+        "batch_size": task.recipe.batch_size,
+        "recipe": describe(task.recipe),
+        "precision": precision,
+        "device": where.type,
+        "optimizer_state": optimizer_state,
+    }
+    driver = rounds(
+        model,
+        folder=folder,
+        target_sparsity=target_sparsity,
+        max_drop=max_drop,
+        rounds=round_count,
+        per_round=per_round,
+        scope=scope,
+        metric=task.metric.name,
+        better=task.metric.better,
+        state={"optimizer": optimizer} if optimizer_state == "keep" else None,
+        seed=seed,
+        settings=settings,
+    )
+    data: Data | None = None
+    for round in driver:
+        # Loaded when there is something to train: a finished run is shown again without its data.
+        data = data or _load(task, data_folder, seed).to(where)
+        if optimizer_state == "fresh":
+            optimizer = task.recipe.optimizer(model)
+        listener.round_started(round, round.last)
+        checkpoint = _Checkpoint(round, model, optimizer, checkpoint_seconds)
+        first_epoch = checkpoint.restore()
+        for report in train(
+            model,
+            optimizer,
+            task.recipe,
+            data.train,
+            seed=seed,
+            round_number=round.number,
+            epochs=epochs,
+            first_epoch=first_epoch,
+            precision=precision,
+        ):
+            checkpoint.save_if_due(report)
+            listener.epoch_finished(round, report)
+        metrics = {
+            task.metric.name: evaluate(model, data.validation, task.metric),
+            f"{TEST_PREFIX}{task.metric.name}": evaluate(model, data.test, task.metric),
+        }
+        record = round.record(**metrics)
+        checkpoint.remove()
+        listener.round_finished(record)
+    return read_records(Path(folder))
+
+
+class _Checkpoint:
+    """The training state inside a round: model, optimizer, and how much of the schedule has passed."""
+
+    def __init__(self, round: Round, model: nn.Module, optimizer: torch.optim.Optimizer, least_seconds: float) -> None:
+        self.path = round.folder / TRAINING
+        self.round = round
+        self.model = model
+        self.optimizer = optimizer
+        self.least_seconds = least_seconds
+        self.last_save = self.started = time.monotonic()
+
+    def restore(self) -> int:
+        """Puts back what an interrupted attempt at this round saved; returns the epochs that need no repetition."""
+        if not self.path.exists():
+            return 0
+        saved = states.load(self.path)
+        if saved.get("round") != self.round.number:
+            # Left by a crash between the end of its round and its removal.
+            self.remove()
+            return 0
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            restore_memory_format(self.optimizer)
+            self.round.seconds_before = float(saved["seconds"])
+            return int(saved["epochs_done"])
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.path} does not fit this run ({error}); remove it to repeat round {self.round.number} from its "
+                f"start"
+            ) from error
+
+    def save_if_due(self, report: EpochReport) -> None:
+        if report.epochs_done == report.epochs or time.monotonic() - self.last_save < self.least_seconds:
+            return
+        state: Mapping[str, Any] = {
+            "round": self.round.number,
+            "epochs_done": report.epochs_done,
+            "model": dict(self.model.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "seconds": self.round.seconds_before + time.monotonic() - self.started,
+        }
+        write_file(self.path, lambda temporary: states.save(temporary, state))
+        self.last_save = time.monotonic()
+
+    def remove(self) -> None:
+        remove(self.path)
+
+
+def _load(task: Task, folder: Path | None, seed: int) -> Data:
+    """The task's data, the same whether they are loaded at the start or on resuming in a later round."""
+    with randomness.seeded(derived_seed(seed, "data")):
+        return task.data(folder)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError(f"device is {name!r}; expected 'cpu' or 'cuda'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(f"device is {name!r}, but torch sees no GPU here; use --device cpu")
+    return device

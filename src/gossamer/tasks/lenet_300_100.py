@@ -1,0 +1,41 @@
+"""LeNet-300-100 (LeCun et al., 1998) on MNIST: the fully connected network of the pruning literature."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from gossamer.tasks import initialise
+from gossamer.tasks.mnist import mnist
+from gossamer.tasks.optimizers import SGD
+from gossamer.tasks.schedules import OneCycle
+from gossamer.tasks.task import Recipe, Task
+
+
+def lenet_300_100() -> nn.Module:
+    """784-300-100-10 with ReLU: 266,200 weights and 410 biases. Inputs (batch, 1, 28, 28) -> logits (batch, 10)."""
+    model = nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            hidden_1=nn.Linear(784, 300),
+            relu_1=nn.ReLU(),
+            hidden_2=nn.Linear(300, 100),
+            relu_2=nn.ReLU(),
+            classes=nn.Linear(100, 10),
+        )
+    )
+    initialise.for_relu(model)
+    return model
+
+
+TASK = Task(
+    name="lenet-300-100",
+    description="LeNet-300-100 on MNIST (fully connected, 266,200 prunable weights)",
+    model=lenet_300_100,
+    data=mnist,
+    recipe=Recipe(
+        epochs=15,
+        batch_size=128,
+        learning_rate=OneCycle(peak=0.1),
+        optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=5e-4),
+    ),
+)

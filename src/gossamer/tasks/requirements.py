@@ -1,0 +1,17 @@
+"""Packages that only the built-in tasks' data need; imported when data are loaded, not before."""
+
+import importlib
+from typing import Any
+
+from gossamer.tasks.errors import DataError
+
+
+def optional_module(name: str) -> Any:
+    """The module `name`, or a DataError that says how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DataError(
+            f"this task's data need the package {name.partition('.')[0]}, which cannot be imported ({error}). "
+            "Install it with: pip install 'gossamer[tasks]'"
+        ) from error

@@ -1,0 +1,170 @@
+"""The training loop of the built-in tasks: one call of `train` is one round, the recipe's whole schedule."""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gossamer.errors import TrainingDivergedError
+from gossamer.rounds import randomness
+from gossamer.tasks import processor
+from gossamer.tasks.task import Examples, Metric, Precision, Recipe, Task
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch of training came to."""
+
+    epochs_done: int
+    """How many epochs of the schedule have passed: the `first_epoch` to go on from."""
+    epochs: int
+    loss: float
+    """Mean training loss over the epoch's steps."""
+    learning_rate: float
+    """That of the epoch's last step."""
+    seconds: float
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed from what it is for, e.g. (run's seed, round, epoch, purpose): the first 63 bits of BLAKE2b of the parts
+    joined by slashes. Random numbers are derived like this everywhere and nowhere carried along, so there is no
+    generator state to save: any epoch can be repeated from the model and the optimizer alone."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def initial_model(task: Task, seed: int, device: torch.device | str = "cpu") -> nn.Module:
+    """The task's model with the initial weights of this seed (the same on every device), ready to be trained there."""
+    randomness.seed_all(derived_seed(seed, "initial weights"))
+    model = task.model().to(device)
+    if task.recipe.channels_last:
+        # torch's stub for the keyword-only form of `to` knows no memory format.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    examples: Examples,
+    *,
+    seed: int,
+    round_number: int = 0,
+    epochs: int | None = None,
+    first_epoch: int = 0,
+    precision: Precision | None = None,
+) -> Iterator[EpochReport]:
+    """Trains from `first_epoch` to the end of the schedule, handing back control (to save, to show) after each epoch.
+
+    Nothing happens until the iterator is run through. Model, optimizer and examples are on one device. On the CPU the
+    weights after any epoch depend only on those before it, the optimizer's state, and the arguments, to the bit (for
+    one machine and number of threads). The global random numbers of torch, numpy and Python are seeded at the start of
+    each epoch.
+
+    Args:
+        epochs: length of the schedule; the recipe's own unless given. The schedule is stretched over it.
+        first_epoch: epochs of the schedule that have passed already (resuming, or rewinding to less than the start).
+        precision: what layers compute in; unless given, what recipe and processor agree on (`processor.precision`).
+
+    Raises:
+        ValueError: there are no examples, or `first_epoch` lies outside the schedule.
+        TrainingDivergedError: a loss of the epoch is not finite.
+    """
+    epochs = recipe.epochs if epochs is None else epochs
+    if not 0 <= first_epoch <= epochs:
+        raise ValueError(f"first_epoch is {first_epoch}; expected 0 to {epochs}, the epochs of the schedule")
+    if len(examples) == 0:
+        raise ValueError("there are no examples to train on")
+    device = next(model.parameters()).device
+    compute = _autocast(device, precision or processor.precision(recipe, device))
+    batch_size = min(recipe.batch_size, len(examples))
+    steps = len(examples) // batch_size
+    for epoch in range(first_epoch, epochs):
+        started = time.perf_counter()
+        model.train()
+        randomness.seed_all(derived_seed(seed, round_number, epoch, "layers"))
+        order = _order(len(examples), derived_seed(seed, round_number, epoch, "order")).to(device)
+        generator = torch.Generator(device).manual_seed(derived_seed(seed, round_number, epoch, "augmentation"))
+        total_loss = torch.zeros((), device=device)
+        learning_rate = 0.0
+        for step in range(steps):
+            inputs, targets = _batch(examples, order[step * batch_size : (step + 1) * batch_size], recipe, generator)
+            learning_rate = recipe.learning_rate((epoch * steps + step) / (epochs * steps))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.zero_grad()
+            with compute:
+                outputs = model(inputs)
+            loss = recipe.loss(outputs.float(), targets)
+            loss.backward()
+            optimizer.step()
+            total_loss += loss.detach()
+        # The only wait for the device in an epoch. Once a loss is not finite, neither is the sum.
+        mean_loss = float(total_loss) / steps
+        if not math.isfinite(mean_loss):
+            raise TrainingDivergedError(
+                f"the training loss became {mean_loss} in epoch {epoch + 1} of {epochs}, round {round_number}, at a "
+                f"learning rate of {learning_rate:.4g}; expected a finite number. Lower the learning rate, or look for "
+                "values in the data that are not finite."
+            )
+        yield EpochReport(epoch + 1, epochs, mean_loss, learning_rate, time.perf_counter() - started)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, examples: Examples, metric: Metric, *, batch_size: int = 1024) -> float:
+    """The mean of the metric's score over all examples, computed in float32 and evaluation mode; the model's mode is
+    put back after. Model and examples are on one device.
+
+    Raises:
+        ValueError: there are no examples.
+        TrainingDivergedError: an output of the model is not a number, or the mean score is not finite.
+    """
+    if len(examples) == 0:
+        raise ValueError("there are no examples to evaluate on")
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    total, count = torch.zeros((), dtype=torch.float64, device=examples.targets.device), 0
+    try:
+        for start in range(0, len(examples), batch_size):
+            inputs, targets = examples.batch(slice(start, start + batch_size))
+            outputs = model(inputs)
+            scores = metric.score(outputs, targets)
+            # An output that is not a number still has an argmax, so accuracy alone would not notice.
+            total += torch.where(outputs.isnan().any(), torch.nan, scores.double().sum())
+            count += scores.numel()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    mean = float(total) / count
+    if not math.isfinite(mean):
+        raise TrainingDivergedError(
+            f"the {metric.name} of the model is {mean}; expected a finite number. A weight or an output is not finite: "
+            "lower the learning rate, or go back to an earlier round."
+        )
+    return mean
+
+
+def _order(count: int, seed: int) -> Tensor:
+    """A permutation of the examples, drawn on the CPU so that it is the same for every device. Shape (count,)."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _batch(examples: Examples, rows: Tensor, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    inputs = examples.inputs.index_select(0, rows)
+    if recipe.augment is not None:
+        inputs = recipe.augment(inputs, generator)
+    if examples.prepare is not None:
+        inputs = examples.prepare(inputs)
+    if recipe.channels_last:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    return inputs, examples.targets.index_select(0, rows)
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()

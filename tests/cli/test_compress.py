@@ -1,0 +1,151 @@
+"""`gossamer compress`, `show` and `tasks`: what they print and what they leave in the folder."""
+
+import json
+import math
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import gossamer
+from safetensors.torch import load_file
+
+import gossamer as library
+from gossamer.tasks import find_task
+
+ARGUMENTS = ("compress", "digits", "--epochs", "2", "--target-sparsity", "0.5", "--out", "run")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished run's folder, and what the command printed."""
+    folder = tmp_path_factory.mktemp("compress")
+    finished = gossamer(folder, *ARGUMENTS)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    return folder / "run", finished.stdout
+
+
+def rows(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+
+
+def test_each_round_has_one_line_with_what_was_promised(run: tuple[Path, str]) -> None:
+    keys = [
+        "round",
+        "density",
+        "kept",
+        "prunable",
+        "parameters",
+        "val",
+        "test",
+        "metric",
+        "seconds",
+        "lr_rewound_to",
+        "weights_rewound_to",
+        "seed",
+    ]
+    table = rows(run[0])
+    # 0.8^3 = 0.512 is above the target, so round 4 lands on one half.
+    assert [row["round"] for row in table] == [0, 1, 2, 3, 4]
+    assert all(set(keys) <= set(row) for row in table)
+    prunable = table[0]["prunable"]
+    assert isinstance(prunable, int)
+    expected = [prunable, *(math.ceil(prunable * 8**i / 10**i) for i in (1, 2, 3)), math.ceil(prunable / 2)]
+    assert [row["kept"] for row in table] == expected
+    assert [row["lr_rewound_to"] for row in table] == [None, 0.0, 0.0, 0.0, 0.0]
+    assert {row["metric"] for row in table} == {"accuracy"}
+
+
+def test_the_kept_weights_are_those_of_the_files(run: tuple[Path, str]) -> None:
+    for row in rows(run[0]):
+        folder = run[0] / f"round-{row['round']:02d}"
+        masks = library.load_masks(run[0], int(str(row["round"])))
+        assert sum(int(mask.sum()) for mask in masks.values()) == row["kept"]
+        weights = load_file(folder / "model.safetensors")
+        for name, mask in masks.items():
+            assert not weights[name][~mask].any()
+
+
+def test_a_rounds_model_comes_back_with_its_accuracy(run: tuple[Path, str]) -> None:
+    task = find_task("digits")
+    model = task.model()
+    record = library.load_round(run[0], -1, model)
+    test = task.data(None).test
+    model.eval()
+    with torch.no_grad():
+        accuracy = (model(test.inputs).argmax(1) == test.targets).double().mean()
+    assert record.test == pytest.approx(float(accuracy), abs=1e-9)
+    library.check(model)
+
+
+def test_the_configuration_is_resolved_and_has_versions(run: tuple[Path, str]) -> None:
+    configuration = tomllib.loads((run[0] / "config.toml").read_text())
+    assert configuration["settings"]["task"] == "digits"
+    assert configuration["settings"]["epochs"] == 2
+    assert configuration["settings"]["batch_size"] == find_task("digits").recipe.batch_size
+    assert configuration["rounds"] == {
+        "target_sparsity": 0.5,
+        "per_round": 0.2,
+        "metric": "accuracy",
+        "better": "higher",
+        "seed": 0,
+    }
+    assert configuration["versions"]["torch"] == torch.__version__
+
+
+def test_the_table_is_printed_and_printed_again(run: tuple[Path, str]) -> None:
+    folder, printed = run
+    shown = gossamer(folder.parent, "show", "run")
+    assert shown.returncode == 0
+    assert shown.stdout in printed
+    lines = shown.stdout.splitlines()
+    assert lines[0].split()[:4] == ["round", "density", "kept/prunable", "compression"]
+    last = rows(folder)[-1]
+    assert lines[6].split()[:4] == ["4", "50.00%", f"{last['kept']:,}/{last['prunable']:,}", "2.0x"]
+    assert f"{last['prunable']:,} prunable weights of {last['parameters']:,} parameters" in shown.stdout
+
+
+def test_without_a_terminal_there_are_plain_lines(run: tuple[Path, str]) -> None:
+    assert "\x1b" not in run[1]
+    assert sum(line.startswith("round  ") for line in run[1].splitlines()) == 5
+
+
+def test_every_file_of_a_run_is_text_or_safetensors(run: tuple[Path, str]) -> None:
+    for path in run[0].rglob("*"):
+        if path.is_dir():
+            continue
+        content = path.read_bytes()
+        if path.suffix == ".safetensors":
+            header_bytes = int.from_bytes(content[:8], "little")
+            assert isinstance(json.loads(content[8 : 8 + header_bytes]), dict)
+        else:
+            assert path.name in ("config.toml", "rounds.jsonl", "round.json", ".lock")
+            content.decode("utf-8")
+
+
+def test_an_allowed_loss_ends_the_run_and_names_the_smallest_network(tmp_path: Path) -> None:
+    finished = gossamer(
+        tmp_path,
+        *("compress", "digits", "--epochs", "1", "--max-drop", "0.02", "--per-round", "0.7", "--out", "run"),
+    )
+    assert finished.returncode == 0, finished.stderr
+    table = rows(tmp_path / "run")
+    losses = [float(str(table[0]["val"])) - float(str(row["val"])) for row in table]
+    assert all(loss <= 0.02 + 1e-9 for loss in losses[:-1])
+    assert losses[-1] > 0.02
+    assert f"smallest within 0.02 of the dense accuracy: round {len(table) - 2}" in finished.stdout
+
+
+def test_the_built_in_tasks_are_listed(tmp_path: Path) -> None:
+    listed = gossamer(tmp_path, "tasks")
+    assert listed.returncode == 0
+    assert {"digits", "lenet-300-100"} <= {line.split()[0] for line in listed.stdout.splitlines() if line.strip()}
+
+
+def test_a_users_own_task_is_compressed(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples/own_task.py"
+    (tmp_path / "mine.py").write_text(example.read_text())
+    finished = gossamer(tmp_path, "compress", "mine.py:task", "--rounds", "2", "--epochs", "2", "--out", "run")
+    assert finished.returncode == 0, finished.stderr
+    assert [row["round"] for row in rows(tmp_path / "run")] == [0, 1, 2]

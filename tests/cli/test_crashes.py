@@ -1,0 +1,130 @@
+"""A run that is killed at any moment ends, after the same command again, with the same bytes."""
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from command_line import command, environment, gossamer
+
+RUN = ["compress", "digits", "--rounds", "3", "--epochs", "4", "--seed", "5", "--checkpoint-seconds", "0"]
+KILLS = 20
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """Everything in the folder of a finished run but for the times that it took."""
+    files = {}
+    for path in sorted(run.rglob("*")):
+        if path.is_dir() or path.name == ".lock":
+            continue
+        text = path.read_bytes()
+        if path.suffix in (".json", ".jsonl"):
+            rows = [json.loads(line) for line in text.splitlines()]
+            text = json.dumps([{**row, "seconds": None} for row in rows]).encode()
+        files[str(path.relative_to(run))] = text
+    return files
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    finished = gossamer(folder, *RUN, "--out", "run")
+    assert finished.returncode == 0, finished.stderr
+    return folder / "run"
+
+
+def run_until(signal_number: int, seconds: float, folder: Path) -> int | None:
+    """Starts the command, sends it the signal after its training began and this many seconds passed; its exit code."""
+    process = subprocess.Popen(
+        [*command(*RUN), "--out", "run"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(seconds)
+    process.send_signal(signal_number)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def test_the_bytes_are_those_of_an_uninterrupted_run_after_twenty_kills(uninterrupted: Path, tmp_path: Path) -> None:
+    moments = random.Random(0)
+    killed = 0
+    restarts = 0
+    while killed < KILLS:
+        restarts += 1
+        code = run_until(signal.SIGKILL, moments.uniform(0.0, 0.35), tmp_path)
+        if code == -signal.SIGKILL:
+            killed += 1
+        else:
+            # It got to its end: compare, and begin again with an empty folder.
+            assert code == 0
+            assert content(tmp_path / "run") == content(uninterrupted)
+            (tmp_path / "run").rename(tmp_path / f"finished-{restarts}")
+    finished = gossamer(tmp_path, *RUN, "--out", "run")
+    assert finished.returncode == 0, finished.stderr
+    assert content(tmp_path / "run") == content(uninterrupted)
+
+
+def test_a_termination_says_that_the_run_can_be_continued(uninterrupted: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*command(*RUN), "--out", "run"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors == "interrupted; every finished round is kept, and the same command continues\n"
+    assert gossamer(tmp_path, *RUN, "--out", "run").returncode == 0
+    assert content(tmp_path / "run") == content(uninterrupted)
+
+
+def test_a_full_disk_loses_no_finished_round(uninterrupted: Path, tmp_path: Path) -> None:
+    smaller_than_a_model = 100_000
+
+    def no_space() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (smaller_than_a_model, resource.RLIM_INFINITY))
+
+    full = subprocess.run(
+        [*command(*RUN), "--out", "run"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=no_space,
+    )
+    assert full.returncode == 2
+    assert full.stderr.startswith("error: cannot write run/training.safetensors: ")
+    assert "Traceback" not in full.stderr
+    assert full.stderr.count("\n") == 1
+    assert gossamer(tmp_path, *RUN, "--out", "run").returncode == 0
+    assert content(tmp_path / "run") == content(uninterrupted)
+
+
+def test_another_seed_gives_other_bytes(uninterrupted: Path, tmp_path: Path) -> None:
+    other = [argument if argument != "5" else "6" for argument in RUN]
+    assert gossamer(tmp_path, *other, "--out", "run").returncode == 0
+    model = "round-03/model.safetensors"
+    assert content(tmp_path / "run")[model] != content(uninterrupted)[model]
+
+
+def test_a_finished_run_is_shown_again_at_once(uninterrupted: Path) -> None:
+    before = content(uninterrupted)
+    again = gossamer(uninterrupted.parent, *RUN, "--out", "run")
+    assert again.returncode == 0
+    assert "51.20%" in again.stdout
+    assert content(uninterrupted) == before
