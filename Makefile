@@ -28,7 +28,7 @@ demo: setup
 
 test: setup
 	@echo "== Running the tests"
-	@$(VENV)/bin/python -m pytest -q
+	@$(VENV)/bin/python -m pytest -q -n auto
 
 lint: setup
 	@$(VENV)/bin/ruff check .
