@@ -223,6 +223,37 @@ def test_adafactor_and_muon_keep_zeros(prune: Prune) -> None:
     gossamer.check(model)
 
 
+class Normalised(Optimizer):
+    """Momentum of which every step has length one: what the slot holds at one position moves all the others."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__(parameters, {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            slot = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+            slot.mul_(0.9).add_(parameter.grad)
+            parameter.sub_(0.1 * slot / slot.norm())
+
+
+def test_the_first_step_after_a_cut_does_not_feel_the_momentum_of_what_was_pruned() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    optimizer = Normalised(layer.parameters())
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[5.0, 1.0]]))
+    (layer.weight * torch.tensor([[3.0, 40.0]])).sum().backward()
+    optimizer.step()
+    hold(layer, gossamer.prunable_weights(layer), {"weight": torch.tensor([[True, False]])})
+    before = layer.weight[0, 0].item()
+    layer.zero_grad()
+    layer.weight.sum().backward()
+    optimizer.step()
+    # Alone, the weight that is left makes a step of the whole length.
+    assert layer.weight[0, 0].item() == pytest.approx(before - 0.1, abs=1e-6)
+    assert layer.weight[0, 1].item() == 0
+
+
 @pytest.mark.parametrize("search", [None, "strong_wolfe"])
 def test_lbfgs_equals_lbfgs_on_the_weights_that_are_left(search: str | None, prune: Prune) -> None:
     """The oracle knows of no pruned weights at all: its variables are the vector of the kept ones."""

@@ -383,6 +383,25 @@ def test_channels_last_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
 
 
+def test_restored_slots_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
+    def loop() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(model.parameters())
+        for round in gossamer.rounds(model, rounds=1, folder=tmp_path, state={"optimizer": optimizer}):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3, 4, 4)).sum().backward()
+            optimizer.step()
+            round.record()
+        return model, optimizer
+
+    loop()
+    model, optimizer = loop()
+    weight = model[0].weight  # type: ignore[index]
+    assert not weight.is_contiguous()
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert optimizer.state[weight][name].stride() == weight.stride()
+
+
 def test_leaving_the_loop_with_break_and_coming_back(tmp_path: Path) -> None:
     numbers = []
     for _ in range(4):

@@ -291,20 +291,18 @@ def test_a_hostile_header_is_a_damaged_file(header: str, tmp_path: Path) -> None
         states.load(tmp_path / "state.safetensors")
 
 
-def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_any_byte_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
     states.save(path, {"lr": 0.1, "slots": [torch.ones(3)], "rng": np.arange(3, dtype=np.uint32)})
     content = path.read_bytes()
-    for bit in range(8 * len(content)):
-        damaged = bytearray(content)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
+    for position, byte in enumerate(content):
+        path.write_bytes(content[:position] + bytes([byte ^ (1 << position % 8)]) + content[position + 1 :])
         try:
             state = states.load(path)
         except CheckpointError:
             continue
         # Only what carries nothing may change: the blanks that fill up the header.
-        assert content[bit // 8 : bit // 8 + 1] == b" ", bit
+        assert byte == ord(" "), position
         assert state["lr"] == 0.1
 
 

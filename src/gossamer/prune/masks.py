@@ -18,7 +18,8 @@ def full(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def count_kept(masks: Masks) -> int:
     """How many weights the masks keep."""
-    return sum(int(mask.sum()) for mask in masks.values())
+    # Not mask.sum(), which makes eight bytes of every bool first.
+    return sum(int(torch.count_nonzero(mask)) for mask in masks.values())
 
 
 def count_prunable(masks: Masks) -> int:
