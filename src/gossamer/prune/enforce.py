@@ -36,16 +36,16 @@ from gossamer.prune.scope import aliases, unwrap
 class Hold:
     """The mask of one parameter, held against the optimizers."""
 
-    pruned: Tensor
-    """bool, the parameter's shape and device: True where it must be zero."""
+    kept: Tensor
+    """bool, the parameter's shape and device: False where it must be zero."""
     gradient_hook: RemovableHandle
     cut_number: int
     """The cut that made the mask."""
 
-    def pruned_on(self, device: torch.device) -> Tensor:
-        if self.pruned.device != device:
-            self.pruned = self.pruned.to(device)
-        return self.pruned
+    def kept_on(self, device: torch.device) -> Tensor:
+        if self.kept.device != device:
+            self.kept = self.kept.to(device)
+        return self.kept
 
 
 _holds: MutableMapping[Tensor, Hold] = WeakTensorKeyDictionary()
@@ -66,6 +66,9 @@ class Known:
 _optimizers: "weakref.WeakKeyDictionary[Optimizer, Known]" = weakref.WeakKeyDictionary()
 """Every optimizer that was seen to step on a held parameter."""
 
+WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Bytes of a number -> the type that has the same bits."""
+
 _cut_number = 0
 _step_hooks: list[RemovableHandle] = []
 
@@ -78,13 +81,12 @@ def hold(model: nn.Module, weights: Mapping[str, nn.Parameter], masks: Mapping[s
     global _cut_number
     _cut_number += 1
     for name, parameters in aliases(model, weights).items():
-        pruned = ~masks[name].to(parameters[0].device)
+        kept = masks[name].to(parameters[0].device, copy=True)
         for parameter in parameters:
             release([parameter])
-            with torch.no_grad():
-                parameter.masked_fill_(pruned, 0)
-            _zero_gradient(parameter, pruned)
-            _holds[parameter] = Hold(pruned, _hook_gradient(parameter), _cut_number)
+            _clear(parameter, kept)
+            _clear_gradient(parameter, kept)
+            _holds[parameter] = Hold(kept, _hook_gradient(parameter), _cut_number)
     if not _step_hooks:
         _step_hooks.append(register_optimizer_step_pre_hook(_before_step))
         _step_hooks.append(register_optimizer_step_post_hook(_after_step))
@@ -101,7 +103,7 @@ def release(parameters: Iterable[nn.Parameter]) -> None:
 
 def held_masks(model: nn.Module) -> dict[str, Tensor]:
     """The masks that are held on the model's parameters, by name; True where the weight is kept."""
-    return {name: ~_holds[parameter].pruned for name, parameter in _held(model)}
+    return {name: _holds[parameter].kept.clone() for name, parameter in _held(model)}
 
 
 def enforce(model: nn.Module, *optimizers: Optimizer) -> None:
@@ -113,7 +115,7 @@ def enforce(model: nn.Module, *optimizers: Optimizer) -> None:
     for _, parameter in _held(model):
         _enforce_parameter(parameter, _holds[parameter])
     for optimizer in {*_optimizers, *optimizers}:
-        _fill_slots(optimizer, _know(optimizer))
+        _clear_slots(optimizer, _know(optimizer))
 
 
 def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] | None = None) -> None:
@@ -129,29 +131,27 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
     """
     model = unwrap(model)
     if masks is None:
-        pruned_by_name = {name: _holds[parameter].pruned for name, parameter in _held(model)}
-    else:
-        pruned_by_name = {name: ~mask for name, mask in masks.items()}
-    if not pruned_by_name:
+        masks = {name: _holds[parameter].kept for name, parameter in _held(model)}
+    if not masks:
         raise PrunedWeightError(
             f"no masks are held on this {type(model).__name__}; expected a model that gossamer pruned or loaded. "
             f"A copy of it is an ordinary model: pass its masks (masks=round.masks)."
         )
     parameters = dict(model.named_parameters(remove_duplicate=False))
     names: dict[int, str] = {}
-    for name, pruned in pruned_by_name.items():
+    for name, mask in masks.items():
         if name not in parameters:
             raise PrunedWeightError(f"the model has no parameter {name}, but there is a mask for it")
         parameter = parameters[name]
         names[id(parameter)] = name
-        _check_tensor(name, parameter.detach(), pruned)
+        _check_tensor(name, parameter.detach(), mask)
         if parameter.grad is not None:
-            _check_tensor(f"{name}.grad", parameter.grad, pruned)
+            _check_tensor(f"{name}.grad", parameter.grad, mask)
     for optimizer in {*_optimizers, *optimizers}:
-        held = [(p, pruned_by_name[names[id(p)]]) for p in _parameters(optimizer) if id(p) in names]
-        for owner, slot_name, slot, pruned in _slots(optimizer, held):
+        held = [(p, masks[names[id(p)]]) for p in _parameters(optimizer) if id(p) in names]
+        for owner, slot_name, slot, kept in _slots(optimizer, held):
             owner_name = names[id(owner)] if owner is not None else "all weights"
-            _check_tensor(f"{type(optimizer).__name__}'s {slot_name} of {owner_name}", slot, pruned)
+            _check_tensor(f"{type(optimizer).__name__}'s {slot_name} of {owner_name}", slot, kept)
 
 
 def _held(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -172,7 +172,7 @@ def _hook_gradient(parameter: nn.Parameter) -> RemovableHandle:
 def _after_accumulation(parameter: Tensor) -> None:
     held = _holds.get(parameter)
     if held is not None:
-        _zero_gradient(parameter, held.pruned_on(parameter.device))
+        _clear_gradient(parameter, held.kept_on(parameter.device))
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -182,7 +182,7 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         seen = known.cut_number if known is not None else -1
         known = _know(optimizer)
         if any(held.cut_number > seen for _, held in known.held):
-            _fill_slots(optimizer, known)
+            _clear_slots(optimizer, known)
             _restart(optimizer)
 
 
@@ -193,7 +193,7 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     for parameter, held in known.held:
         _enforce_parameter(parameter, held)
     if known.held:
-        _fill_slots(optimizer, known)
+        _clear_slots(optimizer, known)
 
 
 def _know(optimizer: Optimizer) -> Known:
@@ -214,31 +214,33 @@ def _restart(optimizer: Optimizer) -> None:
 
 
 def _enforce_parameter(parameter: Tensor, held: Hold) -> None:
-    pruned = held.pruned_on(parameter.device)
-    _fill(parameter.detach(), pruned)
-    _zero_gradient(parameter, pruned)
+    kept = held.kept_on(parameter.device)
+    _clear(parameter, kept)
+    _clear_gradient(parameter, kept)
 
 
-def _zero_gradient(parameter: Tensor, pruned: Tensor) -> None:
+def _clear_gradient(parameter: Tensor, kept: Tensor) -> None:
     if parameter.grad is not None:
-        _fill(parameter.grad, pruned)
+        _clear(parameter.grad, kept)
 
 
-def _fill(tensor: Tensor, pruned: Tensor) -> None:
+def _clear(tensor: Tensor, kept: Tensor) -> None:
+    """Sets what is not kept to +0.0."""
     tensor = tensor.detach()
     if tensor.is_sparse:
         # The gradient of an embedding, or the momentum made of it: some rows of the table. The private accessors do
         # not ask for a coalesced tensor, of which a new one would have to be made.
-        tensor, pruned = tensor._values(), pruned[tuple(tensor._indices())]
-    # Filled, not multiplied by the mask: an infinite or NaN gradient at a pruned position times zero is NaN, and a
-    # negative number times zero is -0.0.
-    tensor.masked_fill_(pruned, 0)
+        tensor, kept = tensor._values(), kept[tuple(tensor._indices())]
+    # The bits are multiplied by 0 or 1 as whole numbers: as numbers, an infinite or NaN gradient times zero would be
+    # NaN, and a negative one -0.0. `masked_fill_` does the same, but takes five times as long on the CPU (0.7 ms for
+    # ResNet-20's weights on one core of Zen 4, against 0.1).
+    tensor.view(WHOLE_NUMBERS[tensor.element_size()]).mul_(kept)
 
 
-def _fill_slots(optimizer: Optimizer, known: Known) -> None:
-    held = [(parameter, hold.pruned_on(parameter.device)) for parameter, hold in known.held]
-    for _, _, slot, pruned in _slots(optimizer, held):
-        _fill(slot, pruned)
+def _clear_slots(optimizer: Optimizer, known: Known) -> None:
+    held = [(parameter, hold.kept_on(parameter.device)) for parameter, hold in known.held]
+    for _, _, slot, kept in _slots(optimizer, held):
+        _clear(slot, kept)
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[nn.Parameter]:
@@ -249,35 +251,35 @@ def _parameters(optimizer: Optimizer) -> Iterator[nn.Parameter]:
 def _slots(
     optimizer: Optimizer, held: list[tuple[nn.Parameter, Tensor]]
 ) -> Iterator[tuple[nn.Parameter | None, str, Tensor, Tensor]]:
-    """(parameter, name, slot, where it must be zero) for every slot that has one number a weight."""
+    """(parameter, name, slot, where it may be other than zero) for every slot that has one number a weight."""
     if isinstance(optimizer, torch.optim.LBFGS):
         yield from _flat_slots(optimizer, held)
         return
-    for parameter, pruned in held:
+    for parameter, kept in held:
         for name, slot in optimizer.state.get(parameter, {}).items():
             if isinstance(slot, Tensor) and slot.shape == parameter.shape and slot.is_floating_point():
-                yield parameter, name, slot, pruned
+                yield parameter, name, slot, kept
 
 
 def _flat_slots(
     optimizer: torch.optim.LBFGS, held: list[tuple[nn.Parameter, Tensor]]
 ) -> Iterator[tuple[None, str, Tensor, Tensor]]:
     """LBFGS keeps vectors over all its parameters, one after the other, in the state of the first."""
-    pruned_of = {id(parameter): pruned for parameter, pruned in held}
+    kept_of = {id(parameter): kept for parameter, kept in held}
     parameters = list(_parameters(optimizer))
-    pruned = torch.cat([pruned_of.get(id(p), torch.zeros_like(p, dtype=torch.bool)).reshape(-1) for p in parameters])
+    kept = torch.cat([kept_of.get(id(p), torch.ones_like(p, dtype=torch.bool)).reshape(-1) for p in parameters])
     for name, value in optimizer.state.get(parameters[0], {}).items():
         for slot in value if isinstance(value, list) else [value]:
-            if isinstance(slot, Tensor) and slot.shape == pruned.shape:
-                yield None, name, slot, pruned
+            if isinstance(slot, Tensor) and slot.shape == kept.shape:
+                yield None, name, slot, kept
 
 
-def _check_tensor(what: str, tensor: Tensor, pruned: Tensor) -> None:
-    if tensor.shape != pruned.shape:
-        raise PrunedWeightError(f"{what} has shape {tuple(tensor.shape)}; expected {tuple(pruned.shape)}, its mask's")
+def _check_tensor(what: str, tensor: Tensor, kept: Tensor) -> None:
+    if tensor.shape != kept.shape:
+        raise PrunedWeightError(f"{what} has shape {tuple(tensor.shape)}; expected {tuple(kept.shape)}, its mask's")
     if tensor.is_sparse:
         tensor = tensor.to_dense()
-    pruned = pruned.to(tensor.device)
+    pruned = ~kept.to(tensor.device)
     broken = (tensor != 0) & pruned
     if broken.any():
         position = tuple(int(i) for i in broken.nonzero()[0])

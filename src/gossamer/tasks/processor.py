@@ -1,9 +1,13 @@
 """What the processor at hand does well, asked for rather than assumed."""
 
 import ctypes
+import importlib.util
 import platform
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 
 from gossamer.tasks.task import Precision, Recipe
 
@@ -22,6 +26,19 @@ def has_bfloat16(device: torch.device | str = "cpu") -> bool:
 def precision(recipe: Recipe, device: torch.device | str = "cpu") -> Precision:
     """What the recipe's layers compute in on this device; part of what makes a run reproducible, so record it."""
     return "bfloat16" if recipe.bfloat16 and has_bfloat16(device) else "float32"
+
+
+def fastest_forward(model: nn.Module, device: torch.device | str) -> Callable[..., Any]:
+    """The model's forward pass for training: compiled and replayed as CUDA graphs on a GPU that torch can compile for,
+    else the model itself.
+
+    Written without a GPU at hand: neither tried nor measured there. On the CPU, compiling ResNet-20 brought nothing.
+    Parameters, their gradients and the hooks that hold masks stay outside the graphs, and torch finds what it compiled
+    again when the same model is wrapped for the next round.
+    """
+    if torch.device(device).type != "cuda" or importlib.util.find_spec("triton") is None:
+        return model
+    return torch.compile(model, mode="reduce-overhead")
 
 
 def keep_freed_memory() -> bool:

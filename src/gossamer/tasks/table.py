@@ -1,5 +1,6 @@
 """The built-in tasks by name. A new one is one file with a `TASK`, and one line here."""
 
+from gossamer.tasks.char_gpt import TASK as CHAR_GPT
 from gossamer.tasks.digits import TASK as DIGITS
 from gossamer.tasks.errors import TaskError
 from gossamer.tasks.lenet_300_100 import TASK as LENET_300_100
@@ -13,6 +14,7 @@ TASKS: dict[str, Task] = {
     "lenet-300-100": LENET_300_100,
     "resnet-20": RESNET_20,
     "resnet-56": RESNET_56,
+    "char-gpt": CHAR_GPT,
 }
 
 

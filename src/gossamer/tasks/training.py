@@ -83,6 +83,7 @@ def train(
         raise ValueError("there are no examples to train on")
     device = next(model.parameters()).device
     compute = _autocast(device, precision or processor.precision(recipe, device))
+    forward = processor.fastest_forward(model, device)
     batch_size = min(recipe.batch_size, len(examples))
     steps = len(examples) // batch_size
     for epoch in range(first_epoch, epochs):
@@ -100,7 +101,7 @@ def train(
                 group["lr"] = learning_rate
             optimizer.zero_grad()
             with compute:
-                outputs = model(inputs)
+                outputs = forward(inputs)
             loss = recipe.loss(outputs.float(), targets)
             loss.backward()
             optimizer.step()
