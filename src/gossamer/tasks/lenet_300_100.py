@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import nn
 
 from gossamer.tasks import initialise
-from gossamer.tasks.mnist import mnist
+from gossamer.tasks.mnist import mnist, shifted
 from gossamer.tasks.optimizers import SGD
 from gossamer.tasks.schedules import OneCycle
 from gossamer.tasks.task import Recipe, Task
@@ -32,10 +32,16 @@ TASK = Task(
     description="LeNet-300-100 on MNIST (fully connected, 266,200 prunable weights)",
     model=lenet_300_100,
     data=mnist,
+    # Chosen on validation error (5,000 images, seed 0, whole or coarser chains of rounds), of which one example is
+    # 0.02%. Shifts by a pixel decide: with weight decay 5e-4, cutting 49% a round, 1.48% dense and 1.72% at 28x became
+    # 1.04% and 0.90%. Much of the published work trains without any, so compare with that in mind. With shifts, a
+    # decay of 2e-4 had 0.80% at 28x and 1.16% at 55x where 5e-4 had 0.90% and 1.36%; 1e-4 was worse from the dense
+    # network on. Without shifts, a decay of 1e-3 was worse than 5e-4 in the dense network (1.62%).
     recipe=Recipe(
         epochs=15,
         batch_size=128,
         learning_rate=OneCycle(peak=0.1),
-        optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=5e-4),
+        optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=2e-4),
+        augment=shifted,
     ),
 )
