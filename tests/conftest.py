@@ -1,7 +1,9 @@
-"""What all tests share: one thread, fixed seeds, and a small model that is quickly pruned."""
+"""What all tests share: one thread, fixed seeds, a small model that is quickly pruned, and where real data are."""
 
+import os
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,3 +50,14 @@ def prune() -> Prune:
         return chosen
 
     return prune
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """A folder that holds `mnist`, `cifar10` and `text`, named by GOSSAMER_DATA, or `shared/data` beside the
+    repository; the test is skipped where there is none."""
+    named = os.environ.get("GOSSAMER_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no data sets in {folder}; set GOSSAMER_DATA to a folder that holds mnist, cifar10 and text")
+    return folder

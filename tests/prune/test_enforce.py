@@ -866,7 +866,7 @@ def test_check_without_masks_is_an_error_not_a_pass() -> None:
 
 
 def test_check_with_masks_that_do_not_fit() -> None:
-    with pytest.raises(PrunedWeightError, match="no parameter tail.weight"):
+    with pytest.raises(PrunedWeightError, match=r"no parameter tail\.weight"):
         gossamer.check(Net(), masks={"tail.weight": torch.ones(1, dtype=torch.bool)})
     with pytest.raises(PrunedWeightError, match=r"conv\.weight has shape \(4, 2, 3, 3\); expected \(2,\)"):
         gossamer.check(Net(), masks={"conv.weight": torch.ones(2, dtype=torch.bool)})

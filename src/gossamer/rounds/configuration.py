@@ -26,6 +26,15 @@ class Configuration:
 
     tables: Mapping[str, Mapping[str, Any]]
 
+    def __post_init__(self) -> None:
+        try:
+            tomli_w.dumps(_without_none(self.tables))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"a setting cannot be written to {FILE} ({error}); expected texts, numbers, booleans, and lists and "
+                f"dictionaries of them"
+            ) from error
+
     def write(self, folder: Path) -> None:
         tables = {**_without_none(self.tables), INFORMATION: versions()}
         write_text(folder / FILE, tomli_w.dumps(tables))
@@ -62,7 +71,7 @@ def read(folder: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; expected the folder of a gossamer run") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); restore it, or start in a new folder") from error
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, ConfigurationError, TrainingDivergedError
 from gossamer.prune import masks as masks_of
-from gossamer.prune.enforce import check, hold
+from gossamer.prune.enforce import check, hold, release
 from gossamer.prune.scope import Scope, count_parameters, prunable_weights, unwrap
 from gossamer.prune.select import keep_largest
 from gossamer.rounds import folder as run_folder
@@ -83,19 +84,20 @@ class Round:
         with `test_` is reported beside it and decides nothing.
 
         Raises:
-            ConfigurationError: the round was recorded already, or the named metric is not among these.
+            ConfigurationError: the round was recorded already, a metric is no number, or the one that decides is not
+                among these.
             TrainingDivergedError: a metric is not finite; the round is not kept, the ones before it are.
             PrunedWeightError: a pruned weight is not zero.
             CheckpointError: the folder cannot be written.
         """
         if self.result is not None:
             raise ConfigurationError(f"round {self.number} was recorded already; record once, at its end")
-        for name, value in metrics.items():
+        values = {name: _number(name, value) for name, value in metrics.items()}
+        for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingDivergedError(
                     f"{name} of round {self.number} is {value}; expected a finite number. The last good round is kept."
                 )
-        values = {name: float(value) for name, value in metrics.items()}
         metric = self._run.metric_of(values, self.number)
         self.result = self._run.finish(self, metric, values)
         return self.result
@@ -131,11 +133,17 @@ class _Run:
             masks: Mapping[str, Tensor] = masks_of.full(self.weights)
             if records:
                 masks = self._restore(records[-1].round)
+            else:
+                # The dense round is dense, even if the model was pruned before: its zeros may grow again.
+                release(unwrap(self.model).parameters())
             for number, kept in enumerate(self.plan):
                 if number < len(records):
                     continue
-                if self._exceeded(records):
-                    break
+                if self.allowance is not None and records:
+                    if not self.allowance.allows(records[-1], records[0]):
+                        break
+                    # What decided the dense round decides the others: losses are not compared with accuracies.
+                    self.metric = records[0].metric
                 if number > 0:
                     masks = keep_largest(self.weights, kept, masks)
                     hold(self.model, self.weights, masks)
@@ -193,8 +201,10 @@ class _Run:
                 hold(self.model, self.weights, round.masks)
         elif round.number > 0:
             check(self.model)
+        parameters = dict(unwrap(self.model).named_parameters(remove_duplicate=False))
         for name, tensor in unwrap(self.model).state_dict().items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            # A buffer may hold infinities, as attention masks do.
+            if not bool(torch.isfinite(tensor).all() if name in parameters else ~torch.isnan(tensor).any()):
                 raise TrainingDivergedError(
                     f"{name} is not finite after round {round.number}: training diverged. The last good round is kept; "
                     f"lower the learning rate and start in a new folder."
@@ -217,18 +227,14 @@ class _Run:
         masks = {name: mask.to(device[name]) for name, mask in run_folder.load_masks(self.folder, number).items()}
         state = run_folder.read_state(self.folder, number)
         for name, thing in self.state.items():
-            if name not in state["objects"]:
-                raise CheckpointError(
-                    f"the state of round {number} in {self.folder} has no {name!r}; it has {list(state['objects'])}"
-                )
-            thing.load_state_dict(state["objects"][name])
+            with _as_stored(f"the state of round {number} in {self.folder} does not fit {name!r}"):
+                thing.load_state_dict(state["objects"][name])
             if isinstance(thing, torch.optim.Optimizer):
                 restore_memory_format(thing)
-        randomness.restore(state["random"])
-        return {name: masks[name] for name in self.weights}
-
-    def _exceeded(self, records: list[RoundRecord]) -> bool:
-        return self.allowance is not None and bool(records) and not self.allowance.allows(records[-1], records[0])
+        with _as_stored(f"the state of round {number} in {self.folder} has no random generators"):
+            randomness.restore(state["random"])
+        with _as_stored(f"the masks of round {number} in {self.folder} do not fit the model"):
+            return {name: masks[name] for name in self.weights}
 
 
 def rounds(
@@ -360,6 +366,25 @@ def prunable_parameters(model: nn.Module, weights: Mapping[str, nn.Parameter]) -
 
 def round_to_milliseconds(seconds: float) -> float:
     return math.floor(seconds * 1000 + 0.5) / 1000
+
+
+@contextmanager
+def _as_stored(problem: str) -> Iterator[None]:
+    """What goes wrong with the content of an intact file is the file's fault, or that of what it is loaded into."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{problem} ({type(error).__name__}: {error}); go on with the objects and the scope that it was made with, "
+            f"or start in a new folder"
+        ) from error
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"{name} is {value!r}; expected a number") from error
 
 
 def restore_memory_format(optimizer: torch.optim.Optimizer) -> None:

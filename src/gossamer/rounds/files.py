@@ -78,10 +78,15 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         ConfigurationError: another process holds it.
+        CheckpointError: it cannot be written.
     """
     import fcntl
 
-    with (folder / ".lock").open("w") as file:
+    try:
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise _explained(folder / ".lock", error) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

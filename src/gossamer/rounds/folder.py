@@ -67,7 +67,7 @@ def write_round(
         save_file(packed, destination / MASKS, metadata={"shapes": json.dumps(shapes)})
         states.save(destination / STATE, state)
         files = (MODEL, MASKS, STATE)
-        finished = replace(record, sha256={name: sha256(destination / name) for name in files})
+        finished = replace(record, sha256={name: sha256(destination / name) for name in files}).sealed()
         (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
 
     write_folder(round_folder(folder, record.round), write)
@@ -79,7 +79,7 @@ def write_table(folder: Path, records: list[RoundRecord]) -> None:
     """Writes `rounds.jsonl`, if it does not say that already."""
     text = "".join(record.to_json() + "\n" for record in records)
     path = folder / TABLE
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    if not path.exists() or path.read_bytes() != text.encode():
         write_text(path, text)
 
 
@@ -90,9 +90,9 @@ def read_records(folder: Path) -> list[RoundRecord]:
         CheckpointError: a round between two others is missing, or a record is damaged.
     """
     numbers = sorted(
-        int(path.name.removeprefix("round-"))
+        int(digits)
         for path in folder.glob("round-*")
-        if path.is_dir() and path.name.removeprefix("round-").isdecimal()
+        if (digits := path.name.removeprefix("round-")).isdecimal() and path == round_folder(folder, int(digits))
     )
     if numbers != list(range(len(numbers))):
         missing = min(set(range(numbers[-1])) - set(numbers))
@@ -111,20 +111,22 @@ def read_records(folder: Path) -> list[RoundRecord]:
     return records
 
 
-def load_masks(folder: Path, number: int) -> dict[str, Tensor]:
+def load_masks(folder: str | Path, number: int) -> dict[str, Tensor]:
     """The masks of a round, by weight name; True where the weight is kept.
 
     Raises:
         CheckpointError: there is no such round, or its file is damaged.
     """
-    path = _verified(folder, number, MASKS)
+    path = _verified(Path(folder), number, MASKS)
     try:
         with safe_open(path, framework="pt") as file:
             shapes: dict[str, list[int]] = json.loads((file.metadata() or {})["shapes"])
             return {
                 name: mask_files.unpack(file.get_tensor(name), tuple(shape), name) for name, shape in shapes.items()
             }
-    except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
+    except CheckpointError as error:
+        raise CheckpointError(_damaged(path, str(error))) from error
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(_damaged(path, str(error))) from error
 
 
@@ -154,8 +156,11 @@ def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(_damaged(path, str(error))) from error
+    if mask_files.count_kept(masks) != record.kept:
+        kept = mask_files.count_kept(masks)
+        raise CheckpointError(_damaged(path.parent / MASKS, f"it keeps {kept} weights, round.json says {record.kept}"))
     _fill(unwrap(model), tensors, path)
     parameters = dict(unwrap(model).named_parameters(remove_duplicate=False))
     unknown = [name for name in masks if name not in parameters or parameters[name].shape != masks[name].shape]
@@ -167,6 +172,8 @@ def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord
 
 def _find(folder: Path, number: int) -> tuple[int, RoundRecord]:
     records = read_records(folder)
+    if not records:
+        raise CheckpointError(f"{folder} holds no finished round; expected the folder of a gossamer run")
     if not -len(records) <= number < len(records):
         raise CheckpointError(
             f"{folder} has no round {number}; it holds {len(records)} rounds, 0 to {len(records) - 1}"

@@ -1,10 +1,14 @@
 """What is known of a finished round: one line of `rounds.jsonl`."""
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from gossamer.errors import CheckpointError
+
+SEAL = "round.json"
+"""The entry of `sha256` that covers the record itself."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class RoundRecord:
     metrics: dict[str, float]
     """Everything that was recorded, by name."""
     sha256: dict[str, str]
-    """Name of each file of the round's folder -> SHA-256, in hexadecimal."""
+    """Name of each file of the round's folder -> SHA-256, in hexadecimal; round.json's is over all other entries."""
 
     @property
     def sparsity(self) -> float:
@@ -52,6 +56,13 @@ class RoundRecord:
     def parameters_kept(self) -> int:
         """All parameters that are left, with those that are never pruned."""
         return self.parameters - self.prunable + self.kept
+
+    def sealed(self) -> "RoundRecord":
+        """The same with its own checksum, over all the rest, so that a changed digit does not go unnoticed."""
+        rest = replace(self, sha256={name: digest for name, digest in self.sha256.items() if name != SEAL})
+        content = json.dumps(asdict(rest), allow_nan=False, sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        return replace(rest, sha256={**rest.sha256, SEAL: digest})
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), allow_nan=False)
@@ -69,8 +80,13 @@ class RoundRecord:
             if missing:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             record = cls(**{field.name: values[field.name] for field in fields(cls)})
+            if record.sha256.get(SEAL) != record.sealed().sha256[SEAL]:
+                raise ValueError("its SHA-256 is not the one that it states")
             if not 0 < record.kept <= record.prunable <= record.parameters or record.round < 0:
                 raise ValueError("its counts contradict each other")
+            numbers = [record.val, record.test, *record.metrics.values()]
+            if not all(isinstance(number, (int, float, type(None))) for number in numbers):
+                raise ValueError("a metric is no number")
             return record
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{where} is damaged: {error}. Restore it, or start in a new folder.") from error

@@ -30,7 +30,11 @@ def save(path: Path, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_encode(state, tensors, "state"))
     # One entry only: the format's writer puts several in an order that changes from process to process.
-    save_file(tensors, path, metadata={STATE: json.dumps({"tree": tree, "blake2b": _digest(tree, tensors)})})
+    metadata = {STATE: json.dumps({"tree": tree, "blake2b": _digest(tree, tensors)})}
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the state cannot be stored without pickle ({error}); leave it out") from error
 
 
 def load(path: Path) -> Any:
@@ -48,7 +52,7 @@ def load(path: Path) -> Any:
         return _decode(json.loads(state["tree"]), tensors)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; expected a saved state") from error
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged or no gossamer state ({error}); expected the file as written"
         ) from error
@@ -66,11 +70,16 @@ def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
 
 def _encode(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise CheckpointError(f"{where} is a sparse tensor; expected a dense one. Leave it out of the state.")
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if isinstance(value, np.ndarray):
-        return {"array": _encode(torch.from_numpy(value.copy()), tensors, where)}
+        try:
+            return {"array": _encode(torch.from_numpy(value.copy()), tensors, where)}
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{where} is an array that cannot be stored: {error}") from error
     if value is None or isinstance(value, (bool, int, float, str)):
         # JSON has no infinities; Python's reads and writes them all the same.
         return {"value": value}

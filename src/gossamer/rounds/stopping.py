@@ -1,5 +1,6 @@
 """When a run has gone far enough: the smallest network within the allowed loss."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -34,7 +35,7 @@ class Allowance:
     """Whether a higher or a lower metric is better; None: as `KNOWN_METRICS` says."""
 
     def __post_init__(self) -> None:
-        if not self.max_drop >= 0:
+        if not (math.isfinite(self.max_drop) and self.max_drop >= 0):
             raise ConfigurationError(f"max_drop is {self.max_drop}; expected the allowed loss, 0 or more, such as 0.01")
         if self.better not in (None, "higher", "lower"):
             raise ConfigurationError(f"better is {self.better!r}; expected 'higher' or 'lower'")
