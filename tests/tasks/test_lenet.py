@@ -20,7 +20,7 @@ from gossamer.prune.scope import count_parameters, prunable_weights
 from gossamer.tasks import TASKS, Examples, evaluate, initial_model, train
 from gossamer.tasks.mnist import BLACK, VALIDATION_EXAMPLES, shifted
 
-PEAKS = {"lenet-300-100": 0.1}
+PEAKS = {"lenet-300-100": 0.1, "lenet-5": 0.1}
 LENETS = list(PEAKS)
 
 
@@ -32,6 +32,12 @@ def test_the_weights_of_lenet_300_100_are_those_of_han_et_al() -> None:
     # Han et al. (2015), table 3: 235K, 30K and 1K weights; 266K in all.
     assert weights_by_layer("lenet-300-100") == [235_200, 30_000, 1_000]
     assert count_parameters(TASKS["lenet-300-100"].model()) == 266_200 + 410
+
+
+def test_the_weights_of_lenet_5_are_those_of_han_et_al() -> None:
+    # Han et al. (2015), table 4: 0.5K, 25K, 400K and 5K weights; 431K in all.
+    assert weights_by_layer("lenet-5") == [500, 25_000, 400_000, 5_000]
+    assert count_parameters(TASKS["lenet-5"].model()) == 430_500 + 580
 
 
 @pytest.mark.parametrize("name", LENETS)
@@ -71,7 +77,7 @@ def test_shifts_up_to_the_most() -> None:
 
 @pytest.mark.parametrize("name", LENETS)
 def test_every_round_replays_one_cycle_from_zero_to_the_peak_and_back(name: str) -> None:
-    recipe = replace(TASKS[name].recipe, augment=None)
+    recipe = replace(TASKS[name].recipe, augment=None, channels_last=False)
     rates: list[float] = []
 
     class Recording(torch.optim.SGD):

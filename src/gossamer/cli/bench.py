@@ -46,6 +46,29 @@ def enforce(json_file: Json = None, runs: Runs = 30) -> None:
     _report(lines, result, json_file)
 
 
+@bench.command()
+def train(
+    task: Annotated[str, typer.Argument(help="A built-in task.")] = "resnet-20",
+    data: Annotated[Path | None, typer.Option(help="The task's data; noise of their shape without.")] = None,
+    json_file: Json = None,
+    runs: Runs = 5,
+    steps: Annotated[int, typer.Option(help="Training steps a run; 0 for a whole epoch.", min=0)] = 40,
+    device: Device = "cpu",
+) -> None:
+    """A training step of a built-in task, data order and augmentation included."""
+    from gossamer.bench import train as bench_train
+
+    result = bench_train.run(task, data, passes=runs, steps=steps, device=device)
+    step = result["step_seconds"]
+    lines = [
+        f"{result['what']}, {result['precision']}, {runs} runs of {result['steps']} steps "
+        f"({result['machine']['processor']}, {result['threads']} threads, {device})",
+        f"a step    {step['median'] * 1000:.1f} ms ({step['min'] * 1000:.1f} to {step['max'] * 1000:.1f})",
+        f"an epoch  {result['epoch_seconds']:.1f} s ({result['epoch_steps']} steps)",
+    ]
+    _report(lines, result, json_file)
+
+
 def _extra(result: dict[str, Any], key: str) -> str:
     return f"  {result[key]:8.1f} MiB beyond the masks" if key in result else ""
 

@@ -3,6 +3,7 @@
 from gossamer.tasks.char_gpt import TASK as CHAR_GPT
 from gossamer.tasks.digits import TASK as DIGITS
 from gossamer.tasks.errors import TaskError
+from gossamer.tasks.lenet_5 import TASK as LENET_5
 from gossamer.tasks.lenet_300_100 import TASK as LENET_300_100
 from gossamer.tasks.own_task import is_own_task, load_own_task
 from gossamer.tasks.resnet_20 import TASK as RESNET_20
@@ -12,6 +13,7 @@ from gossamer.tasks.task import Task
 TASKS: dict[str, Task] = {
     "digits": DIGITS,
     "lenet-300-100": LENET_300_100,
+    "lenet-5": LENET_5,
     "resnet-20": RESNET_20,
     "resnet-56": RESNET_56,
     "char-gpt": CHAR_GPT,
