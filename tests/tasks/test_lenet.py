@@ -20,7 +20,7 @@ from gossamer.prune.scope import count_parameters, prunable_weights
 from gossamer.tasks import TASKS, Examples, evaluate, initial_model, train
 from gossamer.tasks.mnist import BLACK, VALIDATION_EXAMPLES, shifted
 
-PEAKS = {"lenet-300-100": 0.1, "lenet-5": 0.1}
+PEAKS = {"lenet-300-100": 0.1, "lenet-5": 0.05}
 LENETS = list(PEAKS)
 
 
