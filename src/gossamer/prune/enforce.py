@@ -164,12 +164,13 @@ def _hook_gradient(parameter: nn.Parameter) -> RemovableHandle:
     trained = parameter.requires_grad
     # A frozen weight takes no hook, but it may thaw later.
     parameter.requires_grad_(True)
-    handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(_after_accumulation)
+    handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(after_accumulation)
     parameter.requires_grad_(trained)
     return handle
 
 
-def _after_accumulation(parameter: Tensor) -> None:
+def after_accumulation(parameter: Tensor) -> None:
+    """What the gradient hook of a held parameter does."""
     held = _holds.get(parameter)
     if held is not None:
         _clear_gradient(parameter, held.kept_on(parameter.device))
