@@ -9,6 +9,7 @@ import typer
 from gossamer.cli.bench import bench
 from gossamer.cli.compress import compress
 from gossamer.cli.show import show
+from gossamer.cli.shrink import shrink
 from gossamer.cli.tasks import tasks
 from gossamer.errors import GossamerError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(compress)
 app.command()(show)
+app.command()(shrink)
 app.command()(tasks)
 app.add_typer(bench, name="bench")
 
