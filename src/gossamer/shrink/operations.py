@@ -165,6 +165,16 @@ Operation = (
 )
 
 
+def read_by(operation: Operation) -> tuple[Value, ...]:
+    """The values that an operation is given."""
+    match operation:
+        case Input():
+            return ()
+        case Combination() | Concatenation() | Opaque() | Output():
+            return operation.inputs
+    return (operation.input,)
+
+
 @dataclass(frozen=True)
 class Network:
     """All operations of a model, in the order of their computation, and the shapes of their values."""
