@@ -179,3 +179,7 @@ def test_dense_paths_are_the_product_of_the_widths() -> None:
     widths = [7, 5, 4, 3]
     model = nn.Sequential(*(nn.Linear(into, out) for into, out in itertools.pairwise(widths)))
     assert count_paths(read(model, 7)[1]).total == math.prod(widths)
+
+
+def test_a_softmax_at_the_end_is_no_obstacle() -> None:
+    assert count_paths(read(nn.Sequential(mlp(), nn.LogSoftmax(1)), 3)[1]).total == 5

@@ -399,3 +399,22 @@ def test_arguments_that_are_left_out_take_their_defaults() -> None:
     assert removed(both)["layers.0"] == ((2,), (1, 3))
     inputs, factor = torch.randn(4, 3), torch.randn(4, 2)
     torch.testing.assert_close(both.model(inputs, factor), shrunk.model(inputs) * factor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_of_numbers(dtype: torch.dtype) -> None:
+    shrunk = shrink(mlp().to(dtype), torch.randn(4, 3, dtype=dtype))
+    assert removed(shrunk)["0"] == ((2,), (1, 3))
+    assert {parameter.dtype for parameter in shrunk.model.parameters()} == {dtype}
+
+
+def test_memory_format_and_frozen_weights_stay() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).to(memory_format=torch.channels_last)
+    model[0].weight.requires_grad_(False)
+    with torch.no_grad():
+        model[0].weight[1] = 0
+    smaller = shrink(model, torch.randn(2, 3, 8, 8)).model
+    assert smaller[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not smaller[0].weight.requires_grad
+    assert smaller[2].weight.requires_grad

@@ -90,15 +90,27 @@ class UnitGraph:
 
 
 def unit_graph(network: Network, *, dense: bool = False) -> UnitGraph | None:
-    """The graph of a network's units; None if it holds operations that are not understood.
+    """The graph of a network's units; None if it holds operations that are not understood, other than the last one.
 
     Args:
         dense: as if no weight were zero.
     """
-    if network.not_understood:
+    operations = _without_last_opaque(network.operations)
+    if any(isinstance(operation, Opaque) for operation in operations):
         return None
     builder = _Builder(network, couple(network), dense)
-    return builder.graph() if all(builder.add(operation) for operation in network.operations) else None
+    return builder.graph() if all(builder.add(operation) for operation in operations) else None
+
+
+def _without_last_opaque(operations: tuple[Operation, ...]) -> list[Operation]:
+    """The operations without one (such as a softmax) that makes the output of a single value: that value is the
+    output instead."""
+    *body, last = operations
+    opaque = body[-1] if body else last
+    if not (isinstance(last, Output) and isinstance(opaque, Opaque)):
+        return list(operations)
+    alone = len(opaque.inputs) == 1 and last.inputs == (opaque.output,)
+    return [*body[:-1], Output(opaque.inputs)] if alone else list(operations)
 
 
 class _Builder:

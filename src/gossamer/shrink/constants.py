@@ -34,18 +34,22 @@ UNKNOWN = float("nan")
 
 @dataclass
 class Affine:
-    """Weight and bias of a layer, in float64: what they are, and what they become while constants are folded."""
+    """Weight and bias of a layer: what they are, and what they become while constants are folded."""
 
     weight: Tensor
     """(outputs, inputs, taps); a linear layer has one tap."""
     bias: Tensor
-    """(outputs,); zeros where the layer has none."""
+    """(outputs,), float64; zeros where the layer has none."""
     always_inside: Tensor
     """Whether a tap reads the image at every position, never the zeros around it; bool, (taps,)."""
 
     def reads_padding(self) -> Tensor:
         """Whether an output sees zeros instead of an input at the border; bool, (outputs, inputs)."""
         return self.weight[:, :, ~self.always_inside].ne(0).any(-1)
+
+    def sums(self) -> Tensor:
+        """What an output becomes for inputs of one everywhere inside the image; float64, (outputs, inputs)."""
+        return self.weight.sum(-1, dtype=torch.float64)
 
     def reads(self) -> Tensor:
         """Whether an output depends on an input; bool, (outputs, inputs)."""
@@ -55,7 +59,7 @@ class Affine:
 def affine(layer: Layer | Depthwise) -> Affine:
     """A copy of a layer's weight and bias."""
     module = layer.module
-    weight = module.weight.detach().double()
+    weight = module.weight.detach()
     weight = weight.reshape(*weight.shape[:2], -1)
     bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach()
     inside = torch.ones(1, dtype=torch.bool) if isinstance(module, nn.Linear) else _taps_always_inside(module)
@@ -90,7 +94,7 @@ def _constants(
         case Depthwise(_, _, value, output):
             own = affine(operation)
             channels = _unit_constants(constants[value], 0)
-            entries = torch.where(own.reads().squeeze(1), channels * own.weight.sum((1, 2)), 0.0) + own.bias
+            entries = torch.where(own.reads().squeeze(1), channels * own.sums().squeeze(1), 0.0) + own.bias
             at_border = own.reads_padding().squeeze(1) & (channels != 0)
             return spread(torch.where(at_border, UNKNOWN, entries), 0, network.shapes[output])
         case Normalisation(_, module, value, _):
@@ -141,7 +145,7 @@ def scale_and_shift(module: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Te
 def _of_layer(layer: Affine, inputs: Tensor) -> Tensor:
     """The constants of a layer's outputs, shape (outputs,), from those of its inputs, shape (inputs,)."""
     unknown = layer.reads() & inputs.isnan() | layer.reads_padding() & (inputs != 0)
-    return torch.where(unknown.any(1), UNKNOWN, layer.weight.sum(-1) @ inputs.nan_to_num() + layer.bias)
+    return torch.where(unknown.any(1), UNKNOWN, layer.sums() @ inputs.nan_to_num() + layer.bias)
 
 
 def _finite(entries: Tensor) -> Tensor:

@@ -86,6 +86,6 @@ def _leave_one(network: Network, coupling: Coupling, leaving: Tensor, gone: Tens
 def _remove(layer: Affine, read: Tensor, made: Tensor, leaving: Tensor, constants: Tensor) -> None:
     """Folds the constants that leaving inputs carry into the bias; sets the weights of all leaving units to zero."""
     columns, rows = leaving[read], leaving[made]
-    layer.bias += layer.weight[:, columns].sum(-1) @ constants[columns].nan_to_num()
+    layer.bias += layer.sums()[:, columns] @ constants[columns].nan_to_num()
     layer.weight[:, columns] = 0
     layer.weight[rows] = 0

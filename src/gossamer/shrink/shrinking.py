@@ -114,6 +114,7 @@ def shrink(model: nn.Module, examples: Examples, *, select_unused_inputs: bool =
     if select_unused_inputs:
         for name, index in selected.items():
             layer: Any = smaller.get_submodule(name)
+            index = index.to(layer.weight.device)
             resize_layer(layer, layer.weight.detach().index_select(1, index), None)
             select_inputs(smaller, name, index)
     with torch.no_grad():
@@ -140,6 +141,11 @@ def read_network(model: nn.Module, examples: Examples) -> Network:
         ShrinkError: it cannot be traced.
     """
     return understand(trace(copy.deepcopy(unwrap(model)).eval(), as_arguments(examples)))
+
+
+def tolerance(largest_output: float, dtype: torch.dtype) -> float:
+    """How much of a difference rounding may make to such outputs: see `TOLERANCE`; more for types of few digits."""
+    return max(TOLERANCE, 10 * torch.finfo(dtype).eps) * max(1.0, largest_output)
 
 
 def count_weights(model: nn.Module) -> int:
@@ -178,7 +184,7 @@ def _compared(expected: Tensor, got: Tensor) -> float:
     if expected.numel() == 0:
         return 0.0
     difference = float((expected - got).abs().max())
-    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
+    allowed = tolerance(float(expected.abs().max()), expected.dtype)
     if not difference <= allowed:
         raise ShrinkError(
             f"the smaller network's outputs differ by {difference:.3g} on the examples; expected at most "

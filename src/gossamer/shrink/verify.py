@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from gossamer.shrink.errors import ShrinkError
-from gossamer.shrink.shrinking import TOLERANCE
+from gossamer.shrink.shrinking import tolerance
 from gossamer.tasks import Examples, Metric, evaluate
+
+BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -27,20 +29,23 @@ def verify(original: nn.Module, smaller: nn.Module, examples: Examples, metric: 
     """Compares all outputs on the examples, and the metric; both networks are in evaluation mode and on one device.
 
     Raises:
-        ShrinkError: an output differs by more than `TOLERANCE`, relative to the largest output (or to 1).
+        ShrinkError: an output differs by more than `tolerance` lets rounding do.
     """
-    difference = largest = 0.0
+    # Kept as tensors: their maximum is NaN if one is.
+    differences, sizes = [], []
     with torch.no_grad():
-        for start in range(0, len(examples), 500):
-            inputs, _ = examples.batch(slice(start, start + 500))
+        for start in range(0, len(examples), BATCH):
+            inputs, _ = examples.batch(slice(start, start + BATCH))
             expected = original(inputs)
-            difference = max(difference, float((smaller(inputs) - expected).abs().max()))
-            largest = max(largest, float(expected.abs().max()))
-    if not difference <= TOLERANCE * max(1.0, largest):
+            differences.append((smaller(inputs) - expected).abs().max())
+            sizes.append(expected.abs().max())
+    difference, largest = (float(torch.stack(found).max()) for found in (differences, sizes))
+    allowed = tolerance(largest, sizes[0].dtype)
+    if not difference <= allowed:
         raise ShrinkError(
             f"on {len(examples)} examples the smaller network's outputs differ by up to {difference:.3g} (outputs are "
-            f"up to {largest:.3g}); expected at most {TOLERANCE:g} of that. This is a defect of gossamer: please "
-            f"report it with the model."
+            f"up to {largest:.3g}); expected at most {allowed:.3g}. This is a defect of gossamer: please report it "
+            f"with the model."
         )
     return Agreement(
         len(examples), difference, largest, evaluate(original, examples, metric), evaluate(smaller, examples, metric)
