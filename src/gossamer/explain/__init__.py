@@ -1,0 +1,8 @@
+"""Facts about a surviving network as plain data: what is dead, what inputs reach, which connections matter; each says
+how it was computed."""
+
+from gossamer.explain.explanation import Explanation, explain_model, explain_round
+from gossamer.explain.picture import draw_input_use
+from gossamer.explain.subject import Subject, open_round
+
+__all__ = ["Explanation", "Subject", "draw_input_use", "explain_model", "explain_round", "open_round"]

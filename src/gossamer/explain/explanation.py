@@ -1,0 +1,166 @@
+"""All facts about a surviving network, as plain data."""
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gossamer.errors import ConfigurationError
+from gossamer.explain.ablation import FRACTIONS, Ablation, ablate
+from gossamer.explain.dead import DeadUnits, find_dead_units
+from gossamer.explain.decision import Decision, find_decision
+from gossamer.explain.fans import Fans, find_fans
+from gossamer.explain.inputs import InputReach, find_input_reach
+from gossamer.explain.overlap import Overlap, compare_tickets
+from gossamer.explain.paths import PathFacts, count_paths, path_facts
+from gossamer.explain.signs import Signs, count_sign_flips
+from gossamer.explain.subject import Subject
+from gossamer.explain.unit_graph import unit_graph
+from gossamer.prune.masks import Masks
+from gossamer.prune.scope import unwrap
+from gossamer.rounds.folder import load_masks, load_round, read_records
+from gossamer.shrink.trace import trace
+from gossamer.shrink.understand import understand
+from gossamer.tasks import Examples, Metric
+
+NOT_A_GRAPH = "the network holds operations that are not understood as connections between units: "
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Facts about the network of a round. Every fact says in `how` how it was computed."""
+
+    dead_units: DeadUnits
+    inputs: InputReach | None
+    fans: Fans | None
+    paths: PathFacts | None
+    ablation: Ablation | None
+    decision: Decision | None
+    signs: Signs | None
+    overlaps: tuple[Overlap, ...]
+    missing: dict[str, str]
+    """Name of a fact that is None -> why."""
+    run: str = ""
+    round: int = 0
+    task: str = ""
+    seed: int | None = None
+
+    def to_json(self) -> str:
+        """All facts as one JSON object. Numbers of paths are written to the last digit, which readers that keep
+        numbers as float64 do not."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False)
+
+
+def explain_model(
+    model: nn.Module,
+    examples: Examples,
+    metric: Metric,
+    masks: Masks,
+    *,
+    example: int = 0,
+    ablation_examples: int | None = 1000,
+    fractions: Sequence[float] = FRACTIONS,
+) -> Explanation:
+    """Facts about any pruned classifier that torch.fx can trace.
+
+    Args:
+        model: on the CPU; is not changed. Taken in evaluation mode.
+        examples: validation data.
+        masks: of the prunable weights, True where kept, such as those of `gossamer.load_masks`.
+        example: row of `examples` whose prediction is explained.
+        ablation_examples: how many of them the ablation is measured on; None: no ablation.
+        fractions: shares of each layer's survivors that the ablation removes.
+
+    Raises:
+        GossamerError: the model cannot be traced, or there is no such example.
+    """
+    if not 0 <= example < len(examples):
+        raise ConfigurationError(f"there is no example {example}; expected 0 to {len(examples) - 1}")
+    model = copy.deepcopy(unwrap(model)).eval()
+    inputs, _ = examples.batch(slice(0, 16))
+    traced = trace(model, (inputs,))
+    network = understand(traced)
+    graph = unit_graph(network)
+    missing: dict[str, str] = {}
+    reach = fans = paths = None
+    if graph is None:
+        missing |= dict.fromkeys(("inputs", "fans", "paths"), NOT_A_GRAPH + (", ".join(network.not_understood)))
+    else:
+        counted = count_paths(graph)
+        fans = find_fans(graph)
+        dense = unit_graph(network, dense=True)
+        assert dense is not None
+        paths = path_facts(graph, counted, dense)
+        reach = find_input_reach(network, graph, counted)
+        if reach is None:
+            missing["inputs"] = "there are several inputs, or something else than layers reads the input"
+    ablation = None
+    if ablation_examples is not None:
+        ablation = ablate(model, masks, _first(examples, ablation_examples), metric, fractions)
+    else:
+        missing["ablation"] = "it was not asked for"
+    one, target = examples.batch(slice(example, example + 1))
+    decision = None
+    if target.shape == (1,) and not target.is_floating_point():
+        decision = find_decision(model, one, int(target), masks, example=example, graph=graph)
+    if decision is None:
+        missing["decision"] = "the network does not return one row of classes"
+    missing["signs"] = "they are compared between the rounds of a run"
+    return Explanation(
+        find_dead_units(traced, network, masks, examples), reach, fans, paths, ablation, decision, None, (), missing
+    )
+
+
+def explain_round(subject: Subject, *, against: Sequence[Path] = (), **options: Any) -> Explanation:
+    """Facts about a round of a run of `gossamer compress`.
+
+    Args:
+        against: folders of other runs of the same task, whose tickets are compared with this one: in each the round
+            whose number of kept weights is nearest.
+        options: those of `explain_model`.
+
+    Raises:
+        GossamerError: see `explain_model`; or a folder is no run, damaged, or one of another network.
+    """
+    facts = explain_model(subject.model, subject.data.validation, subject.task.metric, subject.masks, **options)
+    missing = {name: why for name, why in facts.missing.items() if name != "signs"}
+    signs = count_sign_flips(_rounds(subject)) if subject.record.round > 0 else None
+    if signs is None:
+        missing["signs"] = "there is no round before the dense one"
+    if not against:
+        missing["overlaps"] = "no other run was given to compare with"
+    return replace(
+        facts,
+        signs=signs,
+        overlaps=tuple(_compare(subject, other) for other in against),
+        missing=missing,
+        run=subject.folder.name,
+        round=subject.record.round,
+        task=subject.task.name,
+        seed=subject.record.seed,
+    )
+
+
+def _rounds(subject: Subject) -> Iterator[tuple[int, dict[str, Tensor], Masks]]:
+    """Number, weights and masks of every round up to the subject's."""
+    model = subject.task.model()
+    for number in range(subject.record.round + 1):
+        load_round(subject.folder, number, model)
+        yield number, dict(model.state_dict()), load_masks(subject.folder, number)
+
+
+def _compare(subject: Subject, other: Path) -> Overlap:
+    records = read_records(other)
+    if not records:
+        raise ConfigurationError(f"{other}: no round is finished there; expected a run to compare with")
+    nearest = min(records, key=lambda record: abs(record.kept - subject.record.kept))
+    masks = load_masks(other, nearest.round)
+    return compare_tickets(subject.masks, masks, name=str(other), number=nearest.round, seed=nearest.seed)
+
+
+def _first(examples: Examples, count: int) -> Examples:
+    return Examples(examples.inputs[:count], examples.targets[:count], examples.prepare)

@@ -1,0 +1,90 @@
+"""What is looked at: a round of a run of `gossamer compress`, with its model, its task and its data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.rounds import randomness
+from gossamer.rounds.configuration import read
+from gossamer.rounds.folder import load_masks, load_round, read_records
+from gossamer.rounds.record import RoundRecord
+from gossamer.rounds.stopping import Allowance, smallest_allowed
+from gossamer.tasks import Data, Task, derived_seed, find_task
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A round, with everything that is needed to ask questions about it."""
+
+    folder: Path
+    task: Task
+    record: RoundRecord
+    records: tuple[RoundRecord, ...]
+    """Of all rounds, the dense one first."""
+    model: nn.Module
+    """With the round's weights, in evaluation mode, on the CPU."""
+    masks: dict[str, Tensor]
+    data: Data
+
+
+def open_round(
+    folder: Path, number: int | None = None, *, data_folder: Path | None = None, task: str | None = None
+) -> Subject:
+    """Opens a round of a run.
+
+    Args:
+        number: of the round; -1 is the last one. None: the one that `gossamer show` recommends, the smallest within
+            the allowed loss (without such a limit the last one).
+        data_folder: where the task's data are, if a package does not bring them along.
+        task: name of the task; needed for a task of one's own only, `path/file.py:function`.
+
+    Raises:
+        GossamerError: it is no run of a task, has no such round, is damaged, or the data are missing.
+    """
+    records = read_records(folder)
+    settings = read(folder)
+    if not records:
+        raise CheckpointError(f"{folder}: no round is finished yet; wait for the first, or run the same command again")
+    if number is None:
+        number = recommended(records, settings["rounds"]).round
+    found = _task_of(folder, settings.get("settings", {}).get("task"), task)
+    model = found.model()
+    record = load_round(folder, number, model)
+    with randomness.seeded(derived_seed(record.seed or 0, "data")):
+        data = found.data(data_folder)
+    return Subject(folder, found, record, tuple(records), model.eval(), load_masks(folder, record.round), data)
+
+
+def recommended(records: list[RoundRecord], rounds: dict[str, Any]) -> RoundRecord:
+    """The round that `gossamer show` recommends.
+
+    Args:
+        rounds: the table of that name in the run's configuration.
+    """
+    if "max_drop" not in rounds:
+        return records[-1]
+    return smallest_allowed(records, Allowance(rounds["max_drop"], rounds.get("metric"), rounds.get("better")))
+
+
+def _task_of(folder: Path, recorded: str | None, given: str | None) -> Task:
+    if recorded is None:
+        raise ConfigurationError(
+            f"{folder} is a run of a training loop of your own, so its model and data are not known here; expected a "
+            f"run of gossamer compress. From Python: gossamer.load_round, then gossamer.shrink.shrink(model, inputs) "
+            f"or gossamer.explain.explain_model(model, ...)."
+        )
+    try:
+        task = find_task(given or recorded)
+    except ConfigurationError as error:
+        if given is not None:
+            raise
+        raise ConfigurationError(
+            f"{folder} is a run of the task {recorded!r}, which is not built in; say where it is with "
+            f"--task path/file.py:function"
+        ) from error
+    if task.name != recorded:
+        raise ConfigurationError(f"{folder} is a run of the task {recorded!r}, not of {task.name!r}; leave --task out")
+    return task

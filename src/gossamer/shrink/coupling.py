@@ -1,0 +1,175 @@
+"""Which places are one unit: they can only be there, or not be there, together."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gossamer.shrink.operations import (
+    Combination,
+    Concatenation,
+    Depthwise,
+    Elementwise,
+    Input,
+    Layer,
+    Mean,
+    Network,
+    Normalisation,
+    Opaque,
+    Operation,
+    Output,
+    Pooling,
+    Rearrangement,
+    Shape,
+    SizeOf,
+    Value,
+)
+from gossamer.shrink.places import along, distinct, distinct_pairs, on_distinct, same_along, spread
+
+NEEDED = 0
+"""The unit of everything that has to stay because something that is not understood, or the caller, sees it."""
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """The units of a network."""
+
+    count: int
+    """Units are numbered 0 to count - 1; number 0 is `NEEDED`."""
+    places: dict[Value, Tensor]
+    """The unit at every place of a value; int64, of the value's shape for one example."""
+    given: Tensor
+    """Whether a unit holds a place of the network's inputs, which the caller fills; bool, shape (count,)."""
+
+    def read_by(self, layer: Layer | Depthwise | Normalisation) -> Tensor:
+        """The units that a layer reads, in the order of its weight's columns; shape (inputs,)."""
+        return along(self.places[layer.input], unit_dimension(layer))
+
+    def made_by(self, layer: Layer | Depthwise | Normalisation) -> Tensor:
+        """The units that a layer makes, in the order of its weight's rows; shape (outputs,)."""
+        return along(self.places[layer.output], unit_dimension(layer))
+
+
+def unit_dimension(layer: Layer | Depthwise | Normalisation) -> int:
+    """The dimension of one example along which a layer has its units: channels come first, features last."""
+    return -1 if isinstance(layer.module, nn.Linear) else 0
+
+
+def couple(network: Network) -> Coupling:
+    """Finds the units of a network.
+
+    Every place of an input, every feature of a linear layer and every channel of a convolution begins as a unit of its
+    own; operations carry units along, and merge those that they tie to one another (the channels of a sum's terms, the
+    pixels of a channel that a convolution reads).
+    """
+    units = _Units()
+    places: dict[Value, Tensor] = {}
+    given: list[Tensor] = []
+    for operation in network.operations:
+        found = _carry(operation, places, units, network.shapes)
+        if isinstance(operation, Input):
+            given.append(found)
+        if isinstance(operation, SizeOf | Output) or operation.output is None:
+            continue
+        places[operation.output] = found
+    number = units.numbered()
+    is_given = torch.zeros(int(number.max()) + 1, dtype=torch.bool)
+    for inputs in given:
+        is_given[number[inputs]] = True
+    renumbered = {value: on_distinct(number.__getitem__, found) for value, found in places.items()}
+    return Coupling(len(is_given), renumbered, is_given)
+
+
+def _carry(operation: Operation, places: dict[Value, Tensor], units: "_Units", shapes: dict[Value, Shape]) -> Tensor:
+    """The units at the places of the operation's output; merges those that the operation ties together."""
+    match operation:
+        case Input(output):
+            return units.new(math.prod(shapes[output])).reshape(shapes[output])
+        case Layer(_, _, value, output):
+            dimension = unit_dimension(operation)
+            units.merge_across(places[value], dimension)
+            return spread(units.new(shapes[output][dimension]), dimension % len(shapes[output]), shapes[output])
+        case Depthwise(_, _, value, output) | Normalisation(_, _, value, output) | Pooling(_, _, value, output):
+            units.merge_across(places[value], 0)
+            return spread(along(places[value], 0), 0, shapes[output])
+        case Mean(dimensions, keep, value, _):
+            kept = places[value]
+            for dimension in dimensions:
+                first = kept.narrow(dimension, 0, 1)
+                units.merge(first.expand_as(kept), kept)
+                kept = first
+            return kept if keep else kept.squeeze(dimensions)
+        case Elementwise(_, value, _):
+            return places[value]
+        case Rearrangement(function, whole, _, value, _):
+            for dimension in whole:
+                units.need_along(places[value], dimension)
+            return function(places[value].unsqueeze(0)).squeeze(0)
+        case Combination(_, _, (left, right), _):
+            units.merge(places[left], places[right])
+            return places[left]
+        case Concatenation(dimension, values, _):
+            return torch.cat([places[value] for value in values], dimension)
+        case SizeOf(dimension, value):
+            units.need_along(places[value], dimension)
+        case Opaque(_, values, output):
+            for value in values:
+                units.need(places[value])
+            if output is not None:
+                return torch.full((), NEEDED).expand(shapes[output])
+        case Output(values):
+            for value in values:
+                units.need(places[value])
+    return torch.empty(0, dtype=torch.int64)
+
+
+class _Units:
+    """Units that are merged (a union-find forest): every place holds a number, and numbers have representatives."""
+
+    def __init__(self) -> None:
+        self.parent = [NEEDED]
+
+    def new(self, count: int) -> Tensor:
+        first = len(self.parent)
+        self.parent.extend(range(first, first + count))
+        return torch.arange(first, first + count)
+
+    def merge(self, left: Tensor, right: Tensor) -> None:
+        """Makes one unit of those at the same place of two tensors of the same shape."""
+        left, right = distinct_pairs(left, right)
+        for one, other in torch.stack([left.flatten(), right.flatten()]).unique(dim=1).T.tolist():
+            self._merge(one, other)
+
+    def merge_across(self, places: Tensor, dimension: int) -> None:
+        """Makes one unit of all places with the same index along a dimension."""
+        for other in range(places.dim()):
+            if other != dimension % places.dim():
+                self.merge(places.narrow(other, 0, 1).expand_as(places), places)
+
+    def need(self, places: Tensor) -> None:
+        """Makes all of them stay."""
+        for unit in distinct(places).unique().tolist():
+            self._merge(NEEDED, unit)
+
+    def need_along(self, places: Tensor, dimension: int) -> None:
+        """Makes all of them stay, unless the dimension has the same units at every index."""
+        if not same_along(places, dimension):
+            self.need(places)
+
+    def numbered(self) -> Tensor:
+        """The final unit of every number that was handed out: 0 for `NEEDED`, the others in order of appearance."""
+        representatives = torch.tensor([self._representative(unit) for unit in range(len(self.parent))])
+        number: Tensor = representatives.unique(sorted=True, return_inverse=True)[1]
+        return number
+
+    def _merge(self, one: int, other: int) -> None:
+        # The smaller number represents, so NEEDED represents whatever it is merged with.
+        first, second = sorted((self._representative(one), self._representative(other)))
+        self.parent[second] = first
+
+    def _representative(self, unit: int) -> int:
+        while self.parent[unit] != unit:
+            self.parent[unit] = self.parent[self.parent[unit]]
+            unit = self.parent[unit]
+        return unit

@@ -1,0 +1,140 @@
+"""A shrunk network in a file: its tensors as safetensors, and what its layers' sizes do not tell as JSON beside them.
+
+Not `torch.export`'s .pt2: that format carries pickled objects in places, is tied to torch's version, and holds a graph
+where the result is the user's own module with smaller layers. Here the module's code stays with the user, who makes the
+original module and has `load_shrunk` give its layers the file's sizes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gossamer.errors import CheckpointError
+from gossamer.prune.scope import unwrap
+from gossamer.rounds.files import write_file
+from gossamer.rounds.folder import storable
+from gossamer.shrink.errors import ShrinkError
+from gossamer.shrink.resize import leave_sizes_open, resize_layer, resize_normalisation, select_inputs
+from gossamer.shrink.shrinking import Shrunk
+from gossamer.shrink.understand import CONVOLUTIONS, NORMALISATIONS
+
+DESCRIPTION = "gossamer.shrunk"
+"""The entry of the file's metadata that describes the network."""
+FORMAT = 1
+
+
+def save_shrunk(path: Path, shrunk: Shrunk, source: str = "") -> None:
+    """Writes a shrunk network, whole or not at all.
+
+    Args:
+        source: where it came from, for people.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    description = {
+        "format": FORMAT,
+        "source": source,
+        "parameters": shrunk.parameters,
+        "arguments": shrunk.arguments,
+        "open_sizes": list(shrunk.open_sizes),
+    }
+    tensors = storable(shrunk.model)
+    write_file(path, lambda temporary: save_file(tensors, temporary, metadata={DESCRIPTION: json.dumps(description)}))
+
+
+def load_shrunk(path: str | Path, model: nn.Module) -> nn.Module:
+    """The network of a file, in evaluation mode, on the CPU.
+
+    Args:
+        model: freshly made, of the class of the network that was shrunk, with the sizes it had. It is used up: its
+            layers get the file's sizes.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of a later version, or does not fit the model.
+    """
+    tensors, description = _read(Path(path))
+    model = unwrap(model).cpu().eval()
+    try:
+        selected = _take_selections(tensors)
+        for name, module in model.named_modules():
+            _resize(module, name, tensors)
+        if description["open_sizes"]:
+            model = leave_sizes_open(model, description["open_sizes"], description["arguments"])
+        _fill(model, tensors)
+        for name, index in selected.items():
+            select_inputs(model, name, index)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, ShrinkError) as error:
+        raise CheckpointError(
+            f"{path} does not fit a {type(model).__name__} ({error}); expected a model of the class and the sizes of "
+            f"the one that was shrunk"
+        ) from error
+    return model
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {})[DESCRIPTION])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; expected a file written by gossamer shrink") from error
+    except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, or no shrunk network ({error}); expected a file written by gossamer shrink"
+        ) from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is of another format than {FORMAT}; read it with the gossamer that wrote it")
+    return tensors, description
+
+
+def _take_selections(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Takes the selections of inputs out of the tensors, and gives the layers behind them their own names."""
+    names = [name.removesuffix(".index") for name in tensors if name.endswith(".index")]
+    selected = {name: tensors.pop(f"{name}.index") for name in names if f"{name}.layer.weight" in tensors}
+    for name, index in selected.items():
+        for attribute in ("weight", "bias"):
+            if f"{name}.layer.{attribute}" in tensors:
+                tensors[f"{name}.{attribute}"] = tensors.pop(f"{name}.layer.{attribute}")
+        if index.shape != tensors[f"{name}.weight"].shape[1:2] or index.dtype != torch.int64 or (index < 0).any():
+            raise ValueError(f"the selection of {name} does not fit its weight")
+    return selected
+
+
+def _resize(module: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Gives a layer the sizes of its tensors in the file, if they differ from its own."""
+    own = {
+        attribute: tensors[f"{name}.{attribute}"]
+        for attribute in ("weight", "bias", "running_mean", "running_var")
+        if f"{name}.{attribute}" in tensors
+    }
+    held = {attribute: getattr(module, attribute, None) for attribute in own}
+    if all(isinstance(old, Tensor) and old.shape == own[attribute].shape for attribute, old in held.items()):
+        return
+    if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+        weight = own["weight"]
+        if weight.shape[2:] != module.weight.shape[2:] or weight.dim() != module.weight.dim():
+            raise ValueError(f"{name}.weight has shape {tuple(weight.shape)}, the model's {tuple(module.weight.shape)}")
+        resize_layer(module, weight, own.get("bias"))
+    elif isinstance(module, NORMALISATIONS):
+        resize_normalisation(module, own)
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    expected = storable(model)
+    problems = [f"it lacks {name}" for name in expected if name not in tensors]
+    problems += [f"it has {name}, which the model lacks" for name in tensors if name not in model.state_dict()]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if problems:
+        raise ValueError("; ".join(problems[:3]))
+    model.load_state_dict(tensors, strict=False)

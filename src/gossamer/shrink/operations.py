@@ -1,0 +1,192 @@
+"""A network as a list of operations on units, in the order of their computation.
+
+A *value* is what an operation computes: a tensor whose first dimension counts examples. Its *places* are its elements
+for one example, and places that can only be there or not be there together form a *unit*: a feature of a vector, a
+channel of an image. Everything that gossamer knows about structure (which units are coupled, which are constant, which
+reach the output, along how many paths) is read off this list, one operation at a time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+Value = str
+"""A value's name: that of its node in the traced graph."""
+Shape = tuple[int, ...]
+"""Of one example, without the dimension that counts examples."""
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
+
+@dataclass(frozen=True)
+class Input:
+    """A tensor that the caller gives; its shape stays as it is."""
+
+    output: Value
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer over the last dimension, or a convolution (without groups) over the first."""
+
+    name: str
+    """Of the module, such as `layer1.0.conv1`."""
+    module: nn.Linear | Convolution
+    input: Value
+    output: Value
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """A convolution of every channel with a kernel of its own."""
+
+    name: str
+    module: Convolution
+    input: Value
+    output: Value
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """BatchNorm with the statistics of training: a scale and a shift for every channel."""
+
+    name: str
+    module: BatchNorm
+    input: Value
+    output: Value
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """An activation, or arithmetic with a number."""
+
+    function: Callable[[Tensor], Tensor]
+    input: Value
+    output: Value
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Pooling over the dimensions after the channels."""
+
+    function: Callable[[Tensor], Tensor]
+    """(batch, channels, ...) -> (batch, channels, ...), every channel by itself."""
+    keeps_constants: bool
+    """Whether a channel that is the same everywhere comes out the same. Zero does in any case."""
+    input: Value
+    output: Value
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over some dimensions."""
+
+    dimensions: tuple[int, ...]
+    """Counted without that of the examples."""
+    keep: bool
+    """Whether they stay, with length 1."""
+    input: Value
+    output: Value
+
+
+@dataclass(frozen=True)
+class Rearrangement:
+    """The same places elsewhere: flatten, permute, every second pixel."""
+
+    function: Callable[[Tensor], Tensor]
+    """(1, ...) -> (1, ...), for any type of element."""
+    whole: tuple[int, ...]
+    """Dimensions, counted without that of the examples, along which no unit may be missing."""
+    says_size: bool
+    """Whether the model's code holds the number of features (`view(-1, 400)`), to be changed when units go."""
+    input: Value
+    output: Value
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A sum, difference or product, place by place, of two values of one shape: units that meet are coupled."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    is_product: bool
+    inputs: tuple[Value, Value]
+    output: Value
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """Values side by side along a dimension, counted without that of the examples."""
+
+    dimension: int
+    inputs: tuple[Value, ...]
+    output: Value
+
+
+@dataclass(frozen=True)
+class SizeOf:
+    """The model's code asks how many places there are along a dimension: units along it must stay."""
+
+    dimension: int
+    input: Value
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """Anything else. What goes in is needed as it is, and nothing is known of what comes out."""
+
+    description: str
+    """For people, such as `norm (LayerNorm)`."""
+    inputs: tuple[Value, ...]
+    output: Value | None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the network returns."""
+
+    inputs: tuple[Value, ...]
+
+
+Operation = (
+    Input
+    | Layer
+    | Depthwise
+    | Normalisation
+    | Elementwise
+    | Pooling
+    | Mean
+    | Rearrangement
+    | Combination
+    | Concatenation
+    | SizeOf
+    | Opaque
+    | Output
+)
+
+
+def read_by(operation: Operation) -> tuple[Value, ...]:
+    """The values that an operation is given."""
+    match operation:
+        case Input():
+            return ()
+        case Combination() | Concatenation() | Opaque() | Output():
+            return operation.inputs
+    return (operation.input,)
+
+
+@dataclass(frozen=True)
+class Network:
+    """All operations of a model, in the order of their computation, and the shapes of their values."""
+
+    operations: tuple[Operation, ...]
+    shapes: dict[Value, Shape]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(operation for operation in self.operations if isinstance(operation, Layer))
+
+    @property
+    def not_understood(self) -> tuple[str, ...]:
+        """Descriptions of the operations whose inputs and outputs have to stay as they are."""
+        return tuple(operation.description for operation in self.operations if isinstance(operation, Opaque))

@@ -1,0 +1,194 @@
+"""Exact removal of what cannot matter: the same outputs from a smaller network."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gossamer.prune.scope import count_parameters, unwrap
+from gossamer.shrink.cut import cut, outdated_sizes, selections
+from gossamer.shrink.errors import ShrinkError
+from gossamer.shrink.operations import Layer, Network
+from gossamer.shrink.removal import Removal, find_removal
+from gossamer.shrink.resize import leave_sizes_open, resize_layer, select_inputs
+from gossamer.shrink.trace import Examples, as_arguments, trace
+from gossamer.shrink.understand import understand
+
+TOLERANCE = 1e-4
+"""Largest difference of an output, relative to the largest output (or to 1), that rounding is held responsible for.
+Beyond it no model is returned. (Differences measured in the tests are below 1e-5.)"""
+
+
+@dataclass(frozen=True)
+class ShrunkLayer:
+    """What became of a linear layer or a convolution."""
+
+    name: str
+    inputs_before: int
+    inputs: int
+    outputs_before: int
+    outputs: int
+    unused: tuple[int, ...]
+    """Output units that were cut out because nothing depends on them; indices in the original layer."""
+    constant: tuple[int, ...]
+    """Output units that were cut out because they are the same for every input."""
+    unused_inputs: tuple[int, ...]
+    """Of a layer that reads the network's inputs: the features (channels) that no kept unit has a weight for. They are
+    cut out on request only (`select_inputs`), since the caller goes on giving them."""
+
+    @property
+    def removed(self) -> int:
+        """How many output units were cut out."""
+        return self.outputs_before - self.outputs
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A smaller network, and how it came about."""
+
+    model: nn.Module
+    """In evaluation mode. A copy of the original with smaller layers of the same classes and names."""
+    layers: tuple[ShrunkLayer, ...]
+    """In the order of their computation."""
+    parameters_before: int
+    parameters: int
+    weights_before: int
+    """Weights that are not zero: entries of parameters of at least two dimensions (biases have one)."""
+    weights: int
+    difference: float
+    """Largest absolute difference between an output of the original and of the smaller network, on the examples."""
+    largest_output: float
+    """Largest absolute output of the original on the examples: what the difference is to be compared with."""
+    arguments: int
+    """How many arguments the forward pass was given."""
+    not_understood: tuple[str, ...]
+    """Operations around which everything was left as it was."""
+    open_sizes: tuple[str, ...]
+    """Where the original's code says a number of features that is no longer right. Without any, `model` is of the
+    original's class; otherwise it is its `torch.fx.GraphModule`, with these left open."""
+
+    @property
+    def units_removed(self) -> int:
+        return sum(layer.removed for layer in self.layers)
+
+
+def shrink(model: nn.Module, examples: Examples, *, select_unused_inputs: bool = False) -> Shrunk:
+    """Cuts out of a network, in evaluation mode, every unit that cannot matter.
+
+    A unit (a feature of a linear layer, a channel of a convolution) cannot matter if no path of weights other than zero
+    leads from it to the output, or if it is the same for every input; what it contributes is then added to the biases
+    of the layers that read it. This is repeated until no unit is left that can go (`removal.find_removal`). Channels of
+    residual sums go if they can go in all of the sum's terms. What a network takes and returns keeps its shape.
+
+    Around operations that are not understood (attention, LayerNorm, grouped convolutions, ...) units stay. BatchNorm is
+    taken with its statistics of training, so the result is for use, not for further training.
+
+    Args:
+        model: is not changed. Wrappers (`torch.compile`, data-parallel) are taken off.
+        examples: a batch of inputs, or the sequence of the forward pass's arguments; on the model's device. Shapes are
+            learned from them, and outputs compared on them.
+        select_unused_inputs: whether features of the input that the first layer has no weight for are cut out of its
+            tensor as well, behind an explicit `index_select` (`resize.SelectedInputs`). Off by default: the result then
+            consists of the original's classes only.
+
+    Raises:
+        ShrinkError: the model cannot be traced, holds weights that are not finite, or (a defect of the library or of
+            the trace) the smaller network would compute something else.
+    """
+    arguments = as_arguments(examples)
+    original = unwrap(model)
+    _check_finite(original)
+    smaller = copy.deepcopy(original).eval()
+    traced = trace(smaller, arguments)
+    network = understand(traced)
+    removal = find_removal(network)
+    selected = selections(network, removal)
+    layers = tuple(_describe(layer, removal, selected, select_unused_inputs) for layer in network.layers)
+    cut(smaller, network, removal)
+    open_sizes = outdated_sizes(network, removal)
+    if open_sizes:
+        smaller = leave_sizes_open(smaller, open_sizes, len(arguments))
+    if select_unused_inputs:
+        for name, index in selected.items():
+            layer: Any = smaller.get_submodule(name)
+            index = index.to(layer.weight.device)
+            resize_layer(layer, layer.weight.detach().index_select(1, index), None)
+            select_inputs(smaller, name, index)
+    with torch.no_grad():
+        difference = _compared(traced.output, smaller(*(argument.clone() for argument in arguments)))
+    return Shrunk(
+        smaller,
+        layers,
+        count_parameters(original),
+        count_parameters(smaller),
+        count_weights(original),
+        count_weights(smaller),
+        difference,
+        float(traced.output.abs().max()),
+        len(arguments),
+        network.not_understood,
+        tuple(open_sizes),
+    )
+
+
+def read_network(model: nn.Module, examples: Examples) -> Network:
+    """The model, in evaluation mode, as operations on units.
+
+    Raises:
+        ShrinkError: it cannot be traced.
+    """
+    return understand(trace(copy.deepcopy(unwrap(model)).eval(), as_arguments(examples)))
+
+
+def tolerance(largest_output: float, dtype: torch.dtype) -> float:
+    """How much of a difference rounding may make to such outputs: see `TOLERANCE`; more for types of few digits."""
+    return max(TOLERANCE, 10 * torch.finfo(dtype).eps) * max(1.0, largest_output)
+
+
+def count_weights(model: nn.Module) -> int:
+    """How many weights are not zero: entries of parameters of at least two dimensions, tied ones once."""
+    return sum(int(parameter.count_nonzero()) for parameter in model.parameters() if parameter.dim() > 1)
+
+
+def _describe(layer: Layer, removal: Removal, selected: Mapping[str, Tensor], select: bool) -> ShrunkLayer:
+    made, read = removal.coupling.made_by(layer), removal.coupling.read_by(layer)
+    needed = selected.get(layer.name, torch.arange(len(read)))
+    unused_inputs = sorted(set(range(len(read))) - set(needed.tolist()))
+    inputs = len(needed) if select and unused_inputs else int((~removal.removed[read]).sum())
+    return ShrunkLayer(
+        name=layer.name,
+        inputs_before=len(read),
+        inputs=inputs,
+        outputs_before=len(made),
+        outputs=int((~removal.removed[made]).sum()),
+        unused=tuple(removal.unused[made].nonzero().flatten().tolist()),
+        constant=tuple(removal.constant[made].nonzero().flatten().tolist()),
+        unused_inputs=tuple(unused_inputs),
+    )
+
+
+def _check_finite(model: nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ShrinkError(
+                f"{name} holds infinite or NaN numbers; expected finite ones, since zero times these is not zero. "
+                f"Go back to an earlier round."
+            )
+
+
+def _compared(expected: Tensor, got: Tensor) -> float:
+    """The largest absolute difference, if it is no larger than rounding."""
+    if expected.numel() == 0:
+        return 0.0
+    difference = float((expected - got).abs().max())
+    allowed = tolerance(float(expected.abs().max()), expected.dtype)
+    if not difference <= allowed:
+        raise ShrinkError(
+            f"the smaller network's outputs differ by {difference:.3g} on the examples; expected at most "
+            f"{allowed:.3g}. No model is returned. Does the forward pass depend on sizes, or change a value in place "
+            f"that it reads again? If not, this is a defect of gossamer: please report it with the model."
+        )
+    return difference
