@@ -5,9 +5,8 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
 #include "hwy/highway.h"
-#include "kernels/column_shift-inl.h"
 #include "kernels/copy-inl.h"
-#include "kernels/spmm-inl.h"
+#include "kernels/slice-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
@@ -15,33 +14,6 @@ namespace HWY_NAMESPACE {
 
 KernelTraits CurrentTraits() { return Traits(); }
 const char* TargetNameHere() { return hwy::TargetName(HWY_TARGET); }
-
-// One slice of one block over all spans of a tile.
-void RunSlice(const ConvolutionPlan& plan, const TilePlan& tile, const RowSlice& slice, const BlockStream& stream,
-              const float* input, RowCall call) {
-  float* const accumulators = call.accumulators;
-  const int64_t wide = plan.rows_per_group;
-  for (const LaneSpan& span : tile.spans) {
-    call.input = input + span.begin;
-    call.accumulators = accumulators + span.begin;
-    call.span_begin = span.begin;
-    call.span_lanes = span.lanes;
-    call.entries = slice.entries.data() + stream.entry;
-    call.counts = slice.counts.data() + stream.count;
-    call.rows = slice.rows.data() + stream.row;
-    if (plan.column_shift) {
-      call.groups = stream.singles;
-      ShiftKernel(span.lanes)(call);
-      continue;
-    }
-    call.groups = stream.groups;
-    call.entries = SpmmKernel(wide, span.lanes)(call);
-    call.counts += stream.groups;
-    call.rows += stream.groups * wide;
-    call.groups = stream.singles;
-    if (call.groups != 0) SpmmKernel(1, span.lanes)(call);
-  }
-}
 
 // Slices [first, last) of one tile of one image.
 void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, const float* residual, float* output,

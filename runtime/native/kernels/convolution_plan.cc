@@ -45,7 +45,8 @@ class Packer {
   Packer(const SparseWeight& weight, const std::vector<StagedTap>& taps, ConvolutionPlan* plan)
       : weight_(weight), taps_(taps), plan_(plan), cursor_(weight.row_start.begin(), weight.row_start.end() - 1) {}
 
-  void Pack(int64_t block_channels, int64_t slices) {
+  void Pack(int64_t block_channels, int64_t slices, bool consecutive_rows) {
+    consecutive_rows_ = consecutive_rows;
     const ConvolutionShape& shape = plan_->shape;
     plan_->slices.resize(static_cast<size_t>(slices));
     const int64_t group_channels = shape.input_channels / shape.groups;
@@ -62,7 +63,8 @@ class Packer {
 
  private:
   void PackGroups(int64_t first_channel, int64_t channels, int64_t first_row, int64_t rows, int64_t block_channels) {
-    const std::vector<std::vector<int32_t>> dealt = DealRows(first_row, rows);
+    const std::vector<std::vector<int32_t>> dealt = consecutive_rows_ ? CutRows(first_row, rows)
+                                                                      : DealRows(first_row, rows);
     const int64_t blocks = DivideUp(channels, block_channels);
     const int64_t step = DivideUp(channels, blocks);
     for (int64_t channel = 0; channel < channels; channel += step) {
@@ -92,6 +94,22 @@ class Packer {
       dealt[(i / slices) % 2 == 0 ? place : slices - 1 - place].push_back(order[i]);
     }
     return dealt;
+  }
+
+  // Consecutive rows, cut where a slice has its share of the nonzeros.
+  std::vector<std::vector<int32_t>> CutRows(int64_t first_row, int64_t rows) const {
+    const size_t slices = plan_->slices.size();
+    const uint64_t begin = weight_.row_start[static_cast<size_t>(first_row)];
+    const uint64_t kept = weight_.row_start[static_cast<size_t>(first_row + rows)] - begin;
+    std::vector<std::vector<int32_t>> cut(slices);
+    for (int64_t row = first_row; row < first_row + rows; ++row) {
+      // Where there are no nonzeros at all, rows are as good a measure.
+      const uint64_t before = weight_.row_start[static_cast<size_t>(row)] - begin;
+      const uint64_t slice = kept > 0 ? before * slices / kept
+                                      : static_cast<uint64_t>(row - first_row) * slices / static_cast<uint64_t>(rows);
+      cut[std::min<size_t>(slice, slices - 1)].push_back(static_cast<int32_t>(row));
+    }
+    return cut;
   }
 
   void PackSlice(const ChannelBlock& block, const std::vector<int32_t>& rows, RowSlice* slice) {
@@ -210,6 +228,7 @@ class Packer {
   const SparseWeight& weight_;
   const std::vector<StagedTap>& taps_;
   ConvolutionPlan* plan_;
+  bool consecutive_rows_ = false;
   std::vector<uint32_t> cursor_;  // the first nonzero of each row that no block has taken yet
   std::vector<RowPart> parts_;
 };
@@ -350,7 +369,8 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
   const int64_t most = kMaximumBlockFloats / plan->channel_floats;
   const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(float))));
   const int64_t block_channels = std::clamp<int64_t>(wanted, 1, most);
-  Packer(weight, staging.taps, plan).Pack(block_channels, std::max<int64_t>(1, options.slices));
+  Packer(weight, staging.taps, plan).Pack(block_channels, std::max<int64_t>(1, options.slices),
+                                          options.consecutive_rows);
 
   if (!plan->direct) {
     int64_t channels = 0;

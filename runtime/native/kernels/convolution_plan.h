@@ -43,6 +43,8 @@ struct PlanOptions {
   int64_t slices = 1;        // parts that the output channels are dealt into: the number of threads
   int64_t block_bytes = 0;   // of staged input that a kernel call works on; 0: from the cache and the density
   bool column_shift = true;  // whether the in-register column shift may be used
+  // Slices of consecutive rows instead of rows dealt by nonzeros, for outputs that are transposed afterwards.
+  bool consecutive_rows = false;
 };
 
 // One copy of a piece of an image row into the staged block, done for every channel of the block.

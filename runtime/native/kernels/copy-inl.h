@@ -15,8 +15,7 @@ namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Calls full(i) for each whole vector at i of [0, count), then part(i, rest) for what remains, if anything. AVX-512 and
-// AVX2 load and store parts of vectors by masks; elsewhere LoadN and StoreN are fine for the short rests.
+// Calls full(i) for each whole vector at i of [0, count), then part(i, rest) for what remains, if anything.
 template <class Full, class Part>
 HWY_INLINE void ForEachVector(int64_t count, const Full& full, const Part& part) {
   const int64_t lanes = static_cast<int64_t>(kLanes);
@@ -25,66 +24,93 @@ HWY_INLINE void ForEachVector(int64_t count, const Full& full, const Part& part)
   if (i < count) part(i, static_cast<size_t>(count - i));
 }
 
+// The functions below write whole vectors, so up to kLanes - 1 floats too many. Staging writes a block from its
+// beginning to its end, and what was too much is overwritten by what belongs there, or lies in the slack at the end.
+
 HWY_INLINE void FillZeros(float* HWY_RESTRICT to, int64_t count) {
   const FloatTag d;
   const FloatVector zero = hn::Zero(d);
-  ForEachVector(
-      count, [&](int64_t i) HWY_ATTR { hn::StoreU(zero, d, to + i); },
-      [&](int64_t i, size_t rest) HWY_ATTR { hn::StoreN(zero, d, to + i, rest); });
+  for (int64_t i = 0; i < count; i += static_cast<int64_t>(kLanes)) hn::StoreU(zero, d, to + i);
 }
 
-HWY_INLINE void CopyPixels(const float* HWY_RESTRICT from, float* HWY_RESTRICT to, int64_t count) {
-  const FloatTag d;
-  ForEachVector(
-      count, [&](int64_t i) HWY_ATTR { hn::StoreU(hn::LoadU(d, from + i), d, to + i); },
-      [&](int64_t i, size_t rest) HWY_ATTR { hn::StoreN(hn::LoadN(d, from + i, rest), d, to + i, rest); });
-}
-
-HWY_INLINE void CopyStrided(const float* HWY_RESTRICT from, int64_t stride, float* HWY_RESTRICT to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
-}
-
-// to[i] = from[2 * i]; reads from[0 .. 2 * count - 1) only.
-HWY_INLINE void CopyEveryOther(const float* HWY_RESTRICT from, float* HWY_RESTRICT to, int64_t count) {
-#if HWY_TARGET == HWY_SCALAR
-  CopyStrided(from, 2, to, count);
-#else
-  const FloatTag d;
-  const int64_t lanes = static_cast<int64_t>(kLanes);
-  int64_t i = 0;
-  for (; i + lanes < count; i += lanes) {
-    const FloatVector low = hn::LoadU(d, from + 2 * i);
-    const FloatVector high = hn::LoadU(d, from + 2 * i + lanes);
-    hn::StoreU(hn::ConcatEven(d, high, low), d, to + i);
+// to[i] = from[kStride * i], then zeros. Reads nothing but the pixels that it copies and those between them.
+template <int64_t kStride>
+struct PixelCopy {
+  HWY_INLINE static void Copy(const float* HWY_RESTRICT from, int64_t, float* HWY_RESTRICT to, int64_t count,
+                              int64_t zeros) {
+    const FloatTag d;
+    const int64_t lanes = static_cast<int64_t>(kLanes);
+    int64_t i = 0;
+    for (; i + lanes <= count; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
+    if (i < count) {
+      hn::StoreU(hn::LoadN(d, from + i, static_cast<size_t>(count - i)), d, to + i);
+      i += lanes;
+    }
+    if (i < count + zeros) FillZeros(to + i, count + zeros - i);
   }
-  if (i >= count) return;
-  const size_t rest = static_cast<size_t>(count - i);
-  const size_t read = 2 * rest - 1;
-  const FloatVector low = hn::LoadN(d, from + 2 * i, HWY_MIN(read, kLanes));
-  const FloatVector high = read > kLanes ? hn::LoadN(d, from + 2 * i + lanes, read - kLanes) : hn::Zero(d);
-  hn::StoreN(hn::ConcatEven(d, high, low), d, to + i, rest);
+};
+
+// Any stride.
+template <>
+struct PixelCopy<0> {
+  HWY_INLINE static void Copy(const float* HWY_RESTRICT from, int64_t stride, float* HWY_RESTRICT to, int64_t count,
+                              int64_t zeros) {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
+    if (zeros != 0) FillZeros(to + count, zeros);
+  }
+};
+
+#if HWY_TARGET != HWY_SCALAR
+template <>
+struct PixelCopy<2> {
+  HWY_INLINE static void Copy(const float* HWY_RESTRICT from, int64_t, float* HWY_RESTRICT to, int64_t count,
+                              int64_t zeros) {
+    const FloatTag d;
+    const int64_t lanes = static_cast<int64_t>(kLanes);
+    int64_t i = 0;
+    // The last vector may have no pixel between its last one and the end of memory.
+    for (; i + lanes < count; i += lanes) {
+      const FloatVector low = hn::LoadU(d, from + 2 * i);
+      hn::StoreU(hn::ConcatEven(d, hn::LoadU(d, from + 2 * i + lanes), low), d, to + i);
+    }
+    if (i < count) {
+      const size_t read = static_cast<size_t>(2 * (count - i) - 1);
+      const FloatVector low = hn::LoadN(d, from + 2 * i, HWY_MIN(read, kLanes));
+      const FloatVector high = read > kLanes ? hn::LoadN(d, from + 2 * i + lanes, read - kLanes) : hn::Zero(d);
+      hn::StoreU(hn::ConcatEven(d, high, low), d, to + i);
+      i += lanes;
+    }
+    if (i < count + zeros) FillZeros(to + i, count + zeros - i);
+  }
+};
 #endif
+
+template <int64_t kStride>
+HWY_NOINLINE void StageChannels(const TilePlan& tile, const float* HWY_RESTRICT image, int64_t image_pitch,
+                                int64_t stride, int64_t channels, int64_t channel_floats,
+                                float* HWY_RESTRICT staged) {
+  const StageCopy* const end = tile.copies.data() + tile.copies.size();
+  for (int64_t channel = 0; channel < channels; ++channel, image += image_pitch, staged += channel_floats) {
+    for (const StageCopy* copy = tile.copies.data(); copy != end; ++copy) {
+      float* to = staged + copy->target;
+      if (copy->zeros_left != 0) FillZeros(to, copy->zeros_left);
+      if (copy->source < 0) continue;
+      PixelCopy<kStride>::Copy(image + copy->source, stride, to + copy->zeros_left, copy->count, copy->zeros_right);
+    }
+  }
 }
 
 // Stages the channels of a block. `image` is the image's first channel of the block.
-inline void StageBlock(const TilePlan& tile, const float* HWY_RESTRICT image, int64_t image_pitch, int64_t stride,
-                       int64_t channels, int64_t channel_floats, float* HWY_RESTRICT staged) {
-  for (int64_t channel = 0; channel < channels; ++channel, image += image_pitch, staged += channel_floats) {
-    for (const StageCopy& copy : tile.copies) {
-      float* to = staged + copy.target;
-      if (copy.zeros_left != 0) FillZeros(to, copy.zeros_left);
-      to += copy.zeros_left;
-      if (copy.source >= 0) {
-        if (stride == 1) {
-          CopyPixels(image + copy.source, to, copy.count);
-        } else if (stride == 2) {
-          CopyEveryOther(image + copy.source, to, copy.count);
-        } else {
-          CopyStrided(image + copy.source, stride, to, copy.count);
-        }
-      }
-      if (copy.zeros_right != 0) FillZeros(to + copy.count, copy.zeros_right);
-    }
+HWY_INLINE void StageBlock(const TilePlan& tile, const float* image, int64_t image_pitch, int64_t stride,
+                           int64_t channels, int64_t channel_floats, float* staged) {
+  if (stride == 1) {
+    StageChannels<1>(tile, image, image_pitch, stride, channels, channel_floats, staged);
+#if HWY_TARGET != HWY_SCALAR
+  } else if (stride == 2) {
+    StageChannels<2>(tile, image, image_pitch, stride, channels, channel_floats, staged);
+#endif
+  } else {
+    StageChannels<0>(tile, image, image_pitch, stride, channels, channel_floats, staged);
   }
 }
 
