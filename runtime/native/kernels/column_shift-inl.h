@@ -25,62 +25,63 @@ namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// The lanes of vector number `index` that a mask keeps. AVX-512 applies the mask's bits as part of the shift.
+HWY_INLINE FloatVector KeepLanes(FloatVector v, const ColumnMask& keep, size_t index) {
+  const FloatTag d;
+  const hn::RebindToUnsigned<FloatTag> du;
+  return hn::And(v, hn::BitCast(d, hn::LoadU(du, keep.words.data() + index * kLanes)));
+}
+
 // { last lane of `before`, all lanes of `v` but the last }
-HWY_INLINE FloatVector ShiftRight(FloatVector before, FloatVector v) {
+HWY_INLINE FloatVector ShiftRight(FloatVector before, FloatVector v, const ColumnMask& keep, size_t index) {
 #if HWY_TARGET == HWY_AVX3
-  return FloatVector{_mm512_castsi512_ps(
-      _mm512_alignr_epi32(_mm512_castps_si512(v.raw), _mm512_castps_si512(before.raw), 15))};
+  return FloatVector{_mm512_castsi512_ps(_mm512_maskz_alignr_epi32(keep.bits[index], _mm512_castps_si512(v.raw),
+                                                                   _mm512_castps_si512(before.raw), 15))};
 #elif HWY_TARGET == HWY_AVX2
   const FloatTag d;
-  return hn::CombineShiftRightLanes<3>(d, v, hn::ConcatLowerUpper(d, v, before));
+  return KeepLanes(hn::CombineShiftRightLanes<3>(d, v, hn::ConcatLowerUpper(d, v, before)), keep, index);
 #elif HWY_TARGET == HWY_SCALAR
   (void)v;
-  return before;
+  return KeepLanes(before, keep, index);
 #else
-  return hn::CombineShiftRightLanes<3>(FloatTag(), v, before);
+  return KeepLanes(hn::CombineShiftRightLanes<3>(FloatTag(), v, before), keep, index);
 #endif
 }
 
 // { all lanes of `v` but the first, first lane of `after` }
-HWY_INLINE FloatVector ShiftLeft(FloatVector v, FloatVector after) {
+HWY_INLINE FloatVector ShiftLeft(FloatVector v, FloatVector after, const ColumnMask& keep, size_t index) {
 #if HWY_TARGET == HWY_AVX3
-  return FloatVector{_mm512_castsi512_ps(
-      _mm512_alignr_epi32(_mm512_castps_si512(after.raw), _mm512_castps_si512(v.raw), 1))};
+  return FloatVector{_mm512_castsi512_ps(_mm512_maskz_alignr_epi32(keep.bits[index], _mm512_castps_si512(after.raw),
+                                                                   _mm512_castps_si512(v.raw), 1))};
 #elif HWY_TARGET == HWY_AVX2
   const FloatTag d;
-  return hn::CombineShiftRightLanes<1>(d, hn::ConcatLowerUpper(d, after, v), v);
+  return KeepLanes(hn::CombineShiftRightLanes<1>(d, hn::ConcatLowerUpper(d, after, v), v), keep, index);
 #elif HWY_TARGET == HWY_SCALAR
   (void)v;
-  return after;
+  return KeepLanes(after, keep, index);
 #else
-  return hn::CombineShiftRightLanes<1>(FloatTag(), after, v);
+  return KeepLanes(hn::CombineShiftRightLanes<1>(FloatTag(), after, v), keep, index);
 #endif
 }
 
-HWY_INLINE FloatVector KeepLanes(FloatVector v, const uint32_t* HWY_RESTRICT keep) {
-  const FloatTag d;
-  const hn::RebindToUnsigned<FloatTag> du;
-  return hn::And(v, hn::BitCast(d, hn::LoadU(du, keep)));
-}
-
 template <size_t kFull, size_t kTail>
-HWY_INLINE void ShiftRowRight(AccumulatorRow<kFull, kTail>& sums, const uint32_t* HWY_RESTRICT keep) {
+HWY_INLINE void ShiftRowRight(AccumulatorRow<kFull, kTail>& sums, const ColumnMask& keep) {
   const FloatTag d;
   if constexpr (kTail != 0) {
     const FloatVector before = kFull == 0 ? hn::Zero(d) : sums.full[AccumulatorRow<kFull, kTail>::kStored - 1];
-    const FloatVector shifted = KeepLanes(ShiftRight(before, sums.WidenedTail()), keep + kFull * kLanes);
+    const FloatVector shifted = ShiftRight(before, sums.WidenedTail(), keep, kFull);
     sums.tail = hn::ResizeBitCast(typename AccumulatorRow<kFull, kTail>::TailTag(), shifted);
   }
   GOSSAMER_UNROLL
   for (size_t done = 1; done < kFull; ++done) {
     const size_t i = kFull - done;  // downwards: each takes a lane of the one before it
-    sums.full[i] = KeepLanes(ShiftRight(sums.full[i - 1], sums.full[i]), keep + i * kLanes);
+    sums.full[i] = ShiftRight(sums.full[i - 1], sums.full[i], keep, i);
   }
-  if constexpr (kFull != 0) sums.full[0] = KeepLanes(ShiftRight(hn::Zero(d), sums.full[0]), keep);
+  if constexpr (kFull != 0) sums.full[0] = ShiftRight(hn::Zero(d), sums.full[0], keep, 0);
 }
 
 template <size_t kFull, size_t kTail>
-HWY_INLINE void AddShiftedLeft(const AccumulatorRow<kFull, kTail>& right, const uint32_t* HWY_RESTRICT keep,
+HWY_INLINE void AddShiftedLeft(const AccumulatorRow<kFull, kTail>& right, const ColumnMask& keep,
                                AccumulatorRow<kFull, kTail>& sums) {
   const FloatTag d;
   GOSSAMER_UNROLL
@@ -88,13 +89,13 @@ HWY_INLINE void AddShiftedLeft(const AccumulatorRow<kFull, kTail>& right, const 
     FloatVector after = hn::Zero(d);
     if (i + 1 < kFull) {
       after = right.full[i + 1];
-    } else if (kTail != 0) {
+    } else if constexpr (kTail != 0) {
       after = right.WidenedTail();
     }
-    sums.full[i] = hn::Add(sums.full[i], KeepLanes(ShiftLeft(right.full[i], after), keep + i * kLanes));
+    sums.full[i] = hn::Add(sums.full[i], ShiftLeft(right.full[i], after, keep, i));
   }
   if constexpr (kTail != 0) {
-    const FloatVector shifted = KeepLanes(ShiftLeft(right.WidenedTail(), hn::Zero(d)), keep + kFull * kLanes);
+    const FloatVector shifted = ShiftLeft(right.WidenedTail(), hn::Zero(d), keep, kFull);
     sums.tail = hn::Add(sums.tail, hn::ResizeBitCast(typename AccumulatorRow<kFull, kTail>::TailTag(), shifted));
   }
 }
@@ -124,14 +125,14 @@ HWY_NOINLINE const uint8_t* ColumnShiftRows(const RowCall& call) {
     sums.Fill(0.0f);
     if (pairs[0] != 0) {
       entry = MulAddPairs(entry, pairs[0], call.input, sums);
-      ShiftRowRight(sums, call.keep_after_right);
+      ShiftRowRight(sums, *call.keep_after_right);
     }
     entry = MulAddPairs(entry, pairs[1], call.input, sums);
     if (pairs[2] != 0) {
       AccumulatorRow<kFull, kTail> right;
       right.Fill(0.0f);
       entry = MulAddPairs(entry, pairs[2], call.input, right);
-      AddShiftedLeft(right, call.keep_after_left, sums);
+      AddShiftedLeft(right, *call.keep_after_left, sums);
     }
     if (call.first) {
       sums.AddAll(call.bias[row]);

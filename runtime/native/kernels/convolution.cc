@@ -32,8 +32,8 @@ void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, con
   call.row_lanes = plan.row_lanes;
   call.row_pixels = tile.columns;
   call.image_rows = tile.rows;
-  call.keep_after_right = plan.keep_after_right.data();
-  call.keep_after_left = plan.keep_after_left.data();
+  call.keep_after_right = &plan.keep_after_right;
+  call.keep_after_left = &plan.keep_after_left;
 
   for (size_t b = 0; b < plan.blocks.size(); ++b) {
     const ChannelBlock& block = plan.blocks[b];

@@ -275,13 +275,15 @@ void PlanTiles(Staging* staging, ConvolutionPlan* plan) {
   plan->rows_per_group = plan->column_shift ? 1 : plan->traits.RowsPerGroup(longest);
 }
 
-void MakeShiftMasks(ConvolutionPlan* plan) {
-  const int64_t lanes = RoundUp(plan->traits.shift_lanes, 16);
-  for (int64_t lane = 0; lane < lanes; ++lane) {
-    const int64_t column = lane % plan->row_lanes;
-    plan->keep_after_right.push_back(column == 0 ? 0 : ~0u);
-    plan->keep_after_left.push_back(column == plan->row_lanes - 1 ? 0 : ~0u);
+ColumnMask MaskWithout(int64_t column, int64_t row_lanes, int64_t lanes) {
+  ColumnMask mask;
+  mask.bits.assign(static_cast<size_t>(RoundUp(lanes, 16) / 16), 0);
+  for (int64_t lane = 0; lane < RoundUp(lanes, 16); ++lane) {
+    const bool keep = lane % row_lanes != column;
+    mask.words.push_back(keep ? ~0u : 0u);
+    if (keep) mask.bits[static_cast<size_t>(lane / 16)] |= static_cast<uint16_t>(1u << (lane % 16));
   }
+  return mask;
 }
 
 }  // namespace
@@ -357,7 +359,10 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
   plan->column_shift = staging.column_shift;
   plan->row_lanes = staging.row_lanes;
   plan->channel_floats = staging.channel_floats;
-  if (plan->column_shift) MakeShiftMasks(plan);
+  if (plan->column_shift) {
+    plan->keep_after_right = MaskWithout(0, plan->row_lanes, options.traits.shift_lanes);
+    plan->keep_after_left = MaskWithout(plan->row_lanes - 1, plan->row_lanes, options.traits.shift_lanes);
+  }
   if (plan->channel_floats > kMaximumBlockFloats) {
     return Status::Problem("convolution: one channel of a tile takes more than 256 KiB for so large a kernel");
   }

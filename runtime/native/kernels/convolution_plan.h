@@ -96,6 +96,12 @@ struct RowSlice {
   std::vector<BlockStream> streams;  // one a block
 };
 
+// Lanes to keep, in both forms that processors use: a word a lane, and a bit a lane (AVX-512, 16 lanes a register).
+struct ColumnMask {
+  std::vector<uint32_t> words;
+  std::vector<uint16_t> bits;
+};
+
 struct ConvolutionPlan {
   ConvolutionShape shape;
   PanelLayout input;
@@ -115,9 +121,9 @@ struct ConvolutionPlan {
   std::vector<ChannelBlock> blocks;
   std::vector<RowSlice> slices;
   std::vector<TilePlan> tiles;
-  // Bits that keep a lane after a shift to the right (left): all but those of the first (last) column.
-  std::vector<uint32_t> keep_after_right;
-  std::vector<uint32_t> keep_after_left;
+  // What a shift to the right (left) keeps: all lanes but those of the first (last) column.
+  ColumnMask keep_after_right;
+  ColumnMask keep_after_left;
 
   size_t nonzeros = 0;
   size_t entries = 0;  // nonzeros and padding

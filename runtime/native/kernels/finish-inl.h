@@ -55,11 +55,58 @@ inline HWY_NOINLINE void FinishCompact(const RowCall& call, const float* HWY_RES
   }
 }
 
+// Accumulator rows that are a whole register, or half of one, go to the panel straight from the registers: each row is
+// stored whole and the next one overwrites what was too much; only the span's last row is stored in part. Going through
+// memory instead costs about 20 cycles an image row, 8% of a 3x3 convolution at 14 x 14.
+template <size_t kFull, size_t kTail>
+HWY_INLINE bool StoreImageRows(const RowCall& call, const AccumulatorRow<kFull, kTail>& sums, float* output) {
+  // A row's leftovers must not reach past the next row, or they could reach past the end of the channel.
+  if (2 * call.row_pixels < call.row_lanes) return false;
+  const FloatTag d;
+  const int64_t rows = (call.span_lanes + call.row_lanes - 1) / call.row_lanes;
+  float* to = output + call.span_begin / call.row_lanes * call.row_pixels;
+  const size_t pixels = static_cast<size_t>(call.row_pixels);
+  int64_t row = 0;
+  const auto store = [&](auto tag, auto v) HWY_ATTR {
+    if (++row < rows) {
+      hn::StoreU(v, tag, to);
+    } else if (row == rows) {
+      hn::StoreN(v, tag, to, pixels);
+    }
+    to += pixels;
+  };
+  if (call.row_lanes == static_cast<int64_t>(kLanes) && kTail == 0) {
+    GOSSAMER_UNROLL
+    for (size_t i = 0; i < kFull; ++i) store(d, sums.full[i]);
+    return true;
+  }
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (kTail == 0 || kTail == kLanes / 2) {
+    if (call.row_lanes == static_cast<int64_t>(kLanes / 2)) {
+      const hn::Half<FloatTag> half;
+      GOSSAMER_UNROLL
+      for (size_t i = 0; i < kFull; ++i) {
+        store(half, hn::LowerHalf(half, sums.full[i]));
+        store(half, hn::UpperHalf(half, sums.full[i]));
+      }
+      if constexpr (kTail != 0) store(half, sums.tail);
+      return true;
+    }
+  }
+#endif
+  return false;
+}
+
 template <class Accumulators>
 HWY_INLINE void FinishRow(const RowCall& call, int64_t row, Accumulators& sums) {
   float* output = call.output + row * call.output_pitch;
   const float* residual = call.residual ? call.residual + row * call.output_pitch : nullptr;
-  if (HWY_UNLIKELY(call.compact)) {
+  if (call.compact) {
+    if (residual == nullptr && call.epilogue.is_clamp()) {
+      Accumulators clamped = sums;
+      clamped.Clamp(call.epilogue.lower, call.epilogue.upper);
+      if (StoreImageRows(call, clamped, output)) return;
+    }
     HWY_ALIGN float stored[Accumulators::kVectors * kLanes];
     sums.Store(stored);
     FinishCompact(call, stored, residual, output);

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "kernels/epilogue.h"
+#include "kernels/convolution_plan.h"
 
 namespace gossamer {
 
@@ -34,8 +34,8 @@ struct RowCall {
   int64_t row_pixels;
   int64_t image_rows;
 
-  const uint32_t* keep_after_right;
-  const uint32_t* keep_after_left;
+  const ColumnMask* keep_after_right;
+  const ColumnMask* keep_after_left;
 };
 
 // Returns where the entries of the call end.

@@ -237,6 +237,24 @@ TEST(Convolution, EveryWidthOfARow) {
   });
 }
 
+TEST(Convolution, NarrowImages) {
+  ForEachTarget([&] {
+    for (int64_t width = 1; width <= 8; ++width) {
+      for (const int64_t height : {2, 8, 31, 60}) {
+        for (const bool shift : {true, false}) {
+          Case c;
+          c.shape = Square(4, 9, 3, 1);
+          c.height = height;
+          c.width = width;
+          c.density = 0.5;
+          c.column_shift = shift;
+          Check(c, static_cast<unsigned>(width));
+        }
+      }
+    }
+  });
+}
+
 TEST(Convolution, EmptyFullAndMixedRows) {
   ForEachTarget([&] {
     for (const double density : {0.0, 1.0}) {
