@@ -67,7 +67,7 @@ void SparseMatMulKernel::Compute(Ort::KernelContext& context) {
 
 void SparseMatMulOp::Infer(Ort::ShapeInferContext& context) {
   const InferredShape& input = context.GetInputShape(0);
-  const int64_t outputs = IntegerOr(static_cast<const Ort::ShapeInferContext&>(context), "outputs", int64_t{0});
+  const int64_t outputs = IntegerOr(static_cast<const Ort::ShapeInferContext&>(context), "output_features", int64_t{0});
   if (input.empty() || outputs < 1) return;
   InferredShape output = input;
   output.back() = outputs;

@@ -4,7 +4,7 @@
 //   W  packed weight [n, k], uint8, constant
 //   B  bias, constant
 //
-// Attributes: outputs (n, for shape inference); activation, lower and upper (ReadEpilogue).
+// Attributes: output_features (n, for shape inference); activation, lower and upper (ReadEpilogue).
 #ifndef GOSSAMER_ORT_SPARSE_MATMUL_H_
 #define GOSSAMER_ORT_SPARSE_MATMUL_H_
 
