@@ -104,6 +104,7 @@ template <size_t kFull, size_t kTail>
 HWY_INLINE const uint8_t* MulAddPairs(const uint8_t* HWY_RESTRICT entry, uint32_t pairs,
                                       const float* HWY_RESTRICT input, AccumulatorRow<kFull, kTail>& sums) {
   for (; pairs != 0; --pairs, entry += 12) {
+    PrefetchStream<AccumulatorRow<kFull, kTail>>(entry);
     float weight[2];
     uint16_t offset[2];
     std::memcpy(weight, entry, sizeof(weight));
