@@ -288,7 +288,7 @@ ColumnMask MaskWithout(int64_t column, int64_t row_lanes, int64_t lanes) {
 
 }  // namespace
 
-Status CheckConvolution(const ConvolutionShape& shape, const SparseWeight& weight) {
+Status CheckNumbers(const ConvolutionShape& shape) {
   for (const int64_t extent : {shape.input_channels, shape.output_channels, shape.groups, shape.kernel_height,
                                shape.kernel_width, shape.stride_height, shape.stride_width, shape.dilation_height,
                                shape.dilation_width}) {
@@ -302,6 +302,11 @@ Status CheckConvolution(const ConvolutionShape& shape, const SparseWeight& weigh
   if (shape.input_channels % shape.groups != 0 || shape.output_channels % shape.groups != 0) {
     return Status::Problem("convolution: the groups do not divide the channels");
   }
+  return Status::Ok();
+}
+
+Status CheckConvolution(const ConvolutionShape& shape, const SparseWeight& weight) {
+  if (const Status status = CheckNumbers(shape); !status.ok()) return status;
   if (weight.rows != shape.output_channels || weight.columns % shape.taps() != 0 ||
       weight.columns / shape.taps() != shape.input_channels / shape.groups) {
     return Status::Problem("convolution: the weight's shape is not [output, input / groups, kernel height, width]");

@@ -32,10 +32,14 @@ struct ConvolutionShape {
   }
 };
 
-// Whether the numbers make a convolution at all, of a weight [output_channels, input_channels / groups, kh, kw].
+// Whether the numbers are those of a convolution: positive, within limits, groups that divide the channels.
+Status CheckNumbers(const ConvolutionShape& shape);
+
+// CheckNumbers, and whether they are of a weight [output_channels, input_channels / groups, kh, kw].
 Status CheckConvolution(const ConvolutionShape& shape, const SparseWeight& weight);
 
-// Whether the image is large enough for one output pixel, and small enough to count its elements.
+// Whether the image is large enough for one output pixel, and small enough to count its elements. Needs CheckNumbers to
+// have passed.
 Status CheckImage(const ConvolutionShape& shape, int64_t height, int64_t width);
 
 struct PlanOptions {

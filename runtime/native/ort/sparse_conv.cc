@@ -59,6 +59,7 @@ void SparseConvOp::Infer(Ort::ShapeInferContext& context) {
   ConvolutionShape shape = ReadConvolutionShape(static_cast<const Ort::ShapeInferContext&>(context));
   if (!KnowsImage(input) || shape.output_channels < 1) return;
   shape.input_channels = shape.groups;  // the weight is not known here; the kernel checks it
+  Require(CheckNumbers(shape));
   Require(CheckImage(shape, input[2].AsInt(), input[3].AsInt()));
   const int64_t height = shape.output_height(input[2].AsInt());
   const int64_t width = shape.output_width(input[3].AsInt());
