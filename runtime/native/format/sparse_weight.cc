@@ -1,0 +1,278 @@
+#include "format/sparse_weight.h"
+
+#include <cstring>
+
+#include "format/checksum.h"
+#include "format/half.h"
+
+namespace gossamer {
+namespace {
+
+constexpr uint8_t kMagic[4] = {'G', 'S', 'P', 'W'};
+constexpr uint8_t kVersion = 1;
+constexpr size_t kFixedHeader = 24;
+constexpr uint8_t kLongGap = 255;
+
+uint64_t ReadLittleEndian(const uint8_t* bytes, size_t count) {
+  uint64_t value = 0;
+  for (size_t i = 0; i < count; ++i) value |= uint64_t{bytes[i]} << (8 * i);
+  return value;
+}
+
+void AppendLittleEndian(uint64_t value, size_t count, std::vector<uint8_t>* bytes) {
+  for (size_t i = 0; i < count; ++i) bytes->push_back(static_cast<uint8_t>(value >> (8 * i)));
+}
+
+size_t BytesPerValue(ValueType type) { return type == ValueType::kFloat16 ? 2 : 4; }
+
+// What the header says, checked against itself and against the number of bytes that are there.
+struct Header {
+  PositionCode position_code;
+  ValueType value_type;
+  uint64_t kept;
+  uint64_t elements;
+  const uint8_t* positions;
+  size_t position_bytes;
+  const uint8_t* values;
+};
+
+Status ReadShape(const uint8_t* bytes, size_t rank, SparseWeight* weight, uint64_t* elements) {
+  weight->shape.clear();
+  *elements = 1;
+  for (size_t axis = 0; axis < rank; ++axis) {
+    const uint64_t extent = ReadLittleEndian(bytes + 4 * axis, 4);
+    if (extent == 0) return Status::Problem("sparse weight: an axis of the shape is 0");
+    if (extent > kMaximumElements / *elements) return Status::Problem("sparse weight: the shape is too large");
+    *elements *= extent;
+    weight->shape.push_back(static_cast<int64_t>(extent));
+  }
+  if (static_cast<uint64_t>(weight->shape[0]) > kMaximumRows) {
+    return Status::Problem("sparse weight: more than 2^22 rows");
+  }
+  weight->rows = weight->shape[0];
+  weight->columns = static_cast<int64_t>(*elements) / weight->rows;
+  if (weight->columns > int64_t{UINT32_MAX}) return Status::Problem("sparse weight: more than 2^32 columns");
+  return Status::Ok();
+}
+
+Status ReadHeader(const uint8_t* bytes, size_t size, SparseWeight* weight, Header* header) {
+  if (bytes == nullptr || size < kFixedHeader + 4 + 4) {
+    return Status::Problem("sparse weight: too few bytes for a header");
+  }
+  if (std::memcmp(bytes, kMagic, sizeof(kMagic)) != 0) {
+    return Status::Problem("sparse weight: does not begin with GSPW; is this a packed weight?");
+  }
+  if (bytes[4] != kVersion) {
+    return Status::Problem("sparse weight: of another version than 1; this gossamer-runtime is older than the file");
+  }
+  if (bytes[5] > 1) return Status::Problem("sparse weight: unknown position code, expected 0 or 1");
+  if (bytes[6] > 1) return Status::Problem("sparse weight: unknown value type, expected 0 or 1");
+  const size_t rank = bytes[7];
+  if (rank < 1 || rank > kMaximumRank) return Status::Problem("sparse weight: the rank is not within 1 to 8");
+  header->position_code = static_cast<PositionCode>(bytes[5]);
+  header->value_type = static_cast<ValueType>(bytes[6]);
+  header->kept = ReadLittleEndian(bytes + 8, 8);
+  const uint64_t position_bytes = ReadLittleEndian(bytes + 16, 8);
+
+  const size_t before_positions = kFixedHeader + 4 * rank;
+  if (size < before_positions + 4) return Status::Problem("sparse weight: too few bytes for its shape");
+  const size_t payload = size - before_positions - 4;
+  if (position_bytes > payload) return Status::Problem("sparse weight: fewer bytes than the positions need");
+  if (header->kept != (payload - position_bytes) / BytesPerValue(header->value_type) ||
+      (payload - position_bytes) % BytesPerValue(header->value_type) != 0) {
+    return Status::Problem("sparse weight: the bytes left for values do not match the number of kept weights");
+  }
+  if (header->kept > UINT32_MAX - 1) return Status::Problem("sparse weight: too many kept weights");
+  if (Checksum(bytes, size - 4) != ReadLittleEndian(bytes + size - 4, 4)) {
+    return Status::Problem("sparse weight: the checksum does not match; the file is damaged");
+  }
+  if (const Status shape = ReadShape(bytes + kFixedHeader, rank, weight, &header->elements); !shape.ok()) return shape;
+  if (header->kept > header->elements) return Status::Problem("sparse weight: more kept weights than elements");
+  header->positions = bytes + before_positions;
+  header->position_bytes = static_cast<size_t>(position_bytes);
+  header->values = header->positions + header->position_bytes;
+  return Status::Ok();
+}
+
+// Receives the positions of kept weights in ascending order and lays them out as compressed rows.
+class RowBuilder {
+ public:
+  explicit RowBuilder(SparseWeight* weight) : weight_(weight) {
+    weight_->row_start.assign(1, 0);
+    weight_->row_start.reserve(static_cast<size_t>(weight->rows) + 1);
+  }
+
+  void Add(uint64_t position) {
+    while (position >= row_end_) FinishRow();
+    weight_->column.push_back(static_cast<uint32_t>(position - (row_end_ - static_cast<uint64_t>(weight_->columns))));
+  }
+
+  void Finish() {
+    while (weight_->row_start.size() <= static_cast<size_t>(weight_->rows)) FinishRow();
+  }
+
+ private:
+  void FinishRow() {
+    weight_->row_start.push_back(static_cast<uint32_t>(weight_->column.size()));
+    row_end_ += static_cast<uint64_t>(weight_->columns);
+  }
+
+  SparseWeight* weight_;
+  uint64_t row_end_ = static_cast<uint64_t>(weight_->columns);
+};
+
+Status DecodeBitmask(const Header& header, SparseWeight* weight) {
+  if (header.position_bytes != (header.elements + 7) / 8) {
+    return Status::Problem("sparse weight: the bitmask has not one bit for each element");
+  }
+  uint64_t kept = 0;
+  for (size_t i = 0; i < header.position_bytes; ++i) {
+    kept += static_cast<uint64_t>(__builtin_popcount(header.positions[i]));
+  }
+  if (kept != header.kept) return Status::Problem("sparse weight: the bitmask has another number of kept weights");
+  if (const unsigned used = header.elements % 8; used != 0) {
+    if (header.positions[header.position_bytes - 1] >> used) {
+      return Status::Problem("sparse weight: the bitmask has bits after the last element");
+    }
+  }
+  RowBuilder rows(weight);
+  for (size_t i = 0; i < header.position_bytes; ++i) {
+    for (unsigned bits = header.positions[i]; bits != 0; bits &= bits - 1) {
+      rows.Add(uint64_t{8} * i + static_cast<unsigned>(__builtin_ctz(bits)));
+    }
+  }
+  rows.Finish();
+  return Status::Ok();
+}
+
+Status DecodeGaps(const Header& header, SparseWeight* weight) {
+  RowBuilder rows(weight);
+  uint64_t next = 0;  // the first element that no code has spoken of yet
+  for (size_t i = 0; i < header.position_bytes; ++i) {
+    const uint8_t gap = header.positions[i];
+    next += gap;
+    if (next > header.elements) return Status::Problem("sparse weight: a gap leads past the last element");
+    if (gap == kLongGap) continue;
+    if (next == header.elements || weight->column.size() == header.kept) {
+      return Status::Problem("sparse weight: more positions than kept weights or elements");
+    }
+    rows.Add(next++);
+  }
+  if (weight->column.size() != header.kept) {
+    return Status::Problem("sparse weight: the gaps have another number of kept weights");
+  }
+  rows.Finish();
+  return Status::Ok();
+}
+
+void DecodeValues(const Header& header, SparseWeight* weight) {
+  weight->value.resize(static_cast<size_t>(header.kept));
+  const uint8_t* bytes = header.values;
+  for (float& value : weight->value) {
+    if (header.value_type == ValueType::kFloat16) {
+      value = FloatFromHalf(static_cast<uint16_t>(ReadLittleEndian(bytes, 2)));
+      bytes += 2;
+    } else {
+      const uint32_t bits = static_cast<uint32_t>(ReadLittleEndian(bytes, 4));
+      std::memcpy(&value, &bits, sizeof(value));
+      bytes += 4;
+    }
+  }
+}
+
+std::vector<uint8_t> EncodeBitmask(const SparseWeight& weight) {
+  std::vector<uint8_t> mask((static_cast<size_t>(weight.rows) * static_cast<size_t>(weight.columns) + 7) / 8, 0);
+  for (size_t row = 0; row < static_cast<size_t>(weight.rows); ++row) {
+    for (uint32_t i = weight.row_start[row]; i < weight.row_start[row + 1]; ++i) {
+      const size_t position = row * static_cast<size_t>(weight.columns) + weight.column[i];
+      mask[position / 8] = static_cast<uint8_t>(mask[position / 8] | 1u << (position % 8));
+    }
+  }
+  return mask;
+}
+
+std::vector<uint8_t> EncodeGaps(const SparseWeight& weight) {
+  std::vector<uint8_t> gaps;
+  gaps.reserve(weight.kept());
+  size_t next = 0;
+  for (size_t row = 0; row < static_cast<size_t>(weight.rows); ++row) {
+    for (uint32_t i = weight.row_start[row]; i < weight.row_start[row + 1]; ++i) {
+      const size_t position = row * static_cast<size_t>(weight.columns) + weight.column[i];
+      size_t gap = position - next;
+      for (; gap >= kLongGap; gap -= kLongGap) gaps.push_back(kLongGap);
+      gaps.push_back(static_cast<uint8_t>(gap));
+      next = position + 1;
+    }
+  }
+  return gaps;
+}
+
+std::vector<uint8_t> Assemble(const SparseWeight& weight, ValueType value_type, PositionCode code,
+                              const std::vector<uint8_t>& positions) {
+  std::vector<uint8_t> bytes(kMagic, kMagic + sizeof(kMagic));
+  bytes.push_back(kVersion);
+  bytes.push_back(static_cast<uint8_t>(code));
+  bytes.push_back(static_cast<uint8_t>(value_type));
+  bytes.push_back(static_cast<uint8_t>(weight.shape.size()));
+  AppendLittleEndian(weight.kept(), 8, &bytes);
+  AppendLittleEndian(positions.size(), 8, &bytes);
+  for (const int64_t extent : weight.shape) AppendLittleEndian(static_cast<uint64_t>(extent), 4, &bytes);
+  bytes.insert(bytes.end(), positions.begin(), positions.end());
+  for (const float value : weight.value) {
+    uint32_t bits = HalfFromFloat(value);
+    if (value_type == ValueType::kFloat32) std::memcpy(&bits, &value, sizeof(bits));
+    AppendLittleEndian(bits, BytesPerValue(value_type), &bytes);
+  }
+  AppendLittleEndian(Checksum(bytes.data(), bytes.size()), 4, &bytes);
+  return bytes;
+}
+
+}  // namespace
+
+Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseWeight* weight) {
+  Header header;
+  if (const Status status = ReadHeader(bytes, size, weight, &header); !status.ok()) return status;
+  weight->column.clear();
+  weight->column.reserve(static_cast<size_t>(header.kept));
+  const Status status = header.position_code == PositionCode::kBitmask ? DecodeBitmask(header, weight)
+                                                                       : DecodeGaps(header, weight);
+  if (!status.ok()) return status;
+  DecodeValues(header, weight);
+  return Status::Ok();
+}
+
+SparseWeight SparseWeightFromDense(const std::vector<int64_t>& shape, const float* dense) {
+  SparseWeight weight;
+  weight.shape = shape;
+  weight.rows = shape[0];
+  weight.columns = 1;
+  for (size_t axis = 1; axis < shape.size(); ++axis) weight.columns *= shape[axis];
+  weight.row_start.push_back(0);
+  for (int64_t row = 0; row < weight.rows; ++row) {
+    for (int64_t column = 0; column < weight.columns; ++column) {
+      const float value = dense[row * weight.columns + column];
+      if (value == 0.0f) continue;
+      weight.column.push_back(static_cast<uint32_t>(column));
+      weight.value.push_back(value);
+    }
+    weight.row_start.push_back(static_cast<uint32_t>(weight.column.size()));
+  }
+  return weight;
+}
+
+std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const float* dense, ValueType value_type,
+                                        PositionCode position_code) {
+  const SparseWeight weight = SparseWeightFromDense(shape, dense);
+  return Assemble(weight, value_type, position_code,
+                  position_code == PositionCode::kBitmask ? EncodeBitmask(weight) : EncodeGaps(weight));
+}
+
+std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const float* dense, ValueType value_type) {
+  const SparseWeight weight = SparseWeightFromDense(shape, dense);
+  const std::vector<uint8_t> mask = EncodeBitmask(weight);
+  const std::vector<uint8_t> gaps = EncodeGaps(weight);
+  return gaps.size() < mask.size() ? Assemble(weight, value_type, PositionCode::kGaps, gaps)
+                                   : Assemble(weight, value_type, PositionCode::kBitmask, mask);
+}
+
+}  // namespace gossamer

@@ -1,0 +1,64 @@
+// The bytes of a sparse weight in a file: the one definition, called by the op library, the tests and the benches.
+// docs/format.md describes them for readers; the Python exporter writes the same bytes with numpy.
+//
+//   offset  size           field
+//   0       4              "GSPW"
+//   4       1              version, 1
+//   5       1              position code: 0 bitmask, 1 gaps
+//   6       1              value type: 0 fp32, 1 fp16
+//   7       1              rank of the weight, 1 to 8
+//   8       8              number of kept weights
+//   16      8              bytes of the positions
+//   24      4 x rank       shape; the first axis is the matrix's rows, all others together its columns
+//   ...     as said        positions
+//   ...     2 or 4 x kept  values, in the order of the positions
+//   end-4   4              CRC-32 of everything before
+//
+// All numbers are little-endian. Positions run through the matrix row by row.
+//   bitmask: one bit a weight, lowest bit first; the bits after the last weight are zero.
+//   gaps: one byte g a kept weight: g < 255 zeros stand before it. 255 stands for 255 zeros with no kept weight after.
+#ifndef GOSSAMER_FORMAT_SPARSE_WEIGHT_H_
+#define GOSSAMER_FORMAT_SPARSE_WEIGHT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "format/status.h"
+
+namespace gossamer {
+
+enum class PositionCode : uint8_t { kBitmask = 0, kGaps = 1 };
+enum class ValueType : uint8_t { kFloat32 = 0, kFloat16 = 1 };
+
+// Limits that keep what a small hostile file can make a reader allocate within reason.
+inline constexpr size_t kMaximumRank = 8;
+inline constexpr uint64_t kMaximumRows = uint64_t{1} << 22;
+inline constexpr uint64_t kMaximumElements = uint64_t{1} << 40;
+
+// A decoded weight: compressed rows. Columns ascend within a row.
+struct SparseWeight {
+  std::vector<int64_t> shape;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  std::vector<uint32_t> row_start;  // rows + 1 entries
+  std::vector<uint32_t> column;     // one a kept weight
+  std::vector<float> value;         // one a kept weight
+
+  size_t kept() const { return value.size(); }
+};
+
+// Checks every field, then decodes. After a problem `weight` is unspecified but valid. Reads only bytes[0 .. size).
+Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseWeight* weight);
+
+// Encodes the nonzeros of a dense weight; the position code is the one that takes fewer bytes.
+std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const float* dense, ValueType value_type);
+std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const float* dense, ValueType value_type,
+                                        PositionCode position_code);
+
+// The nonzeros of a dense weight as compressed rows.
+SparseWeight SparseWeightFromDense(const std::vector<int64_t>& shape, const float* dense);
+
+}  // namespace gossamer
+
+#endif  // GOSSAMER_FORMAT_SPARSE_WEIGHT_H_

@@ -1,0 +1,89 @@
+#include "kernels/convolution.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/convolution.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "hwy/highway.h"
+#include "kernels/copy-inl.h"
+#include "kernels/slice-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gossamer {
+namespace HWY_NAMESPACE {
+
+KernelTraits CurrentTraits() { return Traits(); }
+const char* TargetNameHere() { return hwy::TargetName(HWY_TARGET); }
+
+// Slices [first, last) of one tile of one image.
+void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, const float* residual, float* output,
+             size_t first, size_t last, float* scratch) {
+  const TilePlan& tile = plan.tiles[static_cast<size_t>(index)];
+  const int64_t tile_output = index * plan.shape.output_channels * plan.output.pitch;
+  RowCall call = {};
+  call.bias = plan.bias.data();
+  call.accumulators = scratch + plan.stage_floats;
+  call.accumulator_pitch = plan.accumulator_pitch;
+  call.output = output + tile_output;
+  call.residual = residual ? residual + tile_output : nullptr;
+  call.output_pitch = plan.output.pitch;
+  call.epilogue = plan.epilogue;
+  call.compact = tile.compact;
+  call.row_lanes = plan.row_lanes;
+  call.row_pixels = tile.columns;
+  call.image_rows = tile.rows;
+  call.keep_after_right = &plan.keep_after_right;
+  call.keep_after_left = &plan.keep_after_left;
+
+  for (size_t b = 0; b < plan.blocks.size(); ++b) {
+    const ChannelBlock& block = plan.blocks[b];
+    const float* input;
+    if (plan.direct) {
+      input = image + (index * plan.shape.input_channels + block.first_channel) * plan.input.pitch;
+    } else {
+      StageBlock(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, plan.shape.stride_width,
+                 block.channels, plan.channel_floats, scratch);
+      input = scratch;
+    }
+    call.first = block.first;
+    call.last = block.last;
+    for (size_t s = first; s < last; ++s) RunSlice(plan, tile, plan.slices[s], plan.slices[s].streams[b], input, call);
+  }
+}
+
+void RunItems(const ConvolutionPlan& plan, const float* input, const float* residual, float* output,
+              const ImageStrides& strides, int64_t first, int64_t last, float* scratch) {
+  const int64_t slices = static_cast<int64_t>(plan.slices.size());
+  const int64_t tiles = static_cast<int64_t>(plan.tiles.size());
+  for (int64_t item = first; item < last;) {
+    const int64_t slice = item % slices;
+    const int64_t tile = item / slices % tiles;
+    const int64_t image = item / slices / tiles;
+    const int64_t end = HWY_MIN(slices, slice + last - item);
+    RunTile(plan, tile, input + image * strides.input, residual ? residual + image * strides.output : nullptr,
+            output + image * strides.output, static_cast<size_t>(slice), static_cast<size_t>(end), scratch);
+    item += end - slice;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace gossamer
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace gossamer {
+
+HWY_EXPORT(CurrentTraits);
+HWY_EXPORT(TargetNameHere);
+HWY_EXPORT(RunItems);
+
+KernelTraits CurrentKernelTraits() { return HWY_DYNAMIC_DISPATCH(CurrentTraits)(); }
+const char* CurrentTargetName() { return HWY_DYNAMIC_DISPATCH(TargetNameHere)(); }
+
+void RunConvolution(const ConvolutionPlan& plan, const float* input, const float* residual, float* output,
+                    const ImageStrides& strides, int64_t first, int64_t last, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(RunItems)(plan, input, residual, output, strides, first, last, scratch);
+}
+
+}  // namespace gossamer
+#endif  // HWY_ONCE

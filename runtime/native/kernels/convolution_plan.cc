@@ -1,0 +1,394 @@
+#include "kernels/convolution_plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/staging.h"
+
+namespace gossamer {
+namespace {
+
+// Offsets in the stream are 16 bits, in floats.
+constexpr int64_t kMaximumBlockFloats = 65535;
+// Kernels may read up to one vector past the last entry or the last staged pixel.
+constexpr int64_t kSlackFloats = 32;
+constexpr int64_t kMaximumImageFloats = int64_t{1} << 40;
+constexpr int64_t kMaximumExtent = int64_t{1} << 24;
+
+int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t RoundUp(int64_t a, int64_t b) { return DivideUp(a, b) * b; }
+
+bool Within(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
+
+// A block is larger than the first-level cache on purpose: a longer block has longer rows in its stream, and every row
+// begins and ends with its accumulators. Measured optimum on 32 KiB: 44 to 48 KB at 20% density, 52 to 56 at 10%, 62
+// at 5%, which is a quarter of the cache more for each halving of the density.
+int64_t ChooseBlockBytes(double density) {
+  const double halvings = std::log2(0.2 / std::max(density, 1e-6));
+  return static_cast<int64_t>(static_cast<double>(FirstLevelCacheBytes()) *
+                              std::clamp(1.44 + 0.25 * halvings, 0.9, 2.0));
+}
+
+// One output channel's part of a channel block.
+struct RowPart {
+  int32_t row;
+  uint32_t begin;  // of its nonzeros in the weight
+  uint32_t end;
+  uint32_t entries[3];  // by column shift -1, 0, 1; in pairs
+};
+
+// Builds the blocks and slices of a plan.
+class Packer {
+ public:
+  Packer(const SparseWeight& weight, const std::vector<StagedTap>& taps, ConvolutionPlan* plan)
+      : weight_(weight), taps_(taps), plan_(plan), cursor_(weight.row_start.begin(), weight.row_start.end() - 1) {}
+
+  void Pack(int64_t block_channels, int64_t slices, bool consecutive_rows) {
+    consecutive_rows_ = consecutive_rows;
+    const ConvolutionShape& shape = plan_->shape;
+    plan_->slices.resize(static_cast<size_t>(slices));
+    const int64_t group_channels = shape.input_channels / shape.groups;
+    const int64_t group_rows = shape.output_channels / shape.groups;
+    // Groups that fit into one block together are worked on together.
+    const int64_t joined = std::max<int64_t>(1, block_channels / group_channels);
+    for (int64_t group = 0; group < shape.groups; group += joined) {
+      const int64_t groups = std::min(joined, shape.groups - group);
+      PackGroups(group * group_channels, groups * group_channels, group * group_rows, groups * group_rows,
+                 block_channels);
+    }
+    for (RowSlice& slice : plan_->slices) slice.entries.resize(slice.entries.size() + kSlackFloats * sizeof(float));
+  }
+
+ private:
+  void PackGroups(int64_t first_channel, int64_t channels, int64_t first_row, int64_t rows, int64_t block_channels) {
+    const std::vector<std::vector<int32_t>> dealt = consecutive_rows_ ? CutRows(first_row, rows)
+                                                                      : DealRows(first_row, rows);
+    const int64_t blocks = DivideUp(channels, block_channels);
+    const int64_t step = DivideUp(channels, blocks);
+    for (int64_t channel = 0; channel < channels; channel += step) {
+      ChannelBlock block;
+      block.first_channel = first_channel + channel;
+      block.channels = std::min(step, channels - channel);
+      block.first = channel == 0;
+      block.last = channel + block.channels == channels;
+      plan_->blocks.push_back(block);
+      for (size_t slice = 0; slice < dealt.size(); ++slice) PackSlice(block, dealt[slice], &plan_->slices[slice]);
+    }
+  }
+
+  // Rows sorted by nonzeros and dealt in snake order, so that every slice has as much work as the others.
+  std::vector<std::vector<int32_t>> DealRows(int64_t first_row, int64_t rows) const {
+    std::vector<int32_t> order;
+    for (int64_t row = first_row; row < first_row + rows; ++row) order.push_back(static_cast<int32_t>(row));
+    const auto kept = [&](int32_t row) {
+      const size_t r = static_cast<size_t>(row);
+      return weight_.row_start[r + 1] - weight_.row_start[r];
+    };
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return kept(a) < kept(b); });
+    const size_t slices = plan_->slices.size();
+    std::vector<std::vector<int32_t>> dealt(slices);
+    for (size_t i = 0; i < order.size(); ++i) {
+      const size_t place = i % slices;
+      dealt[(i / slices) % 2 == 0 ? place : slices - 1 - place].push_back(order[i]);
+    }
+    return dealt;
+  }
+
+  // Consecutive rows, cut where a slice has its share of the nonzeros.
+  std::vector<std::vector<int32_t>> CutRows(int64_t first_row, int64_t rows) const {
+    const size_t slices = plan_->slices.size();
+    const uint64_t begin = weight_.row_start[static_cast<size_t>(first_row)];
+    const uint64_t kept = weight_.row_start[static_cast<size_t>(first_row + rows)] - begin;
+    std::vector<std::vector<int32_t>> cut(slices);
+    for (int64_t row = first_row; row < first_row + rows; ++row) {
+      // Where there are no nonzeros at all, rows are as good a measure.
+      const uint64_t before = weight_.row_start[static_cast<size_t>(row)] - begin;
+      const uint64_t slice = kept > 0 ? before * slices / kept
+                                      : static_cast<uint64_t>(row - first_row) * slices / static_cast<uint64_t>(rows);
+      cut[std::min<size_t>(slice, slices - 1)].push_back(static_cast<int32_t>(row));
+    }
+    return cut;
+  }
+
+  void PackSlice(const ChannelBlock& block, const std::vector<int32_t>& rows, RowSlice* slice) {
+    parts_.clear();
+    for (const int32_t row : rows) {
+      const RowPart part = TakePart(block, row);
+      // A row must pass through the first and the last block even with no nonzeros there: for its bias and its store.
+      if (part.begin != part.end || block.first || block.last) parts_.push_back(part);
+    }
+    BlockStream stream{slice->entries.size(), slice->counts.size(), slice->rows.size(), 0, 0};
+    if (plan_->column_shift) {
+      PackShifted(block, slice);
+      stream.singles = static_cast<int32_t>(parts_.size());
+    } else {
+      PackGrouped(block, slice, &stream);
+    }
+    slice->streams.push_back(stream);
+  }
+
+  // The nonzeros of `row` within the block. Blocks of a row come in ascending order of channels.
+  RowPart TakePart(const ChannelBlock& block, int32_t row) {
+    const size_t r = static_cast<size_t>(row);
+    const int64_t limit = (block.first_channel + block.channels - GroupChannel(row)) * plan_->shape.taps();
+    RowPart part{row, cursor_[r], cursor_[r], {0, 0, 0}};
+    while (part.end < weight_.row_start[r + 1] && weight_.column[part.end] < limit) {
+      if (plan_->column_shift) ++part.entries[Tap(part.end).column_shift + 1];
+      ++part.end;
+    }
+    cursor_[r] = part.end;
+    for (uint32_t& entries : part.entries) entries = (entries + 1) / 2;
+    return part;
+  }
+
+  // Rows in order of their number of nonzeros, the same number for all rows of a group: the shorter ones are padded
+  // with zero weights, at most 5% of all in practice.
+  void PackGrouped(const ChannelBlock& block, RowSlice* slice, BlockStream* stream) {
+    std::stable_sort(parts_.begin(), parts_.end(),
+                     [](const RowPart& a, const RowPart& b) { return a.end - a.begin < b.end - b.begin; });
+    const size_t width = static_cast<size_t>(plan_->rows_per_group);
+    const size_t singles = parts_.size() % width;
+    stream->singles = static_cast<int32_t>(singles);
+    stream->groups = static_cast<int32_t>((parts_.size() - singles) / width);
+    for (size_t i = singles; i < parts_.size(); i += width) EmitGroup(block, &parts_[i], width, slice);
+    for (size_t i = 0; i < singles; ++i) EmitGroup(block, &parts_[i], 1, slice);
+  }
+
+  void EmitGroup(const ChannelBlock& block, const RowPart* parts, size_t width, RowSlice* slice) {
+    const uint32_t count = parts[width - 1].end - parts[width - 1].begin;  // the largest
+    slice->counts.push_back(count);
+    uint8_t* entry = Append(count * width, slice);
+    for (size_t g = 0; g < width; ++g) slice->rows.push_back(parts[g].row);
+    for (uint32_t j = 0; j < count; ++j, entry += width * 6) {
+      for (size_t g = 0; g < width; ++g) {
+        const RowPart& part = parts[g];
+        const uint32_t kept = part.end - part.begin;
+        // Padding repeats the row's last offset, so it can only spread what the row reads anyway.
+        const bool padding = j >= kept;
+        const uint16_t offset = kept == 0 ? uint16_t{0} : Offset(block, part, padding ? part.end - 1 : part.begin + j);
+        WriteEntry(entry, width, g, padding ? 0.0f : weight_.value[part.begin + j], offset);
+      }
+    }
+    plan_->entries += count * width;
+  }
+
+  // Each row by itself, its nonzeros by the shift that their column needs, each part in pairs.
+  void PackShifted(const ChannelBlock& block, RowSlice* slice) {
+    std::stable_sort(parts_.begin(), parts_.end(), [](const RowPart& a, const RowPart& b) {
+      return std::lexicographical_compare(a.entries, a.entries + 3, b.entries, b.entries + 3);
+    });
+    for (const RowPart& part : parts_) {
+      slice->rows.push_back(part.row);
+      for (int shift = -1; shift <= 1; ++shift) {
+        const uint32_t pairs = part.entries[shift + 1];
+        slice->counts.push_back(pairs);
+        uint8_t* entry = Append(2 * pairs, slice);
+        uint32_t written = 0;
+        uint16_t offset = 0;
+        for (uint32_t i = part.begin; i < part.end; ++i) {
+          if (Tap(i).column_shift != shift) continue;
+          offset = Offset(block, part, i);
+          WriteEntry(entry + written / 2 * 12, 2, written % 2, weight_.value[i], offset);
+          ++written;
+        }
+        if (written % 2 == 1) WriteEntry(entry + written / 2 * 12, 2, 1, 0.0f, offset);
+        plan_->entries += 2 * pairs;
+      }
+    }
+  }
+
+  static uint8_t* Append(size_t entries, RowSlice* slice) {
+    const size_t size = slice->entries.size();
+    slice->entries.resize(size + 6 * entries);
+    return slice->entries.data() + size;
+  }
+
+  static void WriteEntry(uint8_t* step, size_t width, size_t place, float value, uint16_t offset) {
+    std::memcpy(step + 4 * place, &value, sizeof(value));
+    std::memcpy(step + 4 * width + 2 * place, &offset, sizeof(offset));
+  }
+
+  const StagedTap& Tap(uint32_t nonzero) const {
+    return taps_[weight_.column[nonzero] % static_cast<uint32_t>(plan_->shape.taps())];
+  }
+
+  uint16_t Offset(const ChannelBlock& block, const RowPart& part, uint32_t nonzero) const {
+    const int64_t channel = weight_.column[nonzero] / plan_->shape.taps() + GroupChannel(part.row);
+    return static_cast<uint16_t>((channel - block.first_channel) * plan_->channel_floats + Tap(nonzero).offset);
+  }
+
+  // The first input channel that a row's group reads.
+  int64_t GroupChannel(int32_t row) const {
+    const ConvolutionShape& shape = plan_->shape;
+    return row / (shape.output_channels / shape.groups) * (shape.input_channels / shape.groups);
+  }
+
+  const SparseWeight& weight_;
+  const std::vector<StagedTap>& taps_;
+  ConvolutionPlan* plan_;
+  bool consecutive_rows_ = false;
+  std::vector<uint32_t> cursor_;  // the first nonzero of each row that no block has taken yet
+  std::vector<RowPart> parts_;
+};
+
+// Splits a tile's lanes into equal parts of at most `most`, each a whole number of vectors.
+std::vector<LaneSpan> EqualSpans(int64_t lanes, int64_t most, int64_t quantum) {
+  const int64_t parts = DivideUp(lanes, most);
+  const int64_t step = RoundUp(DivideUp(lanes, parts), quantum);
+  std::vector<LaneSpan> spans;
+  for (int64_t begin = 0; begin < lanes; begin += step) {
+    spans.push_back({static_cast<int32_t>(begin), static_cast<int32_t>(std::min(step, lanes - begin))});
+  }
+  return spans;
+}
+
+// The same in whole image rows, because a column shift looks at the neighbouring lanes of its row.
+std::vector<LaneSpan> RowSpans(int64_t rows, int64_t row_lanes, const KernelTraits& traits) {
+  const int64_t step = ShiftedRows(rows, row_lanes, traits);
+  std::vector<LaneSpan> spans;
+  for (int64_t row = 0; row < rows; row += step) {
+    const int64_t lanes = std::min(step, rows - row) * row_lanes;
+    spans.push_back({static_cast<int32_t>(row * row_lanes), static_cast<int32_t>(RoundUp(lanes, kPixelQuantum))});
+  }
+  return spans;
+}
+
+void PlanTiles(Staging* staging, ConvolutionPlan* plan) {
+  int64_t longest = 0;
+  for (int64_t index = 0; index < plan->output.tiles(); ++index) {
+    const Tile tile = plan->output.tile(index);
+    TilePlan planned;
+    planned.rows = static_cast<int32_t>(tile.rows);
+    planned.columns = static_cast<int32_t>(tile.columns);
+    planned.compact = !plan->direct && tile.rows > 1 && plan->row_lanes != tile.columns;
+    if (!plan->direct) planned.copies = std::move(staging->copies[static_cast<size_t>(index)]);
+    const int64_t row_lanes = plan->direct ? tile.columns : plan->row_lanes;
+    const int64_t lanes = RoundUp((tile.rows - 1) * row_lanes + tile.columns, kPixelQuantum);
+    planned.spans = plan->column_shift ? RowSpans(tile.rows, row_lanes, plan->traits)
+                                       : EqualSpans(lanes, plan->traits.row_lanes(), plan->traits.span_quantum());
+    for (const LaneSpan& span : planned.spans) longest = std::max<int64_t>(longest, span.lanes);
+    plan->accumulator_pitch = std::max(plan->accumulator_pitch, RoundUp(lanes, 16));
+    plan->tiles.push_back(std::move(planned));
+  }
+  plan->rows_per_group = plan->column_shift ? 1 : plan->traits.RowsPerGroup(longest);
+}
+
+ColumnMask MaskWithout(int64_t column, int64_t row_lanes, int64_t lanes) {
+  ColumnMask mask;
+  mask.bits.assign(static_cast<size_t>(RoundUp(lanes, 16) / 16), 0);
+  for (int64_t lane = 0; lane < RoundUp(lanes, 16); ++lane) {
+    const bool keep = lane % row_lanes != column;
+    mask.words.push_back(keep ? ~0u : 0u);
+    if (keep) mask.bits[static_cast<size_t>(lane / 16)] |= static_cast<uint16_t>(1u << (lane % 16));
+  }
+  return mask;
+}
+
+}  // namespace
+
+Status CheckNumbers(const ConvolutionShape& shape) {
+  for (const int64_t extent : {shape.input_channels, shape.output_channels, shape.groups, shape.kernel_height,
+                               shape.kernel_width, shape.stride_height, shape.stride_width, shape.dilation_height,
+                               shape.dilation_width}) {
+    if (!Within(extent, 1, kMaximumExtent)) {
+      return Status::Problem("convolution: channels, groups, kernel, strides and dilations must be within 1 to 2^24");
+    }
+  }
+  for (const int64_t pad : {shape.pad_top, shape.pad_left, shape.pad_bottom, shape.pad_right}) {
+    if (!Within(pad, 0, kMaximumExtent)) return Status::Problem("convolution: padding must be within 0 and 2^24");
+  }
+  if (shape.input_channels % shape.groups != 0 || shape.output_channels % shape.groups != 0) {
+    return Status::Problem("convolution: the groups do not divide the channels");
+  }
+  return Status::Ok();
+}
+
+Status CheckConvolution(const ConvolutionShape& shape, const SparseWeight& weight) {
+  if (const Status status = CheckNumbers(shape); !status.ok()) return status;
+  if (weight.rows != shape.output_channels || weight.columns % shape.taps() != 0 ||
+      weight.columns / shape.taps() != shape.input_channels / shape.groups) {
+    return Status::Problem("convolution: the weight's shape is not [output, input / groups, kernel height, width]");
+  }
+  return Status::Ok();
+}
+
+Status CheckImage(const ConvolutionShape& shape, int64_t height, int64_t width) {
+  if (!Within(height, 1, kMaximumExtent) || !Within(width, 1, kMaximumExtent)) {
+    return Status::Problem("convolution: the image's height and width must be within 1 and 2^24");
+  }
+  const int64_t reach_height = shape.dilation_height * (shape.kernel_height - 1) + 1;
+  const int64_t reach_width = shape.dilation_width * (shape.kernel_width - 1) + 1;
+  if (height + shape.pad_top + shape.pad_bottom < reach_height ||
+      width + shape.pad_left + shape.pad_right < reach_width) {
+    return Status::Problem("convolution: the kernel is larger than the padded image");
+  }
+  const double input = static_cast<double>(shape.input_channels) * static_cast<double>(height + 128) *
+                       static_cast<double>(width + 128);
+  const double output = static_cast<double>(shape.output_channels) *
+                        static_cast<double>(shape.output_height(height) + 128) *
+                        static_cast<double>(shape.output_width(width) + 128);
+  if (std::max(input, output) > static_cast<double>(kMaximumImageFloats)) {
+    return Status::Problem("convolution: the image is too large");
+  }
+  return Status::Ok();
+}
+
+Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& weight, const float* bias,
+                           const Epilogue& epilogue, int64_t height, int64_t width, const PlanOptions& options,
+                           ConvolutionPlan* plan) {
+  *plan = ConvolutionPlan();
+  plan->shape = shape;
+  plan->input = MakePanelLayout(height, width);
+  plan->output = MakePanelLayout(shape.output_height(height), shape.output_width(width));
+  plan->epilogue = epilogue;
+  plan->traits = options.traits;
+  plan->nonzeros = weight.kept();
+  if (bias == nullptr) {
+    plan->bias.assign(static_cast<size_t>(shape.output_channels), 0.0f);
+  } else {
+    plan->bias.assign(bias, bias + shape.output_channels);
+  }
+
+  plan->direct = shape.taps() == 1 && shape.stride_height == 1 && shape.stride_width == 1 && shape.pad_top == 0 &&
+                 shape.pad_left == 0 && shape.pad_bottom == 0 && shape.pad_right == 0;
+  Staging staging;
+  if (plan->direct) {
+    staging.taps.push_back({0, 0});
+    staging.row_lanes = plan->output.tile_columns;
+    staging.channel_floats = plan->input.pitch;
+  } else {
+    staging = MakeStaging(shape, plan->input, plan->output, options.traits, options.column_shift);
+  }
+  plan->column_shift = staging.column_shift;
+  plan->row_lanes = staging.row_lanes;
+  plan->channel_floats = staging.channel_floats;
+  if (plan->column_shift) {
+    plan->keep_after_right = MaskWithout(0, plan->row_lanes, options.traits.shift_lanes);
+    plan->keep_after_left = MaskWithout(plan->row_lanes - 1, plan->row_lanes, options.traits.shift_lanes);
+  }
+  if (plan->channel_floats > kMaximumBlockFloats) {
+    return Status::Problem("convolution: one channel of a tile takes more than 256 KiB for so large a kernel");
+  }
+  PlanTiles(&staging, plan);
+
+  const double density = static_cast<double>(weight.kept()) /
+                         (static_cast<double>(weight.rows) * static_cast<double>(weight.columns));
+  const int64_t bytes = options.block_bytes > 0 ? options.block_bytes : ChooseBlockBytes(density);
+  const int64_t most = kMaximumBlockFloats / plan->channel_floats;
+  const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(float))));
+  const int64_t block_channels = std::clamp<int64_t>(wanted, 1, most);
+  Packer(weight, staging.taps, plan).Pack(block_channels, std::max<int64_t>(1, options.slices),
+                                          options.consecutive_rows);
+
+  if (!plan->direct) {
+    int64_t channels = 0;
+    for (const ChannelBlock& block : plan->blocks) channels = std::max(channels, block.channels);
+    plan->stage_floats = RoundUp(channels * plan->channel_floats + kSlackFloats, 16);
+  }
+  plan->accumulator_floats = RoundUp(shape.output_channels * plan->accumulator_pitch + kSlackFloats, 16);
+  return Status::Ok();
+}
+
+}  // namespace gossamer

@@ -1,0 +1,148 @@
+// A sparse convolution made ready for one processor and one image size: which pixels are computed together, where each
+// nonzero finds its input, which thread takes which rows. Made once when a session is created, never written again.
+#ifndef GOSSAMER_KERNELS_CONVOLUTION_PLAN_H_
+#define GOSSAMER_KERNELS_CONVOLUTION_PLAN_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "format/sparse_weight.h"
+#include "format/status.h"
+#include "kernels/epilogue.h"
+#include "kernels/machine.h"
+#include "kernels/panel.h"
+
+namespace gossamer {
+
+struct ConvolutionShape {
+  int64_t input_channels = 0;
+  int64_t output_channels = 0;
+  int64_t groups = 1;
+  int64_t kernel_height = 1, kernel_width = 1;
+  int64_t stride_height = 1, stride_width = 1;
+  int64_t dilation_height = 1, dilation_width = 1;
+  int64_t pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;
+
+  int64_t taps() const { return kernel_height * kernel_width; }
+  int64_t output_height(int64_t height) const {
+    return (height + pad_top + pad_bottom - dilation_height * (kernel_height - 1) - 1) / stride_height + 1;
+  }
+  int64_t output_width(int64_t width) const {
+    return (width + pad_left + pad_right - dilation_width * (kernel_width - 1) - 1) / stride_width + 1;
+  }
+};
+
+// Whether the numbers are those of a convolution: positive, within limits, groups that divide the channels.
+Status CheckNumbers(const ConvolutionShape& shape);
+
+// CheckNumbers, and whether they are of a weight [output_channels, input_channels / groups, kh, kw].
+Status CheckConvolution(const ConvolutionShape& shape, const SparseWeight& weight);
+
+// Whether the image is large enough for one output pixel, and small enough to count its elements. Needs CheckNumbers to
+// have passed.
+Status CheckImage(const ConvolutionShape& shape, int64_t height, int64_t width);
+
+struct PlanOptions {
+  KernelTraits traits;       // of the kernels that will run the plan: CurrentKernelTraits()
+  int64_t slices = 1;        // parts that the output channels are dealt into: the number of threads
+  int64_t block_bytes = 0;   // of staged input that a kernel call works on; 0: from the cache and the density
+  bool column_shift = true;  // whether the in-register column shift may be used
+  // Slices of consecutive rows instead of rows dealt by nonzeros, for outputs that are transposed afterwards.
+  bool consecutive_rows = false;
+};
+
+// One copy of a piece of an image row into the staged block, done for every channel of the block.
+struct StageCopy {
+  int64_t source;      // floats from the image's first channel; -1: there is no source, write zeros
+  int32_t target;      // floats from the staged channel
+  int32_t zeros_left;  // written before
+  int32_t count;       // pixels copied
+  int32_t zeros_right; // written after
+};
+
+// Consecutive accumulator lanes that one kernel call computes.
+struct LaneSpan {
+  int32_t begin;
+  int32_t lanes;
+};
+
+struct TilePlan {
+  int32_t rows;
+  int32_t columns;
+  bool compact;  // rows of `row_lanes` accumulators are stored as rows of `columns` pixels
+  std::vector<StageCopy> copies;
+  std::vector<LaneSpan> spans;
+};
+
+// Input channels that are worked on together, for the output channels that read them.
+struct ChannelBlock {
+  int64_t first_channel;
+  int64_t channels;
+  bool first;  // the sums start with the bias
+  bool last;   // the sums are finished and stored
+};
+
+// Where in a slice the nonzeros of one channel block stand.
+struct BlockStream {
+  size_t entry;
+  size_t count;
+  size_t row;
+  int32_t groups;   // of rows_per_group rows each, after
+  int32_t singles;  // rows by themselves
+};
+
+// The rows (output channels) of one thread. `entries` is what the kernels read from beginning to end: for a group of G
+// rows the next nonzero of each, [G x float weight][G x uint16 offset in floats].
+struct RowSlice {
+  std::vector<uint8_t> entries;
+  std::vector<uint32_t> counts;
+  std::vector<int32_t> rows;
+  std::vector<BlockStream> streams;  // one a block
+};
+
+// Lanes to keep, in both forms that processors use: a word a lane, and a bit a lane (AVX-512, 16 lanes a register).
+struct ColumnMask {
+  std::vector<uint32_t> words;
+  std::vector<uint16_t> bits;
+};
+
+struct ConvolutionPlan {
+  ConvolutionShape shape;
+  PanelLayout input;
+  PanelLayout output;
+  Epilogue epilogue;
+  KernelTraits traits;
+  std::vector<float> bias;
+
+  bool direct = false;        // the input panel is read as it lies: 1x1, stride 1
+  bool column_shift = false;  // kernel columns are told apart by shifts in registers, not by shifted copies
+  int64_t row_lanes = 0;      // lanes from one image row to the next among the accumulators
+  int64_t rows_per_group = 1;
+  int64_t channel_floats = 0;  // of one staged channel
+  int64_t accumulator_pitch = 0;
+  int64_t stage_floats = 0;        // scratch of one thread
+  int64_t accumulator_floats = 0;  // scratch of one thread
+  std::vector<ChannelBlock> blocks;
+  std::vector<RowSlice> slices;
+  std::vector<TilePlan> tiles;
+  // What a shift to the right (left) keeps: all lanes but those of the first (last) column.
+  ColumnMask keep_after_right;
+  ColumnMask keep_after_left;
+
+  size_t nonzeros = 0;
+  size_t entries = 0;  // nonzeros and padding
+
+  int64_t items(int64_t images) const {
+    return images * static_cast<int64_t>(tiles.size()) * static_cast<int64_t>(slices.size());
+  }
+  int64_t scratch_floats() const { return stage_floats + accumulator_floats; }
+};
+
+// `bias` holds output_channels floats or is null. Needs CheckConvolution and CheckImage to have passed.
+Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& weight, const float* bias,
+                           const Epilogue& epilogue, int64_t height, int64_t width, const PlanOptions& options,
+                           ConvolutionPlan* plan);
+
+}  // namespace gossamer
+
+#endif  // GOSSAMER_KERNELS_CONVOLUTION_PLAN_H_

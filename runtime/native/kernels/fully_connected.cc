@@ -1,0 +1,169 @@
+#include "kernels/fully_connected.h"
+
+#include <algorithm>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/fully_connected.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "hwy/highway.h"
+#include "kernels/accumulator-inl.h"
+#include "kernels/activation-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gossamer {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+int64_t RowLanes() { return static_cast<int64_t>(kLanes); }
+
+HWY_INLINE FloatVector BundleSums(const ColumnRange& range, const RowBundle& bundle, const float* HWY_RESTRICT input,
+                                  FloatVector sums) {
+  const FloatTag d;
+  const hn::RebindToSigned<FloatTag> indices;
+  const hn::Rebind<uint16_t, FloatTag> narrow;
+  const float* HWY_RESTRICT weight = range.weights.data() + bundle.entry;
+  const uint16_t* HWY_RESTRICT column = range.columns.data() + bundle.entry;
+  for (uint32_t step = 0; step < bundle.steps; ++step, weight += kLanes, column += kLanes) {
+    const auto index = hn::PromoteTo(indices, hn::LoadU(narrow, column));
+    sums = hn::MulAdd(hn::LoadU(d, weight), hn::GatherIndex(d, input, index), sums);
+  }
+  return sums;
+}
+
+void MultiplySlices(const FullyConnectedPlan& plan, const float* input, float* output, int64_t first, int64_t last) {
+  const FloatTag d;
+  HWY_ALIGN float lane[kLanes];
+  for (size_t r = 0; r < plan.ranges.size(); ++r) {
+    const ColumnRange& range = plan.ranges[r];
+    for (int64_t slice = first; slice < last; ++slice) {
+      for (const RowBundle& bundle : range.bundles[static_cast<size_t>(slice)]) {
+        const int32_t* rows = plan.rows.data() + bundle.row;
+        // Sums of earlier ranges wait in the output.
+        const float* from = r == 0 ? plan.bias.data() : output;
+        for (size_t i = 0; i < kLanes; ++i) lane[i] = rows[i] < 0 ? 0.0f : from[rows[i]];
+        FloatVector sums = BundleSums(range, bundle, input + range.first_column, hn::Load(d, lane));
+        if (r + 1 == plan.ranges.size()) {
+          sums = hn::Min(hn::Max(sums, hn::Set(d, plan.epilogue.lower)), hn::Set(d, plan.epilogue.upper));
+          sums = Activate(d, sums, plan.epilogue.activation);
+        }
+        hn::Store(sums, d, lane);
+        for (size_t i = 0; i < kLanes; ++i) {
+          if (rows[i] >= 0) output[rows[i]] = lane[i];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace gossamer
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace gossamer {
+namespace {
+
+constexpr int64_t kRangeColumns = 65536;
+
+// The nonzeros of every row within columns [first, first + 65536).
+struct RowRange {
+  std::vector<uint32_t> begin;
+  std::vector<uint32_t> end;
+};
+
+RowRange TakeRange(const SparseWeight& weight, int64_t first, const std::vector<uint32_t>& begin) {
+  RowRange range{begin, begin};
+  for (size_t row = 0; row < begin.size(); ++row) {
+    while (range.end[row] < weight.row_start[row + 1] &&
+           static_cast<int64_t>(weight.column[range.end[row]]) < first + kRangeColumns) {
+      ++range.end[row];
+    }
+  }
+  return range;
+}
+
+// A lane without nonzeros left repeats its last column with weight zero, so that it reads nothing that the row does
+// not read anyway.
+void AppendBundle(const SparseWeight& weight, const RowRange& range, const int32_t* rows, size_t lanes,
+                  ColumnRange* packed, RowBundle* bundle) {
+  bundle->entry = packed->weights.size();
+  bundle->steps = 0;
+  for (size_t lane = 0; lane < lanes; ++lane) {
+    if (rows[lane] < 0) continue;
+    const size_t row = static_cast<size_t>(rows[lane]);
+    bundle->steps = std::max(bundle->steps, range.end[row] - range.begin[row]);
+  }
+  for (uint32_t step = 0; step < bundle->steps; ++step) {
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      float value = 0.0f;
+      uint16_t column = 0;
+      if (rows[lane] >= 0) {
+        const size_t row = static_cast<size_t>(rows[lane]);
+        const uint32_t count = range.end[row] - range.begin[row];
+        if (step < count) value = weight.value[range.begin[row] + step];
+        if (count > 0) {
+          column = static_cast<uint16_t>(
+              static_cast<int64_t>(weight.column[range.begin[row] + std::min(step, count - 1)]) - packed->first_column);
+        }
+      }
+      packed->weights.push_back(value);
+      packed->columns.push_back(column);
+    }
+  }
+}
+
+}  // namespace
+
+HWY_EXPORT(RowLanes);
+HWY_EXPORT(MultiplySlices);
+
+Status MakeFullyConnectedPlan(const SparseWeight& weight, const float* bias, const Epilogue& epilogue, int64_t slices,
+                              FullyConnectedPlan* plan) {
+  *plan = FullyConnectedPlan();
+  plan->inputs = weight.columns;
+  plan->outputs = weight.rows;
+  plan->lanes = HWY_DYNAMIC_DISPATCH(RowLanes)();
+  plan->epilogue = epilogue;
+  plan->slices = std::max<int64_t>(1, slices);
+  plan->bias.assign(static_cast<size_t>(weight.rows), 0.0f);
+  if (bias != nullptr) plan->bias.assign(bias, bias + weight.rows);
+
+  // Rows of about the same length share a bundle; bundles are dealt to the slices in snake order.
+  std::vector<int32_t> order;
+  for (int64_t row = 0; row < weight.rows; ++row) order.push_back(static_cast<int32_t>(row));
+  const auto kept = [&](int32_t row) {
+    return weight.row_start[static_cast<size_t>(row) + 1] - weight.row_start[static_cast<size_t>(row)];
+  };
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return kept(a) < kept(b); });
+  const size_t lanes = static_cast<size_t>(plan->lanes);
+  order.resize((order.size() + lanes - 1) / lanes * lanes, -1);
+  plan->rows = order;
+
+  std::vector<uint32_t> begin(weight.row_start.begin(), weight.row_start.end() - 1);
+  for (int64_t first = 0; first < weight.columns; first += kRangeColumns) {
+    const RowRange range = TakeRange(weight, first, begin);
+    ColumnRange packed;
+    packed.first_column = first;
+    const size_t parts = static_cast<size_t>(plan->slices);
+    packed.bundles.resize(parts);
+    for (size_t i = 0; i * lanes < plan->rows.size(); ++i) {
+      RowBundle bundle;
+      bundle.row = i * lanes;
+      AppendBundle(weight, range, plan->rows.data() + bundle.row, lanes, &packed, &bundle);
+      const size_t place = i % parts;
+      packed.bundles[(i / parts) % 2 == 0 ? place : parts - 1 - place].push_back(bundle);
+    }
+    plan->ranges.push_back(std::move(packed));
+    begin = range.end;
+  }
+  return Status::Ok();
+}
+
+void RunFullyConnected(const FullyConnectedPlan& plan, const float* input, float* output, int64_t first,
+                       int64_t last) {
+  HWY_DYNAMIC_DISPATCH(MultiplySlices)(plan, input, output, first, last);
+}
+
+}  // namespace gossamer
+#endif  // HWY_ONCE

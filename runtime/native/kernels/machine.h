@@ -1,0 +1,32 @@
+// What packing needs to know of the processor.
+#ifndef GOSSAMER_KERNELS_MACHINE_H_
+#define GOSSAMER_KERNELS_MACHINE_H_
+
+#include <cstdint>
+
+namespace gossamer {
+
+// Bytes of the first-level data cache; 32 KiB where the system does not say.
+int64_t FirstLevelCacheBytes();
+
+// What the kernels of one instruction set can hold in registers.
+struct KernelTraits {
+  int64_t vector_lanes;  // floats a register
+  int64_t accumulators;  // registers that hold sums, over all rows of a group
+  int64_t row_vectors;   // registers of one row at most
+  int64_t shift_lanes;   // floats of one row at most in the kernel that shifts columns in registers; 0: there is none
+
+  constexpr int64_t row_lanes() const { return vector_lanes * row_vectors; }
+  // A call stores whole vectors and computes a multiple of 4 pixels, so all calls but the last of a tile cover a
+  // multiple of this.
+  constexpr int64_t span_quantum() const { return vector_lanes < 4 ? 4 : vector_lanes; }
+  // Rows that are computed together when one row takes `lanes` floats: 4 of up to 64 pixels or 2 of 112 on AVX-512.
+  constexpr int64_t RowsPerGroup(int64_t lanes) const {
+    const int64_t vectors = (lanes + vector_lanes - 1) / vector_lanes;
+    return 4 * vectors <= accumulators ? 4 : 2 * vectors <= accumulators ? 2 : 1;
+  }
+};
+
+}  // namespace gossamer
+
+#endif  // GOSSAMER_KERNELS_MACHINE_H_

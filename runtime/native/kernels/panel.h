@@ -1,0 +1,70 @@
+// Where the activations of a sparse network lie in memory.
+//
+// An image is cut into tiles of whole rows (of row segments where a row is long); a tile holds its pixels channel by
+// channel:  [image][tile][channel][pitch],  pitch >= pixels of a tile. One row of a tile is what the accumulators of a
+// kernel hold in registers: 112 pixels are 7 AVX-512 registers, 14 AVX2 registers, 28 NEON registers.
+//
+// The layout depends on the image's height and width only, never on the processor, so that tensors can pass between
+// ops, be compared and be written by any of the kernels.
+#ifndef GOSSAMER_KERNELS_PANEL_H_
+#define GOSSAMER_KERNELS_PANEL_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace gossamer {
+
+// Pixels of a tile at most. 2 rows of 56, 4 of 28, 8 of 14, all 49 of 7 x 7: each at most 112.
+inline constexpr int64_t kTilePixels = 112;
+// Kernels compute a multiple of 4 pixels, the smallest vector; the pixels between are zeros or leftovers, never read
+// as part of an image.
+inline constexpr int64_t kPixelQuantum = 4;
+
+// Rectangle of an image.
+struct Tile {
+  int64_t row = 0;
+  int64_t rows = 0;
+  int64_t column = 0;
+  int64_t columns = 0;
+
+  int64_t pixels() const { return rows * columns; }
+};
+
+struct PanelLayout {
+  int64_t height = 0;
+  int64_t width = 0;
+  int64_t tile_rows = 0;     // of every tile but perhaps the last ones
+  int64_t tile_columns = 0;  // likewise
+  int64_t bands = 0;         // tiles below one another
+  int64_t segments = 0;      // tiles beside one another
+  int64_t pitch = 0;         // floats from one channel of a tile to the next
+
+  int64_t tiles() const { return bands * segments; }
+  Tile tile(int64_t index) const;
+  // The tile of a pixel, and the pixel's place in a channel row of that tile.
+  int64_t tile_of(int64_t row, int64_t column) const {
+    return row / tile_rows * segments + column / tile_columns;
+  }
+  int64_t offset_in_tile(int64_t row, int64_t column) const;
+
+  // Floats of an image, a multiple of 16 so that every image of a batch begins on a cache line.
+  int64_t image_floats(int64_t channels) const { return tiles() * channels * pitch; }
+  // ONNX Runtime's tensors have a shape and no room beside it. A panel tensor is therefore declared as
+  // [images, storage_channels, height, width] with the fewest channels that make it large enough.
+  int64_t storage_channels(int64_t channels) const;
+  // Floats from one image of such a tensor to the next.
+  int64_t image_stride(int64_t channels) const { return storage_channels(channels) * height * width; }
+};
+
+// height and width are at least 1.
+PanelLayout MakePanelLayout(int64_t height, int64_t width);
+
+// Between [channels][height][width] and the panel of one image, tiles [first, last).
+void PanelFromPlanar(const PanelLayout& layout, int64_t channels, const float* planar, int64_t first, int64_t last,
+                     float* panel);
+void PlanarFromPanel(const PanelLayout& layout, int64_t channels, const float* panel, int64_t first, int64_t last,
+                     float* planar);
+
+}  // namespace gossamer
+
+#endif  // GOSSAMER_KERNELS_PANEL_H_

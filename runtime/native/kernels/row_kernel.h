@@ -1,0 +1,46 @@
+// The interface of the innermost kernels: one channel block, one span of pixels, a list of output rows.
+#ifndef GOSSAMER_KERNELS_ROW_KERNEL_H_
+#define GOSSAMER_KERNELS_ROW_KERNEL_H_
+
+#include <cstdint>
+
+#include "kernels/convolution_plan.h"
+
+namespace gossamer {
+
+struct RowCall {
+  // The stream (see RowSlice).
+  const uint8_t* entries;
+  const uint32_t* counts;  // entries of each group; pairs for each of three column shifts in the shifting kernel
+  const int32_t* rows;
+  int64_t groups;
+
+  const float* input;  // first lane of the first channel of the block; entries' offsets count from here
+  const float* bias;
+  float* accumulators;  // of row 0, first lane of the span; unused when first and last
+  int64_t accumulator_pitch;
+  bool first;
+  bool last;
+
+  // How the finished sums are stored.
+  float* output;          // of row 0, first pixel of the tile
+  const float* residual;  // likewise, or null
+  int64_t output_pitch;
+  Epilogue epilogue;
+  int64_t span_begin;     // first lane of the span within the tile
+  int64_t span_lanes;
+  bool compact;        // lanes come in rows of row_lanes, of which the first row_pixels are kept
+  int64_t row_lanes;
+  int64_t row_pixels;
+  int64_t image_rows;
+
+  const ColumnMask* keep_after_right;
+  const ColumnMask* keep_after_left;
+};
+
+// Returns where the entries of the call end.
+using RowKernel = const uint8_t* (*)(const RowCall& call);
+
+}  // namespace gossamer
+
+#endif  // GOSSAMER_KERNELS_ROW_KERNEL_H_

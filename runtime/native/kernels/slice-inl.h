@@ -1,0 +1,49 @@
+// Runs the kernels over one slice of rows: the step that convolution and matrix product share.
+#if defined(GOSSAMER_KERNELS_SLICE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef GOSSAMER_KERNELS_SLICE_INL_H_
+#undef GOSSAMER_KERNELS_SLICE_INL_H_
+#else
+#define GOSSAMER_KERNELS_SLICE_INL_H_
+#endif
+
+#include "hwy/highway.h"
+#include "kernels/column_shift-inl.h"
+#include "kernels/convolution_plan.h"
+#include "kernels/spmm-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gossamer {
+namespace HWY_NAMESPACE {
+
+// One slice of one block over all spans of a tile.
+inline void RunSlice(const ConvolutionPlan& plan, const TilePlan& tile, const RowSlice& slice, const BlockStream& stream,
+              const float* input, RowCall call) {
+  float* const accumulators = call.accumulators;
+  const int64_t wide = plan.rows_per_group;
+  for (const LaneSpan& span : tile.spans) {
+    call.input = input + span.begin;
+    call.accumulators = accumulators + span.begin;
+    call.span_begin = span.begin;
+    call.span_lanes = span.lanes;
+    call.entries = slice.entries.data() + stream.entry;
+    call.counts = slice.counts.data() + stream.count;
+    call.rows = slice.rows.data() + stream.row;
+    if (plan.column_shift) {
+      call.groups = stream.singles;
+      ShiftKernel(span.lanes)(call);
+      continue;
+    }
+    call.groups = stream.groups;
+    call.entries = SpmmKernel(wide, span.lanes)(call);
+    call.counts += stream.groups;
+    call.rows += stream.groups * wide;
+    call.groups = stream.singles;
+    if (call.groups != 0) SpmmKernel(1, span.lanes)(call);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace gossamer
+HWY_AFTER_NAMESPACE();
+
+#endif  // GOSSAMER_KERNELS_SLICE_INL_H_

@@ -1,0 +1,41 @@
+// Where a kernel's taps find their pixels in a staged block: the geometry of strides, padding and dilation.
+//
+// A kernel call multiplies whole accumulator rows with single weights, so for every tap (kernel row and column) the
+// pixels of a tile must lie in one contiguous, aligned run. Staging copies each channel into
+//   - one plane for each pair of (column residue modulo the stride, column shift) that the kernel's columns need, or, with
+//     the column shift in registers, one for each residue only;
+//   - in it one band for each row residue; a kernel row is then an offset of whole rows within its band. Where such an
+//     offset is not aligned (28 pixels are 112 bytes) odd and even offsets get a band of their own.
+#ifndef GOSSAMER_KERNELS_STAGING_H_
+#define GOSSAMER_KERNELS_STAGING_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/convolution_plan.h"
+
+namespace gossamer {
+
+struct StagedTap {
+  int64_t offset;    // floats from the staged channel
+  int column_shift;  // pixels that remain to be shifted in registers: -1, 0 or 1
+};
+
+struct Staging {
+  bool column_shift = false;
+  int64_t row_lanes = 0;
+  int64_t channel_floats = 0;
+  std::vector<StagedTap> taps;              // kernel_height x kernel_width
+  std::vector<std::vector<StageCopy>> copies;  // of each tile
+};
+
+// Image rows that one call of the shifting kernel computes; 0: it cannot. Calls other than the last one of a tile must
+// end with a whole vector, because a kernel stores whole vectors.
+int64_t ShiftedRows(int64_t rows, int64_t row_lanes, const KernelTraits& traits);
+
+Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
+                    const KernelTraits& traits, bool may_shift);
+
+}  // namespace gossamer
+
+#endif  // GOSSAMER_KERNELS_STAGING_H_

@@ -1,0 +1,116 @@
+// Attributes of nodes. Whoever wrote the model may have left any of them out.
+#ifndef GOSSAMER_ORT_ATTRIBUTES_H_
+#define GOSSAMER_ORT_ATTRIBUTES_H_
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/convolution_plan.h"
+#include "ort/op.h"
+
+namespace gossamer {
+
+template <class Source>
+int64_t IntegerOr(const Source& source, const char* name, int64_t otherwise);
+template <class Source>
+std::vector<int64_t> IntegersOr(const Source& source, const char* name, std::vector<int64_t> otherwise);
+
+template <>
+inline int64_t IntegerOr(const Ort::ConstKernelInfo& info, const char* name, int64_t otherwise) {
+  try {
+    return info.GetAttribute<int64_t>(name);
+  } catch (const Ort::Exception&) {
+    return otherwise;
+  }
+}
+template <>
+inline std::vector<int64_t> IntegersOr(const Ort::ConstKernelInfo& info, const char* name,
+                                       std::vector<int64_t> otherwise) {
+  try {
+    return info.GetAttributes<int64_t>(name);
+  } catch (const Ort::Exception&) {
+    return otherwise;
+  }
+}
+template <>
+inline int64_t IntegerOr(const Ort::ShapeInferContext& context, const char* name, int64_t otherwise) {
+  try {
+    return const_cast<Ort::ShapeInferContext&>(context).GetAttrInt(name);
+  } catch (const Ort::Exception&) {
+    return otherwise;
+  }
+}
+template <>
+inline std::vector<int64_t> IntegersOr(const Ort::ShapeInferContext& context, const char* name,
+                                       std::vector<int64_t> otherwise) {
+  try {
+    return const_cast<Ort::ShapeInferContext&>(context).GetAttrInts(name);
+  } catch (const Ort::Exception&) {
+    return otherwise;
+  }
+}
+
+inline float FloatOr(const Ort::ConstKernelInfo& info, const char* name, float otherwise) {
+  try {
+    return info.GetAttribute<float>(name);
+  } catch (const Ort::Exception&) {
+    return otherwise;
+  }
+}
+
+inline std::string StringOr(const Ort::ConstKernelInfo& info, const char* name, const char* otherwise) {
+  try {
+    return info.GetAttribute<std::string>(name);
+  } catch (const Ort::Exception&) {
+    return otherwise;
+  }
+}
+
+// activation: none, relu, clip (with lower and upper), hardswish, silu, gelu
+inline Epilogue ReadEpilogue(const Ort::ConstKernelInfo& info) {
+  const std::string name = StringOr(info, "activation", "none");
+  if (name == "none") return Epilogue();
+  if (name == "relu") return Epilogue::Of(Activation::kRelu);
+  if (name == "hardswish") return Epilogue::Of(Activation::kHardSwish);
+  if (name == "silu") return Epilogue::Of(Activation::kSilu);
+  if (name == "gelu") return Epilogue::Of(Activation::kGelu);
+  if (name == "clip") {
+    const Epilogue epilogue;
+    const float lower = FloatOr(info, "lower", epilogue.lower);
+    const float upper = FloatOr(info, "upper", epilogue.upper);
+    Require(!(std::isnan(lower) || std::isnan(upper)), "clip: lower or upper is not a number");
+    return Epilogue::Clip(lower, upper);
+  }
+  Fail("unknown activation '" + name + "'; known: none, relu, clip, hardswish, silu, gelu");
+}
+
+// Kernel, strides, dilations, pads and group as in ONNX's Conv, and output_channels. input_channels stays 0.
+template <class Source>
+ConvolutionShape ReadConvolutionShape(const Source& source) {
+  const std::vector<int64_t> kernel = IntegersOr(source, "kernel_shape", {1, 1});
+  const std::vector<int64_t> strides = IntegersOr(source, "strides", {1, 1});
+  const std::vector<int64_t> dilations = IntegersOr(source, "dilations", {1, 1});
+  const std::vector<int64_t> pads = IntegersOr(source, "pads", {0, 0, 0, 0});
+  Require(kernel.size() == 2 && strides.size() == 2 && dilations.size() == 2 && pads.size() == 4,
+          "SparseConv: kernel_shape, strides and dilations need two numbers, pads four");
+  ConvolutionShape shape;
+  shape.output_channels = IntegerOr(source, "output_channels", int64_t{0});
+  shape.groups = IntegerOr(source, "group", int64_t{1});
+  shape.kernel_height = kernel[0];
+  shape.kernel_width = kernel[1];
+  shape.stride_height = strides[0];
+  shape.stride_width = strides[1];
+  shape.dilation_height = dilations[0];
+  shape.dilation_width = dilations[1];
+  shape.pad_top = pads[0];
+  shape.pad_left = pads[1];
+  shape.pad_bottom = pads[2];
+  shape.pad_right = pads[3];
+  return shape;
+}
+
+}  // namespace gossamer
+
+#endif  // GOSSAMER_ORT_ATTRIBUTES_H_

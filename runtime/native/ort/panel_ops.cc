@@ -1,0 +1,70 @@
+#include "ort/panel_ops.h"
+
+#include "kernels/panel.h"
+#include "ort/attributes.h"
+#include "ort/panel_shape.h"
+#include "ort/parallel.h"
+
+namespace gossamer {
+
+ToPanelKernel::ToPanelKernel(const Ort::ConstKernelInfo&, int64_t threads) : threads_(threads) {}
+
+void ToPanelKernel::Compute(Ort::KernelContext& context) const {
+  const std::optional<FloatInput> input = GetFloatInput(context, 0);
+  Require(input && input->shape.size() == 4, "ToPanel: expected an input of four dimensions");
+  const int64_t images = input->shape[0], channels = input->shape[1];
+  RequireImage(channels, input->shape[2], input->shape[3]);
+  const PanelLayout layout = MakePanelLayout(input->shape[2], input->shape[3]);
+  float* output = context.GetOutput(0, PanelShape(images, layout, channels)).GetTensorMutableData<float>();
+  const int64_t planar = channels * layout.height * layout.width;
+  ParallelRanges(context, images * layout.tiles(), threads_, [&](int64_t first, int64_t last, int64_t) {
+    for (int64_t item = first; item < last; ++item) {
+      const int64_t image = item / layout.tiles(), tile = item % layout.tiles();
+      PanelFromPlanar(layout, channels, input->data + image * planar, tile, tile + 1,
+                      output + image * layout.image_stride(channels));
+    }
+  });
+}
+
+void ToPanelOp::Infer(Ort::ShapeInferContext& context) {
+  const InferredShape& input = context.GetInputShape(0);
+  if (!KnowsImage(input) || !input[1].IsInt() || input[1].AsInt() < 1) return;
+  RequireImage(input[1].AsInt(), input[2].AsInt(), input[3].AsInt());
+  const PanelLayout layout = MakePanelLayout(input[2].AsInt(), input[3].AsInt());
+  InferredShape output = input;
+  output[1] = layout.storage_channels(input[1].AsInt());
+  Ort::ThrowOnError(context.SetOutputShape(0, output));
+}
+
+FromPanelKernel::FromPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads)
+    : threads_(threads), channels_(IntegerOr(info, "channels", int64_t{0})) {
+  Require(channels_ >= 1, "FromPanel: the attribute channels must be at least 1");
+}
+
+void FromPanelKernel::Compute(Ort::KernelContext& context) const {
+  const std::optional<FloatInput> input = GetFloatInput(context, 0);
+  Require(input.has_value(), "FromPanel: no input");
+  const PanelLayout layout = RequirePanel(input->shape, channels_);
+  const int64_t images = input->shape[0];
+  float* output = context.GetOutput(0, std::vector<int64_t>{images, channels_, layout.height, layout.width})
+                      .GetTensorMutableData<float>();
+  const int64_t planar = channels_ * layout.height * layout.width;
+  ParallelRanges(context, images * layout.tiles(), threads_, [&](int64_t first, int64_t last, int64_t) {
+    for (int64_t item = first; item < last; ++item) {
+      const int64_t image = item / layout.tiles(), tile = item % layout.tiles();
+      PlanarFromPanel(layout, channels_, input->data + image * layout.image_stride(channels_), tile, tile + 1,
+                      output + image * planar);
+    }
+  });
+}
+
+void FromPanelOp::Infer(Ort::ShapeInferContext& context) {
+  const InferredShape& input = context.GetInputShape(0);
+  const int64_t channels = IntegerOr(static_cast<const Ort::ShapeInferContext&>(context), "channels", int64_t{0});
+  if (input.size() != 4 || channels < 1) return;
+  InferredShape output = input;
+  output[1] = channels;
+  Ort::ThrowOnError(context.SetOutputShape(0, output));
+}
+
+}  // namespace gossamer

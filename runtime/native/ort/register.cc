@@ -1,0 +1,80 @@
+// The library's one exported symbol.
+#include <sched.h>
+
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "ort/op.h"
+#include "ort/panel_ops.h"
+#include "ort/sparse_conv.h"
+#include "ort/sparse_matmul.h"
+
+namespace gossamer {
+namespace {
+
+constexpr const char* kDomain = "gossamer";
+// ONNX Runtime does not tell an op how many threads its session has; gossamer_runtime.Session sets this entry.
+constexpr const char* kThreadsEntry = "gossamer.threads";
+constexpr int64_t kMostThreads = 256;
+
+int64_t AvailableProcessors() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+int64_t ThreadsOf(OrtSessionOptions* options) {
+  Ort::ConstSessionOptions wrapped(options);
+  const std::string entry = wrapped.GetConfigEntryOrDefault(kThreadsEntry, "");
+  if (entry.empty()) return std::min(AvailableProcessors(), kMostThreads);
+  char* end = nullptr;
+  const long threads = std::strtol(entry.c_str(), &end, 10);
+  if (*end != '\0' || threads < 0) Fail("the session's entry gossamer.threads is not a number: " + entry);
+  if (threads == 0) return std::min(AvailableProcessors(), kMostThreads);
+  return std::min<int64_t>(threads, kMostThreads);
+}
+
+// The ops of one session options object. ONNX Runtime keeps pointers to them for as long as any session lives, and never
+// says when that ends, so they are kept until the process does: a few hundred bytes a session.
+struct OpSet {
+  ToPanelOp to_panel;
+  FromPanelOp from_panel;
+  SparseConvOp sparse_conv;
+  SparseMatMulOp sparse_matmul;
+  Ort::CustomOpDomain domain{kDomain};
+
+  explicit OpSet(int64_t threads)
+      : to_panel(threads), from_panel(threads), sparse_conv(threads), sparse_matmul(threads) {
+    domain.Add(&to_panel);
+    domain.Add(&from_panel);
+    domain.Add(&sparse_conv);
+    domain.Add(&sparse_matmul);
+  }
+};
+
+OpSet& NewOpSet(int64_t threads) {
+  static std::mutex mutex;
+  static auto* const kept = new std::vector<std::unique_ptr<OpSet>>();
+  const std::lock_guard<std::mutex> lock(mutex);
+  kept->push_back(std::make_unique<OpSet>(threads));
+  return *kept->back();
+}
+
+}  // namespace
+}  // namespace gossamer
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
+                                                                             const OrtApiBase* base) {
+  const OrtApi* api = base->GetApi(ORT_API_VERSION);
+  // Without a function table there is no way to make a status; ONNX Runtime older than the headers prints why itself.
+  if (api == nullptr) return nullptr;
+  Ort::InitApi(api);
+  return gossamer::Guarded([&] {
+    gossamer::OpSet& ops = gossamer::NewOpSet(gossamer::ThreadsOf(options));
+    Ort::UnownedSessionOptions(options).Add(ops.domain);
+  });
+}

@@ -1,0 +1,416 @@
+#include "kernels/convolution.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <sstream>
+
+#include "tests/reference.h"
+#include "tests/targets.h"
+
+namespace gossamer {
+namespace {
+
+constexpr float kUntouched = 12345.0f;
+
+// Memory aligned as the kernels like it, with a guard behind.
+class AlignedFloats {
+ public:
+  explicit AlignedFloats(int64_t count) : storage_(static_cast<size_t>(count) + 16 + kGuard, kUntouched) {
+    const uintptr_t address = reinterpret_cast<uintptr_t>(storage_.data());
+    skip_ = (64 - address % 64) % 64 / sizeof(float);
+    count_ = static_cast<size_t>(count);
+  }
+  float* data() { return storage_.data() + skip_; }
+  const float* data() const { return storage_.data() + skip_; }
+  bool guard_is_untouched() const {
+    for (size_t i = 0; i < kGuard; ++i) {
+      if (data()[count_ + i] != kUntouched) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr size_t kGuard = 64;
+  std::vector<float> storage_;
+  size_t skip_ = 0;
+  size_t count_ = 0;
+};
+
+struct Case {
+  ConvolutionShape shape;
+  int64_t height = 1;
+  int64_t width = 1;
+  int64_t images = 1;
+  double density = 0.3;
+  bool bias = true;
+  bool residual = false;
+  bool in_place = false;
+  Epilogue epilogue;
+  int64_t slices = 1;
+  int64_t workers = 1;
+  int64_t block_bytes = 0;
+  bool column_shift = true;
+  std::vector<float> weight;  // drawn at random if empty
+
+  std::string Describe() const {
+    std::ostringstream text;
+    text << images << " x " << shape.input_channels << " x " << height << " x " << width << " -> "
+         << shape.output_channels << ", groups " << shape.groups << ", kernel " << shape.kernel_height << "x"
+         << shape.kernel_width << ", stride " << shape.stride_height << "x" << shape.stride_width << ", dilation "
+         << shape.dilation_height << "x" << shape.dilation_width << ", pads " << shape.pad_top << " " << shape.pad_left
+         << " " << shape.pad_bottom << " " << shape.pad_right << ", density " << density << ", residual " << residual
+         << in_place << ", activation " << static_cast<int>(epilogue.activation) << ", slices " << slices
+         << ", workers " << workers << ", block " << block_bytes << ", shift " << column_shift;
+    return text.str();
+  }
+};
+
+ConvolutionShape Square(int64_t inputs, int64_t outputs, int64_t kernel, int64_t stride) {
+  ConvolutionShape shape;
+  shape.input_channels = inputs;
+  shape.output_channels = outputs;
+  shape.kernel_height = shape.kernel_width = kernel;
+  shape.stride_height = shape.stride_width = stride;
+  shape.pad_top = shape.pad_left = shape.pad_bottom = shape.pad_right = kernel / 2;
+  return shape;
+}
+
+// Panels of a batch, from [images][channels][height][width]. The storage is exactly what ONNX Runtime will allocate.
+AlignedFloats Panels(const PanelLayout& layout, int64_t channels, int64_t images, const std::vector<float>& planar) {
+  AlignedFloats panels(layout.image_stride(channels) * images);
+  const int64_t planar_stride = channels * layout.height * layout.width;
+  for (int64_t image = 0; image < images; ++image) {
+    PanelFromPlanar(layout, channels, planar.data() + image * planar_stride, 0, layout.tiles(),
+                    panels.data() + image * layout.image_stride(channels));
+  }
+  return panels;
+}
+
+void Check(const Case& c, unsigned seed) {
+  SCOPED_TRACE(c.Describe());
+  std::mt19937 random(seed);
+  const ConvolutionShape& shape = c.shape;
+  const int64_t out_height = shape.output_height(c.height);
+  const int64_t out_width = shape.output_width(c.width);
+  const int64_t in_size = shape.input_channels * c.height * c.width;
+  const int64_t out_size = shape.output_channels * out_height * out_width;
+  const std::vector<int64_t> weight_shape = {shape.output_channels, shape.input_channels / shape.groups,
+                                             shape.kernel_height, shape.kernel_width};
+  const size_t weights = static_cast<size_t>(shape.output_channels * shape.input_channels / shape.groups * shape.taps());
+  const std::vector<float> dense = c.weight.empty() ? RandomSparse(weights, c.density, &random) : c.weight;
+  const std::vector<float> input = RandomValues(static_cast<size_t>(in_size * c.images), &random);
+  const std::vector<float> bias =
+      c.bias ? RandomValues(static_cast<size_t>(shape.output_channels), &random) : std::vector<float>();
+  const std::vector<float> residual = RandomValues(static_cast<size_t>(out_size * c.images), &random);
+
+  const SparseWeight weight = SparseWeightFromDense(weight_shape, dense.data());
+  ASSERT_TRUE(CheckConvolution(shape, weight).ok()) << CheckConvolution(shape, weight).problem();
+  ASSERT_TRUE(CheckImage(shape, c.height, c.width).ok());
+  PlanOptions options;
+  options.traits = CurrentKernelTraits();
+  options.slices = c.slices;
+  options.block_bytes = c.block_bytes;
+  options.column_shift = c.column_shift;
+  ConvolutionPlan plan;
+  const Status made = MakeConvolutionPlan(shape, weight, c.bias ? bias.data() : nullptr, c.epilogue, c.height, c.width,
+                                          options, &plan);
+  ASSERT_TRUE(made.ok()) << made.problem();
+
+  const AlignedFloats in = Panels(plan.input, shape.input_channels, c.images, input);
+  const AlignedFloats other = Panels(plan.output, shape.output_channels, c.images, residual);
+  AlignedFloats out = c.in_place ? other : AlignedFloats(plan.output.image_stride(shape.output_channels) * c.images);
+  const float* add = !c.residual ? nullptr : c.in_place ? out.data() : other.data();
+  ImageStrides strides;
+  strides.input = plan.input.image_stride(shape.input_channels);
+  strides.output = plan.output.image_stride(shape.output_channels);
+  const int64_t items = plan.items(c.images);
+  for (int64_t worker = 0; worker < c.workers; ++worker) {
+    AlignedFloats scratch(plan.scratch_floats());
+    RunConvolution(plan, in.data(), add, out.data(), strides, items * worker / c.workers,
+                   items * (worker + 1) / c.workers, scratch.data());
+    ASSERT_TRUE(scratch.guard_is_untouched());
+  }
+  ASSERT_TRUE(out.guard_is_untouched());
+
+  for (int64_t image = 0; image < c.images; ++image) {
+    const ReferenceResult expected =
+        ReferenceConvolution(shape, dense, bias, c.residual ? residual.data() + image * out_size : nullptr, c.epilogue,
+                             c.height, c.width, input.data() + image * in_size);
+    std::vector<float> got(static_cast<size_t>(out_size), kUntouched);
+    PlanarFromPanel(plan.output, shape.output_channels, out.data() + image * strides.output, 0, plan.output.tiles(),
+                    got.data());
+    for (size_t i = 0; i < got.size(); ++i) {
+      ASSERT_NEAR(got[i], expected.value[i], 1e-5 * (1e-3 + expected.magnitude[i]))
+          << "image " << image << ", element " << i;
+    }
+  }
+}
+
+TEST(Convolution, ReadsAOneByOneByHand) {
+  // Two channels, one row of three pixels: output = 2 * channel 1 - 1.
+  Case c;
+  c.shape = Square(2, 1, 1, 1);
+  c.height = 1;
+  c.width = 3;
+  c.weight = {0.0f, 2.0f};
+  ForEachTarget([&] {
+    PlanOptions options;
+    options.traits = CurrentKernelTraits();
+    const SparseWeight weight = SparseWeightFromDense({1, 2, 1, 1}, c.weight.data());
+    const float bias = -1.0f;
+    ConvolutionPlan plan;
+    ASSERT_TRUE(MakeConvolutionPlan(c.shape, weight, &bias, Epilogue(), 1, 3, options, &plan).ok());
+    const AlignedFloats in = Panels(plan.input, 2, 1, {9, 9, 9, 1, 2, 3});
+    AlignedFloats out(plan.output.image_stride(1));
+    AlignedFloats scratch(plan.scratch_floats());
+    RunConvolution(plan, in.data(), nullptr, out.data(), {}, 0, plan.items(1), scratch.data());
+    EXPECT_EQ(out.data()[0], 1.0f);
+    EXPECT_EQ(out.data()[1], 3.0f);
+    EXPECT_EQ(out.data()[2], 5.0f);
+  });
+}
+
+TEST(Convolution, ShapesOfResNet50) {
+  struct Layer {
+    int64_t inputs, size, outputs, kernel, stride;
+  };
+  // Channels are cut to keep the double-precision reference short; sizes, kernels and strides are the network's.
+  const Layer layers[] = {{64, 56, 17, 1, 1}, {40, 56, 9, 3, 1}, {40, 56, 9, 3, 2}, {64, 56, 9, 1, 2},
+                          {128, 28, 18, 1, 1}, {60, 28, 9, 3, 1}, {60, 28, 9, 3, 2}, {128, 28, 9, 1, 2},
+                          {256, 14, 18, 1, 1}, {90, 14, 9, 3, 1}, {90, 14, 9, 3, 2}, {256, 14, 9, 1, 2},
+                          {512, 7, 35, 1, 1}, {170, 7, 18, 3, 1}};
+  ForEachTarget([&] {
+    for (const Layer& layer : layers) {
+      for (const bool shift : {true, false}) {
+        Case c;
+        c.shape = Square(layer.inputs, layer.outputs, layer.kernel, layer.stride);
+        c.height = c.width = layer.size;
+        c.density = 0.1;
+        c.epilogue = Epilogue::Of(Activation::kRelu);
+        c.column_shift = shift;
+        Check(c, 7);
+      }
+    }
+  });
+}
+
+TEST(Convolution, EveryEpilogue) {
+  const Epilogue epilogues[] = {Epilogue(),
+                                Epilogue::Of(Activation::kRelu),
+                                Epilogue::Clip(-0.25f, 0.5f),
+                                Epilogue::Of(Activation::kHardSwish),
+                                Epilogue::Of(Activation::kSilu),
+                                Epilogue::Of(Activation::kGelu)};
+  ForEachTarget([&] {
+    for (const Epilogue& epilogue : epilogues) {
+      for (const int64_t kernel : {1, 3}) {
+        for (const int residual : {0, 1, 2}) {
+          Case c;
+          c.shape = Square(33, 7, kernel, 1);
+          c.height = 9;
+          c.width = 13;
+          c.epilogue = epilogue;
+          c.residual = residual > 0;
+          c.in_place = residual > 1;
+          c.block_bytes = 8 << 10;
+          Check(c, 3);
+        }
+      }
+    }
+  });
+}
+
+TEST(Convolution, EveryWidthOfARow) {
+  ForEachTarget([&] {
+    for (int64_t width = 1; width <= 130; ++width) {
+      for (const int64_t kernel : {1, 3}) {
+        Case c;
+        c.shape = Square(3, 5, kernel, 1);
+        c.height = 3;
+        c.width = width;
+        c.density = 0.6;
+        c.residual = c.in_place = true;
+        Check(c, static_cast<unsigned>(width));
+      }
+    }
+  });
+}
+
+TEST(Convolution, NarrowImages) {
+  ForEachTarget([&] {
+    for (int64_t width = 1; width <= 8; ++width) {
+      for (const int64_t height : {2, 8, 31, 60}) {
+        for (const bool shift : {true, false}) {
+          Case c;
+          c.shape = Square(4, 9, 3, 1);
+          c.height = height;
+          c.width = width;
+          c.density = 0.5;
+          c.column_shift = shift;
+          Check(c, static_cast<unsigned>(width));
+        }
+      }
+    }
+  });
+}
+
+TEST(Convolution, EmptyFullAndMixedRows) {
+  ForEachTarget([&] {
+    for (const double density : {0.0, 1.0}) {
+      for (const int64_t kernel : {1, 3}) {
+        for (const int64_t slices : {1, 3}) {
+          Case c;
+          c.shape = Square(20, 11, kernel, 1);
+          c.height = c.width = 10;
+          c.density = density;
+          c.block_bytes = 2 << 10;  // several blocks, so that rows are empty in some
+          c.slices = slices;
+          Check(c, 11);
+        }
+      }
+    }
+    // Rows with 0, 1, 2, ... nonzeros, all in one corner.
+    Case c;
+    c.shape = Square(16, 16, 1, 1);
+    c.height = c.width = 7;
+    c.block_bytes = 1;
+    c.weight.assign(256, 0.0f);
+    for (size_t row = 0; row < 16; ++row) {
+      for (size_t column = 0; column < row; ++column) c.weight[row * 16 + column] = 1.0f;
+    }
+    Check(c, 12);
+  });
+}
+
+TEST(Convolution, WorkersAndSlicesCoverEverything) {
+  ForEachTarget([&] {
+    for (const int64_t workers : {1, 2, 3, 7}) {
+      for (const int64_t slices : {1, 2, 5}) {
+        for (const int64_t kernel : {1, 3}) {
+          Case c;
+          c.shape = Square(12, 13, kernel, 1);
+          c.height = 17;
+          c.width = 30;
+          c.images = 2;
+          c.slices = slices;
+          c.workers = workers;
+          Check(c, 5);
+        }
+      }
+    }
+  });
+}
+
+TEST(Convolution, Depthwise) {
+  ForEachTarget([&] {
+    for (const int64_t stride : {1, 2}) {
+      for (const int64_t kernel : {3, 5}) {
+        Case c;
+        c.shape = Square(70, 70, kernel, stride);
+        c.shape.groups = 70;
+        c.height = c.width = 28;
+        c.density = 1.0;
+        c.slices = 2;
+        c.epilogue = Epilogue::Clip(0.0f, 6.0f);
+        Check(c, 13);
+      }
+    }
+  });
+}
+
+TEST(Convolution, ShapesDrawnAtRandom) {
+  const int rounds = std::getenv("GOSSAMER_TEST_ROUNDS") ? std::atoi(std::getenv("GOSSAMER_TEST_ROUNDS")) : 150;
+  ForEachTarget([&] {
+    for (int round = 0; round < rounds; ++round) {
+      std::mt19937 random(static_cast<unsigned>(round));
+      const auto draw = [&](int64_t low, int64_t high) {
+        return std::uniform_int_distribution<int64_t>(low, high)(random);
+      };
+      Case c;
+      c.shape.groups = draw(0, 3) == 0 ? draw(2, 5) : 1;
+      c.shape.input_channels = c.shape.groups * draw(1, 30);
+      c.shape.output_channels = c.shape.groups * draw(1, 20);
+      c.shape.kernel_height = draw(1, 5);
+      c.shape.kernel_width = draw(0, 1) == 0 ? 3 : draw(1, 7);
+      c.shape.stride_height = draw(1, 3);
+      c.shape.stride_width = draw(1, 3);
+      c.shape.dilation_height = draw(0, 2) == 0 ? draw(1, 3) : 1;
+      c.shape.dilation_width = draw(0, 2) == 0 ? draw(1, 3) : 1;
+      const int64_t reach_height = c.shape.dilation_height * (c.shape.kernel_height - 1) + 1;
+      const int64_t reach_width = c.shape.dilation_width * (c.shape.kernel_width - 1) + 1;
+      c.shape.pad_top = draw(0, reach_height);
+      c.shape.pad_bottom = draw(0, reach_height);
+      c.shape.pad_left = draw(0, reach_width);
+      c.shape.pad_right = draw(0, reach_width);
+      c.height = draw(1, 24);
+      c.width = draw(0, 4) == 0 ? draw(100, 260) : draw(1, 40);
+      if (!CheckImage(c.shape, c.height, c.width).ok()) continue;
+      c.images = draw(1, 2);
+      c.density = std::vector<double>{0.0, 0.02, 0.1, 0.3, 1.0}[static_cast<size_t>(draw(0, 4))];
+      c.bias = draw(0, 3) != 0;
+      c.residual = draw(0, 2) == 0;
+      c.in_place = c.residual && draw(0, 1) == 0;
+      c.epilogue = draw(0, 1) == 0 ? Epilogue() : Epilogue::Of(Activation::kRelu);
+      c.slices = draw(1, 3);
+      c.workers = draw(1, 3);
+      c.block_bytes = draw(0, 1) == 0 ? 0 : draw(1, 20) << 10;
+      c.column_shift = draw(0, 3) != 0;
+      Check(c, static_cast<unsigned>(round));
+      if (testing::Test::HasFatalFailure()) return;
+    }
+  });
+}
+
+TEST(Convolution, RefusesWhatIsNone) {
+  const std::vector<float> ones(4 * 4 * 9, 1.0f);
+  const SparseWeight weight = SparseWeightFromDense({4, 4, 3, 3}, ones.data());
+  ConvolutionShape shape = Square(4, 4, 3, 1);
+  EXPECT_TRUE(CheckConvolution(shape, weight).ok());
+  for (int64_t ConvolutionShape::*field :
+       {&ConvolutionShape::input_channels, &ConvolutionShape::output_channels, &ConvolutionShape::groups,
+        &ConvolutionShape::kernel_height, &ConvolutionShape::kernel_width, &ConvolutionShape::stride_height,
+        &ConvolutionShape::stride_width, &ConvolutionShape::dilation_height, &ConvolutionShape::dilation_width}) {
+    for (const int64_t wrong : {int64_t{0}, int64_t{-1}, INT64_MIN, INT64_MAX}) {
+      ConvolutionShape broken = shape;
+      broken.*field = wrong;
+      EXPECT_FALSE(CheckConvolution(broken, weight).ok());
+    }
+  }
+  ConvolutionShape broken = shape;
+  broken.pad_left = -1;
+  EXPECT_FALSE(CheckConvolution(broken, weight).ok());
+  broken = shape;
+  broken.groups = 3;
+  EXPECT_FALSE(CheckConvolution(broken, weight).ok());
+  broken = shape;
+  broken.input_channels = 5;
+  EXPECT_FALSE(CheckConvolution(broken, weight).ok());
+  broken = shape;
+  broken.kernel_width = 1;
+  EXPECT_FALSE(CheckConvolution(broken, weight).ok());
+
+  shape.pad_top = shape.pad_bottom = 0;
+  EXPECT_FALSE(CheckImage(shape, 2, 5).ok());
+  EXPECT_TRUE(CheckImage(shape, 3, 5).ok());
+  EXPECT_FALSE(CheckImage(shape, 0, 5).ok());
+  EXPECT_FALSE(CheckImage(shape, INT64_MAX, INT64_MAX).ok());
+  EXPECT_FALSE(CheckImage(shape, 1 << 24, 1 << 24).ok());
+}
+
+TEST(Convolution, RefusesAKernelTooLargeForABlock) {
+  ConvolutionShape shape = Square(1, 1, 1, 1);
+  shape.kernel_height = 900;
+  shape.pad_top = 899;
+  const std::vector<float> ones(900, 1.0f);
+  const SparseWeight weight = SparseWeightFromDense({1, 1, 900, 1}, ones.data());
+  ASSERT_TRUE(CheckConvolution(shape, weight).ok());
+  ASSERT_TRUE(CheckImage(shape, 64, 112).ok());
+  PlanOptions options;
+  options.traits = CurrentKernelTraits();
+  ConvolutionPlan plan;
+  EXPECT_FALSE(MakeConvolutionPlan(shape, weight, nullptr, Epilogue(), 64, 112, options, &plan).ok());
+}
+
+}  // namespace
+}  // namespace gossamer

@@ -1,0 +1,62 @@
+#include "kernels/fully_connected.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/reference.h"
+#include "tests/targets.h"
+
+namespace gossamer {
+namespace {
+
+void Check(int64_t inputs, int64_t outputs, double density, const Epilogue& epilogue, int64_t slices, bool with_bias) {
+  SCOPED_TRACE(testing::Message() << inputs << " -> " << outputs << ", density " << density << ", slices " << slices);
+  std::mt19937 random(static_cast<unsigned>(inputs + outputs));
+  const std::vector<float> dense = RandomSparse(static_cast<size_t>(inputs * outputs), density, &random);
+  const std::vector<float> input = RandomValues(static_cast<size_t>(inputs), &random);
+  const std::vector<float> bias =
+      with_bias ? RandomValues(static_cast<size_t>(outputs), &random) : std::vector<float>();
+  FullyConnectedPlan plan;
+  const SparseWeight weight = SparseWeightFromDense({outputs, inputs}, dense.data());
+  ASSERT_TRUE(MakeFullyConnectedPlan(weight, with_bias ? bias.data() : nullptr, epilogue, slices, &plan).ok());
+  std::vector<float> output(static_cast<size_t>(outputs), 12345.0f);
+  for (int64_t item = 0; item < plan.items(); ++item) {
+    RunFullyConnected(plan, input.data(), output.data(), item, item + 1);
+  }
+  ConvolutionShape shape;
+  shape.input_channels = inputs;
+  shape.output_channels = outputs;
+  const ReferenceResult expected =
+      ReferenceConvolution(shape, dense, bias, nullptr, epilogue, 1, 1, input.data());
+  for (size_t i = 0; i < output.size(); ++i) {
+    ASSERT_NEAR(output[i], expected.value[i], 1e-5 * (1e-3 + expected.magnitude[i])) << "output " << i;
+  }
+}
+
+TEST(FullyConnected, OddSizesDensitiesAndSlices) {
+  ForEachTarget([] {
+    for (const int64_t inputs : {1, 5, 64, 333}) {
+      for (const int64_t outputs : {1, 3, 16, 17, 100}) {
+        for (const double density : {0.0, 0.1, 1.0}) {
+          for (const int64_t slices : {1, 3}) Check(inputs, outputs, density, Epilogue(), slices, slices == 1);
+        }
+      }
+    }
+  });
+}
+
+TEST(FullyConnected, EveryEpilogue) {
+  ForEachTarget([] {
+    for (const Activation activation :
+         {Activation::kRelu, Activation::kHardSwish, Activation::kSilu, Activation::kGelu}) {
+      Check(40, 21, 0.4, Epilogue::Of(activation), 2, true);
+    }
+    Check(40, 21, 0.4, Epilogue::Clip(-0.2f, 0.3f), 2, true);
+  });
+}
+
+TEST(FullyConnected, MoreColumnsThan16BitsAddress) {
+  ForEachTarget([] { Check(150000, 19, 0.01, Epilogue::Of(Activation::kRelu), 2, true); });
+}
+
+}  // namespace
+}  // namespace gossamer

@@ -1,0 +1,85 @@
+"""The bytes of a sparse weight, written and read with numpy (docs/format.md; native/format/sparse_weight.h)."""
+
+import struct
+import zlib
+
+import numpy as np
+
+MAGIC = b"GSPW"
+VERSION = 1
+HEADER = struct.Struct("<4sBBBBQQ")
+BITMASK, GAPS = 0, 1
+VALUE_TYPES = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+LONG_GAP = 255
+
+
+class DamagedWeight(ValueError):
+    """The bytes are not a sparse weight."""
+
+
+def encode(weight: np.ndarray, *, half: bool = False) -> bytes:
+    """Packs the nonzeros of ``weight``; the shorter of the two position codes is taken."""
+    if not 1 <= weight.ndim <= 8:
+        raise ValueError(f"a weight has 1 to 8 axes, got {weight.ndim}")
+    flat = np.ascontiguousarray(weight, dtype=np.float32).reshape(-1)
+    positions = np.flatnonzero(flat)
+    mask, gaps = _bitmask(flat), _gaps(positions)
+    code, encoded = (GAPS, gaps) if len(gaps) < len(mask) else (BITMASK, mask)
+    value_type = 1 if half else 0
+    # Beyond the range of a half the value becomes infinite; the exporter's comparison of outputs catches that.
+    with np.errstate(over="ignore"):
+        values = flat[positions].astype(VALUE_TYPES[value_type])
+    body = b"".join(
+        [
+            HEADER.pack(MAGIC, VERSION, code, value_type, weight.ndim, len(positions), len(encoded)),
+            struct.pack(f"<{weight.ndim}I", *weight.shape),
+            encoded,
+            values.tobytes(),
+        ]
+    )
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def decode(packed: bytes) -> np.ndarray:
+    """The dense weight, as float32."""
+    if len(packed) < HEADER.size + 4 or zlib.crc32(packed[:-4]) != struct.unpack("<I", packed[-4:])[0]:
+        raise DamagedWeight("too short, or the checksum does not match")
+    magic, version, code, value_type, rank, kept, position_bytes = HEADER.unpack_from(packed)
+    if magic != MAGIC or version != VERSION or code not in (BITMASK, GAPS) or value_type not in VALUE_TYPES:
+        raise DamagedWeight(f"not a packed weight of version {VERSION}: {packed[:8]!r}")
+    shape = struct.unpack_from(f"<{rank}I", packed, HEADER.size)
+    begin = HEADER.size + 4 * rank
+    dtype = VALUE_TYPES[value_type]
+    if begin + position_bytes + kept * dtype.itemsize + 4 != len(packed):
+        raise DamagedWeight("the number of bytes does not match the header")
+    encoded = np.frombuffer(packed, np.uint8, position_bytes, begin)
+    values = np.frombuffer(packed, dtype, kept, begin + position_bytes)
+    positions = _positions_of_bitmask(encoded) if code == BITMASK else _positions_of_gaps(encoded)
+    elements = int(np.prod(shape, dtype=np.int64))
+    if len(positions) != kept or (kept and positions[-1] >= elements):
+        raise DamagedWeight("the positions do not match the number of kept weights")
+    dense = np.zeros(elements, np.float32)
+    dense[positions] = values
+    return dense.reshape(shape)
+
+
+def _bitmask(flat: np.ndarray) -> bytes:
+    return np.packbits(flat != 0, bitorder="little").tobytes()
+
+
+def _gaps(positions: np.ndarray) -> bytes:
+    gaps = np.diff(positions, prepend=-1) - 1
+    long_gaps = gaps // LONG_GAP
+    codes = np.full(len(gaps) + int(long_gaps.sum()), LONG_GAP, np.uint8)
+    codes[np.cumsum(long_gaps) + np.arange(len(gaps))] = gaps % LONG_GAP
+    return codes.tobytes()
+
+
+def _positions_of_bitmask(encoded: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(np.unpackbits(encoded, bitorder="little"))
+
+
+def _positions_of_gaps(encoded: np.ndarray) -> np.ndarray:
+    # A code moves on by itself, and a kept weight takes one place more.
+    kept = encoded != LONG_GAP
+    return (np.cumsum(encoded.astype(np.int64) + kept) - 1)[kept]

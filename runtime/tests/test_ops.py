@@ -1,0 +1,173 @@
+"""The custom ops inside ONNX Runtime, against ONNX Runtime's own dense ops on the same weights."""
+
+import subprocess
+import sys
+
+import gossamer_runtime
+import numpy as np
+import onnxruntime
+import pytest
+from gossamer_runtime import weights
+from onnx import TensorProto, helper, numpy_helper
+
+try:
+    gossamer_runtime.library_path()
+except gossamer_runtime.NativeLibraryMissing as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+
+RNG = np.random.default_rng(0)
+
+
+def model(nodes: list, inputs: dict[str, list], constants: dict[str, np.ndarray], outputs: list[str]) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("gossamer", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString()
+
+
+def sparse_weight(shape: tuple[int, ...], density: float = 0.2) -> np.ndarray:
+    weight = RNG.standard_normal(shape).astype(np.float32)
+    weight[RNG.random(shape) >= density] = 0
+    return weight
+
+
+def convolution_models(
+    weight: np.ndarray, bias: np.ndarray, shape: list, residual: bool, activation: str, **attributes: object
+) -> tuple[bytes, bytes]:
+    """The same convolution with gossamer's ops and with ONNX's."""
+    kernel = {"kernel_shape": list(weight.shape[2:]), **attributes}
+    channels = weight.shape[0]
+    inputs = {"x": shape, **({"r": None} if residual else {})}
+    nodes = [
+        helper.make_node("ToPanel", ["x"], ["px"], domain="gossamer"),
+        *([helper.make_node("ToPanel", ["r"], ["pr"], domain="gossamer")] if residual else []),
+        helper.make_node(
+            "SparseConv",
+            ["px", "w", "b", *(["pr"] if residual else [])],
+            ["py"],
+            domain="gossamer",
+            output_channels=channels,
+            activation=activation,
+            **kernel,
+        ),
+        helper.make_node("FromPanel", ["py"], ["y"], domain="gossamer", channels=channels),
+    ]
+    packed = np.frombuffer(weights.encode(weight), np.uint8)
+    sparse = model(nodes, inputs, {"w": packed, "b": bias}, ["y"])
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"], **kernel)]
+    nodes += [helper.make_node("Add", ["c", "r"], ["s"])] if residual else [helper.make_node("Identity", ["c"], ["s"])]
+    nodes += [helper.make_node("Relu" if activation == "relu" else "Identity", ["s"], ["y"])]
+    return sparse, model(nodes, inputs, {"w": weight, "b": bias}, ["y"])
+
+
+def dense(source: bytes) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+
+
+def assert_close(got: np.ndarray, expected: np.ndarray) -> None:
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max(initial=0))))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("kernel", "stride", "group"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 2), (5, 1, 1), (3, 1, 12)])
+def test_convolution(kernel: int, stride: int, group: int, residual: bool, threads: int) -> None:
+    weight = sparse_weight((24, 12 // group, kernel, kernel))
+    bias = RNG.standard_normal(24).astype(np.float32)
+    attributes = {"strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": group}
+    sparse, plain = convolution_models(weight, bias, [2, 12, 15, 19], residual, "relu", **attributes)
+    feed = {"x": RNG.standard_normal((2, 12, 15, 19)).astype(np.float32)}
+    if residual:
+        size = [(n + 2 * (kernel // 2) - kernel) // stride + 1 for n in (15, 19)]
+        feed["r"] = RNG.standard_normal((2, 24, *size)).astype(np.float32)
+    assert_close(gossamer_runtime.Session(sparse, threads=threads).run(None, feed)[0], dense(plain).run(None, feed)[0])
+
+
+def test_dynamic_shapes_in_one_session() -> None:
+    weight, bias = sparse_weight((8, 6, 3, 3)), np.zeros(8, np.float32)
+    sparse, plain = convolution_models(weight, bias, ["n", 6, "h", "w"], False, "relu", pads=[1] * 4)
+    sessions = gossamer_runtime.Session(sparse, threads=2), dense(plain)
+    for shape in [(1, 6, 7, 7), (3, 6, 14, 9), (1, 6, 1, 1), (2, 6, 5, 230), (1, 6, 7, 7), (0, 6, 8, 8)]:
+        feed = {"x": RNG.standard_normal(shape).astype(np.float32)}
+        got, expected = (session.run(None, feed)[0] for session in sessions)
+        assert_close(got, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (7, 40), (2, 3, 40), (2, 130, 40), (1, 1, 40), (0, 40)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_matmul_with_any_leading_dimensions(shape: tuple[int, ...], threads: int) -> None:
+    weight, bias = sparse_weight((21, 40)), RNG.standard_normal(21).astype(np.float32)
+    node = helper.make_node("SparseMatMul", ["x", "w", "b"], ["y"], domain="gossamer", output_features=21)
+    packed = np.frombuffer(weights.encode(weight), np.uint8)
+    names = [f"axis{i}" for i in range(len(shape) - 1)]
+    source = model([node], {"x": [*names, 40]}, {"w": packed, "b": bias}, ["y"])
+    x = RNG.standard_normal(shape).astype(np.float32)
+    assert_close(gossamer_runtime.Session(source, threads=threads).run(None, {"x": x})[0], x @ weight.T + bias)
+
+
+def test_residual_network_in_place() -> None:
+    """Three residual convolutions in a row, whose outputs may take the residual's memory."""
+    nodes, constants = [helper.make_node("ToPanel", ["x"], ["p0"], domain="gossamer")], {}
+    x = RNG.standard_normal((1, 16, 14, 14)).astype(np.float32)
+    expected = x.astype(np.float64)
+    for i in range(3):
+        weight = sparse_weight((16, 16, 1, 1))
+        constants[f"w{i}"] = np.frombuffer(weights.encode(weight), np.uint8)
+        given = [f"p{i}", f"w{i}", "", f"p{i}"]
+        nodes.append(
+            helper.make_node("SparseConv", given, [f"p{i + 1}"], domain="gossamer", output_channels=16, kernel_shape=[1, 1])
+        )
+        expected = expected + np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], expected)
+    nodes.append(helper.make_node("FromPanel", ["p3"], ["y"], domain="gossamer", channels=16))
+    got = gossamer_runtime.Session(model(nodes, {"x": [1, 16, 14, 14]}, constants, ["y"])).run(None, {"x": x})[0]
+    assert_close(got, expected)
+
+
+def hostile(packed: bytes, **attributes: object) -> bytes:
+    nodes = [
+        helper.make_node("ToPanel", ["x"], ["px"], domain="gossamer"),
+        helper.make_node("SparseConv", ["px", "w"], ["py"], domain="gossamer", **attributes),
+    ]
+    return model(nodes, {"x": [1, 4, 7, 7]}, {"w": np.frombuffer(packed, np.uint8)}, ["py"])
+
+
+@pytest.mark.parametrize(
+    ("change", "attributes", "message"),
+    [
+        (lambda p: p[:-9], {}, "gossamer"),
+        (lambda p: b"X" + p[1:], {}, "GSPW"),
+        (lambda p: p[:40] + bytes([p[40] ^ 1]) + p[41:], {}, "checksum"),
+        (lambda p: p, {"output_channels": 5}, "shape"),
+        (lambda p: p, {"kernel_shape": [3, 3]}, "kernel"),
+        (lambda p: p, {"kernel_shape": [0, 1]}, "kernel"),
+        (lambda p: p, {"strides": [0, 1]}, "stride"),
+        (lambda p: p, {"strides": [1]}, "strides"),
+        (lambda p: p, {"pads": [-1, 0, 0, 0]}, "padding"),
+        (lambda p: p, {"group": 2**62}, "group"),
+        (lambda p: p, {"activation": "swoosh"}, "swoosh"),
+    ],
+)
+def test_hostile_models_give_an_error(change, attributes: dict, message: str) -> None:
+    packed = weights.encode(sparse_weight((6, 4, 1, 1), 0.5))
+    attributes = {"output_channels": 6, "kernel_shape": [1, 1], **attributes}
+    with pytest.raises(Exception, match=message):
+        gossamer_runtime.Session(hostile(change(packed), **attributes)).run(None, {"x": np.zeros((1, 4, 7, 7), np.float32)})
+
+
+def test_a_planar_tensor_is_no_panel() -> None:
+    packed = np.frombuffer(weights.encode(sparse_weight((6, 4, 1, 1))), np.uint8)
+    node = helper.make_node("SparseConv", ["x", "w"], ["y"], domain="gossamer", output_channels=6, kernel_shape=[1, 1])
+    session = gossamer_runtime.Session(model([node], {"x": ["n", "c", "h", "w"]}, {"w": packed}, ["y"]))
+    with pytest.raises(Exception, match="ToPanel"):
+        session.run(None, {"x": np.zeros((1, 4, 7, 7), np.float32)})
+
+
+def test_imports_no_torch() -> None:
+    code = "import sys, gossamer_runtime, gossamer_runtime.run; sys.exit(any(m in sys.modules for m in ('torch', 'onnx')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

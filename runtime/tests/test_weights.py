@@ -1,0 +1,46 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from gossamer_runtime import weights
+
+
+def test_bytes_by_hand() -> None:
+    packed = weights.encode(np.array([[0, 1, 0], [0, -2, 0]], np.float32), half=True)
+    header = b"GSPW" + bytes([1, 0, 1, 2]) + struct.pack("<QQII", 2, 1, 2, 3)
+    body = header + b"\x12" + b"\x00\x3c\x00\xc0"
+    assert packed == body + struct.pack("<I", zlib.crc32(body))
+
+
+def test_gaps_by_hand() -> None:
+    weight = np.zeros(600, np.float32)
+    weight[[0, 255, 511]] = 1, 2, 3  # 254 zeros between, then 255
+    packed = weights.encode(weight)
+    assert packed[5] == weights.GAPS
+    assert list(packed[28:32]) == [0, 254, 255, 0]
+    np.testing.assert_array_equal(weights.decode(packed), weight)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.003, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("half", [False, True])
+def test_there_and_back(density: float, half: bool) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((17, 5, 3, 3)).astype(np.float16).astype(np.float32)
+    weight[rng.random(weight.shape) >= density] = 0
+    np.testing.assert_array_equal(weights.decode(weights.encode(weight, half=half)), weight)
+
+
+def test_file_is_small() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((256, 1024)).astype(np.float32)
+    weight[rng.random(weight.shape) >= 0.1] = 0
+    kept = np.count_nonzero(weight)
+    assert len(weights.encode(weight)) <= 1.1 * (4 * kept + min(weight.size / 8, kept))
+
+
+def test_damage_is_found() -> None:
+    packed = bytearray(weights.encode(np.eye(8, dtype=np.float32)))
+    packed[30] ^= 1
+    with pytest.raises(weights.DamagedWeight, match="checksum"):
+        weights.decode(bytes(packed))
