@@ -155,7 +155,9 @@ def largest_error(density: float, size: int, image: np.ndarray, threads: int) ->
     return worst
 
 
-def interleaved(sessions: dict[str, onnxruntime.InferenceSession], image: np.ndarray, runs: int) -> dict[str, list[float]]:
+def interleaved(
+    sessions: dict[str, onnxruntime.InferenceSession], image: np.ndarray, runs: int
+) -> dict[str, list[float]]:
     """Milliseconds of each session, one run of each in turn so that all meet the same machine."""
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for run in range(runs + 3):
@@ -177,7 +179,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     image = np.random.default_rng(1).standard_normal((1, 3, options.size, options.size), dtype=np.float32)
-    print(f"{platform.processor() or platform.machine()}, onnxruntime {onnxruntime.__version__}, {options.threads} threads")
+    print(
+        f"{platform.processor() or platform.machine()}, onnxruntime {onnxruntime.__version__}, {options.threads} threads"
+    )
     results = []
     for density in options.density:
         if options.check:
@@ -201,7 +205,9 @@ def main() -> None:
         )
         results.append({"density": density, "medians": medians, "spreads": spreads, "ratio": ratio, "ready_ms": ready})
     if options.json:
-        options.json.write_text(json.dumps({"threads": options.threads, "runs": options.runs, "results": results}, indent=2))
+        options.json.write_text(
+            json.dumps({"threads": options.threads, "runs": options.runs, "results": results}, indent=2)
+        )
 
 
 if __name__ == "__main__":

@@ -76,7 +76,9 @@ def assert_close(got: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize(("kernel", "stride", "group"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 2), (5, 1, 1), (3, 1, 12)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "group"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 2), (5, 1, 1), (3, 1, 12)]
+)
 def test_convolution(kernel: int, stride: int, group: int, residual: bool, threads: int) -> None:
     weight = sparse_weight((24, 12 // group, kernel, kernel))
     bias = RNG.standard_normal(24).astype(np.float32)
@@ -121,7 +123,9 @@ def test_residual_network_in_place() -> None:
         constants[f"w{i}"] = np.frombuffer(weights.encode(weight), np.uint8)
         given = [f"p{i}", f"w{i}", "", f"p{i}"]
         nodes.append(
-            helper.make_node("SparseConv", given, [f"p{i + 1}"], domain="gossamer", output_channels=16, kernel_shape=[1, 1])
+            helper.make_node(
+                "SparseConv", given, [f"p{i + 1}"], domain="gossamer", output_channels=16, kernel_shape=[1, 1]
+            )
         )
         expected = expected + np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], expected)
     nodes.append(helper.make_node("FromPanel", ["p3"], ["y"], domain="gossamer", channels=16))
@@ -157,7 +161,9 @@ def test_hostile_models_give_an_error(change, attributes: dict, message: str) ->
     packed = weights.encode(sparse_weight((6, 4, 1, 1), 0.5))
     attributes = {"output_channels": 6, "kernel_shape": [1, 1], **attributes}
     with pytest.raises(Exception, match=message):
-        gossamer_runtime.Session(hostile(change(packed), **attributes)).run(None, {"x": np.zeros((1, 4, 7, 7), np.float32)})
+        gossamer_runtime.Session(hostile(change(packed), **attributes)).run(
+            None, {"x": np.zeros((1, 4, 7, 7), np.float32)}
+        )
 
 
 def test_a_planar_tensor_is_no_panel() -> None:
@@ -169,5 +175,7 @@ def test_a_planar_tensor_is_no_panel() -> None:
 
 
 def test_imports_no_torch() -> None:
-    code = "import sys, gossamer_runtime, gossamer_runtime.run; sys.exit(any(m in sys.modules for m in ('torch', 'onnx')))"
+    code = (
+        "import sys, gossamer_runtime, gossamer_runtime.run; sys.exit(any(m in sys.modules for m in ('torch', 'onnx')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

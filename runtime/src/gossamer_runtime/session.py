@@ -23,7 +23,7 @@ def session_options(options: onnxruntime.SessionOptions | None = None) -> onnxru
     return options
 
 
-def Session(  # noqa: N802: it stands for the class that it returns
+def Session(  # named for the class that it returns
     model: str | os.PathLike[str] | bytes,
     options: onnxruntime.SessionOptions | None = None,
     *,
@@ -42,4 +42,6 @@ def Session(  # noqa: N802: it stands for the class that it returns
             raise ValueError(f"threads must be 0 or more, got {threads}")
         options.intra_op_num_threads = threads
     source = model if isinstance(model, bytes) else os.fspath(model)
-    return onnxruntime.InferenceSession(source, session_options(options), providers=list(providers), **session_arguments)
+    return onnxruntime.InferenceSession(
+        source, session_options(options), providers=list(providers), **session_arguments
+    )
