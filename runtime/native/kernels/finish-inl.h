@@ -107,7 +107,8 @@ HWY_INLINE void FinishRow(const RowCall& call, int64_t row, Accumulators& sums) 
       clamped.Clamp(call.epilogue.lower, call.epilogue.upper);
       if (StoreImageRows(call, clamped, output)) return;
     }
-    HWY_ALIGN float stored[Accumulators::kVectors * kLanes];
+    // One vector more: the last pixels of a row are loaded as a whole vector.
+    HWY_ALIGN float stored[(Accumulators::kVectors + 1) * kLanes];
     sums.Store(stored);
     FinishCompact(call, stored, residual, output);
     return;
