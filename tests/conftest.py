@@ -26,6 +26,8 @@ def _reproducible() -> Iterator[None]:
     """The tensors here are small: more threads only make them wait for one another."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    # A measurement in this process may have turned denormal numbers off, for the whole process.
+    torch.set_flush_denormal(False)
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
