@@ -179,9 +179,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     image = np.random.default_rng(1).standard_normal((1, 3, options.size, options.size), dtype=np.float32)
-    print(
-        f"{platform.processor() or platform.machine()}, onnxruntime {onnxruntime.__version__}, {options.threads} threads"
-    )
+    processor = platform.processor() or platform.machine()
+    print(f"{processor}, onnxruntime {onnxruntime.__version__}, {options.threads} threads")
     results = []
     for density in options.density:
         if options.check:
