@@ -260,3 +260,18 @@ def test_a_module_that_calls_an_attribute_module_is_not_unwrapped() -> None:
             self.module = nn.Linear(2, 2)
 
     assert names(Owner()) == ["module.weight"]
+
+
+def test_a_weight_tied_to_the_transpose_of_another_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(3, 4, bias=False))
+    model[1].weight = nn.Parameter(model[0].weight.data.t())
+    with pytest.raises(ConfigurationError, match=r"0\.weight and 1\.weight share memory"):
+        prunable_weights(model)
+    assert list(prunable_weights(model, Scope(exclude=("1",)))) == ["0.weight"]
+
+
+def test_weights_that_lie_side_by_side_in_one_block_of_memory_are_apart() -> None:
+    model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(4, 3, bias=False))
+    block = torch.randn(6, 4)
+    model[0].weight, model[1].weight = nn.Parameter(block[:3]), nn.Parameter(block[3:])
+    assert list(prunable_weights(model)) == ["0.weight", "1.weight"]

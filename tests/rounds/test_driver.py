@@ -1143,3 +1143,15 @@ def test_every_combination_of_small_networks_and_targets_ends_on_its_target(tmp_
             kept.append(int((model.weight != 0).sum()))
             assert kept[-1] == round.kept
         assert kept == list(Plan(5 * width, target_sparsity=target))
+
+
+def test_a_metric_of_unknown_direction_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    model = nn.Linear(8, 8)
+    with pytest.raises(ConfigurationError, match="better='higher'"):
+        for round in gossamer.rounds(model, folder=tmp_path, max_drop=0.1):
+            round.record(usefulness=0.5)
+    assert not list(tmp_path.glob("round-*"))
+    # The mended call is not taken for another run.
+    for round in gossamer.rounds(model, folder=tmp_path, max_drop=0.1, rounds=1, better="higher"):
+        round.record(usefulness=0.5)
+    assert [path.name for path in sorted(tmp_path.glob("round-*"))] == ["round-00", "round-01"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
@@ -67,7 +68,8 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
 
     Raises:
         NothingToPruneError: no weight is left.
-        ConfigurationError: a pattern matches nothing, or a weight cannot be pruned (lazy, parametrized, complex).
+        ConfigurationError: a pattern matches nothing, or a weight cannot be pruned (lazy, parametrized, complex,
+            overlapping another one in memory without being the same).
     """
     scope = scope or Scope()
     model = unwrap(model)
@@ -91,6 +93,7 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
             raise ConfigurationError(
                 f"{name} holds {parameter.dtype}; expected a real floating-point type. Exclude it from the scope."
             )
+    _refuse_overlaps(weights)
     return weights
 
 
@@ -156,6 +159,23 @@ def _identity(tensor: Tensor) -> Identity:
     if isinstance(tensor, UninitializedParameter) or tensor.device.type == "meta" or tensor.numel() == 0:
         return (id(tensor),)
     return (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def _refuse_overlaps(weights: Mapping[str, nn.Parameter]) -> None:
+    """Two different views of the same memory (one weight tied to the transpose of another) would be counted twice."""
+    spans = []
+    for name, weight in weights.items():
+        if weight.device.type != "meta":
+            last = sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
+            start = weight.data_ptr()
+            spans.append((str(weight.device), start, start + (last + 1) * weight.element_size(), name))
+    spans.sort()
+    for (device, _, end, name), (next_device, next_start, _, next_name) in pairwise(spans):
+        if device == next_device and next_start < end:
+            raise ConfigurationError(
+                f"{name} and {next_name} share memory but are not the same weight (a transposed tie?); expected "
+                f"weights that are apart, or tied whole. Exclude one of them, or tie them by using one parameter twice."
+            )
 
 
 def _names_by_identity(model: nn.Module) -> dict[Identity, list[str]]:

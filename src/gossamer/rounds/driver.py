@@ -164,7 +164,11 @@ class _Run:
             raise ConfigurationError(
                 f"round {number} recorded no metric, but max_drop decides by one; call round.record(accuracy=...)"
             )
-        return self.metric or next(iter(names), None)
+        metric = self.metric or next(iter(names), None)
+        if self.allowance is not None and metric is not None:
+            # Known before anything is written, so that the call can still be mended.
+            self.allowance.direction(metric)
+        return metric
 
     def finish(self, round: Round, metric: str | None, metrics: dict[str, float]) -> RoundRecord:
         seconds = round.seconds_before + time.monotonic() - round._started
@@ -212,12 +216,13 @@ class _Run:
 
     def _open(self, configuration: Configuration) -> list[RoundRecord]:
         """Makes the folder, or verifies that it holds this very run; returns its finished rounds."""
-        if (self.folder / FILE).exists():
-            configuration.refuse_other(self.folder)
-        else:
-            configuration.write(self.folder)
         run_folder.clear_leftovers(self.folder)
         records = run_folder.read_records(self.folder)
+        if records or (self.folder / run_folder.TRAINING).exists():
+            configuration.refuse_other(self.folder)
+        else:
+            # Nothing was computed yet, so a setting that was mended after an error loses nothing.
+            configuration.write(self.folder)
         run_folder.write_table(self.folder, records)
         return records
 
