@@ -86,11 +86,16 @@ class Graph:
 
     def build(self) -> onnx.ModelProto:
         stem = self.constant("stem.weight", self.draw((64, 3, 7, 7), 1.0))
-        current = self.node("Conv", ["image", stem], "stem", kernel_shape=[7, 7], strides=[2, 2], pads=[3] * 4)
-        current = self.node("Relu", [current], "stem.relu")
-        current = self.node("MaxPool", [current], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+        shape = {"kernel_shape": [7, 7], "strides": [2, 2], "pads": [3] * 4}
         if self.sparse:
-            current = self.node("ToPanel", [current], "panel", "gossamer")
+            current = self.node(
+                "StemConv", ["image", stem], "pool", "gossamer", output_channels=64, activation="relu", max_pool=1, **shape
+            )
+        else:
+            current = self.node("Conv", ["image", stem], "stem", **shape)
+            current = self.node("Relu", [current], "stem.relu")
+            current = self.node("MaxPool", [current], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+        self.layers.append(current)
         self.channels[current] = 64
         for stage, (blocks, middle, first_stride) in enumerate(BLOCKS):
             for block in range(blocks):

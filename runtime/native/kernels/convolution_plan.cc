@@ -39,6 +39,26 @@ struct RowPart {
   uint32_t entries[3];  // by column shift -1, 0, 1; in pairs
 };
 
+// Writes entries by their number into steps of `step` entries; a first step of fewer takes what does not fill one.
+class StepWriter {
+ public:
+  StepWriter(uint8_t* begin, size_t entries, size_t step) : begin_(begin), first_(entries % step), step_(step) {}
+
+  void Write(size_t entry, float value, uint16_t offset) const {
+    const bool in_first = entry < first_;
+    const size_t begin = in_first ? 0 : first_ + (entry - first_) / step_ * step_;
+    const size_t length = in_first ? first_ : step_;
+    uint8_t* const step = begin_ + 6 * begin;
+    std::memcpy(step + 4 * (entry - begin), &value, sizeof(value));
+    std::memcpy(step + 4 * length + 2 * (entry - begin), &offset, sizeof(offset));
+  }
+
+ private:
+  uint8_t* begin_;
+  size_t first_;
+  size_t step_;
+};
+
 // Builds the blocks and slices of a plan.
 class Packer {
  public:
@@ -159,16 +179,17 @@ class Packer {
   void EmitGroup(const ChannelBlock& block, const RowPart* parts, size_t width, RowSlice* slice) {
     const uint32_t count = parts[width - 1].end - parts[width - 1].begin;  // the largest
     slice->counts.push_back(count);
-    uint8_t* entry = Append(count * width, slice);
+    uint8_t* const entry = Append(count * width, slice);
     for (size_t g = 0; g < width; ++g) slice->rows.push_back(parts[g].row);
-    for (uint32_t j = 0; j < count; ++j, entry += width * 6) {
+    const StepWriter writer(entry, count * width, width * static_cast<size_t>(StepNonzeros(static_cast<int64_t>(width))));
+    for (uint32_t j = 0; j < count; ++j) {
       for (size_t g = 0; g < width; ++g) {
         const RowPart& part = parts[g];
         const uint32_t kept = part.end - part.begin;
         // Padding repeats the row's last offset, so it can only spread what the row reads anyway.
         const bool padding = j >= kept;
         const uint16_t offset = kept == 0 ? uint16_t{0} : Offset(block, part, padding ? part.end - 1 : part.begin + j);
-        WriteEntry(entry, width, g, padding ? 0.0f : weight_.value[part.begin + j], offset);
+        writer.Write(j * width + g, padding ? 0.0f : weight_.value[part.begin + j], offset);
       }
     }
     plan_->entries += count * width;
@@ -184,16 +205,16 @@ class Packer {
       for (int shift = -1; shift <= 1; ++shift) {
         const uint32_t pairs = part.entries[shift + 1];
         slice->counts.push_back(pairs);
-        uint8_t* entry = Append(2 * pairs, slice);
+        const StepWriter writer(Append(2 * pairs, slice), 2 * pairs, 4);
         uint32_t written = 0;
         uint16_t offset = 0;
         for (uint32_t i = part.begin; i < part.end; ++i) {
           if (Tap(i).column_shift != shift) continue;
           offset = Offset(block, part, i);
-          WriteEntry(entry + written / 2 * 12, 2, written % 2, weight_.value[i], offset);
+          writer.Write(written, weight_.value[i], offset);
           ++written;
         }
-        if (written % 2 == 1) WriteEntry(entry + written / 2 * 12, 2, 1, 0.0f, offset);
+        if (written % 2 == 1) writer.Write(written, 0.0f, offset);
         plan_->entries += 2 * pairs;
       }
     }
@@ -203,11 +224,6 @@ class Packer {
     const size_t size = slice->entries.size();
     slice->entries.resize(size + 6 * entries);
     return slice->entries.data() + size;
-  }
-
-  static void WriteEntry(uint8_t* step, size_t width, size_t place, float value, uint16_t offset) {
-    std::memcpy(step + 4 * place, &value, sizeof(value));
-    std::memcpy(step + 4 * width + 2 * place, &offset, sizeof(offset));
   }
 
   const StagedTap& Tap(uint32_t nonzero) const {
