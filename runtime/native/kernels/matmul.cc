@@ -78,10 +78,8 @@ Status MakeMatMulPlan(const SparseWeight& weight, const float* bias, const Epilo
   shape.output_channels = weight.rows;
   if (const Status status = CheckConvolution(shape, weight); !status.ok()) return status;
   if (const Status status = CheckImage(shape, 1, tokens); !status.ok()) return status;
-  PlanOptions product_options = options;
-  product_options.consecutive_rows = true;
   ConvolutionPlan& product = plan->product;
-  if (const Status status = MakeConvolutionPlan(shape, weight, bias, epilogue, 1, tokens, product_options, &product);
+  if (const Status status = MakeConvolutionPlan(shape, weight, bias, epilogue, 1, tokens, options, &product);
       !status.ok()) {
     return status;
   }
