@@ -67,7 +67,7 @@ def test_a_run_of_ones_own_task_asks_for_it(tmp_path: Path) -> None:
     own = f"{tmp_path / 'mine.py'}:task"
     printed("compress", own, "--epochs", 1, "--rounds", 1, "--per-round", 0.9, "--out", tmp_path / "run")
     # The path that the folder records is named, and its code is not run before the user names it too.
-    (tmp_path / "mine.py").write_text(example.read_text() + f"\nopen({str(tmp_path / 'imported')!r}, 'w')\n")
+    (tmp_path / "mine.py").write_text(example.read_text() + f"\nPath({str(tmp_path / 'imported')!r}).touch()\n")
     message = refused("shrink", tmp_path / "run")
     assert f"--task {Path(os.path.relpath(tmp_path / 'mine.py')).as_posix()}:task" in message
     assert not (tmp_path / "imported").exists()
