@@ -70,7 +70,7 @@ def read_curves(path: Path, network: str | None, task: str | None) -> list[Curve
     for method in dict.fromkeys(method for method, _ in best):
         points = [point for (of, _), (_, point) in best.items() if of == method]
         points.sort(key=lambda point: -point.density)
-        curves.append(Curve(f"published: {method.replace('_', ' ')}", path.name, tuple([*dense, *points])))
+        curves.append(Curve(f"published: {method.replace('_', ' ')}", path.name, (*dense, *points)))
     return curves
 
 
