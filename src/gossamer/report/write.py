@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gossamer.cli.wording import time_text, value_text
+from gossamer.cli.wording import SHARES, time_text, value_text
 from gossamer.errors import ConfigurationError, GossamerError
 from gossamer.report import charts, rows
 from gossamer.report.charts import Chart
@@ -75,7 +75,7 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
         raise ConfigurationError("a run was given twice; expected the folders of different runs")
     runs = [read_run(folder, given.max_drop) for folder in folders]
     series = group(runs)
-    metrics = {run.metric for run in runs}
+    metrics = dict.fromkeys(run.metric for run in runs)
     if len(metrics) > 1:
         raise ConfigurationError(
             f"the runs were judged by different metrics ({', '.join(map(str, metrics))}), which one axis cannot show; "
@@ -247,7 +247,7 @@ def _accuracy(
     higher = series[0].runs[0].higher_is_better
     page.charts["accuracy"] = charts.accuracy(points, shown, metric, higher, page.state["split"])
     below = [_accuracy_table(series, metric)]
-    if higher and metric in charts.SHARES:
+    if higher and metric in SHARES:
         options = [("0", "all"), *((str(drop), f"down to {drop:.0%} below dense") for drop in NEAR)]
         below.insert(0, select("drop", "axis shows ", options))
     figures = [
