@@ -1,0 +1,70 @@
+"""Times of single nodes, as ONNX Runtime's own profiler sees them: within the whole network, caches included."""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gossamer.bench.engines.onnx_runtime import SessionRunner
+
+if TYPE_CHECKING:
+    import onnx
+
+ENDING = "_kernel_time"
+BLOCKED = "_nchwc"
+"""ONNX Runtime marks nodes that it moved to its own layout so."""
+
+Opening = Callable[[Path], SessionRunner]
+
+
+def node_times(openings: Mapping[str, Opening], folder: Path, runs: int, warmups: int = 3) -> dict[str, dict[str, float]]:
+    """Median milliseconds of every node of every session; the sessions take turns.
+
+    Args:
+        openings: by name, what opens a session that writes its profile under the path that it is given.
+        folder: for the profiles; they are left there.
+        warmups: turns that are not counted.
+    """
+    runners = {name: opening(folder / f"profile-{name}") for name, opening in openings.items()}
+    for _ in range(warmups + runs):
+        for runner in runners.values():
+            # As in the comparison: one run to get threads and caches back, one that counts.
+            runner.run()
+            runner.run()
+    times: dict[str, dict[str, float]] = {}
+    for name, runner in runners.items():
+        events = json.loads(Path(runner.session.end_profiling()).read_text(encoding="utf-8"))
+        times[name] = _medians(events, warmups)
+        runner.close()
+    return times
+
+
+def _medians(events: Sequence[Mapping[str, Any]], warmups: int) -> dict[str, float]:
+    milliseconds: dict[str, list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and str(event["name"]).endswith(ENDING):
+            name = str(event["name"]).removesuffix(ENDING).removesuffix(BLOCKED)
+            # Nodes that ONNX Runtime adds may have no name; their index tells them apart.
+            key = name if name else f"node {event['args'].get('node_index')}"
+            milliseconds.setdefault(key, []).append(event["dur"] / 1000)
+    return {name: statistics.median(values[2 * warmups + 1 :: 2]) for name, values in milliseconds.items()}
+
+
+def time_by_node(times: Mapping[str, float], nodes: "Sequence[onnx.NodeProto]") -> dict[int, float]:
+    """The times of a session's nodes, given to the nodes of the network that the session was made from (by place).
+
+    A node that was fused with others has the name of one of them, or one that begins with it.
+    """
+    places = {name: place for place, node in enumerate(nodes) for name in (*node.output, node.name) if name}
+    found: dict[int, float] = {}
+    for name, milliseconds in times.items():
+        place = places.get(name)
+        if place is None:
+            # Fusions append to the name that they took: NAME/MatMulAddFusion, NAME_token_3.
+            beginnings = [known for known in places if name.startswith(known)]
+            if not beginnings:
+                continue
+            place = places[max(beginnings, key=len)]
+        found[place] = found.get(place, 0.0) + milliseconds
+    return found
