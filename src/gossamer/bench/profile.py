@@ -19,7 +19,7 @@ Opening = Callable[[Path], SessionRunner]
 
 
 def node_times(openings: Mapping[str, Opening], folder: Path, runs: int, warmups: int = 3) -> dict[str, dict[str, float]]:
-    """Median milliseconds of every node of every session; the sessions take turns.
+    """Seconds of every node of every session; the sessions take turns.
 
     Args:
         openings: by name, what opens a session that writes its profile under the path that it is given.
@@ -35,20 +35,27 @@ def node_times(openings: Mapping[str, Opening], folder: Path, runs: int, warmups
     times: dict[str, dict[str, float]] = {}
     for name, runner in runners.items():
         events = json.loads(Path(runner.session.end_profiling()).read_text(encoding="utf-8"))
-        times[name] = _medians(events, warmups)
+        times[name] = _typical(events, warmups)
         runner.close()
     return times
 
 
-def _medians(events: Sequence[Mapping[str, Any]], warmups: int) -> dict[str, float]:
-    milliseconds: dict[str, list[float]] = {}
+def _typical(events: Sequence[Mapping[str, Any]], warmups: int) -> dict[str, float]:
+    microseconds: dict[str, list[int]] = {}
     for event in events:
         if event.get("cat") == "Node" and str(event["name"]).endswith(ENDING):
             name = str(event["name"]).removesuffix(ENDING).removesuffix(BLOCKED)
             # Nodes that ONNX Runtime adds may have no name; their index tells them apart.
             key = name if name else f"node {event['args'].get('node_index')}"
-            milliseconds.setdefault(key, []).append(event["dur"] / 1000)
-    return {name: statistics.median(values[2 * warmups + 1 :: 2]) for name, values in milliseconds.items()}
+            microseconds.setdefault(key, []).append(event["dur"])
+    return {name: 1e-6 * middle_mean(values[2 * warmups + 1 :: 2]) for name, values in microseconds.items()}
+
+
+def middle_mean(values: Sequence[float]) -> float:
+    """The mean of the middle half: as steady as the median, and finer than the clock's ticks."""
+    ordered = sorted(values)
+    quarter = len(ordered) // 4
+    return statistics.fmean(ordered[quarter : len(ordered) - quarter])
 
 
 def time_by_node(times: Mapping[str, float], nodes: "Sequence[onnx.NodeProto]") -> dict[int, float]:
@@ -58,7 +65,7 @@ def time_by_node(times: Mapping[str, float], nodes: "Sequence[onnx.NodeProto]") 
     """
     places = {name: place for place, node in enumerate(nodes) for name in (*node.output, node.name) if name}
     found: dict[int, float] = {}
-    for name, milliseconds in times.items():
+    for name, seconds in times.items():
         place = places.get(name)
         if place is None:
             # Fusions append to the name that they took: NAME/MatMulAddFusion, NAME_token_3.
@@ -66,5 +73,5 @@ def time_by_node(times: Mapping[str, float], nodes: "Sequence[onnx.NodeProto]") 
             if not beginnings:
                 continue
             place = places[max(beginnings, key=len)]
-        found[place] = found.get(place, 0.0) + milliseconds
+        found[place] = found.get(place, 0.0) + seconds
     return found
