@@ -72,6 +72,7 @@ def compress(
     optimizer_state: OptimizerState = "keep",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     listener: Listener | None = None,
+    task_source: str | None = None,
 ) -> list[RoundRecord]:
     """Trains and prunes the task's network until a stopping rule ends it; continues what the folder already holds.
 
@@ -84,6 +85,7 @@ def compress(
         optimizer_state: "keep" hands the momentum from the end of one round to the next, as the paper's code does;
             "fresh" begins every round with none.
         checkpoint_seconds: least time between two saves of the training state inside a round.
+        task_source: where a task of one's own is, `path/file.py:function`; recorded for people, never imported.
         The others: see `gossamer.rounds`.
 
     Returns:
@@ -136,6 +138,7 @@ def compress(
         state={"optimizer": optimizer} if optimizer_state == "keep" else None,
         seed=seed,
         settings=settings,
+        origin={"task": task_source},
     )
     for round in driver:
         splits = the_data()

@@ -95,6 +95,7 @@ def compress(
     from gossamer.compress import compress as run
     from gossamer.prune.scope import Scope
     from gossamer.tasks import find_task
+    from gossamer.tasks.own_task import source_of
     from gossamer.tasks.processor import keep_freed_memory
 
     keep_freed_memory()
@@ -118,5 +119,6 @@ def compress(
             optimizer_state="fresh" if fresh_optimizer else "keep",
             checkpoint_seconds=checkpoint_seconds,
             listener=listener,
+            task_source=source_of(task),
         )
     print_run(out)

@@ -263,6 +263,7 @@ def rounds(
     state: Mapping[str, Any] | None = None,
     seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Iterator[Round]:
     """Compresses `model` by iterative global magnitude pruning with learning-rate rewinding, around the user's loop.
 
@@ -301,6 +302,7 @@ def rounds(
             `load_state_dict`, saved with every round and restored on resuming. What each round makes anew needs none.
         seed: only recorded.
         settings: anything else that decides what the run computes (plain values); recorded, and compared on resuming.
+        origin: where things came from (plain values); recorded, and not compared.
 
     Raises:
         ConfigurationError: an argument is out of range, or the folder holds another run.
@@ -354,7 +356,8 @@ def rounds(
                 "weights": {name: list(weight.shape) for name, weight in weights.items()},
             },
             "settings": dict(settings or {}),
-        }
+        },
+        dict(origin or {}),
     )
     folder = Path(folder)
     make_folder(folder)
