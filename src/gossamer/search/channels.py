@@ -1,9 +1,9 @@
 """Channel pruning: an action for every group of channels that can only go together.
 
-The channels that a residual sum adds up are the same units in all of its terms, whatever layers make them; so all these
-layers share one action. What is not understood, the inputs and the outputs keep all of theirs. Of a group those channels
-stay that are read with the largest weights; without the others the network computes what it would without their rows
-and columns.
+The channels that a residual sum adds up are the same units in all of its terms, whatever layers make them; so all
+these layers share one action. What is not understood, the inputs and the outputs keep all of theirs. Of a group those
+channels stay that are read with the largest weights; without the others the network computes what it would without
+their rows and columns.
 """
 
 import copy

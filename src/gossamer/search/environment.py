@@ -1,7 +1,8 @@
 """AMC's environment: one episode walks through the network and decides layer by layer how much of it stays."""
 
+import math
 from collections.abc import Callable, Sequence
-from math import ceil
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,56 @@ Judge = Callable[[Sequence[int]], float]
 """How many of every action stay -> the metric of the network that is left, higher is better."""
 
 FEATURES = 11
-"""Index, type, inputs, outputs, stride, kernel, weights, FLOPs; share of all FLOPs removed so far, share in later layers,
-previous action."""
+"""Index, type, inputs, outputs, stride, kernel, weights, FLOPs; share of all FLOPs removed so far, share in later
+layers, density of the previous layer."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What an action in [0, 1] means. Both functions also get (fewest, most) allowed, the size, and the lowest density;
+    they undo one another, but for rounding and clipping."""
+
+    number: Callable[[float, tuple[int, int], int, float], int]
+    """Action -> how many stay."""
+    action: Callable[[int, tuple[int, int], int, float], float]
+    """How many stay -> action."""
+
+
+def _clipped(action: float, allowed: tuple[int, int], size: int, lowest: float) -> int:
+    fewest, most = allowed
+    return min(max(round((lowest + action * (1 - lowest)) * size), fewest), most)
+
+
+def _action_of_density(number: int, allowed: tuple[int, int], size: int, lowest: float) -> float:
+    return min(max((number / size - lowest) / max(1 - lowest, 1e-9), 0.0), 1.0)
+
+
+def _rescaled(action: float, allowed: tuple[int, int], size: int, lowest: float) -> int:
+    fewest, most = allowed
+    return min(max(round(fewest * math.pow(most / fewest, action)), fewest), most)
+
+
+def _action_within(number: int, allowed: tuple[int, int], size: int, lowest: float) -> float:
+    fewest, most = allowed
+    return math.log(number / fewest) / math.log(most / fewest) if most > fewest else 0.5
+
+
+SCALES: dict[str, Scale] = {
+    # The paper's: the density itself, moved as little as the budget asks. Where the budget is small, most actions for a
+    # large layer are clipped to the same number, and what comes later in the network always gets the least.
+    "clipped": Scale(_clipped, _action_of_density),
+    # From the fewest that are allowed to the most, in equal factors: every action makes a difference.
+    "rescaled": Scale(_rescaled, _action_within),
+}
 
 
 class Environment(gymnasium.Env[Observation, NDArray[np.float32]]):
     """The environment of He et al. 2018, section 3.1 and 3.2, for any network.
 
     An observation describes the layer that comes next (`FEATURES` numbers, each scaled to 0 to 1 over the network's
-    layers). An action in [0, 1] is the density of that layer, from the lowest allowed one to 1, moved as little as
-    needed for the budget to be met (`Budget.allowed`). The reward is 0 up to the last layer; then the network that is
-    left is judged. `step` returns what was really chosen under "density" and, at the end, "chosen" and "outcome".
+    layers). An action in [0, 1] says how much of it stays (`Scale`), such that the budget is met (`Budget.allowed`).
+    The reward is 0 up to the last layer; then the network that is left is judged. `step` also returns the action that
+    was really taken ("action") and, at the end, "chosen" and "outcome".
     """
 
     def __init__(
@@ -44,9 +84,11 @@ class Environment(gymnasium.Env[Observation, NDArray[np.float32]]):
         reward: Reward,
         judge: Judge,
         lowest_density: float,
+        scale: str = "clipped",
     ) -> None:
         """
         Args:
+            scale: what an action means, a name in `SCALES`.
             lowest_density: of every layer, in (0, 1]; at least one weight or channel stays.
 
         Raises:
@@ -64,11 +106,14 @@ class Environment(gymnasium.Env[Observation, NDArray[np.float32]]):
                 f"the reward weighs the cost itself; expected a budget without a limit ({budget.name}), or the reward "
                 f"accuracy"
             )
+        if scale not in SCALES:
+            raise SearchError(f"there is no scale of actions {scale!r}; expected one of {', '.join(SCALES)}")
         self.network = network
+        self.scale = SCALES[scale]
         self.budget = budget
         self.reward = reward
         self.judge = judge
-        self.lowest = tuple(ceil(lowest_density * size) for size in network.sizes)
+        self.lowest = tuple(math.ceil(lowest_density * size) for size in network.sizes)
         self.lowest_density = lowest_density
         budget.check(network, self.lowest)
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (FEATURES,), np.float32)
@@ -101,24 +146,18 @@ class Environment(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Decides about one layer."""
-        position = len(self.chosen)
-        size = self.network.sizes[position]
-        wished = round((self.lowest_density + float(action[0]) * (1 - self.lowest_density)) * size)
-        fewest, most = self.budget.allowed(self.network, self.chosen, self.lowest)
-        number = min(max(wished, fewest), most)
+        size = self.network.sizes[len(self.chosen)]
+        allowed = self.budget.allowed(self.network, self.chosen, self.lowest)
+        number = self.scale.number(float(action[0]), allowed, size, self.lowest_density)
+        done = self.scale.action(number, allowed, size, self.lowest_density)
         self.chosen.append(number)
-        self._previous = (number / size - self.lowest_density) / max(1 - self.lowest_density, 1e-9)
-        density = number / size
+        self._previous = number / size
         if len(self.chosen) < len(self.network.actions):
-            return self._observe(), 0.0, False, False, {"density": density}
+            return self._observe(), 0.0, False, False, {"action": done}
         outcome = Outcome(self.judge(self.chosen), self.budget.cost(self.network.kept(self.chosen)))
         last = np.zeros(FEATURES, np.float32)
-        facts = {"density": density, "chosen": tuple(self.chosen), "outcome": outcome}
+        facts = {"action": done, "chosen": tuple(self.chosen), "outcome": outcome}
         return last, self.reward.of(outcome), True, False, facts
-
-    def action_of(self, density: float) -> float:
-        """The action in [0, 1] that stands for a density."""
-        return float(np.clip((density - self.lowest_density) / max(1 - self.lowest_density, 1e-9), 0, 1))
 
     def _observe(self) -> Observation:
         position = len(self.chosen)

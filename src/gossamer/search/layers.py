@@ -113,6 +113,6 @@ def _facts(name: str, weight: nn.Parameter, module: nn.Module, positions: int) -
     outputs, inputs = weight.shape[0], weight.shape[1]
     if convolution and module.transposed:
         outputs, inputs = inputs, outputs
-    stride = module.stride[0] if convolution else 1
+    stride = int(module.stride[0]) if isinstance(module, nn.modules.conv._ConvNd) else 1
     kernel = weight.shape[-1] if weight.dim() > 2 else 1
     return LayerFacts(name, kind, inputs, outputs, stride, kernel, weight.numel(), positions)

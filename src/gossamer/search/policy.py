@@ -23,6 +23,8 @@ class Policy:
     """The cost's unit."""
     kept: dict[str, int]
     """Weights left in every layer."""
+    chosen: tuple[int, ...]
+    """How many every action keeps."""
 
     @property
     def structure(self) -> str:

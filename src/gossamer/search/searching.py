@@ -77,6 +77,7 @@ def search(
     reward: str = "accuracy",
     retrain: Callable[[nn.Module, Masks], nn.Module] | None = None,
     lowest_density: float | None = None,
+    scale: str = "clipped",
     scope: Scope | None = None,
     episodes: int = 800,
     warm_up: int = 100,
@@ -102,6 +103,8 @@ def search(
         retrain: for the reward "retrained": trains the pruned model for a short while, keeping its masks, and returns
             the one to judge. It must leave the model that it is given as it was (train a copy).
         lowest_density: of every layer; `LOWEST` by default.
+        scale: what the agent's actions mean (`gossamer.search.environment.SCALES`): "clipped" is the paper's;
+            "rescaled" is for small budgets.
         episodes: as many as the paper's by default.
         warm_up: the first episodes, whose actions are drawn evenly from [0, 1].
         settings: anything else that decides the result (plain values); recorded, and compared on resuming.
@@ -140,7 +143,7 @@ def search(
             raise TrainingDivergedError(f"the metric of a pruned network is {value}; expected a finite number")
         return value
 
-    environment = Environment(network, limit, found_reward, value_of, lowest)
+    environment = Environment(network, limit, found_reward, value_of, lowest, scale)
     configuration = Configuration(
         {
             "search": {
@@ -149,6 +152,7 @@ def search(
                 "budget": limit.name,
                 "limit": limit.limit,
                 "lowest_density": lowest,
+                "scale": scale,
                 "warm_up": warm_up,
                 "seed": seed,
             },
@@ -220,8 +224,7 @@ class _Search:
                 else:
                     action = self.agent.explore(observation, sigma_of(number, self.warm_up), generator)
                 following, reward, last, _, facts = self.environment.step(np.array([action], np.float32))
-                done = self.environment.action_of(facts["density"])
-                transitions.append(Transition(observation, done, following, last))
+                transitions.append(Transition(observation, facts["action"], following, last))
                 observation = following
             self.agent.remember(transitions, reward)
             if number >= self.warm_up:
@@ -252,4 +255,5 @@ def _policy(network: Compressible, budget: Budget, actions: str, best: Episode) 
         cost=float(best.cost),
         budget=budget.name,
         kept=network.kept(best.chosen),
+        chosen=best.chosen,
     )
