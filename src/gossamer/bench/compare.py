@@ -198,7 +198,9 @@ def _difference(name: str, got: Sequence[np.ndarray[Any, Any]], expected: Sequen
         EngineFailed: it computes in 32-bit floats and yet something else.
     """
     if [a.shape for a in got] != [e.shape for e in expected]:
-        raise EngineFailed(f"{name} gives outputs of shapes {[a.shape for a in got]}, not {[e.shape for e in expected]}")
+        raise EngineFailed(
+            f"{name} gives outputs of shapes {[a.shape for a in got]}, not {[e.shape for e in expected]}"
+        )
     differences = [
         float(np.abs(a.astype(np.float64) - e).max() / max(float(np.abs(e).max()), 1e-30)) if e.size else 0.0
         for a, e in zip(got, expected, strict=True)

@@ -67,7 +67,9 @@ class _Unpacking:
             except weights.DamagedWeight as error:
                 raise ConfigurationError(f"the weight {name!r} of node {node.name!r} is damaged: {error}") from error
             if transposed and weight.ndim != 2:
-                raise ConfigurationError(f"the weight {name!r} of node {node.name!r} has {weight.ndim} axes, expected 2")
+                raise ConfigurationError(
+                    f"the weight {name!r} of node {node.name!r} has {weight.ndim} axes, expected 2"
+                )
             stored = np.ascontiguousarray(weight.T) if transposed else weight
             self._unpacked[dense_name] = numpy_helper.from_array(stored, dense_name)
         return dense_name
@@ -149,7 +151,11 @@ def _input(node: "onnx.NodeProto", place: int) -> str:
 def _unpack_convolution(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
     attributes = _attributes(node)
     inputs = [_input(node, 0), unpacking.weight(node, _input(node, 1)), _input(node, 2)]
-    kept = {name: attributes[name] for name in ("kernel_shape", "strides", "pads", "dilations", "group") if name in attributes}
+    kept = {
+        name: attributes[name]
+        for name in ("kernel_shape", "strides", "pads", "dilations", "group")
+        if name in attributes
+    }
     value = unpacking.add("Conv", inputs if inputs[2] else inputs[:2], f"{node.output[0]}.sums", node.name, **kept)
     unpacking.finish_layer(node, value, _input(node, 3), attributes)
 

@@ -42,7 +42,9 @@ class MeasuredNetwork:
     other_dense: "tuple[tuple[onnx.NodeProto, float], ...]"
 
 
-def measure_layers(subject: Subject, runs: int, warmups: int = 3, forms: Sequence[str] = ("sparse", "dense")) -> MeasuredNetwork:
+def measure_layers(
+    subject: Subject, runs: int, warmups: int = 3, forms: Sequence[str] = ("sparse", "dense")
+) -> MeasuredNetwork:
     """Runs the forms in turn under ONNX Runtime's profiler, whose clock ticks in microseconds."""
     from gossamer.export.batch_norm import fold_batch_norm
     from gossamer.export.graph import Graph

@@ -228,7 +228,9 @@ class _Drawing:
         return weight
 
     def bias(self, layer: Layer, outputs: int) -> str:
-        return self.constant(f"{layer.name}.bias", self.rng.standard_normal(outputs, dtype=np.float32) * np.float32(0.1))
+        return self.constant(
+            f"{layer.name}.bias", self.rng.standard_normal(outputs, dtype=np.float32) * np.float32(0.1)
+        )
 
     def source(self, layer: Layer, rank: int | None = None) -> tuple[int, ...]:
         shape = self.shapes[layer.sources[0]]
@@ -259,7 +261,11 @@ def _window(layer: Layer, height: int, width: int) -> tuple[dict[str, list[int]]
 
 def _write_conv(drawing: _Drawing, layer: Layer) -> None:
     _, channels, height, width = drawing.source(layer, 4)
-    outputs, kernel, groups = layer.settings["outputs"], layer.settings.get("kernel", 1), layer.settings.get("groups", 1)
+    outputs, kernel, groups = (
+        layer.settings["outputs"],
+        layer.settings.get("kernel", 1),
+        layer.settings.get("groups", 1),
+    )
     if channels % groups or outputs % groups:
         raise ValueError(f"{groups} groups do not divide {channels} inputs and {outputs} outputs")
     window, height, width = _window(layer, height, width)

@@ -18,7 +18,9 @@ BLOCKED = "_nchwc"
 Opening = Callable[[Path], SessionRunner]
 
 
-def node_times(openings: Mapping[str, Opening], folder: Path, runs: int, warmups: int = 3) -> dict[str, dict[str, float]]:
+def node_times(
+    openings: Mapping[str, Opening], folder: Path, runs: int, warmups: int = 3
+) -> dict[str, dict[str, float]]:
     """Seconds of every node of every session; the sessions take turns.
 
     Args:

@@ -25,7 +25,9 @@ def fit(samples: Sequence[tuple[Terms, float]]) -> dict[str, float]:
     return {name: float(price) for name, price in zip(names, prices, strict=True)}
 
 
-def _nonnegative_least_squares(matrix: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", target: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _nonnegative_least_squares(
+    matrix: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", target: "np.ndarray[tuple[int], np.dtype[np.float64]]"
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     """Minimises |matrix x - target| over x >= 0, coordinate by coordinate; few unknowns, so many sweeps cost nothing."""
     gram, right = matrix.T @ matrix, matrix.T @ target
     x = np.zeros(matrix.shape[1])

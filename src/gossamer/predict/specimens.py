@@ -2,7 +2,19 @@
 
 from gossamer.bench.network import Network, read
 
-SIZES = ((224, 16), (112, 24), (56, 48), (40, 40), (28, 96), (20, 80), (14, 192), (10, 160), (7, 320), (16, 32), (8, 64))
+SIZES = (
+    (224, 16),
+    (112, 24),
+    (56, 48),
+    (40, 40),
+    (28, 96),
+    (20, 80),
+    (14, 192),
+    (10, 160),
+    (7, 320),
+    (16, 32),
+    (8, 64),
+)
 """Height and width, with channels in proportion to what networks have there. None is one of the networks that predictions
 are judged on."""
 TOKENS = ((96, 512), (160, 384))

@@ -123,7 +123,8 @@ def environment() -> Path:
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         raise EngineFailed("DeepSparse exists for Linux only, on x86-64 and aarch64")
     print(
-        f"making an environment for DeepSparse in {folder} (once; downloads about 100 MB, takes 350 MB)", file=sys.stderr
+        f"making an environment for DeepSparse in {folder} (once; downloads about 100 MB, takes 350 MB)",
+        file=sys.stderr,
     )
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)

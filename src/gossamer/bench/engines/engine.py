@@ -75,7 +75,9 @@ def engine_names(text: str) -> tuple[str, ...]:
     known = [name for name in _ENGINES if name != "gossamer"]
     for name in names:
         if name not in known:
-            raise ConfigurationError(f"there is no engine {name!r} to compare with; expected some of {', '.join(known)}")
+            raise ConfigurationError(
+                f"there is no engine {name!r} to compare with; expected some of {', '.join(known)}"
+            )
     return names
 
 
