@@ -56,6 +56,10 @@ void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, con
     const float* input;
     if (plan.direct) {
       input = image + (index * plan.shape.input_channels + block.first_channel) * plan.input.pitch;
+    } else if (!tile.wide_rows.empty()) {
+      StageWideRows(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, block.channels,
+                    plan.channel_floats, scratch);
+      input = scratch;
     } else {
       StageBlock(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, plan.shape.stride_width,
                  block.channels, plan.channel_floats, scratch);

@@ -263,7 +263,11 @@ void PlanTiles(Staging* staging, ConvolutionPlan* plan) {
     planned.rows = static_cast<int32_t>(tile.rows);
     planned.columns = static_cast<int32_t>(tile.columns);
     planned.compact = !plan->direct && tile.rows > 1 && plan->row_lanes != tile.columns;
-    if (!plan->direct) planned.copies = std::move(staging->copies[static_cast<size_t>(index)]);
+    if (!staging->rows.empty()) {
+      planned.wide_rows = std::move(staging->rows[static_cast<size_t>(index)]);
+    } else if (!plan->direct) {
+      planned.copies = std::move(staging->copies[static_cast<size_t>(index)]);
+    }
     const int64_t row_lanes = plan->direct ? tile.columns : plan->row_lanes;
     const int64_t lanes = RoundUp((tile.rows - 1) * row_lanes + tile.columns, kPixelQuantum);
     if (plan->column_shift && !plan->wide_rows) {

@@ -60,6 +60,16 @@ struct StageCopy {
   int32_t zeros_right; // written after
 };
 
+// A staged row of a tile that is a segment of its image row: one pixel, `count` pixels, one pixel. Sources are floats from
+// the image's first channel; -1: outside the image, zeros.
+struct StageRow {
+  int64_t left;
+  int64_t source;
+  int64_t right;
+  int32_t target;  // floats from the staged channel, a multiple of 16
+  int32_t count;
+};
+
 // Consecutive accumulator lanes that one kernel call computes.
 struct LaneSpan {
   int32_t begin;
@@ -71,6 +81,7 @@ struct TilePlan {
   int32_t columns;
   bool compact;  // rows of `row_lanes` accumulators are stored as rows of `columns` pixels
   std::vector<StageCopy> copies;
+  std::vector<StageRow> wide_rows;  // instead of copies
   std::vector<LaneSpan> spans;
 };
 
