@@ -31,6 +31,12 @@ void RunSlice(const ConvolutionPlan& plan, const TilePlan& tile, const RowSlice&
   }
 }
 
+// Floats from a staged image row to the one below it, which the tile below will need; 0 if there is none.
+int64_t RowAhead(const ConvolutionPlan& plan, int64_t index) {
+  const bool last = index + 2 * plan.output.segments >= plan.output.tiles();
+  return last ? 0 : plan.input.segments * plan.shape.input_channels * plan.input.pitch;
+}
+
 // Slices [first, last) of one tile of one image.
 void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, const float* residual, float* output,
              size_t first, size_t last, float* scratch) {
@@ -58,7 +64,7 @@ void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, con
       input = image + (index * plan.shape.input_channels + block.first_channel) * plan.input.pitch;
     } else if (!tile.wide_rows.empty()) {
       StageWideRows(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, block.channels,
-                    plan.channel_floats, scratch);
+                    plan.channel_floats, RowAhead(plan, index), scratch);
       input = scratch;
     } else {
       StageBlock(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, plan.shape.stride_width,
