@@ -80,6 +80,9 @@ def search(
         ),
     ] = "clipped",
     seed: Annotated[int, typer.Option(help="Same seed, same bits on the CPU.", rich_help_panel=SEARCH)] = 0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Least time between two saves.", rich_help_panel=SEARCH)
+    ] = 10.0,
     include: Annotated[
         list[str] | None,
         typer.Option(help="Prune only weights whose name matches (shell pattern; repeatable).", rich_help_panel=SCOPE),
@@ -132,6 +135,7 @@ def search(
                 "include": list(scope.include),
                 "exclude": list(scope.exclude),
             },
+            checkpoint_seconds=checkpoint_seconds,
             listener=listener,
         )
     policy.write(out)
