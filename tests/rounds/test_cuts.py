@@ -92,9 +92,12 @@ def test_sizes_are_exact_and_nothing_regrows_and_an_interruption_changes_nothing
 
 
 def test_methods_differ(tmp_path: Path) -> None:
-    masks = [run(tmp_path / str(index), method)[-1] for index, method in enumerate([{}, *METHODS])]
-    flat = {tuple(torch.cat([mask.reshape(-1) for mask in found.values()]).tolist()) for found in masks}
-    assert len(flat) == len(masks)
+    runs = [run(tmp_path / str(index), method) for index, method in enumerate([{}, *METHODS])]
+    # Over all rounds: on so small a network two methods may end at the same few weights.
+    flat = {
+        tuple(torch.cat([mask.reshape(-1) for found in rounds for mask in found.values()]).tolist()) for rounds in runs
+    }
+    assert len(flat) == len(runs)
 
 
 def test_the_last_round_has_the_densities_that_were_given(tmp_path: Path) -> None:
