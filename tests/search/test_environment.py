@@ -71,9 +71,8 @@ def test_the_budget_of_weights_is_met_exactly_in_a_thousand_random_episodes(scal
             actions = np.clip(generator.uniform(-0.3, 1.3, len(network.actions)), 0, 1)
             _, facts, _ = episode(world, actions.tolist())
             assert sum(facts["chosen"]) == facts["outcome"].cost == -(-total * round(share * 100) // 100)
-            assert all(
-                low <= n <= size for low, n, size in zip(world.lowest, facts["chosen"], network.sizes, strict=True)
-            )
+            bounds = zip(world.lowest, facts["chosen"], network.sizes, strict=True)
+            assert all(low <= number <= size for low, number, size in bounds)
 
 
 @pytest.mark.parametrize("kind", ["weights", "channels"])
@@ -81,7 +80,6 @@ def test_the_budget_of_weights_is_met_exactly_in_a_thousand_random_episodes(scal
 def test_the_budget_of_operations_is_met_as_nearly_as_whole_pieces_allow(kind: str, scale: str) -> None:
     generator = np.random.default_rng(1)
     network: Compressible = fine(residual(), IMAGE) if kind == "weights" else channels(residual())
-    # Every fifth network with all channels costs 100%; at their lowest they cost a little over 4%.
     world = environment(network, flops(network.layers, 0.4), scale=scale, lowest=0.2)
     limit = world.budget.limit
     assert limit is not None
@@ -250,9 +248,15 @@ def test_a_trial_leaves_the_model_as_it_was() -> None:
     model = residual()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     network = fine(model, IMAGE)
-    with pytest.raises(KeyboardInterrupt), pruned(model, network.weights, network.masks([1] * 7)):
-        assert int(model.first.weight.count_nonzero()) == 1
-        raise KeyboardInterrupt
+    masks = network.masks([1] * 7)
+
+    def interrupted() -> None:
+        with pruned(model, network.weights, masks):
+            assert int(model.first.weight.count_nonzero()) == 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
