@@ -331,6 +331,42 @@ def test_a_killed_search_continues(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "killed.toml").read_bytes() == (tmp_path / "whole.toml").read_bytes()
 
 
+def test_the_scope_is_the_runs_own(tmp_path: Path) -> None:
+    compress(
+        find_task("digits"),
+        folder=tmp_path / "run",
+        round_count=1,
+        epochs=1,
+        scope=gossamer.Scope(exclude=("classes",)),
+    )
+    policy = tmp_path / "policy.toml"
+    options = ("--episodes", 2, "--warm-up", 1, "--examples", 50, "-o", policy)
+    printed("search", tmp_path / "run", "--budget", "weights=0.3", *options)
+    assert list(read_densities(policy).of) == ["conv_1.weight", "conv_2.weight", "hidden.weight"]
+    printed(
+        "search",
+        tmp_path / "run",
+        "--budget",
+        "flops=0.5",
+        "--include",
+        "conv_*",
+        "-o",
+        tmp_path / "b.toml",
+        *options[:-2],
+    )
+    assert list(read_densities(tmp_path / "b.toml").of) == ["conv_1.weight", "conv_2.weight"]
+
+
+def test_a_trained_task_of_ones_own_is_searched(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import dataclasses\nfrom gossamer.tasks import find_task\n"
+        "def task():\n    return dataclasses.replace(find_task('digits'), name='mine')\n"
+    )
+    options = ("--episodes", 2, "--warm-up", 1, "--examples", 50, "-o", tmp_path / "policy.toml")
+    printed("search", f"{tmp_path}/mine.py:task", "--budget", "weights=0.3", *options)
+    assert len(read_densities(tmp_path / "policy.toml").of) == 4
+
+
 def test_mistakes_on_the_command_line(run: Path, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "policy.toml")
     for arguments, message in (

@@ -85,7 +85,10 @@ def search(
     ] = 10.0,
     include: Annotated[
         list[str] | None,
-        typer.Option(help="Prune only weights whose name matches (shell pattern; repeatable).", rich_help_panel=SCOPE),
+        typer.Option(
+            help="Prune only weights whose name matches (shell pattern; repeatable). Default: what the run prunes.",
+            rich_help_panel=SCOPE,
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
@@ -105,7 +108,7 @@ def search(
 
     torch.set_flush_denormal(True)
     subject = open_subject(run, data_folder=data, task=task)
-    scope = Scope(tuple(include or ("*",)), tuple(exclude or ()))
+    scope = Scope(tuple(include or ("*",)), tuple(exclude or ())) if include or exclude else subject.scope
     validation = subject.data.validation
     judged = validation
     if examples is not None:
@@ -134,6 +137,7 @@ def search(
                 "retrain_steps": retrain_steps if reward == "retrained" else None,
                 "include": list(scope.include),
                 "exclude": list(scope.exclude),
+                "embeddings": scope.embeddings,
             },
             checkpoint_seconds=checkpoint_seconds,
             listener=listener,
