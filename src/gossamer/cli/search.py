@@ -210,11 +210,11 @@ class _Lines:
 
     def episode_finished(self, episode: "Episode", best: "Episode") -> None:
         if (episode.number + 1) % LINE_EPISODES == 0:
-            self._terminal.print(self.facts(episode, best), highlight=False)
+            self._terminal.print(f"episode {episode.number + 1}  {self.facts(episode, best)}", highlight=False)
 
     def facts(self, episode: "Episode", best: "Episode") -> str:
         now, then = (value_text(self._metric, self._sign * which.value) for which in (episode, best))
-        return f"episode {episode.number + 1}  {self._metric} {now}  best {then} (episode {best.number + 1})"
+        return f"{self._metric} {now}  best {then} (episode {best.number + 1})"
 
 
 class _Bar(_Lines):
