@@ -10,6 +10,7 @@ from gossamer.cli.show import print_run
 
 STOPPING = "When to stop (the first that applies; at least one)"
 TRAINING = "Training"
+RETRAINING = "Retraining after a cut"
 PRUNING = "Pruning"
 
 
@@ -53,6 +54,49 @@ def compress(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same bits on the CPU.", rich_help_panel=TRAINING)] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=TRAINING)] = "cpu",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="lr-rewind, weight-rewind, fine-tune, reinit, low-lr-weight-rewind or linear-lr-restart.",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = "lr-rewind",
+    one_shot: Annotated[
+        bool,
+        typer.Option("--one-shot", help="Cut once, straight to the target sparsity.", rich_help_panel=RETRAINING),
+    ] = False,
+    rewind_epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Retrain for so many epochs: the schedule restarts that long before its end.",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = None,
+    rewind_to: Annotated[
+        int | None,
+        typer.Option(
+            help="Instead: the epoch to rewind to; 0, the start, by default (weight-rewind: the lottery ticket).",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = None,
+    rewind_to_step: Annotated[
+        int | None, typer.Option(help="Instead: the step to rewind to.", rich_help_panel=RETRAINING)
+    ] = None,
+    rewound: Annotated[
+        str | None,
+        typer.Option(
+            help="What goes back with the weights: optimizer, statistics, both (optimizer,statistics; the default, as "
+            "in the paper's code) or none.",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = None,
+    fine_tune_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Constant learning rate of fine-tune and low-lr-weight-rewind; the recipe's last by default.",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = None,
     fresh_optimizer: Annotated[
         bool,
         typer.Option(
@@ -65,7 +109,7 @@ def compress(
         float, typer.Option(help="Least time between two saves inside a round.", rich_help_panel=TRAINING)
     ] = 10.0,
 ) -> None:
-    """Train, prune 20% globally, rewind the learning rate, repeat.
+    """Train, prune 20% globally, rewind the learning rate (or another --method), repeat.
 
     Interrupt it whenever you like: the same command continues, and ends with the same bits.
     """
@@ -93,6 +137,13 @@ def compress(
             seed=seed,
             device=device,
             optimizer_state="fresh" if fresh_optimizer else "keep",
+            method=method,
+            one_shot=one_shot,
+            rewind_epochs=rewind_epochs,
+            rewind_to_epoch=rewind_to,
+            rewind_to_step=rewind_to_step,
+            rewound=None if rewound is None else tuple(part for part in rewound.split(",") if part != "none"),
+            fine_tune_rate=fine_tune_rate,
             checkpoint_seconds=checkpoint_seconds,
             listener=listener,
         )
