@@ -11,12 +11,13 @@ from torch import nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.prune.scope import Scope
-from gossamer.rewind.strategies import DEFAULT, STRATEGIES, Schedule
+from gossamer.rewind import snapshot
+from gossamer.rewind.strategies import DEFAULT, START, STRATEGIES, Schedule, Span
 from gossamer.rounds import randomness
 from gossamer.rounds import state as states
 from gossamer.rounds.driver import TEST_PREFIX, Round, restore_memory_format, rounds
 from gossamer.rounds.files import remove, write_file
-from gossamer.rounds.folder import TRAINING, read_records
+from gossamer.rounds.folder import TRAINING, kept_snapshot, read_records
 from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor
 from gossamer.tasks.task import Data, Recipe, Task, describe
@@ -85,6 +86,9 @@ def compress(
     rewind_to_step: int | None = None,
     rewound: Sequence[str] | None = None,
     fine_tune_rate: float | None = None,
+    dense: Path | None = None,
+    dense_only: bool = False,
+    keep_snapshots: Sequence[int] = (),
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     listener: Listener | None = None,
 ) -> list[RoundRecord]:
@@ -102,6 +106,9 @@ def compress(
             `gossamer.rounds`. New random weights ("reinit") are drawn as the task's model draws its first ones.
         fine_tune_rate: the learning rate of methods that retrain with a constant one; by default the recipe's
             `fine_tune_rate`, or the last one of its schedule.
+        dense: folder of another run of the same settings, whose dense network is taken over instead of training it.
+        dense_only: train the dense network and stop, for others to take over.
+        keep_snapshots: with `dense_only`, the epochs after which what they may rewind to is kept.
         checkpoint_seconds: least time between two saves of the training state inside a round.
         The others: see `gossamer.rounds`.
 
@@ -117,6 +124,9 @@ def compress(
         raise ConfigurationError(f"epochs is {epochs}; expected at least 1")
     where = _device(device)
     constant_rate = _constant_rate(task.recipe, method, epochs, fine_tune_rate)
+    if rewind_epochs is not None and 0 < rewind_epochs <= epochs and _rewinds_weights(method):
+        # The same point, told from the start, which is how snapshots are called.
+        rewind_to_epoch, rewind_epochs = epochs - rewind_epochs, None
     model = initial_model(task, seed, where)
     optimizer = task.recipe.optimizer(model)
     precision = processor.precision(task.recipe, where)
@@ -150,9 +160,12 @@ def compress(
         rewind_to_step=rewind_to_step,
         rewound=rewound,
         fresh_model=task.model,
+        dense=dense,
     )
     data: Data | None = None
     for round in driver:
+        if dense_only and round.number > 0:
+            break
         # Loaded when there is something to train: a finished run is shown again without its data.
         data = data or _load(task, data_folder, seed).to(where)
         if optimizer_state == "fresh":
@@ -162,6 +175,10 @@ def compress(
         checkpoint = _Checkpoint(round, model, optimizer, epoch_steps, checkpoint_seconds)
         epochs_done = checkpoint.restore()
         schedule = round.schedule(epochs * epoch_steps, epoch_steps)
+        for epoch in keep_snapshots if dense_only else ():
+            _keep_snapshot(
+                round, epoch, epoch_steps, model, {} if optimizer_state == "fresh" else {"optimizer": optimizer}
+            )
         first_epoch, first_step = (epochs_done, 0) if epochs_done else divmod(schedule.first, epoch_steps)
         for report in train(
             model,
@@ -185,6 +202,8 @@ def compress(
         record = round.record(**metrics)
         checkpoint.remove()
         listener.round_finished(record)
+        for epoch in keep_snapshots if dense_only else ():
+            snapshot.require(_kept(round.folder, epoch), epoch * epoch_steps, round.steps)
     return read_records(Path(folder))
 
 
@@ -247,6 +266,22 @@ class _Checkpoint:
 
     def remove(self) -> None:
         remove(self.path)
+
+
+def _keep_snapshot(
+    round: Round, epoch: int, epoch_steps: int, model: nn.Module, objects: Mapping[str, torch.optim.Optimizer]
+) -> None:
+    """After so many epochs of the dense round, writes what another run may rewind to."""
+    step = epoch * epoch_steps
+    round.after_step(step, lambda: snapshot.take(_kept(round.folder, epoch), step, model, objects))
+
+
+def _kept(folder: Path, epoch: int) -> Path:
+    return kept_snapshot(folder, str(Span(epoch, "epochs") if epoch else START))
+
+
+def _rewinds_weights(method: str) -> bool:
+    return method in STRATEGIES and STRATEGIES[method].weights == "rewound"
 
 
 def _constant_rate(recipe: Recipe, method: str, epochs: int, given: float | None) -> float | None:

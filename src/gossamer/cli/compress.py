@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gossamer.cli.lists import whole_numbers
 from gossamer.cli.progress import progress
 from gossamer.cli.show import print_run
 
@@ -97,6 +98,23 @@ def compress(
             rich_help_panel=RETRAINING,
         ),
     ] = None,
+    dense: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run of the same settings, whose dense network is taken over instead of training it again.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    dense_only: Annotated[
+        bool,
+        typer.Option("--dense-only", help="Train the dense network and stop.", rich_help_panel=TRAINING),
+    ] = False,
+    keep_snapshots: Annotated[
+        str | None,
+        typer.Option(
+            help="With --dense-only: epochs, such as 0,1,5, that other runs may rewind to.", rich_help_panel=TRAINING
+        ),
+    ] = None,
     fresh_optimizer: Annotated[
         bool,
         typer.Option(
@@ -130,7 +148,8 @@ def compress(
             data_folder=data,
             target_sparsity=target_sparsity,
             max_drop=max_drop,
-            round_count=rounds,
+            # A rule of when to stop has to be given, but the dense network is trained before the first cut.
+            round_count=1 if dense_only and rounds is None and target_sparsity is None else rounds,
             per_round=per_round,
             scope=Scope(tuple(include or ("*",)), tuple(exclude or ()), embeddings),
             epochs=epochs,
@@ -144,6 +163,9 @@ def compress(
             rewind_to_step=rewind_to_step,
             rewound=None if rewound is None else tuple(part for part in rewound.split(",") if part != "none"),
             fine_tune_rate=fine_tune_rate,
+            dense=dense,
+            dense_only=dense_only,
+            keep_snapshots=whole_numbers(keep_snapshots, "--keep-snapshots"),
             checkpoint_seconds=checkpoint_seconds,
             listener=listener,
         )

@@ -93,14 +93,16 @@ def require(path: Path, step: int, steps_taken: int) -> None:
     )
 
 
-def rewind(model: nn.Module, objects: Mapping[str, Any], path: Path, also: tuple[str, ...]) -> None:
-    """Puts the weights of the snapshot into the model, and what is named in `also` (`strategies.REWINDABLE`).
+def rewind(model: nn.Module, objects: Mapping[str, Any], path: Path, also: tuple[str, ...]) -> int:
+    """Puts the weights of the snapshot into the model, and what is named in `also` (`strategies.REWINDABLE`); returns
+    the step that it was taken after.
 
     Raises:
         CheckpointError: the snapshot is damaged or does not fit.
     """
     snapshot = states.load(path)
     try:
+        step = int(snapshot["step"])
         tensors: dict[str, Tensor] = dict(snapshot["model"])
         stored = dict(snapshot["optimizers"])
     except (LookupError, TypeError, ValueError) as error:
@@ -113,6 +115,7 @@ def rewind(model: nn.Module, objects: Mapping[str, Any], path: Path, also: tuple
                 optimizer.load_state_dict(stored[name])
             except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 raise CheckpointError(f"the state of {name!r} in {path} does not fit it ({error})") from error
+    return step
 
 
 def reinitialise(

@@ -123,6 +123,14 @@ class Retraining:
         return self.strategy.rates == "replayed" and self.length is None and not (self.start and self.start.count)
 
     @property
+    def moment(self) -> str | None:
+        """What a snapshot to rewind to is called; None if no weights are rewound."""
+        if self.strategy.weights != "rewound":
+            return None
+        start = self.start if self.start is not None and self.start.count else START
+        return str(start if self.length is None else self.length)
+
+    @property
     def first_known(self) -> int | None:
         """k, if it is known without the schedule's length."""
         start = self.start or START

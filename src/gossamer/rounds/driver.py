@@ -118,6 +118,10 @@ class Round:
         self._schedule = self._run.scheduled(self.number, total_steps, steps_per_epoch)
         return self._schedule
 
+    def after_step(self, step: int, action: Callable[[], None]) -> None:
+        """Does `action` once so many optimizer steps of this round were taken; at once if they were just now."""
+        self._run.counter.after(step, action)
+
     def take_snapshot(self) -> None:
         """Keeps the model as it is now, in the dense round, as what later rounds rewind to. Needed only in loops whose
         optimizer is no `torch.optim.Optimizer`; otherwise gossamer counts the steps and does it by itself.
@@ -173,6 +177,7 @@ class _Run:
         seed: int | None,
         retraining: Retraining,
         fresh_model: Callable[[], nn.Module] | None,
+        dense: Path | None,
     ) -> None:
         self.model = model
         self.folder = folder
@@ -184,6 +189,7 @@ class _Run:
         self.seed = seed
         self.retraining = retraining
         self.fresh_model = fresh_model
+        self.dense = dense
         self.parameters = count_parameters(model)
         self.counter = StepCounter(model)
         self.snapshot_step: int | None = None
@@ -245,6 +251,11 @@ class _Run:
         if number == 0:
             self._plan_snapshot(first)
             return Schedule(total)
+        if self.snapshot_step is not None and first != self.snapshot_step:
+            raise ConfigurationError(
+                f"the weights were rewound to step {self.snapshot_step} of the dense round, but this schedule of "
+                f"{total} steps begins at step {first}; use the schedule of the dense round"
+            )
         rates = self.retraining.strategy.rates
         scale = restart_scale(*self.relative_cut, (total - first) / total) if rates == "linear" else 1.0
         return Schedule(total, first, rates, scale)
@@ -277,7 +288,8 @@ class _Run:
         also = self.retraining.rewinds
         match self.retraining.strategy.weights:
             case "rewound":
-                snapshot.rewind(unwrap(self.model), self.state, run_folder.snapshot_of(self.folder), also)
+                path = run_folder.snapshot_of(self.folder)
+                self.snapshot_step = snapshot.rewind(unwrap(self.model), self.state, path, also)
                 for optimizer in snapshot.optimizers(self.state).values():
                     restore_memory_format(optimizer)
             case "new":
@@ -373,9 +385,16 @@ class _Run:
         else:
             # Nothing was computed yet, so a setting that was mended after an error loses nothing.
             configuration.write(self.folder)
-        if records or not training:
-            # Left by a crash in the dense round, which begins again, or between its end and the removal.
+        if not (records or training):
+            # Left by a crash in the dense round, which begins again.
+            for path in self.folder.glob("snapshot*.safetensors"):
+                remove(path)
+        elif records:
+            # Left by a crash between the end of the dense round and its removal.
             remove(self.folder / run_folder.SNAPSHOT)
+        if self.dense is not None and not (records or training):
+            configuration.refuse_other_dense(self.dense)
+            records = [run_folder.take_over_dense(self.folder, self.dense, self.retraining.moment)]
         run_folder.write_table(self.folder, records)
         return records
 
@@ -417,6 +436,7 @@ def rounds(
     rewind_to_epoch: int | None = None,
     rewound: Sequence[str] | None = None,
     fresh_model: Callable[[], nn.Module] | None = None,
+    dense: str | Path | None = None,
 ) -> Iterator[Round]:
     """Compresses `model` by iterative global magnitude pruning with learning-rate rewinding, around the user's loop.
 
@@ -460,6 +480,7 @@ def rounds(
             gossamer takes the snapshot by itself, by counting the optimizer's steps in the dense round.
         rewound: what goes back with the weights, of "optimizer" (state of the torch optimizers in `state`) and
             "statistics" (the model's buffers, such as BatchNorm's); both by default, as in the paper's code.
+        dense: folder of another run of the same settings, whose dense round is taken over instead of training it again.
         fresh_model: for "reinit", makes a newly initialised model; by default the layers' `reset_parameters`.
 
     Raises:
@@ -529,9 +550,9 @@ def rounds(
             "settings": dict(settings or {}),
         }
     )
-    folder = Path(folder)
+    folder, dense = Path(folder), None if dense is None else Path(dense)
     make_folder(folder)
-    run = _Run(model, folder, plan, weights, allowance, metric, state or {}, seed, retraining, fresh_model)
+    run = _Run(model, folder, plan, weights, allowance, metric, state or {}, seed, retraining, fresh_model, dense)
     return run.rounds(configuration)
 
 

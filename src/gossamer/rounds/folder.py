@@ -150,6 +150,44 @@ def read_state(folder: Path, number: int) -> Any:
     return states.load(_verified(folder, number, STATE))
 
 
+def kept_snapshot(folder: Path, moment: str) -> Path:
+    """Where a run that only trains the dense network keeps what other runs may rewind to, e.g. after "2 epochs"."""
+    return folder / f"snapshot-{moment.replace(' ', '-')}.safetensors"
+
+
+def take_over_dense(folder: Path, dense: Path, moment: str | None) -> RoundRecord:
+    """Copies the dense round of another run, verified, to where a run would have put its own.
+
+    Args:
+        folder: of the run that takes it over, without rounds yet.
+        dense: folder of the other run.
+        moment: which snapshot to take along, e.g. "2 epochs"; None: none.
+
+    Raises:
+        CheckpointError: there is no dense round, or a file is damaged; or there is no snapshot.
+    """
+    records = read_records(dense)
+    if not records:
+        raise CheckpointError(f"{dense} holds no finished round; expected the folder of a run with its dense network")
+    files = {name: _verified(dense, 0, name) for name in (MODEL, MASKS, STATE)}
+    if moment is not None:
+        kept = kept_snapshot(dense, moment)
+        files[SNAPSHOT] = kept if kept.exists() else snapshot_of(dense)
+    finished = records[0]
+
+    def write(destination: Path) -> None:
+        nonlocal finished
+        for name, path in files.items():
+            shutil.copyfile(path, destination / name)
+        finished = replace(records[0], sha256={name: sha256(destination / name) for name in files}).sealed()
+        if any(finished.sha256[name] != records[0].sha256[name] for name in (MODEL, MASKS, STATE)):
+            raise CheckpointError(f"{dense} changed while its dense round was copied; run the same command again")
+        (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
+
+    write_folder(round_folder(folder, 0), write)
+    return finished
+
+
 def snapshot_of(folder: Path) -> Path:
     """The snapshot of the dense round, its checksum verified."""
     return _verified(folder, 0, SNAPSHOT)
