@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.prune.criteria import find_criterion
+from gossamer.prune.cut import DensityPlan
 from gossamer.prune.scope import Scope
 from gossamer.rewind import snapshot
 from gossamer.rewind.strategies import DEFAULT, START, STRATEGIES, Schedule, Span
@@ -18,14 +20,15 @@ from gossamer.rounds import state as states
 from gossamer.rounds.driver import TEST_PREFIX, Round, restore_memory_format, rounds
 from gossamer.rounds.files import remove, write_file
 from gossamer.rounds.folder import TRAINING, kept_snapshot, read_records
+from gossamer.rounds.randomness import derived_seed
 from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor
 from gossamer.tasks.task import Data, Recipe, Task, describe
 from gossamer.tasks.training import (
     EpochReport,
-    derived_seed,
     evaluate,
     initial_model,
+    losses,
     schedule_of,
     steps_per_epoch,
     train,
@@ -74,6 +77,9 @@ def compress(
     max_drop: float | None = None,
     round_count: int | None = None,
     per_round: float = 0.2,
+    criterion: str = "magnitude",
+    allocation: DensityPlan = "global",
+    structure: str = "unstructured",
     scope: Scope | None = None,
     epochs: int | None = None,
     seed: int = 0,
@@ -91,6 +97,7 @@ def compress(
     keep_snapshots: Sequence[int] = (),
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     listener: Listener | None = None,
+    task_source: str | None = None,
 ) -> list[RoundRecord]:
     """Trains and prunes the task's network until a stopping rule ends it; continues what the folder already holds.
 
@@ -110,6 +117,7 @@ def compress(
         dense_only: train the dense network and stop, for others to take over.
         keep_snapshots: with `dense_only`, the epochs after which what they may rewind to is kept.
         checkpoint_seconds: least time between two saves of the training state inside a round.
+        task_source: where a task of one's own is, `path/file.py:function`; recorded for people, never imported.
         The others: see `gossamer.rounds`.
 
     Returns:
@@ -140,6 +148,14 @@ def compress(
         "optimizer_state": optimizer_state,
         "fine_tune_rate": constant_rate,
     }
+    data: Data | None = None
+
+    def the_data() -> Data:
+        # Loaded when there is something to train: a finished run is shown again without its data.
+        nonlocal data
+        data = data or _load(task, data_folder, seed).to(where)
+        return data
+
     driver = rounds(
         model,
         folder=folder,
@@ -147,6 +163,12 @@ def compress(
         max_drop=max_drop,
         rounds=round_count,
         per_round=per_round,
+        criterion=criterion,
+        allocation=allocation,
+        structure=structure,
+        losses=(lambda: losses(model, task.recipe, the_data().train, seed))
+        if find_criterion(criterion).needs_gradients
+        else None,
         scope=scope,
         metric=task.metric.name,
         better=task.metric.better,
@@ -161,17 +183,16 @@ def compress(
         rewound=rewound,
         fresh_model=task.model,
         dense=dense,
+        origin={"task": task_source},
     )
-    data: Data | None = None
     for round in driver:
         if dense_only and round.number > 0:
             break
-        # Loaded when there is something to train: a finished run is shown again without its data.
-        data = data or _load(task, data_folder, seed).to(where)
+        splits = the_data()
         if optimizer_state == "fresh":
             optimizer = task.recipe.optimizer(model)
         listener.round_started(round, round.last)
-        epoch_steps = steps_per_epoch(task.recipe, data.train)
+        epoch_steps = steps_per_epoch(task.recipe, splits.train)
         checkpoint = _Checkpoint(round, model, optimizer, epoch_steps, checkpoint_seconds)
         epochs_done = checkpoint.restore()
         schedule = round.schedule(epochs * epoch_steps, epoch_steps)
@@ -184,7 +205,7 @@ def compress(
             model,
             optimizer,
             task.recipe,
-            data.train,
+            splits.train,
             seed=seed,
             round_number=round.number,
             epochs=epochs,
@@ -196,8 +217,8 @@ def compress(
             checkpoint.save_if_due(report)
             listener.epoch_finished(round, report)
         metrics = {
-            task.metric.name: evaluate(model, data.validation, task.metric),
-            f"{TEST_PREFIX}{task.metric.name}": evaluate(model, data.test, task.metric),
+            task.metric.name: evaluate(model, splits.validation, task.metric),
+            f"{TEST_PREFIX}{task.metric.name}": evaluate(model, splits.test, task.metric),
         }
         record = round.record(**metrics)
         checkpoint.remove()

@@ -10,6 +10,8 @@ from gossamer.cli.bench import bench
 from gossamer.cli.compare import compare
 from gossamer.cli.compress import compress
 from gossamer.cli.explain import explain
+from gossamer.cli.report import report
+from gossamer.cli.search import search
 from gossamer.cli.show import show
 from gossamer.cli.shrink import shrink
 from gossamer.cli.tasks import tasks
@@ -31,6 +33,8 @@ app.command()(compare)
 app.command()(show)
 app.command()(explain)
 app.command()(shrink)
+app.command()(report)
+app.command()(search)
 app.command()(tasks)
 app.add_typer(bench, name="bench")
 

@@ -1,6 +1,7 @@
 """A user's own task: a function without arguments, in a file of the user's, that returns a `Task`."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +44,15 @@ def load_own_task(name: str) -> Task:
     if not isinstance(task, Task):
         raise TaskError(f"{name}: {function_name}() returned {type(task).__name__}; expected a gossamer.tasks.Task")
     return task
+
+
+def source_of(name: str) -> str | None:
+    """The `path/file.py:function` of a task of one's own, its path relative to the current folder; None for a built-in
+    task. What a run's folder says of where its task came from."""
+    if not is_own_task(name):
+        return None
+    file, _, function = name.rpartition(":")
+    return f"{Path(os.path.relpath(file)).as_posix()}:{function}"
 
 
 def _run(path: Path, name: str) -> ModuleType:
