@@ -32,6 +32,7 @@ PROGRAM = """
 
     def own_loop(folder, **arguments):
         torch.manual_seed(0)
+        random.seed(0)
         model = small()
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         inputs = torch.randn(64, 20)
