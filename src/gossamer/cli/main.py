@@ -7,6 +7,7 @@ from types import FrameType
 import typer
 
 from gossamer.cli.bench import bench
+from gossamer.cli.compare import compare
 from gossamer.cli.compress import compress
 from gossamer.cli.explain import explain
 from gossamer.cli.report import report
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(compress)
+app.command()(compare)
 app.command()(show)
 app.command()(explain)
 app.command()(shrink)
