@@ -1,4 +1,4 @@
-"""Graphs written by hand, of which it is known which ops must be there; what they compute is compared with ONNX Runtime."""
+"""Graphs written by hand, of which it is known which ops they become; ONNX Runtime's dense ops are the oracle."""
 
 import numpy as np
 import onnx

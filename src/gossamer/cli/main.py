@@ -9,6 +9,7 @@ import typer
 from gossamer.cli.bench import bench
 from gossamer.cli.compress import compress
 from gossamer.cli.explain import explain
+from gossamer.cli.export import export
 from gossamer.cli.show import show
 from gossamer.cli.shrink import shrink
 from gossamer.cli.tasks import tasks
@@ -29,6 +30,7 @@ app.command()(compress)
 app.command()(show)
 app.command()(explain)
 app.command()(shrink)
+app.command()(export)
 app.command()(tasks)
 app.add_typer(bench, name="bench")
 

@@ -10,7 +10,8 @@ from gossamer_runtime import weights
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from gossamer.export.batch_norm import drop_unread, fold_batch_norm
+from gossamer.export.batch_norm import drop_unread
+from gossamer.export.constants import prepared
 from gossamer.export.costs import Costs, MeasuredCosts
 from gossamer.export.errors import ExportError
 from gossamer.export.graph import GRAPH, Graph, Size, is_standard
@@ -86,7 +87,7 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
     `model` stays as it is. Nodes that are not understood, quantised layers among them, are taken over unchanged.
     """
     costs = costs or MeasuredCosts()
-    graph = Graph(fold_batch_norm(model))
+    graph = Graph(prepared(model))
     layers = find_layers(graph, linear_residual=LINEAR_RESIDUAL)
     convolutions = [layer for layer in layers if layer.kind == "conv"]
     fused = {place for layer in layers for place in layer.nodes}
