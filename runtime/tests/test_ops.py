@@ -40,7 +40,7 @@ def convolution_models(
     weight: np.ndarray, bias: np.ndarray, shape: list, residual: bool, activation: str, **attributes: object
 ) -> tuple[bytes, bytes]:
     """The same convolution with gossamer's ops and with ONNX's."""
-    kernel = {"kernel_shape": list(weight.shape[2:]), **attributes}
+    kernel = {"kernel_shape": list(weight.shape[2:]), **attributes}  # one number for a sequence, two for an image
     channels = weight.shape[0]
     inputs = {"x": shape, **({"r": None} if residual else {})}
     nodes = [
@@ -99,6 +99,60 @@ def test_dynamic_shapes_in_one_session() -> None:
         feed = {"x": RNG.standard_normal(shape).astype(np.float32)}
         got, expected = (session.run(None, feed)[0] for session in sessions)
         assert_close(got, expected)
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 1, 1), (5, 2, 1), (3, 1, 3)])
+def test_depthwise(kernel: int, stride: int, dilation: int, residual: bool, multiplier: int) -> None:
+    weight = RNG.standard_normal((13 * multiplier, 1, kernel, kernel)).astype(np.float32)
+    bias = RNG.standard_normal(len(weight)).astype(np.float32)
+    pad = dilation * (kernel // 2)
+    attributes = {"strides": [stride] * 2, "pads": [pad] * 4, "dilations": [dilation] * 2, "group": 13}
+    sparse, plain = convolution_models(weight, bias, [2, 13, 28, 21], residual, "relu", **attributes)
+    feed = {"x": RNG.standard_normal((2, 13, 28, 21)).astype(np.float32)}
+    if residual:
+        feed["r"] = RNG.standard_normal((2, len(weight), *[(n - 1) // stride + 1 for n in (28, 21)])).astype(np.float32)
+    for threads in (1, 3):
+        session = gossamer_runtime.Session(sparse, threads=threads)
+        assert_close(session.run(None, feed)[0], dense(plain).run(None, feed)[0])
+
+
+@pytest.mark.parametrize("group", [1, 2, 12])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 1, 1), (3, 1, 1), (5, 2, 1), (7, 1, 4), (16, 5, 1)])
+def test_sequences(kernel: int, stride: int, dilation: int, group: int) -> None:
+    """Conv1d: tensors of three dimensions, lengths and batches that change from run to run."""
+    weight = sparse_weight((24, 12 // group, kernel), 0.4)
+    bias = RNG.standard_normal(24).astype(np.float32)
+    pads = [dilation * (kernel // 2), dilation * ((kernel - 1) // 2)]
+    attributes = {"strides": [stride], "pads": pads, "dilations": [dilation], "group": group}
+    sparse, plain = convolution_models(weight, bias, ["n", 12, "length"], True, "relu", **attributes)
+    sessions = gossamer_runtime.Session(sparse, threads=2), dense(plain)
+    for images, length in [(1, 40), (3, 1), (2, 1000), (1, 113), (2, 40), (0, 40)]:
+        out_length = (length + sum(pads) - dilation * (kernel - 1) - 1) // stride + 1
+        feed = {
+            "x": RNG.standard_normal((images, 12, length)).astype(np.float32),
+            "r": RNG.standard_normal((images, 24, out_length)).astype(np.float32),
+        }
+        got, expected = (session.run(None, feed)[0] for session in sessions)
+        assert_close(got, expected)
+
+
+def test_images_and_sequences_do_not_mix() -> None:
+    for shape in (["n", "c", "h", "w"], [1, 4, 7, 7]):
+        source, _ = convolution_models(sparse_weight((6, 4, 3)), np.zeros(6, np.float32), shape, False, "none")
+        with pytest.raises(Exception, match="kernel_shape"):
+            gossamer_runtime.Session(source).run(None, {"x": np.zeros((1, 4, 7, 7), np.float32)})
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 5, 5), (1, 4, 0, 5), (1, 4, 5, 0), (1, 4, 0)])
+def test_images_without_pixels_give_an_error(shape: tuple[int, ...]) -> None:
+    axes = len(shape) - 2
+    source, _ = convolution_models(
+        sparse_weight((6, 4, *[1] * axes)), np.zeros(6, np.float32), [None] * len(shape), False, "none"
+    )
+    with pytest.raises(Exception, match="gossamer"):
+        gossamer_runtime.Session(source).run(None, {"x": np.zeros(shape, np.float32)})
 
 
 @pytest.mark.parametrize("shape", [(1, 40), (7, 40), (2, 3, 40), (2, 130, 40), (1, 1, 40), (0, 40)])

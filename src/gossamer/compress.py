@@ -9,16 +9,19 @@ import torch
 from torch import nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.prune.criteria import find_criterion
+from gossamer.prune.cut import DensityPlan
 from gossamer.prune.scope import Scope
 from gossamer.rounds import randomness
 from gossamer.rounds import state as states
 from gossamer.rounds.driver import TEST_PREFIX, Round, restore_memory_format, rounds
 from gossamer.rounds.files import remove, write_file
 from gossamer.rounds.folder import TRAINING, read_records
+from gossamer.rounds.randomness import derived_seed
 from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor
 from gossamer.tasks.task import Data, Task, describe
-from gossamer.tasks.training import EpochReport, derived_seed, evaluate, initial_model, train
+from gossamer.tasks.training import EpochReport, evaluate, initial_model, losses, train
 
 OptimizerState = Literal["keep", "fresh"]
 
@@ -59,6 +62,9 @@ def compress(
     max_drop: float | None = None,
     round_count: int | None = None,
     per_round: float = 0.2,
+    criterion: str = "magnitude",
+    allocation: DensityPlan = "global",
+    structure: str = "unstructured",
     scope: Scope | None = None,
     epochs: int | None = None,
     seed: int = 0,
@@ -66,6 +72,7 @@ def compress(
     optimizer_state: OptimizerState = "keep",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     listener: Listener | None = None,
+    task_source: str | None = None,
 ) -> list[RoundRecord]:
     """Trains and prunes the task's network until a stopping rule ends it; continues what the folder already holds.
 
@@ -78,6 +85,7 @@ def compress(
         optimizer_state: "keep" hands the momentum from the end of one round to the next, as the paper's code does;
             "fresh" begins every round with none.
         checkpoint_seconds: least time between two saves of the training state inside a round.
+        task_source: where a task of one's own is, `path/file.py:function`; recorded for people, never imported.
         The others: see `gossamer.rounds`.
 
     Returns:
@@ -103,6 +111,14 @@ def compress(
         "device": where.type,
         "optimizer_state": optimizer_state,
     }
+    data: Data | None = None
+
+    def the_data() -> Data:
+        # Loaded when there is something to train: a finished run is shown again without its data.
+        nonlocal data
+        data = data or _load(task, data_folder, seed).to(where)
+        return data
+
     driver = rounds(
         model,
         folder=folder,
@@ -110,17 +126,22 @@ def compress(
         max_drop=max_drop,
         rounds=round_count,
         per_round=per_round,
+        criterion=criterion,
+        allocation=allocation,
+        structure=structure,
+        losses=(lambda: losses(model, task.recipe, the_data().train, seed))
+        if find_criterion(criterion).needs_gradients
+        else None,
         scope=scope,
         metric=task.metric.name,
         better=task.metric.better,
         state={"optimizer": optimizer} if optimizer_state == "keep" else None,
         seed=seed,
         settings=settings,
+        origin={"task": task_source},
     )
-    data: Data | None = None
     for round in driver:
-        # Loaded when there is something to train: a finished run is shown again without its data.
-        data = data or _load(task, data_folder, seed).to(where)
+        splits = the_data()
         if optimizer_state == "fresh":
             optimizer = task.recipe.optimizer(model)
         listener.round_started(round, round.last)
@@ -130,7 +151,7 @@ def compress(
             model,
             optimizer,
             task.recipe,
-            data.train,
+            splits.train,
             seed=seed,
             round_number=round.number,
             epochs=epochs,
@@ -140,8 +161,8 @@ def compress(
             checkpoint.save_if_due(report)
             listener.epoch_finished(round, report)
         metrics = {
-            task.metric.name: evaluate(model, data.validation, task.metric),
-            f"{TEST_PREFIX}{task.metric.name}": evaluate(model, data.test, task.metric),
+            task.metric.name: evaluate(model, splits.validation, task.metric),
+            f"{TEST_PREFIX}{task.metric.name}": evaluate(model, splits.test, task.metric),
         }
         record = round.record(**metrics)
         checkpoint.remove()

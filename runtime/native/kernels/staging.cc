@@ -192,4 +192,64 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
   return staging;
 }
 
+double StagedHaloFloats(const ConvolutionShape& shape, const PanelLayout& output) {
+  // Rows and columns that a kernel of `extent` positions looks at for `outputs` of them, over all residues together.
+  const auto staged = [](int64_t outputs, int64_t extent, int64_t stride, int64_t dilation) {
+    const double reach = static_cast<double>(dilation) * static_cast<double>(extent - 1) / static_cast<double>(stride);
+    const double residues = static_cast<double>(std::min(extent, stride / std::gcd(stride, dilation)));
+    return (static_cast<double>(outputs) + reach) * residues;
+  };
+  return staged(output.tile_rows, shape.kernel_height, shape.stride_height, shape.dilation_height) *
+         staged(output.tile_columns, shape.kernel_width, shape.stride_width, shape.dilation_width);
+}
+
+HaloStaging MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {
+  const std::vector<AxisTap> rows = AxisTaps(shape.kernel_height, shape.stride_height, shape.dilation_height,
+                                             shape.pad_top);
+  const std::vector<AxisTap> columns = AxisTaps(shape.kernel_width, shape.stride_width, shape.dilation_width,
+                                                shape.pad_left);
+  std::vector<Band> bands = MakeBands(rows, false);
+  // Planes are to columns what bands are to rows.
+  std::vector<Band> planes = MakeBands(columns, false);
+
+  HaloStaging staging;
+  for (const Band& plane : planes) {
+    staging.row_floats = std::max(staging.row_floats, output.tile_columns + plane.last_shift - plane.first_shift);
+  }
+  int64_t plane_floats = 0;
+  for (Band& band : bands) {
+    band.offset = plane_floats;
+    plane_floats += (output.tile_rows + band.last_shift - band.first_shift) * staging.row_floats;
+  }
+  for (size_t plane = 0; plane < planes.size(); ++plane) {
+    planes[plane].offset = static_cast<int64_t>(plane) * plane_floats;
+  }
+  staging.channel_floats = plane_floats * static_cast<int64_t>(planes.size());
+
+  for (const AxisTap& row : rows) {
+    const Band& band = *std::find_if(bands.begin(), bands.end(), [&](const Band& b) { return b.Serves(row); });
+    for (const AxisTap& column : columns) {
+      const Band& plane = *std::find_if(planes.begin(), planes.end(), [&](const Band& b) { return b.Serves(column); });
+      staging.tap_offsets.push_back(plane.offset + band.offset + (row.shift - band.first_shift) * staging.row_floats +
+                                    column.shift - plane.first_shift);
+    }
+  }
+
+  for (int64_t index = 0; index < output.tiles(); ++index) {
+    const Tile tile = output.tile(index);
+    CopyList copies(input, shape);
+    for (const Band& plane : planes) {
+      for (const Band& band : bands) {
+        for (int64_t row = 0; row < tile.rows + band.last_shift - band.first_shift; ++row) {
+          copies.AddRow((tile.row + band.first_shift + row) * shape.stride_height + band.residue,
+                        tile.column + plane.first_shift, plane.residue, staging.row_floats,
+                        plane.offset + band.offset + row * staging.row_floats);
+        }
+      }
+    }
+    staging.copies.push_back(copies.Take());
+  }
+  return staging;
+}
+
 }  // namespace gossamer

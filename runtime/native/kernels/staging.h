@@ -36,6 +36,20 @@ int64_t ShiftedRows(int64_t rows, int64_t row_lanes, const KernelTraits& traits)
 Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
                     const KernelTraits& traits, bool may_shift);
 
+// The staging of a single channel with a halo: one plane for each column residue, whose rows hold every pixel that any of
+// the kernel's columns looks at. Taps are then not aligned, but nothing is copied twice.
+struct HaloStaging {
+  int64_t row_floats = 0;  // from one staged row to the next, in all planes
+  int64_t channel_floats = 0;
+  std::vector<int64_t> tap_offsets;            // kernel_height x kernel_width, floats from the staged channel
+  std::vector<std::vector<StageCopy>> copies;  // of each tile
+};
+
+// What channel_floats will be, at least, before anything is allocated.
+double StagedHaloFloats(const ConvolutionShape& shape, const PanelLayout& output);
+
+HaloStaging MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output);
+
 }  // namespace gossamer
 
 #endif  // GOSSAMER_KERNELS_STAGING_H_

@@ -9,7 +9,7 @@ MAGIC = b"GSPW"
 VERSION = 1
 HEADER = struct.Struct("<4sBBBBQQ")
 BITMASK, GAPS = 0, 1
-VALUE_TYPES = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+VALUE_TYPES: dict[int, np.dtype[np.floating]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
 LONG_GAP = 255
 
 
@@ -84,4 +84,6 @@ def _positions_of_bitmask(encoded: np.ndarray) -> np.ndarray:
 def _positions_of_gaps(encoded: np.ndarray) -> np.ndarray:
     # A code moves on by itself, and a kept weight takes one place more.
     kept = encoded != LONG_GAP
-    return (np.cumsum(encoded.astype(np.int64) + kept) - 1)[kept]
+    ends: np.ndarray = np.cumsum(encoded.astype(np.int64) + kept)
+    positions: np.ndarray = ends[kept] - 1
+    return positions

@@ -34,6 +34,26 @@ def compress(
     per_round: Annotated[
         float, typer.Option(help="Share of the remaining weights that each round prunes.", rich_help_panel=PRUNING)
     ] = 0.2,
+    criterion: Annotated[
+        str,
+        typer.Option(help="What a weight is worth: magnitude, lamp, taylor or random.", rich_help_panel=PRUNING),
+    ] = "magnitude",
+    allocation: Annotated[
+        str,
+        typer.Option(
+            help="How the weights are shared among layers: global, uniform, erk, or a .toml file of densities "
+            "(see `gossamer search`).",
+            rich_help_panel=PRUNING,
+        ),
+    ] = "global",
+    structure: Annotated[
+        str,
+        typer.Option(
+            help="What stays or goes together: unstructured, 2:4 (or any N:M), 1x4 blocks of input channels, or whole "
+            "output channels.",
+            rich_help_panel=PRUNING,
+        ),
+    ] = "unstructured",
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,6 +95,7 @@ def compress(
     from gossamer.compress import compress as run
     from gossamer.prune.scope import Scope
     from gossamer.tasks import find_task
+    from gossamer.tasks.own_task import source_of
     from gossamer.tasks.processor import keep_freed_memory
 
     keep_freed_memory()
@@ -88,6 +109,9 @@ def compress(
             max_drop=max_drop,
             round_count=rounds,
             per_round=per_round,
+            criterion=criterion,
+            allocation=allocation,
+            structure=structure,
             scope=Scope(tuple(include or ("*",)), tuple(exclude or ()), embeddings),
             epochs=epochs,
             seed=seed,
@@ -95,5 +119,6 @@ def compress(
             optimizer_state="fresh" if fresh_optimizer else "keep",
             checkpoint_seconds=checkpoint_seconds,
             listener=listener,
+            task_source=source_of(task),
         )
     print_run(out)

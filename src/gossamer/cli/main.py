@@ -10,6 +10,7 @@ from gossamer.cli.bench import bench
 from gossamer.cli.compress import compress
 from gossamer.cli.explain import explain
 from gossamer.cli.export import export
+from gossamer.cli.report import report
 from gossamer.cli.show import show
 from gossamer.cli.shrink import shrink
 from gossamer.cli.tasks import tasks
@@ -31,6 +32,7 @@ app.command()(show)
 app.command()(explain)
 app.command()(shrink)
 app.command()(export)
+app.command()(report)
 app.command()(tasks)
 app.add_typer(bench, name="bench")
 

@@ -30,9 +30,6 @@ ELEMENTWISE = (*_RECTIFIERS, *_SMOOTH, "Abs", "Identity", "Neg", "Sqrt")
 ELEMENTWISE_OF_TWO = ("Add", "Mul", "Sub")
 """Ops that treat every number of their inputs alike, so that it does not matter how those lie in memory."""
 
-AXES_ARE_INPUTS = 13
-"""The first version of ONNX's ops whose Unsqueeze and Squeeze take their axes as an input."""
-
 Form = Literal["sparse", "dense"]
 
 
@@ -64,8 +61,8 @@ class Rewritten:
 
     model: onnx.ModelProto
     layers: tuple[LayerReport, ...]
-    panels: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-    """Value of the dense network -> (its panel in the sparse one, channels, rank), where there is one."""
+    panels: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Value of the dense network -> its panel in the sparse one and the number of channels, where it has one."""
 
 
 def to_sparse(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> onnx.ModelProto:
@@ -227,10 +224,8 @@ class _Writer:
                 self.nodes.append(node)
         return self._model()
 
-    def reported_panels(self) -> dict[str, tuple[str, int, int]]:
-        return {
-            value: (*self.panels[value], len(self.graph.shapes.get(value, (0,) * 4))) for value in self.made_as_panels
-        }
+    def reported_panels(self) -> dict[str, tuple[str, int]]:
+        return {value: self.panels[value] for value in sorted(self.made_as_panels)}
 
     def _linear(self, layer: Layer) -> None:
         inputs = [layer.source, self._packed(layer), self._bias(layer)]
@@ -244,17 +239,19 @@ class _Writer:
         inputs = [self._as_panel(layer.source, shape.inputs), self._packed(layer), self._bias(layer)]
         if layer.residual:
             inputs.append(self._as_panel(layer.residual, shape.outputs))
+        # A sequence has no height; what there is of it in the shape is left out.
+        axes = slice(0, None) if layer.rank == 4 else slice(1, None)
         attributes: dict[str, object] = {
             "output_channels": shape.outputs,
-            "kernel_shape": list(shape.kernel),
-            "strides": list(shape.strides),
-            "dilations": list(shape.dilations),
-            "pads": list(shape.pads),
+            "kernel_shape": list(shape.kernel[axes]),
+            "strides": list(shape.strides[axes]),
+            "dilations": list(shape.dilations[axes]),
+            "pads": list((*shape.pads[:2][axes], *shape.pads[2:][axes])),
             "group": shape.groups,
             **layer.activation.attributes,
         }
         self._add("SparseConv", inputs, self._new_panel(layer.output, shape.outputs), layer.name, attributes)
-        self._planes_if_read(layer.output, layer.rank)
+        self._planes_if_read(layer.output)
 
     def _elementwise(self, node: onnx.NodeProto) -> None:
         channels = _extents(self.graph, node.output[0])[0]
@@ -266,17 +263,13 @@ class _Writer:
         )
         moved.output[0] = self._new_panel(node.output[0], channels)
         self.nodes.append(moved)
-        self._planes_if_read(node.output[0], len(self.graph.shapes[node.output[0]]))
+        self._planes_if_read(node.output[0])
 
     def _as_panel(self, value: str, channels: int) -> str:
         """The panel of a value; converts it where it is not there yet."""
         if value not in self.panels:
-            source = value
-            if len(self.graph.shapes.get(value, ())) == 3:
-                source = self._unused(f"{value}.rows")
-                self._height_axis("Unsqueeze", value, source)
             panel = self._unused(f"{value}.panel")
-            self._add("ToPanel", [source], panel, panel, {})
+            self._add("ToPanel", [value], panel, panel, {})
             self.panels[value] = (panel, channels)
         return self.panels[value][0]
 
@@ -285,22 +278,11 @@ class _Writer:
         self.made_as_panels.add(value)
         return self.panels[value][0]
 
-    def _planes_if_read(self, value: str, rank: int) -> None:
+    def _planes_if_read(self, value: str) -> None:
         if self.read_panels.issuperset(self.graph.readers.get(value, [])):
             return
         panel, channels = self.panels[value]
-        planes = self._unused(f"{value}.rows") if rank == 3 else value
-        self._add("FromPanel", [panel], planes, f"{value}.planes", {"channels": channels})
-        if rank == 3:
-            self._height_axis("Squeeze", planes, value)
-
-    def _height_axis(self, kind: str, value: str, output: str) -> None:
-        """Gives a sequence a height of 1, or takes it away; neither moves a number."""
-        if self.graph.opset >= AXES_ARE_INPUTS:
-            axes = self._constant(f"{DOMAIN}.height_axis", np.asarray([2], np.int64))
-            self._add(kind, [value, axes], output, f"{output}.{kind}", {}, domain="")
-        else:
-            self._add(kind, [value], output, f"{output}.{kind}", {"axes": [2]}, domain="")
+        self._add("FromPanel", [panel], value, f"{value}.planes", {"channels": channels})
 
     def _packed(self, layer: Layer) -> str:
         if self.half:

@@ -126,7 +126,7 @@ def _first_wrong_layer(dense: onnx.ModelProto, file: Path, rewritten: Rewritten,
 
 
 def with_outputs(
-    model: onnx.ModelProto, values: Sequence[str], panels: Mapping[str, tuple[str, int, int]]
+    model: onnx.ModelProto, values: Sequence[str], panels: Mapping[str, tuple[str, int]]
 ) -> onnx.ModelProto:
     """The network with further outputs; those that lie in panels come as planes, named `VALUE.compared`."""
     wider = onnx.ModelProto()
@@ -136,7 +136,7 @@ def with_outputs(
     for value in dict.fromkeys(values):
         name = value
         if value not in made:
-            panel, channels, _ = panels[value]
+            panel, channels = panels[value]
             name = f"{value}.compared"
             wider.graph.node.append(
                 helper.make_node("FromPanel", [panel], [name], name=name, domain=DOMAIN, channels=channels)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, ConfigurationError, TrainingDivergedError
 from gossamer.prune import masks as masks_of
+from gossamer.prune.cut import Cut, DensityPlan, allocation_of
 from gossamer.prune.enforce import check, hold, release
+from gossamer.prune.gradients import Losses
 from gossamer.prune.scope import Scope, count_parameters, prunable_weights, unwrap
-from gossamer.prune.select import keep_largest
 from gossamer.rounds import folder as run_folder
 from gossamer.rounds import randomness
 from gossamer.rounds.configuration import FILE, Configuration
@@ -112,6 +113,7 @@ class _Run:
         folder: Path,
         plan: Plan,
         weights: Mapping[str, nn.Parameter],
+        cut: Cut,
         allowance: Allowance | None,
         metric: str | None,
         state: Mapping[str, Any],
@@ -121,6 +123,7 @@ class _Run:
         self.folder = folder
         self.plan = plan
         self.weights = weights
+        self.cut = cut
         self.allowance = allowance
         self.metric = metric
         self.state = state
@@ -145,7 +148,7 @@ class _Run:
                     # What decided the dense round decides the others: losses are not compared with accuracies.
                     self.metric = records[0].metric
                 if number > 0:
-                    masks = keep_largest(self.weights, kept, masks)
+                    masks = self.cut.choose(self.model, self.weights, kept, masks, round_number=number)
                     hold(self.model, self.weights, masks)
                 round = Round(self, number, masks)
                 yield round
@@ -250,12 +253,17 @@ def rounds(
     max_drop: float | None = None,
     rounds: int | None = None,
     per_round: float = 0.2,
+    criterion: str = "magnitude",
+    allocation: DensityPlan = "global",
+    structure: str = "unstructured",
+    losses: Losses | None = None,
     scope: Scope | None = None,
     metric: str | None = None,
     better: Better | None = None,
     state: Mapping[str, Any] | None = None,
     seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Iterator[Round]:
     """Compresses `model` by iterative global magnitude pruning with learning-rate rewinding, around the user's loop.
 
@@ -268,7 +276,8 @@ def rounds(
     after it, and the loop goes on with the next. After the loop the model is the last round's or, with `max_drop`,
     the smallest within the allowed loss; any round comes back with `gossamer.load_round`.
 
-    It ends at the first of `target_sparsity`, `max_drop` and `rounds`; at least one must be given.
+    It ends at the first of `target_sparsity`, `max_drop` and `rounds`; at least one must be given, unless `allocation`
+    gives densities to end at.
 
     Args:
         model: trained in place. Its class, hooks and `state_dict` stay as they are.
@@ -277,6 +286,15 @@ def rounds(
         max_drop: the largest loss against the dense network that is allowed, in the metric's units.
         rounds: how many times to prune, at least 1.
         per_round: share of the remaining weights that each round prunes, in (0, 1); the paper's 0.2 by default.
+        criterion: what a weight is worth: "magnitude" (the paper's), "lamp", "taylor" or "random".
+        allocation: how the kept weights are shared among the layers: "global" (the paper's: one ranking over all),
+            "uniform", "erk", the path of a `.toml` file of densities (see `gossamer.prune.densities`), or densities by
+            weight name.
+        structure: what stays or goes together: "unstructured", "2:4" (or any N:M) along the input channels, "1x4"
+            blocks along the input channels, or whole output "channels". Blocks and channels are kept as long as whole
+            ones fit into the plan's number of weights.
+        losses: for the criterion "taylor": called before every cut, yields the model's loss on one batch after
+            another. Their mean gradient is used; the model is in evaluation mode meanwhile.
         scope: which weights are prunable; by default those of every convolution and linear layer.
         metric: the recorded metric that `max_drop` decides by; by default the first one.
         better: "higher" or "lower", for a metric that is not in `gossamer.rounds.stopping.KNOWN_METRICS`.
@@ -284,6 +302,7 @@ def rounds(
             `load_state_dict`, saved with every round and restored on resuming. What each round makes anew needs none.
         seed: only recorded.
         settings: anything else that decides what the run computes (plain values); recorded, and compared on resuming.
+        origin: where things came from (plain values); recorded, and not compared.
 
     Raises:
         ConfigurationError: an argument is out of range, or the folder holds another run.
@@ -292,12 +311,16 @@ def rounds(
 
     Source: Renda, Frankle, Carbin 2020, section 2 and algorithm 1, "learning rate rewinding", iterative.
     """
-    if target_sparsity is None and max_drop is None and rounds is None:
-        raise ConfigurationError("when to stop was not said; pass target_sparsity=0.95, max_drop=0.01 or rounds=10")
+    cut = Cut(criterion, allocation_of(allocation), structure, losses, seed or 0)
     scope = scope or Scope()
     weights = prunable_weights(model, scope)
+    if target_sparsity is None and max_drop is None and rounds is None:
+        target_sparsity = cut.own_target(weights)
+    if target_sparsity is None and max_drop is None and rounds is None:
+        raise ConfigurationError("when to stop was not said; pass target_sparsity=0.95, max_drop=0.01 or rounds=10")
     prunable = sum(weight.numel() for weight in weights.values())
     plan = Plan(prunable, per_round, target_sparsity, rounds)
+    cut.check(model, weights, None if plan.last is None else plan.kept(plan.last))
     allowance = None if max_drop is None else Allowance(max_drop, metric, better)
     run_folder.storable(model)
     for name, thing in (state or {}).items():
@@ -318,9 +341,7 @@ def rounds(
             },
             "method": {
                 "retraining": "lr-rewind",
-                "criterion": "magnitude",
-                "allocation": "global",
-                "magnitudes": "raw",
+                **cut.describe(),
                 "state": sorted(state or {}),
             },
             "scope": {
@@ -335,11 +356,12 @@ def rounds(
                 "weights": {name: list(weight.shape) for name, weight in weights.items()},
             },
             "settings": dict(settings or {}),
-        }
+        },
+        dict(origin or {}),
     )
     folder = Path(folder)
     make_folder(folder)
-    run = _Run(model, folder, plan, weights, allowance, metric, state or {}, seed)
+    run = _Run(model, folder, plan, weights, cut, allowance, metric, state or {}, seed)
     return run.rounds(configuration)
 
 

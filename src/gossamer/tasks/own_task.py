@@ -1,6 +1,7 @@
 """A user's own task: a function without arguments, in a file of the user's, that returns a `Task`."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +57,15 @@ def call_own_function(name: str, expected: str) -> object:
         raise
     except (Exception, SystemExit) as error:
         raise TaskError(f"{name}: {function_name}() failed: {_described(error, path)}") from error
+
+
+def source_of(name: str) -> str | None:
+    """The `path/file.py:function` of a task of one's own, its path relative to the current folder; None for a built-in
+    task. What a run's folder says of where its task came from."""
+    if not is_own_task(name):
+        return None
+    file, _, function = name.rpartition(":")
+    return f"{Path(os.path.relpath(file)).as_posix()}:{function}"
 
 
 def _run(path: Path, name: str) -> ModuleType:

@@ -1,6 +1,5 @@
 """The training loop of the built-in tasks: one call of `train` is one round, the recipe's whole schedule."""
 
-import hashlib
 import math
 import time
 from collections.abc import Iterator
@@ -12,8 +11,12 @@ from torch import Tensor, nn
 
 from gossamer.errors import TrainingDivergedError
 from gossamer.rounds import randomness
+from gossamer.rounds.randomness import derived_seed
 from gossamer.tasks import processor
 from gossamer.tasks.task import Examples, Metric, Precision, Recipe, Task
+
+GRADIENT_BATCHES = 16
+"""How many batches a criterion that needs gradients looks at before a cut."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,6 @@ class EpochReport:
     learning_rate: float
     """That of the epoch's last step."""
     seconds: float
-
-
-def derived_seed(*parts: int | str) -> int:
-    """A seed from what it is for, e.g. (run's seed, round, epoch, purpose): the first 63 bits of BLAKE2b of the parts
-    joined by slashes. Random numbers are derived like this everywhere and nowhere carried along, so there is no
-    generator state to save: any epoch can be repeated from the model and the optimizer alone."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def initial_model(task: Task, seed: int, device: torch.device | str = "cpu") -> nn.Module:
@@ -149,6 +144,16 @@ def evaluate(model: nn.Module, examples: Examples, metric: Metric, *, batch_size
             "lower the learning rate, or go back to an earlier round."
         )
     return mean
+
+
+def losses(model: nn.Module, recipe: Recipe, examples: Examples, seed: int) -> Iterator[Tensor]:
+    """The recipe's loss on `GRADIENT_BATCHES` batches of training examples as they are, without augmentation, computed
+    in float32; the same examples whenever it is asked with this seed. Each a scalar to be derived."""
+    batch_size = min(recipe.batch_size, len(examples))
+    order = _order(len(examples), derived_seed(seed, "gradients")).to(examples.targets.device)
+    for rows in order.split(batch_size)[:GRADIENT_BATCHES]:
+        inputs, targets = examples.batch(rows)
+        yield recipe.loss(model(inputs).float(), targets)
 
 
 def _order(count: int, seed: int) -> Tensor:
