@@ -240,13 +240,13 @@ class _Writer:
         if layer.residual:
             inputs.append(self._as_panel(layer.residual, shape.outputs))
         # A sequence has no height; what there is of it in the shape is left out.
-        axes = slice(0, None) if layer.rank == 4 else slice(1, None)
+        first = 0 if layer.rank == 4 else 1
         attributes: dict[str, object] = {
             "output_channels": shape.outputs,
-            "kernel_shape": list(shape.kernel[axes]),
-            "strides": list(shape.strides[axes]),
-            "dilations": list(shape.dilations[axes]),
-            "pads": list((*shape.pads[:2][axes], *shape.pads[2:][axes])),
+            "kernel_shape": list(shape.kernel[first:]),
+            "strides": list(shape.strides[first:]),
+            "dilations": list(shape.dilations[first:]),
+            "pads": [*shape.pads[:2][first:], *shape.pads[2:][first:]],
             "group": shape.groups,
             **layer.activation.attributes,
         }
