@@ -1,5 +1,6 @@
 """The custom ops inside ONNX Runtime, against ONNX Runtime's own dense ops on the same weights."""
 
+import math
 import subprocess
 import sys
 
@@ -165,6 +166,49 @@ def test_matmul_with_any_leading_dimensions(shape: tuple[int, ...], threads: int
     source = model([node], {"x": [*names, 40]}, {"w": packed, "b": bias}, ["y"])
     x = RNG.standard_normal(shape).astype(np.float32)
     assert_close(gossamer_runtime.Session(source, threads=threads).run(None, {"x": x})[0], x @ weight.T + bias)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "silu"])
+def test_matmul_with_residual_and_activation(activation: str, threads: int) -> None:
+    """One session for any number of rows; X is also the residual, whose memory must survive for the other use of it."""
+    weight, bias = sparse_weight((40, 40)), RNG.standard_normal(40).astype(np.float32)
+    nodes = [
+        helper.make_node("Neg", ["x"], ["r"]),
+        helper.make_node(
+            "SparseMatMul",
+            ["x", "w", "b", "r"],
+            ["m"],
+            domain="gossamer",
+            output_features=40,
+            activation=activation,
+        ),
+        helper.make_node("SparseMatMul", ["m", "w", "", "m"], ["y"], domain="gossamer", output_features=40),
+        helper.make_node("Add", ["y", "m"], ["z"]),
+    ]
+    packed = np.frombuffer(weights.encode(weight), np.uint8)
+    source = model(nodes, {"x": ["n", "tokens", 40]}, {"w": packed, "b": bias}, ["z"])
+    session = gossamer_runtime.Session(source, threads=threads)
+    erf = np.vectorize(math.erf)
+    apply = {
+        "none": lambda v: v,
+        "relu": lambda v: np.maximum(v, 0),
+        "silu": lambda v: v / (1 + np.exp(-v)),
+        "gelu": lambda v: v * 0.5 * (1 + erf(v / np.sqrt(2))),
+    }[activation]
+    for shape in [(1, 1, 40), (2, 37, 40), (1, 128, 40), (3, 0, 40), (1, 1, 40), (5, 13, 40)]:
+        x = RNG.standard_normal(shape).astype(np.float32)
+        wide = weight.T.astype(np.float64)
+        m = apply(x @ wide + bias - x) if x.size else x.astype(np.float64)
+        assert_close(session.run(None, {"x": x})[0], m @ wide + 2 * m)
+
+
+def test_a_residual_of_another_shape_is_an_error() -> None:
+    packed = np.frombuffer(weights.encode(sparse_weight((6, 4))), np.uint8)
+    node = helper.make_node("SparseMatMul", ["x", "w", "", "r"], ["y"], domain="gossamer", output_features=6)
+    session = gossamer_runtime.Session(model([node], {"x": ["n", 4], "r": ["n", "m"]}, {"w": packed}, ["y"]))
+    with pytest.raises(Exception, match="residual"):
+        session.run(None, {"x": np.zeros((3, 4), np.float32), "r": np.zeros((3, 5), np.float32)})
 
 
 def test_residual_network_in_place() -> None:

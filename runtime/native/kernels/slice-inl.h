@@ -15,31 +15,34 @@ HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
 
-// One slice of one block over all spans of a tile.
-inline void RunSlice(const ConvolutionPlan& plan, const TilePlan& tile, const RowSlice& slice, const BlockStream& stream,
-              const float* input, RowCall call) {
-  float* const accumulators = call.accumulators;
+// One slice of one block over one span of a tile.
+HWY_INLINE void RunSliceSpan(const ConvolutionPlan& plan, const LaneSpan& span, const RowSlice& slice,
+                             const BlockStream& stream, const float* input, RowCall call) {
   const int64_t wide = plan.rows_per_group;
-  for (const LaneSpan& span : tile.spans) {
-    call.input = input + span.begin;
-    call.accumulators = accumulators + span.begin;
-    call.span_begin = span.begin;
-    call.span_lanes = span.lanes;
-    call.entries = slice.entries.data() + stream.entry;
-    call.counts = slice.counts.data() + stream.count;
-    call.rows = slice.rows.data() + stream.row;
-    if (plan.column_shift) {
-      call.groups = stream.singles;
-      ShiftKernel(span.lanes)(call);
-      continue;
-    }
-    call.groups = stream.groups;
-    call.entries = SpmmKernel(wide, span.lanes)(call);
-    call.counts += stream.groups;
-    call.rows += stream.groups * wide;
+  call.input = input + span.begin;
+  call.accumulators += span.begin;
+  call.span_begin = span.begin;
+  call.span_lanes = span.lanes;
+  call.entries = slice.entries.data() + stream.entry;
+  call.counts = slice.counts.data() + stream.count;
+  call.rows = slice.rows.data() + stream.row;
+  if (plan.column_shift) {
     call.groups = stream.singles;
-    if (call.groups != 0) SpmmKernel(1, span.lanes)(call);
+    ShiftKernel(span.lanes)(call);
+    return;
   }
+  call.groups = stream.groups;
+  call.entries = SpmmKernel(wide, span.lanes)(call);
+  call.counts += stream.groups;
+  call.rows += stream.groups * wide;
+  call.groups = stream.singles;
+  if (call.groups != 0) SpmmKernel(1, span.lanes)(call);
+}
+
+// The same over all spans.
+inline void RunSlice(const ConvolutionPlan& plan, const TilePlan& tile, const RowSlice& slice,
+                     const BlockStream& stream, const float* input, const RowCall& call) {
+  for (const LaneSpan& span : tile.spans) RunSliceSpan(plan, span, slice, stream, input, call);
 }
 
 }  // namespace HWY_NAMESPACE

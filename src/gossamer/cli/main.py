@@ -11,6 +11,7 @@ from gossamer.cli.compress import compress
 from gossamer.cli.explain import explain
 from gossamer.cli.export import export
 from gossamer.cli.report import report
+from gossamer.cli.search import search
 from gossamer.cli.show import show
 from gossamer.cli.shrink import shrink
 from gossamer.cli.tasks import tasks
@@ -33,6 +34,7 @@ app.command()(explain)
 app.command()(shrink)
 app.command()(export)
 app.command()(report)
+app.command()(search)
 app.command()(tasks)
 app.add_typer(bench, name="bench")
 
