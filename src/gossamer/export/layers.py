@@ -95,7 +95,7 @@ class Layer:
         return self.kept / self.weight.size if self.weight.size else 1.0
 
 
-def find_layers(graph: Graph, *, linear_residual: bool) -> list[Layer]:
+def find_layers(graph: Graph, *, linear_residual: bool = True) -> list[Layer]:
     """All layers with constant fp32 weights, in the graph's order, each node in one of them.
 
     Args:

@@ -21,9 +21,6 @@ from gossamer.export.layout import Unit, choose_panels
 DOMAIN = "gossamer"
 DOMAIN_VERSION = 1
 
-LINEAR_RESIDUAL = False
-"""Whether SparseMatMul takes a residual."""
-
 _RECTIFIERS = ("Clip", "Elu", "LeakyRelu", "Relu", "Selu", "ThresholdedRelu")
 _SMOOTH = ("Gelu", "HardSigmoid", "HardSwish", "Mish", "Sigmoid", "Softplus", "Softsign", "Tanh")
 ELEMENTWISE = (*_RECTIFIERS, *_SMOOTH, "Abs", "Identity", "Neg", "Sqrt")
@@ -85,7 +82,7 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
     """
     costs = costs or MeasuredCosts()
     graph = Graph(prepared(model))
-    layers = find_layers(graph, linear_residual=LINEAR_RESIDUAL)
+    layers = find_layers(graph)
     convolutions = [layer for layer in layers if layer.kind == "conv"]
     fused = {place for layer in layers for place in layer.nodes}
     passive = [p for p in range(len(graph.nodes)) if p not in fused and _is_elementwise(graph, p)]
@@ -209,11 +206,12 @@ class _Writer:
         self.made_as_panels: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        self.node_names = {node.name for node in graph.nodes}
+        self.node_names: set[str] = set()
         self.taken = set(graph.producers) | set(graph.readers) | {t.name for t in graph.model.graph.initializer}
         self.taken |= {value.name for value in graph.model.graph.input}
 
     def write(self) -> onnx.ModelProto:
+        self.node_names = {node.name for place, node in enumerate(self.graph.nodes) if place not in self.dropped}
         for place, node in enumerate(self.graph.nodes):
             if place in self.replaced:
                 layer = self.replaced[place]

@@ -42,7 +42,7 @@ class Agreement:
 
 
 def compare_with_twin(source: Source) -> Agreement:
-    """The dense ONNX network against the torch network that it came from.
+    """The dense ONNX network against the torch network that it came from: all outputs on all inputs.
 
     Raises:
         ExportError: they differ; names the first module whose output does.
@@ -152,7 +152,8 @@ def _named_outputs(session: onnxruntime.InferenceSession, feed: Feed) -> dict[st
 
 
 def _first_wrong_module(source: Source, twin: nn.Module) -> str | None:
-    """The first module, in the order in which they run, whose output differs from that of its ONNX nodes."""
+    """The first module without modules of its own, in the order in which they run, whose output differs from that of
+    its ONNX nodes."""
     outputs: dict[str, NDArray[np.generic]] = {}
 
     def record(path: str) -> Callable[[nn.Module, object, object], None]:
@@ -162,7 +163,8 @@ def _first_wrong_module(source: Source, twin: nn.Module) -> str | None:
 
         return hook
 
-    handles = [module.register_forward_hook(record(path)) for path, module in twin.named_modules() if path]
+    leaves = {path: module for path, module in twin.named_modules() if path and not list(module.children())}
+    handles = [module.register_forward_hook(record(path)) for path, module in leaves.items()]
     feed = {name: values[:LAYERWISE_EXAMPLES] for name, values in source.feeds[0].items()}
     try:
         run_twin(twin, feed)
