@@ -10,6 +10,7 @@ from gossamer.cli.bench import bench
 from gossamer.cli.compare import compare
 from gossamer.cli.compress import compress
 from gossamer.cli.explain import explain
+from gossamer.cli.export import export
 from gossamer.cli.report import report
 from gossamer.cli.search import search
 from gossamer.cli.show import show
@@ -33,6 +34,7 @@ app.command()(compare)
 app.command()(show)
 app.command()(explain)
 app.command()(shrink)
+app.command()(export)
 app.command()(report)
 app.command()(search)
 app.command()(tasks)
