@@ -5,6 +5,8 @@ from typing import Any
 
 from gossamer.report.run import Run, table
 
+DENSITIES = "densities.toml"
+
 
 def commands(run: Run) -> list[str]:
     """What was installed, what compressed, and what to do with the recommended round; lines for a shell."""
@@ -16,6 +18,8 @@ def commands(run: Run) -> list[str]:
     if run.task is None:
         lines.append("# made by a training loop of its own around gossamer.rounds; its settings are in the table")
         return [_one_line(line) for line in lines]
+    if "densities" in table(run.tables, "method"):
+        lines.append(f"# {DENSITIES} holds the densities that the configuration lists under method.densities")
     lines.append(_compress(run))
     # A task of one's own is named again wherever its model is needed.
     source = table(run.tables, "origin").get("task")
@@ -40,6 +44,10 @@ def _compress(run: Run) -> str:
     )
     if method.get("retraining", "lr-rewind") != "lr-rewind":
         words += ["--method", str(method["retraining"])]
+    words += _options((method, "criterion", "magnitude"), (method, "structure", "unstructured"))
+    if method.get("allocation", "global") != "global":
+        given = method["allocation"] == "densities"
+        words += ["--allocation", DENSITIES if given else str(method["allocation"])]
     for name, default in (("include", ["*"]), ("exclude", [])):
         patterns = scope.get(name, default)
         if isinstance(patterns, list) and patterns != default:
