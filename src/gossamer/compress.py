@@ -22,6 +22,7 @@ from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor
 from gossamer.tasks.task import Data, Task, describe
 from gossamer.tasks.training import EpochReport, evaluate, initial_model, losses, train
+from gossamer.watch.progress import ProgressFile
 
 OptimizerState = Literal["keep", "fresh"]
 
@@ -51,6 +52,25 @@ class Silent:
 
     def round_finished(self, record: RoundRecord) -> None:
         pass
+
+
+class Together:
+    """Tells several listeners, in this order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.listeners = listeners
+
+    def round_started(self, round: Round, last_round: int | None) -> None:
+        for listener in self.listeners:
+            listener.round_started(round, last_round)
+
+    def epoch_finished(self, round: Round, report: EpochReport) -> None:
+        for listener in self.listeners:
+            listener.epoch_finished(round, report)
+
+    def round_finished(self, record: RoundRecord) -> None:
+        for listener in self.listeners:
+            listener.round_finished(record)
 
 
 def compress(
@@ -94,7 +114,8 @@ def compress(
     Raises:
         GossamerError: see `gossamer.rounds` and `gossamer.tasks.training.train`.
     """
-    listener = listener or Silent()
+    progress = ProgressFile(Path(folder))
+    listener = Together(progress, listener or Silent())
     epochs = task.recipe.epochs if epochs is None else epochs
     if epochs < 1:
         raise ConfigurationError(f"epochs is {epochs}; expected at least 1")
@@ -167,6 +188,7 @@ def compress(
         record = round.record(**metrics)
         checkpoint.remove()
         listener.round_finished(record)
+    progress.remove()
     return read_records(Path(folder))
 
 

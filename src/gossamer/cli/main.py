@@ -13,6 +13,7 @@ from gossamer.cli.report import report
 from gossamer.cli.show import show
 from gossamer.cli.shrink import shrink
 from gossamer.cli.tasks import tasks
+from gossamer.cli.watch import watch
 from gossamer.errors import GossamerError
 
 USERS_MISTAKE = 2
@@ -31,6 +32,7 @@ app.command()(show)
 app.command()(explain)
 app.command()(shrink)
 app.command()(report)
+app.command()(watch)
 app.command()(tasks)
 app.add_typer(bench, name="bench")
 

@@ -3,6 +3,7 @@
 import shlex
 from typing import Any
 
+from gossamer.cli.wording import printable
 from gossamer.report.run import Run, table
 
 DENSITIES = "densities.toml"
@@ -17,7 +18,7 @@ def commands(run: Run) -> list[str]:
         lines.append(_line("pip", "install", *packages))
     if run.task is None:
         lines.append("# made by a training loop of its own around gossamer.rounds; its settings are in the table")
-        return [_one_line(line) for line in lines]
+        return [printable(line) for line in lines]
     if "densities" in table(run.tables, "method"):
         lines.append(f"# {DENSITIES} holds the densities that the configuration lists under method.densities")
     lines.append(_compress(run))
@@ -26,7 +27,7 @@ def commands(run: Run) -> list[str]:
     task = [] if source is None else ["--task", str(source)]
     for action in (["shrink"], ["explain"]):
         lines.append(_line("gossamer", *action, run.name, "--round", str(run.recommended), *task))
-    return [_one_line(line) for line in lines]
+    return [printable(line) for line in lines]
 
 
 def _compress(run: Run) -> str:
@@ -71,8 +72,3 @@ def _options(*known: tuple[dict[str, Any], str, Any]) -> list[str]:
 
 def _line(*words: str) -> str:
     return shlex.join(words)
-
-
-def _one_line(text: str) -> str:
-    """A name with a line break in it must not become a command of its own."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
