@@ -16,6 +16,7 @@ from gossamer.cli.search import search
 from gossamer.cli.show import show
 from gossamer.cli.shrink import shrink
 from gossamer.cli.tasks import tasks
+from gossamer.cli.watch import watch
 from gossamer.errors import GossamerError
 
 USERS_MISTAKE = 2
@@ -37,6 +38,7 @@ app.command()(shrink)
 app.command()(export)
 app.command()(report)
 app.command()(search)
+app.command()(watch)
 app.command()(tasks)
 app.add_typer(bench, name="bench")
 
