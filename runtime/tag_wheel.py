@@ -6,6 +6,7 @@ A manylinux tag is a promise: nothing is linked but the C library, in a version 
 more keeps linux_ARCHITECTURE, which pip installs on request only.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -14,17 +15,17 @@ import zipfile
 from pathlib import Path
 
 LIBRARY = "gossamer_runtime/libgossamer_ops.so"
-# What every Linux with the GNU C library has, in the version that its own symbols tell.
-C_LIBRARY = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+# What every Linux with the GNU C library has; of the compiler's libgcc_s only symbols of GCC 4 and older are asked for.
+EVERYWHERE = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 ARCHITECTURES = {"Advanced Micro Devices X86-64": "x86_64", "AArch64": "aarch64"}
 # Older than any Python 3.11, and the first with this architecture.
 OLDEST = (2, 17)
 
 
 def readelf(library: Path, *options: str) -> str:
-    return subprocess.run(
-        ["readelf", "--wide", *options, str(library)], check=True, capture_output=True, text=True, env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
-    ).stdout
+    command = ["readelf", "--wide", *options, str(library)]
+    environment = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
 
 def platform_tag(library: Path) -> str:
@@ -35,10 +36,14 @@ def platform_tag(library: Path) -> str:
         raise SystemExit(f"{library}: of an unknown machine; known: {', '.join(ARCHITECTURES)}")
     architecture = ARCHITECTURES[machine[1]]
     needed = set(re.findall(r"\(NEEDED\)\s+Shared library: \[(.+?)\]", readelf(library, "--dynamic")))
-    if needed - C_LIBRARY:
-        print(f"not manylinux: linked to {', '.join(sorted(needed - C_LIBRARY))}", file=sys.stderr)
+    if needed - EVERYWHERE:
+        print(f"not manylinux: linked to {', '.join(sorted(needed - EVERYWHERE))}", file=sys.stderr)
         return f"linux_{architecture}"
-    versions = re.findall(r"Name: GLIBC_(\d+)\.(\d+)", readelf(library, "--version-info"))
+    information = readelf(library, "--version-info")
+    if re.search(r"Name: GCC_([5-9]|\d\d)", information):
+        print("not manylinux: needs a newer libgcc_s than every system has", file=sys.stderr)
+        return f"linux_{architecture}"
+    versions = re.findall(r"Name: GLIBC_(\d+)\.(\d+)", information)
     newest = max([(int(major), int(minor)) for major, minor in versions] + [OLDEST])
     return f"manylinux_{newest[0]}_{newest[1]}_{architecture}"
 
