@@ -24,6 +24,8 @@ HEIGHT = 340
 ROW_HEIGHTS = (11, 24)
 """Pixels a layer, of many layers and of few."""
 TALL = 480
+MARGIN = 12
+"""Pixels between an axis's ends and the marks."""
 
 INK = {"light": "#1b1f24", "dark": "#e6e9ee"}
 GRID = {"light": "#d9dde3", "dark": "#363c46"}
@@ -76,7 +78,7 @@ def theme(name: str) -> Chart:
     }
 
 
-def accuracy(rows: Sequence[Row], names: Sequence[str], metric: str, higher: bool) -> Chart:
+def accuracy(rows: Sequence[Row], names: Sequence[str], metric: str, higher: bool, split: str) -> Chart:
     """The metric against compression, with the spread over seeds."""
     alt = altair()
     base = (
@@ -88,9 +90,7 @@ def accuracy(rows: Sequence[Row], names: Sequence[str], metric: str, higher: boo
         )
         .transform_filter(f"{SHOWN} && isValid(datum.value)")
     )
-    x = alt.X(
-        "compression:Q", title="compression (prunable weights / kept)", scale=alt.Scale(type="log"), axis=_times()
-    )
+    x = alt.X("compression:Q", title="compression (prunable weights / kept)", scale=_logarithmic(alt), axis=_times())
     y = _metric(alt, "value:Q", metric, _reach(alt, rows, higher))
     colour, shape = _colour(alt, names), _shape(alt, names)
     tooltip = [
@@ -113,12 +113,12 @@ def accuracy(rows: Sequence[Row], names: Sequence[str], metric: str, higher: boo
             lines.encode(x=x, y=y, color=colour),
             spread.encode(x=x, y=_metric(alt, "low:Q", metric), y2="high:Q", color=colour),
             points.encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip),
-            base.transform_filter(ROUND).mark_point(size=210, filled=False, clip=True).encode(x=x, y=y, stroke=colour),
+            _rings(alt, base).encode(x=x, y=y, stroke=colour),
             _stars(base, "datum.recommended").encode(x=x, y=y, fill=colour, tooltip=tooltip),
         ),
         f"{metric} against compression, a line for each of {len(names)} series",
         shown=list(names),
-        split="test",
+        split=split,
         drop=0,
         round=0,
     )
@@ -128,8 +128,8 @@ def front(rows: Sequence[Row], names: Sequence[str], metric: str) -> Chart:
     """Every network by its size and its metric; those of the Pareto front are joined."""
     alt = altair()
     base = alt.Chart(_data(rows)).transform_filter(SHOWN)
-    x = alt.X("bytes:Q", title="size on disk, sparse float32", scale=alt.Scale(type="log"), axis=_bytes())
-    y = _metric(alt, "value:Q", f"{metric} (validation)", alt.Scale(zero=False), format_of=metric)
+    x = alt.X("bytes:Q", title="size on disk, sparse float32", scale=_logarithmic(alt), axis=_bytes())
+    y = _metric(alt, "value:Q", f"{metric} (validation)", _open(alt), format_of=metric)
     tooltip = [
         alt.Tooltip("run:N"),
         alt.Tooltip("round:Q"),
@@ -148,12 +148,10 @@ def front(rows: Sequence[Row], names: Sequence[str], metric: str) -> Chart:
             marked.mark_point(filled=True, size=80, opacity=1).encode(
                 x=x, y=y, color=_colour(alt, names), shape=_shape(alt, names), tooltip=tooltip
             ),
-            base.transform_filter(ROUND)
-            .mark_point(size=230, filled=False)
-            .encode(x=x, y=y, stroke=_colour(alt, names)),
+            _rings(alt, base).encode(x=x, y=y, stroke=_colour(alt, names)),
             _stars(base, "datum.recommended").encode(x=x, y=y, fill=_colour(alt, names), tooltip=tooltip),
             _stars(base, "datum.recommended")
-            .mark_text(dy=-16, fontSize=12, fontWeight="bold")
+            .mark_text(dy=-20, fontSize=12, fontWeight="bold")
             .encode(x=x, y=y, text=alt.Text("round:Q")),
         ),
         f"{metric} on validation against bytes on disk, for {len(rows)} networks",
@@ -166,15 +164,22 @@ def density(rows: Sequence[Row], first: str) -> Chart:
     """The heat map of densities: a row for each layer, a column for each round."""
     alt = altair()
     layers = list(dict.fromkeys(row["layer"] for row in rows))
+    step = max(ROW_HEIGHTS[0], min(ROW_HEIGHTS[1], TALL // len(layers)))
+    font = min(12, step - 2)
     base = alt.Chart(_data(rows)).transform_filter("datum.series === heat").transform_flatten(["round", "density"])
     x = alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0, labelOverlap=True, orient="top"))
-    y = alt.Y("layer:N", title=None, sort=layers, axis=alt.Axis(labelLimit=150, labelOverlap=False))
+    y = alt.Y(
+        "layer:N",
+        title=None,
+        sort=layers,
+        axis=alt.Axis(labelLimit=150, labelOverlap=False, labelFontSize=font),
+    )
     colour = alt.Color(
         "density:Q",
         # The cube root shows differences between 1% and 3% as well as those between 50% and 100%; zero has a place.
         scale=alt.Scale(type="pow", exponent=1 / 3, domain=[0, 1], scheme="viridis"),
         legend=alt.Legend(
-            title="density", format=".1%", orient="bottom", gradientLength=220, values=[0, 0.001, 0.01, 0.1, 0.3, 1]
+            title="density", format=".1%", orient="bottom", gradientLength=220, values=[0, 0.01, 0.1, 0.3, 1]
         ),
     )
     tooltip = [
@@ -183,16 +188,16 @@ def density(rows: Sequence[Row], first: str) -> Chart:
         alt.Tooltip("round:O"),
         alt.Tooltip("density:Q", format=".3%"),
     ]
-    height = len(layers) * max(ROW_HEIGHTS[0], min(ROW_HEIGHTS[1], TALL // len(layers)))
     return _finished(
         alt.layer(
             base.mark_rect().encode(x=x, y=y, color=colour, tooltip=tooltip),
-            base.transform_filter(ROUND)
-            .mark_rect(fill=None, strokeWidth=1.5, stroke="#ff4fa3")
-            .encode(x=x, y=y, tooltip=tooltip),
+            alt.Chart(_data([{"round": number} for number in range(max(len(row["round"]) for row in rows))]))
+            .transform_filter(ROUND)
+            .mark_rect(fill=None, strokeWidth=2, stroke="#ff4fa3")
+            .encode(x=x),
         ),
         f"density of {len(layers)} layers in every round",
-        height=height,
+        height=len(layers) * step,
         heat=first,
         round=0,
     )
@@ -209,7 +214,7 @@ def size(rows: Sequence[Row], names: Sequence[str]) -> Chart:
         alt.Tooltip("bytes:Q", format=",d"),
         alt.Tooltip("share:Q", title="of dense float32", format=".2%"),
     ]
-    y = alt.Y("bytes:Q", title="bytes on disk", scale=alt.Scale(type="log"), axis=_bytes())
+    y = alt.Y("bytes:Q", title="bytes on disk", scale=_logarithmic(alt), axis=_bytes())
     dash = alt.StrokeDash(
         "kind:N", title=None, legend=alt.Legend(orient="bottom"), scale=alt.Scale(range=[[1, 0], [5, 4]])
     )
@@ -289,7 +294,7 @@ def signs(rows: Sequence[Row]) -> Chart:
     return _finished(
         alt.layer(
             base.mark_line(point=True).encode(x=x, y=y, tooltip=tooltip),
-            base.transform_filter(ROUND).mark_point(size=210, filled=False).encode(x=x, y=y),
+            _rings(alt, base).encode(x=x, y=y),
         ),
         "share of weights whose sign flipped, by round",
         height=220,
@@ -305,7 +310,7 @@ def ablation(rows: Sequence[Row], baseline: float, metric: str) -> Chart:
     colour = alt.Color(
         "which:N", scale=alt.Scale(domain=["weakest", "strongest"]), legend=alt.Legend(title=None, orient="bottom")
     )
-    shape = alt.Shape("which:N", scale=alt.Scale(domain=["weakest", "strongest"]), legend=None)
+    shape = alt.Shape("which:N", scale=alt.Scale(domain=["weakest", "strongest"]), legend=alt.Legend(title=None))
     tooltip = [
         alt.Tooltip("which:N"),
         alt.Tooltip("fraction:Q", format=".0%"),
@@ -340,9 +345,7 @@ def _by_round(
             base.mark_point(filled=True, size=40, opacity=1).encode(
                 x=x, y=y, color=_colour(alt, names), shape=_shape(alt, names), tooltip=tooltip
             ),
-            base.transform_filter(ROUND)
-            .mark_point(size=210, filled=False)
-            .encode(x=x, y=y, stroke=_colour(alt, names)),
+            _rings(alt, base).encode(x=x, y=y, stroke=_colour(alt, names)),
         ),
         description,
         height=260,
@@ -375,15 +378,24 @@ def _shape(alt: Any, names: Sequence[str]) -> Any:
     return alt.Shape("series:N", scale=alt.Scale(domain=list(names)), legend=None)
 
 
+def _rings(alt: Any, base: Any) -> Any:
+    """A ring around what belongs to the selected round."""
+    return base.mark_point(size=230, filled=False, strokeWidth=1.6, clip=True).encode(
+        opacity=alt.condition(ROUND, alt.value(1), alt.value(0))
+    )
+
+
 def _stars(base: Any, condition: str) -> Any:
-    return base.transform_filter(condition).mark_point(shape=STAR, filled=True, size=170, opacity=1, clip=True)
+    return base.transform_filter(condition).mark_point(
+        shape=STAR, filled=True, size=560, opacity=1, stroke="#ffffff", strokeWidth=1
+    )
 
 
 def _metric(alt: Any, field: str, metric: str, scale: Any = None, format_of: str | None = None) -> Any:
     return alt.Y(
         field,
         title=metric,
-        scale=scale or alt.Scale(zero=False),
+        scale=scale or _open(alt),
         axis=alt.Axis(format=".4~%" if (format_of or metric) in SHARES else "~r"),
     )
 
@@ -392,11 +404,20 @@ def _reach(alt: Any, rows: Sequence[Row], higher: bool) -> Any:
     """The metric's axis: all of it, or down to `drop` below the dense networks."""
     values = [row[name] for row in rows if row["density"] == 1 for name in ("test", "val") if row.get(name) is not None]
     if not values or not higher:
-        return alt.Scale(zero=False)
+        return _open(alt)
     lowest = min(
         row[name] for row in rows for name in ("test_low", "val_low", "test", "val") if row.get(name) is not None
     )
     return alt.Scale(zero=False, domainMin=alt.ExprRef(f"drop > 0 ? {float(max(values))!r} - drop : {float(lowest)!r}"))
+
+
+def _open(alt: Any) -> Any:
+    """An axis as long as its values, without zero."""
+    return alt.Scale(zero=False, nice=False, padding=MARGIN)
+
+
+def _logarithmic(alt: Any) -> Any:
+    return alt.Scale(type="log", nice=False, padding=MARGIN)
 
 
 def _format(metric: str) -> str:
@@ -404,9 +425,13 @@ def _format(metric: str) -> str:
 
 
 def _times() -> Any:
-    ticks = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
-    return altair().Axis(values=ticks, labelExpr="format(datum.value, '~s') + 'x'", labelOverlap=True, grid=True)
+    return altair().Axis(values=_round_numbers(6), labelExpr="format(datum.value, '~s') + 'x'", labelOverlap=True)
 
 
 def _bytes() -> Any:
-    return altair().Axis(labelExpr="format(datum.value, '~s') + 'B'", labelOverlap=True, tickCount=6)
+    return altair().Axis(values=_round_numbers(12), labelExpr="format(datum.value, '~s') + 'B'", labelOverlap=True)
+
+
+def _round_numbers(powers: int) -> list[int]:
+    """1, 2, 5, 10, 20, ...: ticks of a logarithmic axis; those outside of it are not drawn."""
+    return [digit * 10**power for power in range(powers) for digit in (1, 2, 5)]

@@ -270,7 +270,7 @@ def _decision(decision: Facts) -> Markup:
 def _overlaps(overlaps: list[Facts]) -> Markup:
     rows = [
         [
-            overlap["other"],
+            Path(str(overlap["other"])).name,
             int(overlap["other_round"]),
             int(overlap["total"]["both"]),
             f"{float(overlap['total']['expected']):,.0f}",

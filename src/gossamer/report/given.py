@@ -1,4 +1,4 @@
-"""JSON files that are given to a report beside the runs. They come from anywhere: nothing in them is believed unchecked."""
+"""JSON files that are given to a report beside the runs. Whoever wrote them, nothing in them is believed unchecked."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Milliseconds of the rounds' networks, measured or predicted, from a JSON file.
 
-    {"what": "predicted", "where": "2 threads of ...", "points": [{"run": "lenet", "round": 3, "milliseconds": 0.41}, ...]}
+    {"what": "predicted", "where": "2 threads of ...",
+     "points": [{"run": "lenet", "round": 3, "milliseconds": 0.41}, ...]}
 
 `run` is the name of a run's folder; without it a point belongs to all runs of the report. `engine` may tell several
 curves apart.

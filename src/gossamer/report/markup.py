@@ -1,6 +1,7 @@
 """Pieces of HTML. Whatever is text comes in as text and is escaped here; only what these functions return is markup."""
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NewType
 
@@ -8,6 +9,7 @@ Markup = NewType("Markup", str)
 
 NUMBER = "number"
 """The class of cells that line up to the right."""
+NUMERIC = re.compile(r"[+-]?\d[\d,.]*(e[+-]?\d+)?[%x]?( \(.*\)| to .*)?")
 
 
 def text(value: Any) -> Markup:
@@ -35,8 +37,8 @@ def paragraph(words: str, class_: str | None = None) -> Markup:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], caption: str) -> Markup:
-    """A table that scrolls by itself where the screen is narrow, with the keyboard too. Cells that are numbers, or
-    text that begins with a digit or a sign, are set to the right."""
+    """A table that scrolls by itself where the screen is narrow, with the keyboard too. Numbers, and text that is
+    one, are set to the right."""
     head = element("tr", *(element("th", text(heading), scope="col") for heading in headings))
     body = [element("tr", *(element("td", text(cell), class_=_aligned(cell)) for cell in row)) for row in rows]
     content = element("table", element("caption", text(caption)), element("thead", head), element("tbody", *body))
@@ -68,6 +70,4 @@ def select(name: str, label: str, options: Sequence[tuple[str, str]]) -> Markup:
 
 
 def _aligned(cell: Any) -> str | None:
-    if isinstance(cell, int | float):
-        return NUMBER
-    return NUMBER if str(cell)[:1].isdigit() or (str(cell)[:1] in "+-" and str(cell)[1:2].isdigit()) else None
+    return NUMBER if isinstance(cell, int | float) or NUMERIC.fullmatch(str(cell)) else None

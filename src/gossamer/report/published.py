@@ -70,7 +70,7 @@ def read_curves(path: Path, network: str | None, task: str | None) -> list[Curve
     for method in dict.fromkeys(method for method, _ in best):
         points = [point for (of, _), (_, point) in best.items() if of == method]
         points.sort(key=lambda point: -point.density)
-        curves.append(Curve(f"published: {method.replace('_', ' ')}", path.name, tuple([*dense, *points])))
+        curves.append(Curve(f"published: {method.replace('_', ' ')}", path.name, (*dense, *points)))
     return curves
 
 
@@ -93,13 +93,14 @@ def _plain(name: str) -> str:
 
 
 def _point(path: Path, entry: dict[str, Any]) -> Point:
-    median = entry.get("test_median")
+    median: Any = entry.get("test_median")
     low, high = entry.get("test_min", median), entry.get("test_max", median)
-    density, n = entry.get("density"), entry.get("n", 1)
-    numbers = (median, low, high, density, n, entry.get("val_median", median))
-    if not all(is_number(number) for number in numbers) or not 0 < float(density or 0) <= 1:
+    density: Any = entry.get("density")
+    n = entry.get("n", 1)
+    validation = entry.get("val_median", median)
+    if not all(is_number(number) for number in (density, median, low, high, n, validation)) or not 0 < density <= 1:
         raise ReportError(f"{path}: expected density in (0, 1], test_median and so on as numbers, got {entry!r}")
-    return Point(*(float(number) for number in (density, median, low, high) if number is not None), n=int(n))
+    return Point(float(density), float(median), float(low), float(high), int(n))
 
 
 def _dense(content: dict[str, Any], network: str) -> list[Point]:

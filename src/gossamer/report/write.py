@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gossamer.cli.wording import time_text, value_text
+from gossamer.cli.wording import SHARES, time_text, value_text
 from gossamer.errors import ConfigurationError, GossamerError
 from gossamer.report import charts, rows
 from gossamer.report.charts import Chart
@@ -75,7 +75,7 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
         raise ConfigurationError("a run was given twice; expected the folders of different runs")
     runs = [read_run(folder, given.max_drop) for folder in folders]
     series = group(runs)
-    metrics = {run.metric for run in runs}
+    metrics = dict.fromkeys(run.metric for run in runs)
     if len(metrics) > 1:
         raise ConfigurationError(
             f"the runs were judged by different metrics ({', '.join(map(str, metrics))}), which one axis cannot show; "
@@ -242,14 +242,14 @@ def _accuracy(
 ) -> None:
     points = rows.accuracy_rows(series, curves)
     if not any(point.get(name) is not None for point in points for name in ("val", "test")):
-        page.section("accuracy", "Accuracy", paragraph("No metric was recorded in these runs."))
+        page.section("accuracy", "How far it goes", paragraph("No metric was recorded in these runs."))
         return
     higher = series[0].runs[0].higher_is_better
-    page.charts["accuracy"] = charts.accuracy(points, shown, metric, higher)
+    page.charts["accuracy"] = charts.accuracy(points, shown, metric, higher, page.state["split"])
     below = [_accuracy_table(series, metric)]
-    if higher and metric in charts.SHARES:
+    if higher and metric in SHARES:
         options = [("0", "all"), *((str(drop), f"down to {drop:.0%} below dense") for drop in NEAR)]
-        below.insert(0, select("drop", "axis ", options))
+        below.insert(0, select("drop", "axis shows ", options))
     figures = [
         chart(
             "accuracy",
@@ -271,9 +271,7 @@ def _accuracy(
                 "front",
                 "Pareto front: size against the metric on validation",
                 "Networks on the front are joined: no other is both smaller and better. A star with its number marks a "
-                "recommended round: "
-                + "; ".join(dict.fromkeys(f"{run.name}: {run.why}" for of in series for run in of.runs))
-                + ".",
+                f"recommended round. {_recommendations(series)}",
             )
         )
     selected = element(
@@ -282,7 +280,16 @@ def _accuracy(
         element("ul", id="round-facts", aria_live="polite"),
         class_="card wide",
     )
-    page.section("accuracy", "Accuracy against compression", element("div", *figures, selected, class_="grid"))
+    page.section("accuracy", "How far it goes", element("div", *figures, selected, class_="grid"))
+
+
+def _recommendations(series: Sequence[Series]) -> str:
+    """By which rule rounds were recommended, and for which runs."""
+    rules: dict[str, list[str]] = {}
+    for of in series:
+        for run in of.runs:
+            rules.setdefault(run.why, []).append(run.name)
+    return " ".join(f"{', '.join(names)}: {why}." for why, names in rules.items())
 
 
 def _accuracy_table(series: Sequence[Series], metric: str) -> Markup:
@@ -323,7 +330,8 @@ def _density(page: _Page, series: Sequence[Series]) -> None:
         chart(
             "density",
             "Density of every layer in every round",
-            "Bright: dense, dark: few weights left. Mean over the runs of a series. Click on a cell to select its round.",
+            "Bright: dense, dark: few weights left; the mean over the runs of a series. A click on a cell selects its "
+            "round.",
             *choice,
             details("As a table", *tables),
         ),
