@@ -1,14 +1,18 @@
 // libFuzzer target: bytes that somebody else wrote, through the decoder, the packers and the kernels that trust them.
 //
-// An input is 16 bytes that choose what the weight is used for, then a packed weight. Every buffer has exactly the size
-// that the op library would ask ONNX Runtime for, so that the address sanitizer sees each read or write beside it.
+// An input is 16 bytes that choose what the weight is used for, then a packed weight. Decoder and packers run under the
+// sanitizers. Every buffer of the kernels has exactly the size that the op library would ask ONNX Runtime for.
 //
 //   packer_fuzz CORPUS -max_total_time=60 (make fuzz SECONDS=60)
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "format/checksum.h"
@@ -38,19 +42,38 @@ class Recipe {
   const uint8_t* end_;
 };
 
-struct FreeMemory {
-  void operator()(float* memory) const { std::free(memory); }
-};
-using Floats = std::unique_ptr<float[], FreeMemory>;
+// Floats that end at a page that must not be touched (and begin after one, at the next multiple of 64 bytes): the vector
+// code is not instrumented, so the processor has to notice what it reads or writes beside a buffer.
+class Floats {
+ public:
+  Floats() = default;
+  explicit Floats(int64_t count, float value = 1.0f) {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+    size_ = (bytes + page - 1) / page * page + 2 * page;
+    memory_ = static_cast<uint8_t*>(mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (memory_ == MAP_FAILED || mprotect(memory_ + page, size_ - 2 * page, PROT_READ | PROT_WRITE) != 0) std::abort();
+    data_ = reinterpret_cast<float*>(memory_ + size_ - page - bytes);
+    std::fill_n(data_, count, value);
+  }
+  ~Floats() {
+    if (memory_ != nullptr) munmap(memory_, size_);
+  }
+  Floats(Floats&& other) noexcept { *this = std::move(other); }
+  Floats& operator=(Floats&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    std::swap(size_, other.size_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
 
-// Exactly `count` floats: the address sanitizer guards what comes after.
-Floats Allocate(int64_t count, float value = 1.0f) {
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 64, static_cast<size_t>(count) * sizeof(float)) != 0) std::abort();
-  Floats floats(static_cast<float*>(memory));
-  std::fill_n(floats.get(), count, value);
-  return floats;
-}
+  float* get() const { return data_; }
+
+ private:
+  uint8_t* memory_ = nullptr;
+  size_t size_ = 0;
+  float* data_ = nullptr;
+};
 
 Epilogue TakeEpilogue(Recipe* recipe) {
   const Activation activation = static_cast<Activation>(recipe->Take(6));
@@ -63,8 +86,8 @@ void FuzzFullyConnected(const SparseWeight& weight, Recipe* recipe) {
   const Epilogue epilogue = TakeEpilogue(recipe);
   const float* given = recipe->Take(2) ? bias.data() : nullptr;
   if (!MakeFullyConnectedPlan(weight, given, epilogue, 1 + recipe->Take(4), &plan).ok()) return;
-  const Floats input = Allocate(weight.columns);
-  const Floats output = Allocate(weight.rows);
+  const Floats input = Floats(weight.columns);
+  const Floats output = Floats(weight.rows);
   RunFullyConnected(plan, input.get(), output.get(), 0, plan.items());
 }
 
@@ -79,9 +102,9 @@ void FuzzMatMul(const SparseWeight& weight, Recipe* recipe) {
   if (weight.rows * tokens > kMostFloats || weight.columns * tokens > kMostFloats) return;
   if (!MakeMatMulPlan(weight, nullptr, epilogue, tokens, options, &plan).ok()) return;
   if (plan.product.entries * static_cast<size_t>(tokens) > kMostProducts) return;
-  const Floats input = Allocate(weight.columns * tokens);
-  const Floats output = Allocate(weight.rows * tokens);
-  const Floats scratch = Allocate(plan.scratch_floats());
+  const Floats input = Floats(weight.columns * tokens);
+  const Floats output = Floats(weight.rows * tokens);
+  const Floats scratch = Floats((plan.scratch_floats() + 15) / 16 * 16);
   RunMatMul(plan, input.get(), output.get(), 0, plan.items(), scratch.get());
 }
 
@@ -114,10 +137,10 @@ void RunPlan(const Plan& plan, const ConvolutionShape& shape, bool with_residual
   const ImageStrides strides{plan.input.image_stride(shape.input_channels),
                              plan.output.image_stride(shape.output_channels)};
   if (strides.input > kMostFloats || strides.output > kMostFloats || plan.scratch_floats() > 4 * kMostFloats) return;
-  const Floats input = Allocate(strides.input);
-  const Floats residual = with_residual ? Allocate(strides.output) : nullptr;
-  const Floats output = Allocate(strides.output);
-  const Floats scratch = Allocate(plan.scratch_floats());
+  const Floats input = Floats(strides.input);
+  const Floats residual = with_residual ? Floats(strides.output) : Floats();
+  const Floats output = Floats(strides.output);
+  const Floats scratch = Floats((plan.scratch_floats() + 15) / 16 * 16);
   run(plan, input.get(), residual.get(), output.get(), strides, 0, plan.items(1), scratch.get());
 }
 
