@@ -87,8 +87,9 @@ void FuzzFullyConnected(const SparseWeight& weight, Recipe* recipe) {
   const float* given = recipe->Take(2) ? bias.data() : nullptr;
   if (!MakeFullyConnectedPlan(weight, given, epilogue, 1 + recipe->Take(4), &plan).ok()) return;
   const Floats input = Floats(weight.columns);
+  const Floats residual = recipe->Take(2) ? Floats(weight.rows) : Floats();
   const Floats output = Floats(weight.rows);
-  RunFullyConnected(plan, input.get(), output.get(), 0, plan.items());
+  RunFullyConnected(plan, input.get(), residual.get(), output.get(), 0, plan.items());
 }
 
 void FuzzMatMul(const SparseWeight& weight, Recipe* recipe) {
@@ -100,12 +101,13 @@ void FuzzMatMul(const SparseWeight& weight, Recipe* recipe) {
   options.block_bytes = 64 * recipe->Take(256);
   const int64_t tokens = 1 + recipe->Take(256);
   if (weight.rows * tokens > kMostFloats || weight.columns * tokens > kMostFloats) return;
-  if (!MakeMatMulPlan(weight, nullptr, epilogue, tokens, options, &plan).ok()) return;
+  if (!MakeMatMulPlan(weight, nullptr, epilogue, options, &plan).ok()) return;
   if (plan.product.entries * static_cast<size_t>(tokens) > kMostProducts) return;
   const Floats input = Floats(weight.columns * tokens);
+  const Floats residual = recipe->Take(2) ? Floats(weight.rows * tokens) : Floats();
   const Floats output = Floats(weight.rows * tokens);
   const Floats scratch = Floats((plan.scratch_floats() + 15) / 16 * 16);
-  RunMatMul(plan, input.get(), output.get(), 0, plan.items(), scratch.get());
+  RunMatMul(plan, tokens, input.get(), residual.get(), output.get(), 0, plan.items(tokens), scratch.get());
 }
 
 // A shape for the weight as a hostile model could declare it: mostly one that fits, sometimes any.
