@@ -2,16 +2,24 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+NATIVE := $(VENV)/.native
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RUNTIME := $(shell find runtime/CMakeLists.txt runtime/pyproject.toml runtime/install.sh runtime/cmake runtime/native \
+  runtime/src -type f -not -path '*/__pycache__/*')
 
-.PHONY: help setup demo test lint types clean
+SECONDS ?= 60
+
+.PHONY: help setup demo test test-native test-aarch64 wheels fuzz lint types clean
 
 help:
 	@echo "make demo   compress a network on real handwritten digits, from nothing (about two minutes)"
 	@echo "make test   run the tests"
 	@echo "make lint   check the style;  make types   check the types;  make clean   remove what was built"
+	@echo "make wheels         gossamer-runtime for this processor and for 64-bit ARM, into dist/"
+	@echo "make test-aarch64   the runtime's tests for 64-bit ARM, under qemu"
+	@echo "make fuzz           damaged and hostile weights against decoder and packers (SECONDS=60)"
 
-setup: $(READY)
+setup: $(READY) $(NATIVE)
 
 # Made again whenever what is to be installed changes. torch comes first, by itself, so that no other package's
 # wider requirement can pull in a build with CUDA.
@@ -22,13 +30,45 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) --editable ".[dev]"
 	@touch $@
 
+# gossamer-runtime, built from runtime/ whenever something there changed. Without a native part (status 3) there is no
+# marker, so that the next make tries again.
+$(NATIVE): $(RUNTIME) | $(READY)
+	@echo "== Building gossamer-runtime (the first time a minute or two)"
+	@status=0; runtime/install.sh $(VENV)/bin/python build || status=$$?; \
+	  case $$status in 0) touch $@ ;; 3) rm -f $@ ;; *) exit $$status ;; esac
+
 demo: setup
 	@echo "== Compressing a small network on 1797 real handwritten digits; the run is kept in runs/demo"
 	@$(VENV)/bin/gossamer compress digits --target-sparsity 0.97 --out runs/demo
+	@$(VENV)/bin/gossamer report runs/demo --out runs/demo/report.html
 
-test: setup
+test: test-native
 	@echo "== Running the tests"
 	@$(VENV)/bin/python -m pytest -q -n auto
+
+# The kernels' own tests, in the folder that the wheel was built in.
+test-native: setup
+	@if [ -f $(NATIVE) ]; then \
+	  echo "== Building and running the native tests"; \
+	  $(VENV)/bin/cmake --build build/native > build/native-tests.log || { tail -n 40 build/native-tests.log; exit 1; }; \
+	  $(VENV)/bin/ctest --test-dir build/native --output-on-failure --parallel 2 --no-tests=error \
+	    --output-log build/ctest.log --quiet || { cat build/ctest.log; exit 1; }; \
+	  tail -n 4 build/ctest.log; \
+	else \
+	  echo "== Native tests SKIPPED: gossamer-runtime has no native part here (see above)"; \
+	fi
+
+test-aarch64: $(READY)
+	@runtime/test_aarch64.sh $(VENV)/bin/python build
+
+# The wheel for this processor is then tried in an environment of its own, with numpy and onnxruntime only.
+wheels: $(READY)
+	@echo "== Building wheels of gossamer-runtime"
+	@runtime/wheels.sh $(VENV)/bin/python build dist
+	@runtime/try_wheel.sh $(VENV)/bin/python build dist
+
+fuzz: $(NATIVE)
+	@runtime/fuzz.sh $(VENV)/bin/python build $(SECONDS)
 
 lint: setup
 	@$(VENV)/bin/ruff check .

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Downloads one file of a Debian release into a folder, through the mirror that this system is already configured with.
-# Nothing is installed and no root is needed: apt runs with package lists and a cache of its own inside the folder.
+# Nothing is installed and no root is needed: apt runs with package lists and a cache of its own inside the folder. Binary
+# packages are those for amd64, on every machine: what is wanted of them are headers.
 #
 #   fetch_debian.sh source|binary RELEASE PACKAGE FILE SHA256 FOLDER
 #
@@ -30,7 +31,7 @@ echo "$entry [signed-by=$keyring] $mirror $release main" > sources.list
 apt() {
   apt-get -qq -o Dir::Etc::SourceList="$folder/sources.list" -o Dir::Etc::SourceParts=/dev/null \
     -o Dir::State::Lists="$folder/lists" -o Dir::Cache="$folder/cache" -o Debug::NoLocking=1 \
-    -o APT::Sandbox::User="$(id -un)" "$@"
+    -o APT::Sandbox::User="$(id -un)" -o APT::Architecture=amd64 -o APT::Architectures=amd64 "$@"
 }
 apt update
 if [ "$kind" = source ]; then apt source --download-only "$package"; else apt download "$package"; fi

@@ -1,5 +1,6 @@
 """The custom ops inside ONNX Runtime, against ONNX Runtime's own dense ops on the same weights."""
 
+import math
 import subprocess
 import sys
 
@@ -40,7 +41,7 @@ def convolution_models(
     weight: np.ndarray, bias: np.ndarray, shape: list, residual: bool, activation: str, **attributes: object
 ) -> tuple[bytes, bytes]:
     """The same convolution with gossamer's ops and with ONNX's."""
-    kernel = {"kernel_shape": list(weight.shape[2:]), **attributes}
+    kernel = {"kernel_shape": list(weight.shape[2:]), **attributes}  # one number for a sequence, two for an image
     channels = weight.shape[0]
     inputs = {"x": shape, **({"r": None} if residual else {})}
     nodes = [
@@ -101,6 +102,60 @@ def test_dynamic_shapes_in_one_session() -> None:
         assert_close(got, expected)
 
 
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 1, 1), (5, 2, 1), (3, 1, 3)])
+def test_depthwise(kernel: int, stride: int, dilation: int, residual: bool, multiplier: int) -> None:
+    weight = RNG.standard_normal((13 * multiplier, 1, kernel, kernel)).astype(np.float32)
+    bias = RNG.standard_normal(len(weight)).astype(np.float32)
+    pad = dilation * (kernel // 2)
+    attributes = {"strides": [stride] * 2, "pads": [pad] * 4, "dilations": [dilation] * 2, "group": 13}
+    sparse, plain = convolution_models(weight, bias, [2, 13, 28, 21], residual, "relu", **attributes)
+    feed = {"x": RNG.standard_normal((2, 13, 28, 21)).astype(np.float32)}
+    if residual:
+        feed["r"] = RNG.standard_normal((2, len(weight), *[(n - 1) // stride + 1 for n in (28, 21)])).astype(np.float32)
+    for threads in (1, 3):
+        session = gossamer_runtime.Session(sparse, threads=threads)
+        assert_close(session.run(None, feed)[0], dense(plain).run(None, feed)[0])
+
+
+@pytest.mark.parametrize("group", [1, 2, 12])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 1, 1), (3, 1, 1), (5, 2, 1), (7, 1, 4), (16, 5, 1)])
+def test_sequences(kernel: int, stride: int, dilation: int, group: int) -> None:
+    """Conv1d: tensors of three dimensions, lengths and batches that change from run to run."""
+    weight = sparse_weight((24, 12 // group, kernel), 0.4)
+    bias = RNG.standard_normal(24).astype(np.float32)
+    pads = [dilation * (kernel // 2), dilation * ((kernel - 1) // 2)]
+    attributes = {"strides": [stride], "pads": pads, "dilations": [dilation], "group": group}
+    sparse, plain = convolution_models(weight, bias, ["n", 12, "length"], True, "relu", **attributes)
+    sessions = gossamer_runtime.Session(sparse, threads=2), dense(plain)
+    for images, length in [(1, 40), (3, 1), (2, 1000), (1, 113), (2, 40), (0, 40)]:
+        out_length = (length + sum(pads) - dilation * (kernel - 1) - 1) // stride + 1
+        feed = {
+            "x": RNG.standard_normal((images, 12, length)).astype(np.float32),
+            "r": RNG.standard_normal((images, 24, out_length)).astype(np.float32),
+        }
+        got, expected = (session.run(None, feed)[0] for session in sessions)
+        assert_close(got, expected)
+
+
+def test_images_and_sequences_do_not_mix() -> None:
+    for shape in (["n", "c", "h", "w"], [1, 4, 7, 7]):
+        source, _ = convolution_models(sparse_weight((6, 4, 3)), np.zeros(6, np.float32), shape, False, "none")
+        with pytest.raises(Exception, match="kernel_shape"):
+            gossamer_runtime.Session(source).run(None, {"x": np.zeros((1, 4, 7, 7), np.float32)})
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 5, 5), (1, 4, 0, 5), (1, 4, 5, 0), (1, 4, 0)])
+def test_images_without_pixels_give_an_error(shape: tuple[int, ...]) -> None:
+    axes = len(shape) - 2
+    source, _ = convolution_models(
+        sparse_weight((6, 4, *[1] * axes)), np.zeros(6, np.float32), [None] * len(shape), False, "none"
+    )
+    with pytest.raises(Exception, match="gossamer"):
+        gossamer_runtime.Session(source).run(None, {"x": np.zeros(shape, np.float32)})
+
+
 @pytest.mark.parametrize("shape", [(1, 40), (7, 40), (2, 3, 40), (2, 130, 40), (1, 1, 40), (0, 40)])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_matmul_with_any_leading_dimensions(shape: tuple[int, ...], threads: int) -> None:
@@ -111,6 +166,49 @@ def test_matmul_with_any_leading_dimensions(shape: tuple[int, ...], threads: int
     source = model([node], {"x": [*names, 40]}, {"w": packed, "b": bias}, ["y"])
     x = RNG.standard_normal(shape).astype(np.float32)
     assert_close(gossamer_runtime.Session(source, threads=threads).run(None, {"x": x})[0], x @ weight.T + bias)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "silu"])
+def test_matmul_with_residual_and_activation(activation: str, threads: int) -> None:
+    """One session for any number of rows; X is also the residual, whose memory must survive for the other use of it."""
+    weight, bias = sparse_weight((40, 40)), RNG.standard_normal(40).astype(np.float32)
+    nodes = [
+        helper.make_node("Neg", ["x"], ["r"]),
+        helper.make_node(
+            "SparseMatMul",
+            ["x", "w", "b", "r"],
+            ["m"],
+            domain="gossamer",
+            output_features=40,
+            activation=activation,
+        ),
+        helper.make_node("SparseMatMul", ["m", "w", "", "m"], ["y"], domain="gossamer", output_features=40),
+        helper.make_node("Add", ["y", "m"], ["z"]),
+    ]
+    packed = np.frombuffer(weights.encode(weight), np.uint8)
+    source = model(nodes, {"x": ["n", "tokens", 40]}, {"w": packed, "b": bias}, ["z"])
+    session = gossamer_runtime.Session(source, threads=threads)
+    erf = np.vectorize(math.erf)
+    apply = {
+        "none": lambda v: v,
+        "relu": lambda v: np.maximum(v, 0),
+        "silu": lambda v: v / (1 + np.exp(-v)),
+        "gelu": lambda v: v * 0.5 * (1 + erf(v / np.sqrt(2))),
+    }[activation]
+    for shape in [(1, 1, 40), (2, 37, 40), (1, 128, 40), (3, 0, 40), (1, 1, 40), (5, 13, 40)]:
+        x = RNG.standard_normal(shape).astype(np.float32)
+        wide = weight.T.astype(np.float64)
+        m = apply(x @ wide + bias - x) if x.size else x.astype(np.float64)
+        assert_close(session.run(None, {"x": x})[0], m @ wide + 2 * m)
+
+
+def test_a_residual_of_another_shape_is_an_error() -> None:
+    packed = np.frombuffer(weights.encode(sparse_weight((6, 4))), np.uint8)
+    node = helper.make_node("SparseMatMul", ["x", "w", "", "r"], ["y"], domain="gossamer", output_features=6)
+    session = gossamer_runtime.Session(model([node], {"x": ["n", 4], "r": ["n", "m"]}, {"w": packed}, ["y"]))
+    with pytest.raises(Exception, match="residual"):
+        session.run(None, {"x": np.zeros((3, 4), np.float32), "r": np.zeros((3, 5), np.float32)})
 
 
 def test_residual_network_in_place() -> None:
@@ -154,6 +252,12 @@ def hostile(packed: bytes, **attributes: object) -> bytes:
         (lambda p: p, {"strides": [1]}, "strides"),
         (lambda p: p, {"pads": [-1, 0, 0, 0]}, "padding"),
         (lambda p: p, {"group": 2**62}, "group"),
+        (lambda p: p, {"group": 0}, "group"),
+        (lambda p: p, {"kernel_shape": []}, "kernel_shape"),
+        (lambda p: p, {"kernel_shape": [1]}, "kernel_shape"),
+        (lambda p: p, {"kernel_shape": [1, 1, 1]}, "kernel_shape"),
+        (lambda p: p, {"dilations": [1, 1, 1]}, "dilations"),
+        (lambda p: p, {"strides": [2**40, 1]}, "stride"),
         (lambda p: p, {"activation": "swoosh"}, "swoosh"),
     ],
 )
@@ -164,6 +268,34 @@ def test_hostile_models_give_an_error(change, attributes: dict, message: str) ->
         gossamer_runtime.Session(hostile(change(packed), **attributes)).run(
             None, {"x": np.zeros((1, 4, 7, 7), np.float32)}
         )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"pads": [2**23, 2**23] * 2, "dilations": [2**23, 2**23]}, "too large|4 MiB"),
+        ({"dilations": [2**40, 1]}, "dilations"),
+        ({"strides": [0, 0]}, "stride"),
+        ({"pads": [0, 0, 0, 0], "dilations": [9, 9]}, "kernel is larger"),
+        ({"output_channels": 12}, "shape"),
+        ({"group": 3}, "shape|groups"),
+    ],
+)
+def test_hostile_depthwise_models_give_an_error(attributes: dict, message: str) -> None:
+    packed = weights.encode(sparse_weight((4, 1, 3, 3), 1.0))
+    attributes = {"output_channels": 4, "kernel_shape": [3, 3], "group": 4, "pads": [1] * 4, **attributes}
+    with pytest.raises(Exception, match=message):
+        gossamer_runtime.Session(hostile(packed, **attributes)).run(None, {"x": np.zeros((1, 4, 7, 7), np.float32)})
+
+
+@pytest.mark.parametrize("group", [1, 6])
+@pytest.mark.parametrize("density", [0.0, 1.0])
+@pytest.mark.parametrize("shape", [(1, 6, 1, 1), (2, 6, 3, 225), (1, 6, 40, 1)])
+def test_all_zero_and_fully_dense_layers(shape: tuple[int, ...], density: float, group: int) -> None:
+    weight, bias = sparse_weight((6, 6 // group, 3, 3), density), RNG.standard_normal(6).astype(np.float32)
+    sparse, plain = convolution_models(weight, bias, list(shape), False, "none", pads=[1] * 4, group=group)
+    feed = {"x": RNG.standard_normal(shape).astype(np.float32)}
+    assert_close(gossamer_runtime.Session(sparse).run(None, feed)[0], dense(plain).run(None, feed)[0])
 
 
 def test_a_planar_tensor_is_no_panel() -> None:

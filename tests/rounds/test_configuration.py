@@ -28,6 +28,18 @@ def test_the_same_configuration_is_accepted_whatever_the_versions(tmp_path: Path
     Configuration(TABLES).refuse_other(tmp_path)
 
 
+def test_where_things_came_from_is_recorded_and_not_compared(tmp_path: Path) -> None:
+    Configuration(TABLES, {"task": "mine.py:task"}).write(tmp_path)
+    assert read(tmp_path)["origin"] == {"task": "mine.py:task"}
+    Configuration(TABLES, {"task": "moved/mine.py:task"}).refuse_other(tmp_path)
+    Configuration(TABLES).refuse_other(tmp_path)
+
+
+def test_without_an_origin_there_is_no_section(tmp_path: Path) -> None:
+    Configuration(TABLES, {"task": None}).write(tmp_path)
+    assert "origin" not in read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("other", "shown"),
     [

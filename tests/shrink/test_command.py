@@ -1,5 +1,6 @@
 """`gossamer shrink`: what it prints, and that what it writes is the same network."""
 
+import os
 import re
 from pathlib import Path
 
@@ -65,8 +66,26 @@ def test_a_run_of_ones_own_task_asks_for_it(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(example.read_text())
     own = f"{tmp_path / 'mine.py'}:task"
     printed("compress", own, "--epochs", 1, "--rounds", 1, "--per-round", 0.9, "--out", tmp_path / "run")
-    assert "--task path/file.py:function" in refused("shrink", tmp_path / "run")
+    # The path that the folder records is named, and its code is not run before the user names it too.
+    (tmp_path / "mine.py").write_text(example.read_text() + f"\nPath({str(tmp_path / 'imported')!r}).touch()\n")
+    message = refused("shrink", tmp_path / "run")
+    assert f"--task {Path(os.path.relpath(tmp_path / 'mine.py')).as_posix()}:task" in message
+    assert not (tmp_path / "imported").exists()
     file = tmp_path / "small.safetensors"
     assert "units removed" in printed("shrink", tmp_path / "run", "--task", own, "--select-inputs", "-o", file)
     assert any(name.endswith(".index") for name in load_file(file))
+    assert (tmp_path / "imported").exists()
     assert "is a run of the task 'tumours'" in refused("shrink", tmp_path / "run", "--task", "digits")
+
+
+def test_a_recorded_path_with_control_characters_is_not_shown(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples/own_task.py"
+    printed("compress", f"{example}:task", "--epochs", 1, "--rounds", 1, "--per-round", 0.9, "--out", tmp_path / "run")
+    config = tmp_path / "run/config.toml"
+    lines = config.read_text().splitlines()
+    config.write_text(
+        "\n".join('task = "\\u001b[2Jmine.py:task"' if "own_task.py" in line else line for line in lines) + "\n"
+    )
+    message = refused("shrink", tmp_path / "run")
+    assert "\x1b" not in message
+    assert "--task path/file.py:function" in message

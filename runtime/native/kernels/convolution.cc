@@ -5,8 +5,10 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
 #include "hwy/highway.h"
+#include "kernels/column_shift-inl.h"
 #include "kernels/copy-inl.h"
 #include "kernels/slice-inl.h"
+#include "kernels/wide_row-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
@@ -14,6 +16,26 @@ namespace HWY_NAMESPACE {
 
 KernelTraits CurrentTraits() { return Traits(); }
 const char* TargetNameHere() { return hwy::TargetName(HWY_TARGET); }
+
+// One slice of one block over all spans of a tile.
+void RunSlice(const ConvolutionPlan& plan, const TilePlan& tile, const RowSlice& slice, const BlockStream& stream,
+              const float* input, const RowCall& call) {
+  for (const LaneSpan& span : tile.spans) {
+    if (plan.wide_rows) {
+      WideKernel(span.lanes)(SpanCall(span, slice, stream, input, call));
+    } else if (plan.column_shift) {
+      ShiftKernel(span.lanes)(SpanCall(span, slice, stream, input, call));
+    } else {
+      RunGroups(plan, span, slice, stream, input, call);
+    }
+  }
+}
+
+// Floats from a staged image row to the one below it, which the tile below will need; 0 if there is none.
+int64_t RowAhead(const ConvolutionPlan& plan, int64_t index) {
+  const bool last = index + 2 * plan.output.segments >= plan.output.tiles();
+  return last ? 0 : plan.input.segments * plan.shape.input_channels * plan.input.pitch;
+}
 
 // Slices [first, last) of one tile of one image.
 void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, const float* residual, float* output,
@@ -40,6 +62,10 @@ void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, con
     const float* input;
     if (plan.direct) {
       input = image + (index * plan.shape.input_channels + block.first_channel) * plan.input.pitch;
+    } else if (!tile.wide_rows.empty()) {
+      StageWideRows(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, block.channels,
+                    plan.channel_floats, RowAhead(plan, index), scratch);
+      input = scratch;
     } else {
       StageBlock(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, plan.shape.stride_width,
                  block.channels, plan.channel_floats, scratch);

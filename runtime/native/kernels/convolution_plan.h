@@ -58,6 +58,16 @@ struct StageCopy {
   int32_t zeros_right; // written after
 };
 
+// A staged row of a tile that is a segment of its image row: one pixel, `count` pixels, one pixel. Sources are floats from
+// the image's first channel; -1: outside the image, zeros.
+struct StageRow {
+  int64_t left;
+  int64_t source;
+  int64_t right;
+  int32_t target;  // floats from the staged channel, a multiple of 16
+  int32_t count;
+};
+
 // Consecutive accumulator lanes that one kernel call computes.
 struct LaneSpan {
   int32_t begin;
@@ -69,6 +79,7 @@ struct TilePlan {
   int32_t columns;
   bool compact;  // rows of `row_lanes` accumulators are stored as rows of `columns` pixels
   std::vector<StageCopy> copies;
+  std::vector<StageRow> wide_rows;  // instead of copies
   std::vector<LaneSpan> spans;
 };
 
@@ -120,6 +131,7 @@ struct ConvolutionPlan {
 
   bool direct = false;        // the input panel is read as it lies: 1x1, stride 1
   bool column_shift = false;  // kernel columns are told apart by shifts in registers, not by shifted copies
+  bool wide_rows = false;     // and so that rows may be cut into segments (wide_row-inl.h)
   int64_t row_lanes = 0;      // lanes from one image row to the next among the accumulators
   int64_t rows_per_group = 1;
   int64_t channel_floats = 0;  // of one staged channel

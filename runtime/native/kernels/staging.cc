@@ -70,12 +70,46 @@ bool CanShiftColumns(const std::vector<AxisTap>& columns, const ConvolutionShape
   return shifts;
 }
 
+// With a pixel more on either side it does not matter where tiles end.
+bool CanShiftWideRows(const std::vector<AxisTap>& columns, const PanelLayout& output) {
+  bool shifts = false;
+  for (const AxisTap& tap : columns) {
+    if (tap.shift < -1 || tap.shift > 1) return false;
+    shifts |= tap.shift != 0;
+  }
+  // Cut rows are tiles by themselves.
+  return shifts && output.segments > 1 && output.tile_rows == 1;
+}
+
 int64_t ChooseRowLanes(const ConvolutionShape& shape, const PanelLayout& output) {
   if (shape.kernel_height == 1) return output.tile_columns;
   const int64_t by_4 = RoundUp(output.tile_columns, 4);
   const int64_t by_8 = RoundUp(output.tile_columns, 8);
   // One band instead of two where that costs no further 16 lanes.
   return RoundUp(output.tile_rows * by_8, 16) <= RoundUp(output.tile_rows * by_4, 16) ? by_8 : by_4;
+}
+
+// Input and output are cut into the same segments where the convolution keeps the width.
+bool StagesWholeSegments(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {
+  return shape.stride_width == 1 && input.width == output.width;
+}
+
+// The staged rows of a tile whose input columns are those of one tile of the input, and one more on either side.
+std::vector<StageRow> WideTileRows(const ConvolutionShape& shape, const PanelLayout& input, const Tile& tile,
+                                   const std::vector<Band>& bands, int64_t row_lanes) {
+  const auto place = [&](int64_t row, int64_t column) -> int64_t {
+    if (row < 0 || row >= input.height || column < 0 || column >= input.width) return -1;
+    return input.tile_of(row, column) * shape.input_channels * input.pitch + input.offset_in_tile(row, column);
+  };
+  std::vector<StageRow> rows;
+  for (const Band& band : bands) {
+    for (int64_t r = 0; r < tile.rows + band.last_shift - band.first_shift; ++r) {
+      const int64_t row = (tile.row + band.first_shift + r) * shape.stride_height + band.residue;
+      rows.push_back({place(row, tile.column - 1), place(row, tile.column), place(row, tile.column + tile.columns),
+                      static_cast<int32_t>(band.offset + r * row_lanes), static_cast<int32_t>(tile.columns)});
+    }
+  }
+  return rows;
 }
 
 // Collects the copies of one tile, joined where source and target both go on.
@@ -142,8 +176,11 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
   const std::vector<AxisTap> columns = AxisTaps(shape.kernel_width, shape.stride_width, shape.dilation_width,
                                                 shape.pad_left);
   staging.row_lanes = ChooseRowLanes(shape, output);
-  staging.column_shift = may_shift && CanShiftColumns(columns, shape, input, output, staging.row_lanes,
-                                                      traits);
+  staging.wide_rows = may_shift && CanShiftWideRows(columns, output);
+  // Whole cache lines: the loads of every other kernel row would cross two of them otherwise.
+  if (staging.wide_rows) staging.row_lanes = RoundUp(output.tile_columns + 2, 16);
+  staging.column_shift = staging.wide_rows || (may_shift && CanShiftColumns(columns, shape, input, output,
+                                                                            staging.row_lanes, traits));
 
   const int64_t alignment = std::min<int64_t>(8, traits.vector_lanes);
   std::vector<Band> bands = MakeBands(rows, staging.row_lanes % alignment != 0 && shape.kernel_height > 1);
@@ -157,7 +194,7 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
   std::vector<AxisTap> planes;
   std::vector<int64_t> plane_of_column;
   for (const AxisTap& tap : columns) {
-    const AxisTap plane{staging.column_shift ? 0 : tap.shift, tap.residue};
+    const AxisTap plane{staging.wide_rows ? -1 : staging.column_shift ? 0 : tap.shift, tap.residue};
     auto found = std::find_if(planes.begin(), planes.end(), [&](const AxisTap& p) {
       return p.shift == plane.shift && p.residue == plane.residue;
     });
@@ -170,11 +207,17 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
     const Band& band = *std::find_if(bands.begin(), bands.end(), [&](const Band& b) { return b.Serves(row); });
     const int64_t row_offset = band.offset + (row.shift - band.first_shift) * staging.row_lanes;
     for (size_t kw = 0; kw < columns.size(); ++kw) {
-      staging.taps.push_back({plane_of_column[kw] * plane_floats + row_offset,
-                              staging.column_shift ? static_cast<int>(columns[kw].shift) : 0});
+      const int shift = staging.column_shift ? static_cast<int>(columns[kw].shift) : 0;
+      staging.taps.push_back({plane_of_column[kw] * plane_floats + row_offset, staging.wide_rows ? -shift : shift});
     }
   }
 
+  if (staging.wide_rows && StagesWholeSegments(shape, input, output)) {
+    for (int64_t index = 0; index < output.tiles(); ++index) {
+      staging.rows.push_back(WideTileRows(shape, input, output.tile(index), bands, staging.row_lanes));
+    }
+    return staging;
+  }
   for (int64_t index = 0; index < output.tiles(); ++index) {
     const Tile tile = output.tile(index);
     CopyList copies(input, shape);
@@ -184,6 +227,66 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
           copies.AddRow((tile.row + band.first_shift + row) * shape.stride_height + band.residue,
                         tile.column + planes[plane].shift, planes[plane].residue, staging.row_lanes,
                         static_cast<int64_t>(plane) * plane_floats + band.offset + row * staging.row_lanes);
+        }
+      }
+    }
+    staging.copies.push_back(copies.Take());
+  }
+  return staging;
+}
+
+double StagedHaloFloats(const ConvolutionShape& shape, const PanelLayout& output) {
+  // Rows and columns that a kernel of `extent` positions looks at for `outputs` of them, over all residues together.
+  const auto staged = [](int64_t outputs, int64_t extent, int64_t stride, int64_t dilation) {
+    const double reach = static_cast<double>(dilation) * static_cast<double>(extent - 1) / static_cast<double>(stride);
+    const double residues = static_cast<double>(std::min(extent, stride / std::gcd(stride, dilation)));
+    return (static_cast<double>(outputs) + reach) * residues;
+  };
+  return staged(output.tile_rows, shape.kernel_height, shape.stride_height, shape.dilation_height) *
+         staged(output.tile_columns, shape.kernel_width, shape.stride_width, shape.dilation_width);
+}
+
+HaloStaging MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {
+  const std::vector<AxisTap> rows = AxisTaps(shape.kernel_height, shape.stride_height, shape.dilation_height,
+                                             shape.pad_top);
+  const std::vector<AxisTap> columns = AxisTaps(shape.kernel_width, shape.stride_width, shape.dilation_width,
+                                                shape.pad_left);
+  std::vector<Band> bands = MakeBands(rows, false);
+  // Planes are to columns what bands are to rows.
+  std::vector<Band> planes = MakeBands(columns, false);
+
+  HaloStaging staging;
+  for (const Band& plane : planes) {
+    staging.row_floats = std::max(staging.row_floats, output.tile_columns + plane.last_shift - plane.first_shift);
+  }
+  int64_t plane_floats = 0;
+  for (Band& band : bands) {
+    band.offset = plane_floats;
+    plane_floats += (output.tile_rows + band.last_shift - band.first_shift) * staging.row_floats;
+  }
+  for (size_t plane = 0; plane < planes.size(); ++plane) {
+    planes[plane].offset = static_cast<int64_t>(plane) * plane_floats;
+  }
+  staging.channel_floats = plane_floats * static_cast<int64_t>(planes.size());
+
+  for (const AxisTap& row : rows) {
+    const Band& band = *std::find_if(bands.begin(), bands.end(), [&](const Band& b) { return b.Serves(row); });
+    for (const AxisTap& column : columns) {
+      const Band& plane = *std::find_if(planes.begin(), planes.end(), [&](const Band& b) { return b.Serves(column); });
+      staging.tap_offsets.push_back(plane.offset + band.offset + (row.shift - band.first_shift) * staging.row_floats +
+                                    column.shift - plane.first_shift);
+    }
+  }
+
+  for (int64_t index = 0; index < output.tiles(); ++index) {
+    const Tile tile = output.tile(index);
+    CopyList copies(input, shape);
+    for (const Band& plane : planes) {
+      for (const Band& band : bands) {
+        for (int64_t row = 0; row < tile.rows + band.last_shift - band.first_shift; ++row) {
+          copies.AddRow((tile.row + band.first_shift + row) * shape.stride_height + band.residue,
+                        tile.column + plane.first_shift, plane.residue, staging.row_floats,
+                        plane.offset + band.offset + row * staging.row_floats);
         }
       }
     }

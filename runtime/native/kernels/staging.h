@@ -23,10 +23,14 @@ struct StagedTap {
 
 struct Staging {
   bool column_shift = false;
+  // Rows are staged from one pixel to the left of a tile to one to its right, and column_shift has the opposite sign,
+  // because the kernel of wide rows takes the right column first (wide_row-inl.h).
+  bool wide_rows = false;
   int64_t row_lanes = 0;
   int64_t channel_floats = 0;
   std::vector<StagedTap> taps;              // kernel_height x kernel_width
   std::vector<std::vector<StageCopy>> copies;  // of each tile
+  std::vector<std::vector<StageRow>> rows;     // likewise; with wide rows of stride 1 instead of copies
 };
 
 // Image rows that one call of the shifting kernel computes; 0: it cannot. Calls other than the last one of a tile must
@@ -35,6 +39,20 @@ int64_t ShiftedRows(int64_t rows, int64_t row_lanes, const KernelTraits& traits)
 
 Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
                     const KernelTraits& traits, bool may_shift);
+
+// The staging of a single channel with a halo: one plane for each column residue, whose rows hold every pixel that any of
+// the kernel's columns looks at. Taps are then not aligned, but nothing is copied twice.
+struct HaloStaging {
+  int64_t row_floats = 0;  // from one staged row to the next, in all planes
+  int64_t channel_floats = 0;
+  std::vector<int64_t> tap_offsets;            // kernel_height x kernel_width, floats from the staged channel
+  std::vector<std::vector<StageCopy>> copies;  // of each tile
+};
+
+// What channel_floats will be, at least, before anything is allocated.
+double StagedHaloFloats(const ConvolutionShape& shape, const PanelLayout& output);
+
+HaloStaging MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output);
 
 }  // namespace gossamer
 

@@ -86,29 +86,39 @@ inline Epilogue ReadEpilogue(const Ort::ConstKernelInfo& info) {
   Fail("unknown activation '" + name + "'; known: none, relu, clip, hardswish, silu, gelu");
 }
 
-// Kernel, strides, dilations, pads and group as in ONNX's Conv, and output_channels. input_channels stays 0.
+// Kernel, strides, dilations, pads and group as in ONNX's Conv for images (two axes) or sequences (one), and
+// output_channels. input_channels stays 0. The length of kernel_shape tells the number of axes; two if it is left out.
+struct ConvolutionAttributes {
+  ConvolutionShape shape;
+  size_t axes;
+};
+
 template <class Source>
-ConvolutionShape ReadConvolutionShape(const Source& source) {
+ConvolutionAttributes ReadConvolution(const Source& source) {
   const std::vector<int64_t> kernel = IntegersOr(source, "kernel_shape", {1, 1});
-  const std::vector<int64_t> strides = IntegersOr(source, "strides", {1, 1});
-  const std::vector<int64_t> dilations = IntegersOr(source, "dilations", {1, 1});
-  const std::vector<int64_t> pads = IntegersOr(source, "pads", {0, 0, 0, 0});
-  Require(kernel.size() == 2 && strides.size() == 2 && dilations.size() == 2 && pads.size() == 4,
-          "SparseConv: kernel_shape, strides and dilations need two numbers, pads four");
+  const size_t axes = kernel.size();
+  Require(axes == 1 || axes == 2, "kernel_shape needs two numbers for images, one for sequences");
+  const std::vector<int64_t> strides = IntegersOr(source, "strides", std::vector<int64_t>(axes, 1));
+  const std::vector<int64_t> dilations = IntegersOr(source, "dilations", std::vector<int64_t>(axes, 1));
+  const std::vector<int64_t> pads = IntegersOr(source, "pads", std::vector<int64_t>(2 * axes, 0));
+  Require(strides.size() == axes && dilations.size() == axes && pads.size() == 2 * axes,
+          "strides and dilations need one number for each of kernel_shape, pads two");
   ConvolutionShape shape;
   shape.output_channels = IntegerOr(source, "output_channels", int64_t{0});
   shape.groups = IntegerOr(source, "group", int64_t{1});
-  shape.kernel_height = kernel[0];
-  shape.kernel_width = kernel[1];
-  shape.stride_height = strides[0];
-  shape.stride_width = strides[1];
-  shape.dilation_height = dilations[0];
-  shape.dilation_width = dilations[1];
-  shape.pad_top = pads[0];
-  shape.pad_left = pads[1];
-  shape.pad_bottom = pads[2];
-  shape.pad_right = pads[3];
-  return shape;
+  shape.kernel_width = kernel[axes - 1];
+  shape.stride_width = strides[axes - 1];
+  shape.dilation_width = dilations[axes - 1];
+  shape.pad_left = pads[axes - 1];
+  shape.pad_right = pads[2 * axes - 1];
+  if (axes == 2) {
+    shape.kernel_height = kernel[0];
+    shape.stride_height = strides[0];
+    shape.dilation_height = dilations[0];
+    shape.pad_top = pads[0];
+    shape.pad_bottom = pads[2];
+  }
+  return {shape, axes};
 }
 
 }  // namespace gossamer

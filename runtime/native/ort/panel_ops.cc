@@ -11,13 +11,14 @@ ToPanelKernel::ToPanelKernel(const Ort::ConstKernelInfo&, int64_t threads) : thr
 
 void ToPanelKernel::Compute(Ort::KernelContext& context) const {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
-  Require(input && input->shape.size() == 4, "ToPanel: expected an input of four dimensions");
-  const int64_t images = input->shape[0], channels = input->shape[1];
-  RequireImage(channels, input->shape[2], input->shape[3]);
-  const PanelLayout layout = MakePanelLayout(input->shape[2], input->shape[3]);
-  float* output = context.GetOutput(0, PanelShape(images, layout, channels)).GetTensorMutableData<float>();
+  Require(input && IsImage(input->shape), "ToPanel: expected an input of three or four dimensions");
+  const auto [images, channels, height, width] = ImageOf(input->shape);
+  RequireImage(channels, height, width);
+  const PanelLayout layout = MakePanelLayout(height, width);
+  float* output =
+      context.GetOutput(0, PanelShape(input->shape.size(), images, layout, channels)).GetTensorMutableData<float>();
   const int64_t planar = channels * layout.height * layout.width;
-  ParallelRanges(context, images * layout.tiles(), threads_, [&](int64_t first, int64_t last, int64_t) {
+  ParallelRanges(context, images * layout.tiles(), threads_, [&, channels = channels](int64_t first, int64_t last, int64_t) {
     for (int64_t item = first; item < last; ++item) {
       const int64_t image = item / layout.tiles(), tile = item % layout.tiles();
       PanelFromPlanar(layout, channels, input->data + image * planar, tile, tile + 1,
@@ -29,8 +30,8 @@ void ToPanelKernel::Compute(Ort::KernelContext& context) const {
 void ToPanelOp::Infer(Ort::ShapeInferContext& context) {
   const InferredShape& input = context.GetInputShape(0);
   if (!KnowsImage(input) || !input[1].IsInt() || input[1].AsInt() < 1) return;
-  RequireImage(input[1].AsInt(), input[2].AsInt(), input[3].AsInt());
-  const PanelLayout layout = MakePanelLayout(input[2].AsInt(), input[3].AsInt());
+  RequireImage(input[1].AsInt(), HeightOf(input), WidthOf(input));
+  const PanelLayout layout = MakePanelLayout(HeightOf(input), WidthOf(input));
   InferredShape output = input;
   output[1] = layout.storage_channels(input[1].AsInt());
   Ort::ThrowOnError(context.SetOutputShape(0, output));
@@ -46,8 +47,9 @@ void FromPanelKernel::Compute(Ort::KernelContext& context) const {
   Require(input.has_value(), "FromPanel: no input");
   const PanelLayout layout = RequirePanel(input->shape, channels_);
   const int64_t images = input->shape[0];
-  float* output = context.GetOutput(0, std::vector<int64_t>{images, channels_, layout.height, layout.width})
-                      .GetTensorMutableData<float>();
+  std::vector<int64_t> output_shape = input->shape;
+  output_shape[1] = channels_;
+  float* output = context.GetOutput(0, output_shape).GetTensorMutableData<float>();
   const int64_t planar = channels_ * layout.height * layout.width;
   ParallelRanges(context, images * layout.tiles(), threads_, [&](int64_t first, int64_t last, int64_t) {
     for (int64_t item = first; item < last; ++item) {
@@ -61,7 +63,7 @@ void FromPanelKernel::Compute(Ort::KernelContext& context) const {
 void FromPanelOp::Infer(Ort::ShapeInferContext& context) {
   const InferredShape& input = context.GetInputShape(0);
   const int64_t channels = IntegerOr(static_cast<const Ort::ShapeInferContext&>(context), "channels", int64_t{0});
-  if (input.size() != 4 || channels < 1) return;
+  if ((input.size() != 3 && input.size() != 4) || channels < 1) return;
   InferredShape output = input;
   output[1] = channels;
   Ort::ThrowOnError(context.SetOutputShape(0, output));

@@ -3,7 +3,7 @@
 //   ToPanel(X [images, channels, height, width]) -> P [images, storage channels, height, width]
 //   FromPanel(P; channels) -> X
 //
-// P keeps the image's size and says in its second dimension how much memory the panels take (PanelLayout).
+// Sequences [images, channels, length] are images of one row; P then has three dimensions too. P keeps the image's size and says in its second dimension how much memory the panels take (PanelLayout).
 #ifndef GOSSAMER_ORT_PANEL_OPS_H_
 #define GOSSAMER_ORT_PANEL_OPS_H_
 

@@ -23,26 +23,54 @@ inline void RequireImage(int64_t channels, int64_t height, int64_t width) {
           "the image is too large");
 }
 
+// A tensor's dimensions as those of a batch of images. A sequence [images, channels, length] is an image of one row.
+struct ImageShape {
+  int64_t images;
+  int64_t channels;
+  int64_t height;
+  int64_t width;
+};
+
+inline bool IsImage(const std::vector<int64_t>& shape) { return shape.size() == 3 || shape.size() == 4; }
+
+// Needs IsImage.
+inline ImageShape ImageOf(const std::vector<int64_t>& shape) {
+  return {shape[0], shape[1], shape.size() == 4 ? shape[2] : 1, shape.back()};
+}
+
 // Whether shape inference knows height and width.
 inline bool KnowsImage(const InferredShape& shape) {
-  return shape.size() == 4 && shape[2].IsInt() && shape[3].IsInt() && shape[2].AsInt() >= 1 && shape[3].AsInt() >= 1;
+  if (shape.size() != 3 && shape.size() != 4) return false;
+  for (size_t axis = 2; axis < shape.size(); ++axis) {
+    if (!shape[axis].IsInt() || shape[axis].AsInt() < 1) return false;
+  }
+  return true;
 }
+inline bool KnowsImage(const std::vector<int64_t>& shape) {
+  return IsImage(shape) && shape[2] >= 1 && shape.back() >= 1;
+}
+inline int64_t HeightOf(const InferredShape& shape) { return shape.size() == 4 ? shape[2].AsInt() : 1; }
+inline int64_t WidthOf(const InferredShape& shape) { return shape[shape.size() - 1].AsInt(); }
 
 // Checks that `shape` is that of a panel tensor of `channels` channels and returns its layout.
 inline PanelLayout RequirePanel(const std::vector<int64_t>& shape, int64_t channels) {
-  Require(shape.size() == 4, "a panel tensor has four dimensions");
-  RequireImage(channels, shape[2], shape[3]);
-  const PanelLayout layout = MakePanelLayout(shape[2], shape[3]);
-  if (shape[1] != layout.storage_channels(channels)) {
+  Require(IsImage(shape), "a panel tensor has three or four dimensions");
+  const ImageShape image = ImageOf(shape);
+  RequireImage(channels, image.height, image.width);
+  const PanelLayout layout = MakePanelLayout(image.height, image.width);
+  if (image.channels != layout.storage_channels(channels)) {
     Fail("a panel of " + std::to_string(channels) + " channels of this size has " +
          std::to_string(layout.storage_channels(channels)) + " storage channels, but the tensor has " +
-         std::to_string(shape[1]) + "; is it the output of ToPanel or SparseConv?");
+         std::to_string(image.channels) + "; is it the output of ToPanel or SparseConv?");
   }
   return layout;
 }
 
-inline std::vector<int64_t> PanelShape(int64_t images, const PanelLayout& layout, int64_t channels) {
-  return {images, layout.storage_channels(channels), layout.height, layout.width};
+// `rank` is 4, or 3 for sequences.
+inline std::vector<int64_t> PanelShape(size_t rank, int64_t images, const PanelLayout& layout, int64_t channels) {
+  const int64_t storage = layout.storage_channels(channels);
+  if (rank == 3) return {images, storage, layout.width};
+  return {images, storage, layout.height, layout.width};
 }
 
 }  // namespace gossamer

@@ -9,7 +9,10 @@
 namespace gossamer {
 
 SparseConvKernel::SparseConvKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), shape_(ReadConvolutionShape(info)), epilogue_(ReadEpilogue(info)), weight_(ReadWeight(info, 1)) {
+    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight(info, 1)) {
+  const ConvolutionAttributes attributes = ReadConvolution(info);
+  shape_ = attributes.shape;
+  rank_ = attributes.axes + 2;
   Require(shape_.kernel_height >= 1 && shape_.kernel_height <= kMaximumExtent && shape_.kernel_width >= 1 &&
               shape_.kernel_width <= kMaximumExtent && shape_.groups >= 1 && shape_.groups <= kMaximumExtent,
           "SparseConv: kernel_shape and group must be within 1 and 2^24");
@@ -17,57 +20,84 @@ SparseConvKernel::SparseConvKernel(const Ort::ConstKernelInfo& info, int64_t thr
   Require(CheckConvolution(shape_, weight_));
   bias_ = ReadBias(info, 2, shape_.output_channels);
   const std::vector<int64_t> known = KnownShape(info, 0);
-  if (known.size() == 4 && known[2] >= 1 && known[3] >= 1) Plan(known[2], known[3]);
+  if (known.size() == rank_ && KnowsImage(known)) {
+    const ImageShape image = ImageOf(known);
+    Plan(image.height, image.width);
+  }
 }
 
-std::shared_ptr<const ConvolutionPlan> SparseConvKernel::Plan(int64_t height, int64_t width) {
+std::shared_ptr<const SparseConvKernel::Plans> SparseConvKernel::Plan(int64_t height, int64_t width) {
   return plans_.Get({height, width}, [&] {
     Require(CheckImage(shape_, height, width));
+    auto plans = std::make_shared<Plans>();
+    if (IsDepthwise(shape_)) {
+      auto depthwise = std::make_unique<DepthwisePlan>();
+      Require(MakeDepthwisePlan(shape_, weight_, bias_.data(), epilogue_, height, width, threads_, depthwise.get()));
+      plans->depthwise = std::move(depthwise);
+      return plans;
+    }
     PlanOptions options;
     options.traits = CurrentKernelTraits();
     options.slices = threads_;
-    auto plan = std::make_shared<ConvolutionPlan>();
-    Require(MakeConvolutionPlan(shape_, weight_, bias_.data(), epilogue_, height, width, options, plan.get()));
-    return plan;
+    auto convolution = std::make_unique<ConvolutionPlan>();
+    Require(MakeConvolutionPlan(shape_, weight_, bias_.data(), epilogue_, height, width, options, convolution.get()));
+    plans->convolution = std::move(convolution);
+    return plans;
+  });
+}
+
+template <class Chosen, class Run>
+void SparseConvKernel::Compute(Ort::KernelContext& context, const FloatInput& input, const Chosen& plan,
+                               const Run& run) const {
+  const int64_t images = input.shape[0];
+  const std::vector<int64_t> output_shape = PanelShape(rank_, images, plan.output, shape_.output_channels);
+  const std::optional<FloatInput> residual = GetFloatInput(context, 3);
+  Require(!residual || residual->shape == output_shape, "SparseConv: the residual has not the output's shape");
+
+  float* output = context.GetOutput(0, output_shape).GetTensorMutableData<float>();
+  const ImageStrides strides{plan.input.image_stride(shape_.input_channels),
+                             plan.output.image_stride(shape_.output_channels)};
+  // Whole cache lines each, so that no two threads write to one.
+  const int64_t scratch_floats = (plan.scratch_floats() + 15) / 16 * 16;
+  float* scratch = Scratch::OfThisThread(scratch_floats * threads_);
+  ParallelRanges(context, plan.items(images), threads_, [&](int64_t first, int64_t last, int64_t part) {
+    run(plan, input.data, residual ? residual->data : nullptr, output, strides, first, last,
+        scratch + part * scratch_floats);
   });
 }
 
 void SparseConvKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
   Require(input.has_value(), "SparseConv: no input");
-  RequirePanel(input->shape, shape_.input_channels);
-  const int64_t images = input->shape[0];
-  const std::shared_ptr<const ConvolutionPlan> plan = Plan(input->shape[2], input->shape[3]);
-  const std::vector<int64_t> output_shape = PanelShape(images, plan->output, shape_.output_channels);
-  const std::optional<FloatInput> residual = GetFloatInput(context, 3);
-  Require(!residual || residual->shape == output_shape, "SparseConv: the residual has not the output's shape");
-
-  float* output = context.GetOutput(0, output_shape).GetTensorMutableData<float>();
-  const ImageStrides strides{plan->input.image_stride(shape_.input_channels),
-                             plan->output.image_stride(shape_.output_channels)};
-  // Whole cache lines each, so that no two threads write to one.
-  const int64_t scratch_floats = (plan->scratch_floats() + 15) / 16 * 16;
-  float* scratch = Scratch::OfThisThread(scratch_floats * threads_);
-  ParallelRanges(context, plan->items(images), threads_, [&](int64_t first, int64_t last, int64_t part) {
-    RunConvolution(*plan, input->data, residual ? residual->data : nullptr, output, strides, first, last,
-                   scratch + part * scratch_floats);
-  });
+  if (input->shape.size() != rank_) {
+    Fail("SparseConv: kernel_shape is for inputs of " + std::to_string(rank_) + " dimensions, the input has " +
+         std::to_string(input->shape.size()));
+  }
+  const PanelLayout layout = RequirePanel(input->shape, shape_.input_channels);
+  const std::shared_ptr<const Plans> plans = Plan(layout.height, layout.width);
+  if (plans->depthwise) {
+    Compute(context, *input, *plans->depthwise, RunDepthwise);
+  } else {
+    Compute(context, *input, *plans->convolution, RunConvolution);
+  }
 }
 
 void SparseConvOp::Infer(Ort::ShapeInferContext& context) {
   const InferredShape& input = context.GetInputShape(0);
-  ConvolutionShape shape = ReadConvolutionShape(static_cast<const Ort::ShapeInferContext&>(context));
+  const ConvolutionAttributes attributes = ReadConvolution(static_cast<const Ort::ShapeInferContext&>(context));
+  ConvolutionShape shape = attributes.shape;
   if (!KnowsImage(input) || shape.output_channels < 1) return;
+  Require(input.size() == attributes.axes + 2, "SparseConv: kernel_shape has not one number for each axis of the input");
   shape.input_channels = shape.groups;  // the weight is not known here; the kernel checks it
   Require(CheckNumbers(shape));
-  Require(CheckImage(shape, input[2].AsInt(), input[3].AsInt()));
-  const int64_t height = shape.output_height(input[2].AsInt());
-  const int64_t width = shape.output_width(input[3].AsInt());
+  Require(CheckImage(shape, HeightOf(input), WidthOf(input)));
+  const int64_t height = shape.output_height(HeightOf(input));
+  const int64_t width = shape.output_width(WidthOf(input));
   RequireImage(shape.output_channels, height, width);
   InferredShape output = input;
   output[1] = MakePanelLayout(height, width).storage_channels(shape.output_channels);
-  output[2] = height;
-  output[3] = width;
+  if (output.size() == 4) output[2] = height;
+  output[output.size() - 1] = width;
   Ort::ThrowOnError(context.SetOutputShape(0, output));
 }
 

@@ -5,8 +5,9 @@
 //   B  bias, constant
 //   R  residual, a panel tensor of the output's shape, added before the activation; its memory may become the output's
 //
-// Attributes as in ONNX's Conv (kernel_shape, strides, dilations, pads, group), all for two axes; output_channels;
-// activation, lower and upper (ReadEpilogue).
+// Attributes as in ONNX's Conv (kernel_shape, strides, dilations, pads, group), all for two axes or, if the tensors have
+// three dimensions, for one; output_channels; activation, lower and upper (ReadEpilogue). As many groups as input
+// channels are a depthwise convolution, which takes its weights as dense.
 #ifndef GOSSAMER_ORT_SPARSE_CONV_H_
 #define GOSSAMER_ORT_SPARSE_CONV_H_
 
@@ -16,6 +17,7 @@
 
 #include "format/sparse_weight.h"
 #include "kernels/convolution_plan.h"
+#include "kernels/depthwise.h"
 #include "ort/op.h"
 #include "ort/plan_cache.h"
 
@@ -27,14 +29,22 @@ class SparseConvKernel {
   void Compute(Ort::KernelContext& context);
 
  private:
-  std::shared_ptr<const ConvolutionPlan> Plan(int64_t height, int64_t width);
+  // One of the two.
+  struct Plans {
+    std::unique_ptr<const ConvolutionPlan> convolution;
+    std::unique_ptr<const DepthwisePlan> depthwise;
+  };
+  std::shared_ptr<const Plans> Plan(int64_t height, int64_t width);
+  template <class Chosen, class Run>
+  void Compute(Ort::KernelContext& context, const FloatInput& input, const Chosen& plan, const Run& run) const;
 
   int64_t threads_;
+  size_t rank_ = 4;  // of input and output
   ConvolutionShape shape_;
   Epilogue epilogue_;
   SparseWeight weight_;
   std::vector<float> bias_;
-  PlanCache<ConvolutionPlan> plans_;
+  PlanCache<Plans> plans_;
 };
 
 struct SparseConvOp : Op<SparseConvOp, SparseConvKernel> {

@@ -9,7 +9,7 @@ MAGIC = b"GSPW"
 VERSION = 1
 HEADER = struct.Struct("<4sBBBBQQ")
 BITMASK, GAPS = 0, 1
-VALUE_TYPES = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+VALUE_TYPES: dict[int, np.dtype[np.floating]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
 LONG_GAP = 255
 
 
@@ -23,8 +23,8 @@ def encode(weight: np.ndarray, *, half: bool = False) -> bytes:
         raise ValueError(f"a weight has 1 to 8 axes, got {weight.ndim}")
     flat = np.ascontiguousarray(weight, dtype=np.float32).reshape(-1)
     positions = np.flatnonzero(flat)
-    mask, gaps = _bitmask(flat), _gaps(positions)
-    code, encoded = (GAPS, gaps) if len(gaps) < len(mask) else (BITMASK, mask)
+    by_mask, by_gaps = bitmask(flat), gaps(flat)
+    code, encoded = (GAPS, by_gaps) if len(by_gaps) < len(by_mask) else (BITMASK, by_mask)
     value_type = 1 if half else 0
     # Beyond the range of a half the value becomes infinite; the exporter's comparison of outputs catches that.
     with np.errstate(over="ignore"):
@@ -63,15 +63,17 @@ def decode(packed: bytes) -> np.ndarray:
     return dense.reshape(shape)
 
 
-def _bitmask(flat: np.ndarray) -> bytes:
-    return np.packbits(flat != 0, bitorder="little").tobytes()
+def bitmask(weight: np.ndarray) -> bytes:
+    """The positions of the nonzeros as one bit a weight."""
+    return np.packbits(weight.reshape(-1) != 0, bitorder="little").tobytes()
 
 
-def _gaps(positions: np.ndarray) -> bytes:
-    gaps = np.diff(positions, prepend=-1) - 1
-    long_gaps = gaps // LONG_GAP
-    codes = np.full(len(gaps) + int(long_gaps.sum()), LONG_GAP, np.uint8)
-    codes[np.cumsum(long_gaps) + np.arange(len(gaps))] = gaps % LONG_GAP
+def gaps(weight: np.ndarray) -> bytes:
+    """The positions of the nonzeros as the numbers of zeros between them."""
+    zeros = np.diff(np.flatnonzero(weight.reshape(-1)), prepend=-1) - 1
+    long_gaps = zeros // LONG_GAP
+    codes = np.full(len(zeros) + int(long_gaps.sum()), LONG_GAP, np.uint8)
+    codes[np.cumsum(long_gaps) + np.arange(len(zeros))] = zeros % LONG_GAP
     return codes.tobytes()
 
 
@@ -82,4 +84,6 @@ def _positions_of_bitmask(encoded: np.ndarray) -> np.ndarray:
 def _positions_of_gaps(encoded: np.ndarray) -> np.ndarray:
     # A code moves on by itself, and a kept weight takes one place more.
     kept = encoded != LONG_GAP
-    return (np.cumsum(encoded.astype(np.int64) + kept) - 1)[kept]
+    ends: np.ndarray = np.cumsum(encoded.astype(np.int64) + kept)
+    positions: np.ndarray = ends[kept] - 1
+    return positions

@@ -1,5 +1,6 @@
 """What is looked at: a round of a run of `gossamer compress`, with its model, its task and its data."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from gossamer.rounds.folder import load_masks, load_round, read_records
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.stopping import Allowance, smallest_allowed
 from gossamer.tasks import Data, Task, derived_seed, find_task
+from gossamer.tasks.own_task import is_own_task
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def open_round(
         raise CheckpointError(f"{folder}: no round is finished yet; wait for the first, or run the same command again")
     if number is None:
         number = recommended(records, settings["rounds"]).round
-    found = _task_of(folder, settings.get("settings", {}).get("task"), task)
+    found = _task_of(folder, settings, task)
     model = found.model()
     record = load_round(folder, number, model)
     with randomness.seeded(derived_seed(record.seed or 0, "data")):
@@ -69,7 +71,8 @@ def recommended(records: list[RoundRecord], rounds: dict[str, Any]) -> RoundReco
     return smallest_allowed(records, Allowance(rounds["max_drop"], rounds.get("metric"), rounds.get("better")))
 
 
-def _task_of(folder: Path, recorded: str | None, given: str | None) -> Task:
+def _task_of(folder: Path, settings: dict[str, Any], given: str | None) -> Task:
+    recorded = settings.get("settings", {}).get("task")
     if recorded is None:
         raise ConfigurationError(
             f"{folder} is a run of a training loop of your own, so its model and data are not known here; expected a "
@@ -83,8 +86,20 @@ def _task_of(folder: Path, recorded: str | None, given: str | None) -> Task:
             raise
         raise ConfigurationError(
             f"{folder} is a run of the task {recorded!r}, which is not built in; say where it is with "
-            f"--task path/file.py:function"
+            f"{_task_option(settings)}"
         ) from error
     if task.name != recorded:
         raise ConfigurationError(f"{folder} is a run of the task {recorded!r}, not of {task.name!r}; leave --task out")
     return task
+
+
+def _task_option(settings: dict[str, Any]) -> str:
+    """The option that names the task's file. The path that the folder records is shown and never imported: a folder may
+    come from somebody else, and importing is running."""
+    source = settings.get("origin", {}).get("task")
+    if not (isinstance(source, str) and is_own_task(source) and source.isprintable()):
+        return "--task path/file.py:function"
+    return (
+        f"--task {shlex.quote(source)}, which is where the run found it, seen from the folder in which it was started "
+        f"(that file's code will be run: name it only if you trust it)"
+    )

@@ -111,6 +111,30 @@ def aliases(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, 
     return {name: shared[_identity(weight)] for name, weight in weights.items()}
 
 
+def inputs_first(model: nn.Module, weights: Mapping[str, Tensor]) -> set[str]:
+    """Names of the weights whose first dimension counts inputs and whose second counts outputs; all others have their
+    outputs first.
+
+    Raises:
+        ConfigurationError: a layer's weight has no such two dimensions (`nn.Bilinear`, transposed convolutions with
+            groups).
+    """
+    found: dict[Identity, bool] = {}
+    for path, module in unwrap(model).named_modules(remove_duplicate=False):
+        transposed = isinstance(module, CONVOLUTIONS) and module.transposed
+        if isinstance(module, nn.Bilinear) or (transposed and module.groups > 1):
+            unclear = [name for name in weights if name == f"{path}.weight"]
+            if unclear:
+                raise ConfigurationError(
+                    f"{unclear[0]} ({type(module).__name__}) has no one dimension of inputs and one of outputs; "
+                    f"expected layers with both. Exclude it from the scope, or prune unstructured."
+                )
+        for parameter in module.parameters(recurse=False):
+            first = transposed or _is_transformers_linear(module)
+            found[_identity(parameter)] = first and found.get(_identity(parameter), True)
+    return {name for name, weight in weights.items() if found.get(_identity(weight), False)}
+
+
 def _weights_of_layers(model: nn.Module, scope: Scope) -> Iterator[nn.Parameter]:
     for path, module in model.named_modules(remove_duplicate=False):
         for attribute in _weight_attributes(module, scope):

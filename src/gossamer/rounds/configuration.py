@@ -3,7 +3,7 @@
 import platform
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from gossamer.rounds.files import write_text
 
 FILE = "config.toml"
 
-INFORMATION = "versions"
-"""The section that is recorded but not compared: a run may go on after an upgrade."""
+VERSIONS, ORIGIN = "versions", "origin"
+INFORMATION = (VERSIONS, ORIGIN)
+"""The sections that are recorded but not compared: a run may go on after an upgrade, and after its files moved."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,12 @@ class Configuration:
     """Everything that decides what a run computes, as nested tables of TOML; None values are left out."""
 
     tables: Mapping[str, Mapping[str, Any]]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Where what the run is made of came from, for people; recorded and not compared."""
 
     def __post_init__(self) -> None:
         try:
-            tomli_w.dumps(_without_none(self.tables))
+            tomli_w.dumps(_without_none({**self.tables, ORIGIN: self.origin}))
         except (TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"a setting cannot be written to {FILE} ({error}); expected texts, numbers, booleans, and lists and "
@@ -36,7 +39,10 @@ class Configuration:
             ) from error
 
     def write(self, folder: Path) -> None:
-        tables = {**_without_none(self.tables), INFORMATION: versions()}
+        tables = _without_none(self.tables)
+        if origin := _without_none(self.origin):
+            tables[ORIGIN] = origin
+        tables[VERSIONS] = versions()
         write_text(folder / FILE, tomli_w.dumps(tables))
 
     def refuse_other(self, folder: Path) -> None:
@@ -50,7 +56,7 @@ class Configuration:
         differences = [
             f"  {key}: the folder's run has {_shown(found.get(key))}, this one has {_shown(expected.get(key))}"
             for key in sorted({*found, *expected})
-            if not key.startswith(f"{INFORMATION}.") and found.get(key) != expected.get(key)
+            if key.partition(".")[0] not in INFORMATION and found.get(key) != expected.get(key)
         ]
         if differences:
             raise ConfigurationError(
@@ -58,6 +64,32 @@ class Configuration:
                 + "\n".join(differences)
                 + "\nUse the same settings to continue it, or another folder."
             )
+
+    def refuse_other_dense(self, folder: Path) -> None:
+        """Verifies that the dense network of the folder's run is the one that this run would train.
+
+        Raises:
+            ConfigurationError: it is another one; the message shows each difference.
+        """
+        found, expected = _flat(read(folder)), _flat(tomllib.loads(tomli_w.dumps(_without_none(self.tables))))
+        differences = [
+            f"  {key}: its run has {_shown(found.get(key))}, this one has {_shown(expected.get(key))}"
+            for key in sorted({*found, *expected})
+            if _decides_dense(key) and found.get(key) != expected.get(key)
+        ]
+        if differences:
+            raise ConfigurationError(
+                f"the dense network in {folder} is not the one that this run would train:\n"
+                + "\n".join(differences)
+                + "\nUse the same settings, or leave it out to train the dense network again."
+            )
+
+
+def _decides_dense(key: str) -> bool:
+    """Whether a setting decides what the dense round comes to."""
+    if key in ("rounds.seed", "rounds.metric", "rounds.better", "method.state"):
+        return True
+    return key.startswith(("scope.", "model.", "settings.")) and key != "settings.fine_tune_rate"
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The state of the random number generators that a training loop may use without saying so."""
 
+import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed from what it is for, e.g. (run's seed, round, epoch, purpose): the first 63 bits of BLAKE2b of the parts
+    joined by slashes. Random numbers are derived like this everywhere and nowhere carried along, so there is no
+    generator state to save: any epoch can be repeated from the model and the optimizer alone."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def capture() -> dict[str, Any]:

@@ -1,0 +1,330 @@
+#include "kernels/depthwise.h"
+
+#include <algorithm>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/depthwise.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "hwy/highway.h"
+#include "kernels/activation-inl.h"
+#include "kernels/copy-inl.h"
+#include "kernels/neighbor-inl.h"
+#include "kernels/staging.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gossamer {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+inline constexpr int64_t kVectorPixels = static_cast<int64_t>(kLanes);
+
+// Rows outside the image.
+alignas(64) constexpr float kZeroRow[kTilePixels] = {};
+
+// count pixels, at most a vector of them, and zeros after.
+HWY_INLINE FloatVector LoadPixels(const float* HWY_RESTRICT from, int64_t count) {
+  const FloatTag d;
+  if (HWY_LIKELY(count >= kVectorPixels)) return hn::LoadU(d, from);
+  return count <= 0 ? hn::Zero(d) : hn::LoadN(d, from, static_cast<size_t>(count));
+}
+
+// Stores the rows of one channel of one output tile, from the first to the last.
+struct ChannelStore {
+  Epilogue epilogue;
+  float* output;
+  const float* residual;
+  int64_t columns;
+  int64_t pitch;
+
+  HWY_INLINE void Store(int64_t row, int64_t column, FloatVector sum) const {
+    const FloatTag d;
+    const int64_t pixel = row * columns + column;
+    int64_t count = HWY_MIN(columns - column, kVectorPixels);
+    if (residual != nullptr) {
+      sum = hn::Add(sum, LoadPixels(residual + pixel, count));
+    } else {
+      // What is too much lies in the next row, which comes later, or behind the last one. With a residual it could be
+      // one that is not read yet.
+      count = HWY_MIN(pitch - pixel, kVectorPixels);
+    }
+    sum = hn::Min(hn::Max(sum, hn::Set(d, epilogue.lower)), hn::Set(d, epilogue.upper));
+    if (HWY_UNLIKELY(!epilogue.is_clamp())) sum = Activate(d, sum, epilogue.activation);
+    if (HWY_LIKELY(count >= kVectorPixels)) {
+      hn::StoreU(sum, d, output + pixel);
+    } else {
+      hn::StoreN(sum, d, output + pixel, static_cast<size_t>(count));
+    }
+  }
+};
+
+// Sums of a vector of pixels over the kernel's rows, one for each of its columns.
+struct ColumnSums {
+  FloatVector left;
+  FloatVector middle;
+  FloatVector right;
+};
+
+// output[x] = left[x - 1] + middle[x] + right[x + 1], each summed where its input lies: three loads for nine
+// multiply-adds, and two shifts.
+struct DirectStride1 {
+  FloatVector weight[9];
+  FloatVector bias;
+
+  HWY_INLINE ColumnSums Sum(const float* const (&rows)[3], int64_t column, int64_t width) const {
+    const FloatTag d;
+    ColumnSums sums{hn::Zero(d), bias, hn::Zero(d)};
+    GOSSAMER_UNROLL
+    for (size_t k = 0; k < 3; ++k) {
+      const FloatVector pixels = LoadPixels(rows[k] + column, width - column);
+      sums.left = hn::MulAdd(weight[3 * k], pixels, sums.left);
+      sums.middle = hn::MulAdd(weight[3 * k + 1], pixels, sums.middle);
+      sums.right = hn::MulAdd(weight[3 * k + 2], pixels, sums.right);
+    }
+    return sums;
+  }
+
+  HWY_INLINE void Row(const float* const (&rows)[3], int64_t width, int64_t row, const ChannelStore& store) const {
+    const FloatTag d;
+    FloatVector before = hn::Zero(d);
+    ColumnSums here = Sum(rows, 0, width);
+    for (int64_t column = 0; column < store.columns; column += kVectorPixels) {
+      const int64_t next_column = column + kVectorPixels;
+      const ColumnSums next = next_column < width || next_column < store.columns
+                                  ? Sum(rows, next_column, width)
+                                  : ColumnSums{hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+      const FloatVector sum = hn::Add(hn::Add(LeftNeighbors(before, here.left), here.middle),
+                                      RightNeighbors(here.right, next.right));
+      store.Store(row, column, sum);
+      before = here.left;
+      here = next;
+    }
+  }
+};
+
+// Output pixel x reads columns 2 x - 1, 2 x and 2 x + 1: an odd one of the pair before, then its own pair.
+struct DirectStride2 {
+  FloatVector weight[9];
+  FloatVector bias;
+
+  HWY_INLINE void Row(const float* const (&rows)[3], int64_t width, int64_t row, const ChannelStore& store) const {
+    const FloatTag d;
+    FloatVector before = hn::Zero(d);
+    for (int64_t column = 0; column < store.columns; column += kVectorPixels) {
+      FloatVector left = hn::Zero(d);
+      FloatVector middle = bias;
+      GOSSAMER_UNROLL
+      for (size_t k = 0; k < 3; ++k) {
+        const FloatVector low = LoadPixels(rows[k] + 2 * column, width - 2 * column);
+        const FloatVector high = LoadPixels(rows[k] + 2 * column + kVectorPixels, width - 2 * column - kVectorPixels);
+#if HWY_TARGET == HWY_SCALAR
+        const FloatVector even = low, odd = high;
+#else
+        const FloatVector even = hn::ConcatEven(d, high, low), odd = hn::ConcatOdd(d, high, low);
+#endif
+        left = hn::MulAdd(weight[3 * k], odd, left);
+        middle = hn::MulAdd(weight[3 * k + 1], even, middle);
+        middle = hn::MulAdd(weight[3 * k + 2], odd, middle);
+      }
+      store.Store(row, column, hn::Add(LeftNeighbors(before, left), middle));
+      before = left;
+    }
+  }
+};
+
+template <class Kernel>
+HWY_NOINLINE void DirectChannels(const DepthwisePlan& plan, int64_t index, const float* image, const float* residual,
+                                 float* output, int64_t first_channel, int64_t last_channel) {
+  const FloatTag d;
+  const ConvolutionShape& shape = plan.shape;
+  const Tile tile = plan.output.tile(index);
+  const int64_t multiplier = shape.output_channels / shape.input_channels;
+  const int64_t first_row = tile.row * shape.stride_height - shape.pad_top;
+  // Where the tile's input rows lie, of channel 0; -1: outside the image.
+  int64_t places[3 * kTilePixels];
+  const int64_t input_rows = (tile.rows - 1) * shape.stride_height + 3;
+  for (int64_t r = 0; r < input_rows; ++r) {
+    const int64_t row = first_row + r;
+    places[r] = row < 0 || row >= plan.input.height
+                    ? -1
+                    : plan.input.tile_of(row, 0) * shape.input_channels * plan.input.pitch +
+                          plan.input.offset_in_tile(row, 0);
+  }
+  for (int64_t channel = first_channel; channel < last_channel; ++channel) {
+    Kernel kernel;
+    GOSSAMER_UNROLL
+    for (size_t k = 0; k < 9; ++k) kernel.weight[k] = hn::Set(d, plan.weights[static_cast<size_t>(channel) * 9 + k]);
+    kernel.bias = hn::Set(d, plan.bias[static_cast<size_t>(channel)]);
+    const int64_t offset = channel * plan.output.pitch;
+    const ChannelStore store{plan.epilogue, output + offset, residual ? residual + offset : nullptr, tile.columns,
+                             plan.output.pitch};
+    const float* pixels = image + channel / multiplier * plan.input.pitch;
+    for (int64_t row = 0; row < tile.rows; ++row) {
+      const int64_t* place = places + row * shape.stride_height;
+      const float* rows[3];
+      for (size_t k = 0; k < 3; ++k) rows[k] = place[k] < 0 ? kZeroRow : pixels + place[k];
+      kernel.Row(rows, plan.input.width, row, store);
+    }
+  }
+}
+
+// sums[i] = bias + sum over taps of weight[tap] * staged[offset[tap] + i], kVectors vectors at a time.
+template <size_t kVectors>
+HWY_INLINE void SumTaps(const DepthwisePlan& plan, const float* HWY_RESTRICT weight, float bias,
+                        const float* HWY_RESTRICT staged, float* HWY_RESTRICT sums) {
+  AccumulatorRow<kVectors, 0> row;
+  row.Fill(bias);
+  const size_t taps = plan.tap_offsets.size();
+  const int64_t* HWY_RESTRICT offset = plan.tap_offsets.data();
+  for (size_t tap = 0; tap < taps; ++tap) {
+    const FloatVector all = hn::Set(FloatTag(), weight[tap]);
+    const float* HWY_RESTRICT from = staged + offset[tap];
+    GOSSAMER_UNROLL
+    for (size_t i = 0; i < kVectors; ++i) {
+      row.full[i] = hn::MulAdd(all, hn::LoadU(FloatTag(), from + i * kLanes), row.full[i]);
+    }
+  }
+  row.Store(sums);
+}
+
+HWY_NOINLINE void StagedChannels(const DepthwisePlan& plan, int64_t index, const float* image, const float* residual,
+                                 float* output, int64_t first_channel, int64_t last_channel, float* scratch) {
+  constexpr size_t kAtOnce = kLanes >= 16 ? 8 : 4;
+  const FloatTag d;
+  const ConvolutionShape& shape = plan.shape;
+  const TilePlan& tile = plan.tiles[static_cast<size_t>(index)];
+  const int64_t multiplier = shape.output_channels / shape.input_channels;
+  const int64_t lanes = (tile.rows - 1) * plan.row_floats + tile.columns;
+  float* const sums = scratch + plan.stage_floats;
+  int64_t staged = -1;
+  for (int64_t channel = first_channel; channel < last_channel; ++channel) {
+    if (channel / multiplier != staged) {
+      staged = channel / multiplier;
+      StageBlock(tile, image + staged * plan.input.pitch, plan.input.pitch, shape.stride_width, 1, 0, scratch);
+    }
+    const float* weight = plan.weights.data() + channel * shape.taps();
+    const float bias = plan.bias[static_cast<size_t>(channel)];
+    int64_t lane = 0;
+    for (; lane + static_cast<int64_t>(kAtOnce) * kVectorPixels <= lanes;
+         lane += static_cast<int64_t>(kAtOnce) * kVectorPixels) {
+      SumTaps<kAtOnce>(plan, weight, bias, scratch + lane, sums + lane);
+    }
+    for (; lane < lanes; lane += kVectorPixels) SumTaps<1>(plan, weight, bias, scratch + lane, sums + lane);
+
+    const int64_t offset = channel * plan.output.pitch;
+    const ChannelStore store{plan.epilogue, output + offset, residual ? residual + offset : nullptr, tile.columns,
+                             plan.output.pitch};
+    for (int64_t row = 0; row < tile.rows; ++row) {
+      for (int64_t column = 0; column < tile.columns; column += kVectorPixels) {
+        store.Store(row, column, hn::LoadU(d, sums + row * plan.row_floats + column));
+      }
+    }
+  }
+}
+
+void RunDepthwiseItems(const DepthwisePlan& plan, const float* input, const float* residual, float* output,
+                       const ImageStrides& strides, int64_t first, int64_t last, float* scratch) {
+  const int64_t tiles = plan.output.tiles();
+  const int64_t channels = plan.shape.output_channels;
+  for (int64_t item = first; item < last; ++item) {
+    const int64_t part = item % plan.parts;
+    const int64_t index = item / plan.parts % tiles;
+    const int64_t image = item / plan.parts / tiles;
+    const int64_t begin = channels * part / plan.parts;
+    const int64_t end = channels * (part + 1) / plan.parts;
+    const int64_t place = image * strides.output + index * channels * plan.output.pitch;
+    const float* from = input + image * strides.input;
+    const float* other = residual ? residual + place : nullptr;
+    if (!plan.direct) {
+      StagedChannels(plan, index, from, other, output + place, begin, end, scratch);
+    } else if (plan.shape.stride_width == 1) {
+      DirectChannels<DirectStride1>(plan, index, from, other, output + place, begin, end);
+    } else {
+      DirectChannels<DirectStride2>(plan, index, from, other, output + place, begin, end);
+    }
+    if (other == nullptr) continue;
+    // Stored exactly: what lies between the pixels and the next channel is still to be made harmless.
+    const int64_t pixels = plan.output.tile(index).pixels();
+    for (int64_t channel = begin; channel < end; ++channel) {
+      float* row = output + place + channel * plan.output.pitch;
+      for (int64_t pixel = pixels; pixel < plan.output.pitch; ++pixel) row[pixel] = 0.0f;
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace gossamer
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace gossamer {
+namespace {
+
+// Scratch of one thread at most, in floats: 4 MiB.
+constexpr int64_t kMaximumStageFloats = int64_t{1} << 20;
+// Weights at most, zeros included.
+constexpr int64_t kMaximumWeights = int64_t{1} << 28;
+// Vectors are read and written whole.
+constexpr int64_t kSlackFloats = 32;
+
+bool IsDirect(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {
+  return shape.kernel_height == 3 && shape.kernel_width == 3 && shape.dilation_height == 1 &&
+         shape.dilation_width == 1 && shape.pad_left == 1 && shape.stride_height <= 2 &&
+         (shape.stride_width == 1 || shape.stride_width == 2) && input.segments == 1 && output.segments == 1;
+}
+
+}  // namespace
+
+HWY_EXPORT(RunDepthwiseItems);
+
+Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weight, const float* bias,
+                         const Epilogue& epilogue, int64_t height, int64_t width, int64_t parts, DepthwisePlan* plan) {
+  *plan = DepthwisePlan();
+  plan->shape = shape;
+  plan->input = MakePanelLayout(height, width);
+  plan->output = MakePanelLayout(shape.output_height(height), shape.output_width(width));
+  plan->epilogue = epilogue;
+  plan->parts = std::clamp<int64_t>(parts, 1, shape.output_channels);
+  plan->bias.assign(static_cast<size_t>(shape.output_channels), 0.0f);
+  if (bias != nullptr) plan->bias.assign(bias, bias + shape.output_channels);
+  plan->direct = IsDirect(shape, plan->input, plan->output);
+  if (!plan->direct) {
+    if (StagedHaloFloats(shape, plan->output) > static_cast<double>(kMaximumStageFloats)) {
+      return Status::Problem("depthwise convolution: one channel of a tile takes more than 4 MiB for so large a kernel");
+    }
+    HaloStaging staging = MakeHaloStaging(shape, plan->input, plan->output);
+    plan->row_floats = staging.row_floats;
+    plan->tap_offsets = std::move(staging.tap_offsets);
+    for (int64_t index = 0; index < plan->output.tiles(); ++index) {
+      const Tile tile = plan->output.tile(index);
+      TilePlan planned = {};
+      planned.rows = static_cast<int32_t>(tile.rows);
+      planned.columns = static_cast<int32_t>(tile.columns);
+      planned.copies = std::move(staging.copies[static_cast<size_t>(index)]);
+      plan->tiles.push_back(std::move(planned));
+    }
+    plan->stage_floats = (staging.channel_floats + kSlackFloats + 15) / 16 * 16;
+    plan->sum_floats = (plan->output.tile_rows * plan->row_floats + kSlackFloats + 15) / 16 * 16;
+  }
+  // A hostile file can declare a kernel of any size at no cost in bytes; the dense weights only follow what is checked.
+  const int64_t taps = shape.taps();
+  if (static_cast<double>(shape.output_channels) * static_cast<double>(taps) > static_cast<double>(kMaximumWeights)) {
+    return Status::Problem("depthwise convolution: more than 2^28 weights");
+  }
+  plan->weights.assign(static_cast<size_t>(shape.output_channels * taps), 0.0f);
+  for (int64_t row = 0; row < shape.output_channels; ++row) {
+    for (uint32_t i = weight.row_start[static_cast<size_t>(row)]; i < weight.row_start[static_cast<size_t>(row) + 1];
+         ++i) {
+      plan->weights[static_cast<size_t>(row * taps) + weight.column[i]] = weight.value[i];
+    }
+  }
+  return Status::Ok();
+}
+
+void RunDepthwise(const DepthwisePlan& plan, const float* input, const float* residual, float* output,
+                  const ImageStrides& strides, int64_t first, int64_t last, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(RunDepthwiseItems)(plan, input, residual, output, strides, first, last, scratch);
+}
+
+}  // namespace gossamer
+#endif  // HWY_ONCE

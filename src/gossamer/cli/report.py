@@ -1,0 +1,54 @@
+"""`gossamer report`: one page about runs, to look at."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gossamer.cli.console import console
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; those that differ only by seed are one curve.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    against: Annotated[
+        list[Path] | None, typer.Option(help="A JSON file of published curves to draw beside the runs (repeatable).")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="The network's name in these files, if they have several.")
+    ] = None,
+    latency: Annotated[
+        list[Path] | None, typer.Option(help="A JSON file of measured or predicted latencies (repeatable).")
+    ] = None,
+    explain: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A file of `gossamer explain --json`; without, the facts are computed if the data are there."
+        ),
+    ] = None,
+    facts: Annotated[
+        bool, typer.Option("--facts/--no-facts", help="Whether to compute what remained of the first run's network.")
+    ] = True,
+    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Recommend the smallest network within this loss, such as 0.01.")
+    ] = None,
+) -> None:
+    """Draw runs as one page: a single file that needs no network, for a browser on a phone or a desk."""
+    from gossamer.report import Given, write_report
+
+    given = Given(
+        against=tuple(against or ()),
+        network=network,
+        latency=tuple(latency or ()),
+        facts=tuple(explain or ()),
+        explain=facts,
+        data=data,
+        task=task,
+        max_drop=max_drop,
+    )
+    write_report(runs, out, given)
+    console().print(f"report: {out.resolve()} ({out.stat().st_size / 1e6:.2f} MB)", highlight=False)

@@ -1,0 +1,144 @@
+"""Dense weights with zeros, stored without them in ONNX's own ops.
+
+A layer that stays a standard op needs its weight dense. What the file holds instead is the weight's positions and
+values, and a few standard nodes that put them together. Their inputs are constants, so a runtime computes them once,
+when the session is created (constant folding), and the layer runs as if its weight had been stored.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from gossamer_runtime import weights
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from gossamer.export.batch_norm import drop_unread
+from gossamer.export.graph import Graph, array_of
+
+SMALL = 1024
+"""Weights with fewer elements are not worth the nodes."""
+WORTHWHILE = 0.95
+"""Of its bytes a weight has to be stored in at most this share."""
+OLDEST_OPSET = 13
+
+
+def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.ModelProto:
+    """The same network with its fp32 initializers of two and more axes stored without their zeros.
+
+    Args:
+        half: store values as fp16, of weights without zeros too.
+    """
+    graph = Graph(model)
+    if graph.opset < OLDEST_OPSET:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    writer = _Unpacking(half)
+    del result.graph.initializer[:]
+    for tensor in model.graph.initializer:
+        if not (tensor.name in graph.tensors and _is_weight(tensor) and writer.store(tensor)):
+            result.graph.initializer.append(tensor)
+    if not writer.nodes:
+        return model
+    result.graph.initializer.extend(writer.initializers)
+    nodes = list(result.graph.node)
+    del result.graph.node[:]
+    result.graph.node.extend([*writer.nodes, *nodes])
+    drop_unread(result)
+    return result
+
+
+def _is_weight(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2 and int(np.prod(tensor.dims)) >= SMALL
+
+
+@dataclass
+class _Unpacking:
+    """The nodes that make dense weights of what is stored."""
+
+    half: bool
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+
+    def store(self, tensor: onnx.TensorProto) -> bool:
+        """Stores a weight in the fewest bytes; False if that is as it is."""
+        weight = np.asarray(array_of(tensor), np.float32)
+        kept = int(np.count_nonzero(weight))
+        width = 2 if self.half else 4
+        mask, gaps = weights.bitmask(weight), weights.gaps(weight)
+        sizes = {"dense": width * weight.size, "mask": width * kept + len(mask), "gaps": width * kept + len(gaps)}
+        best = min(sizes, key=lambda way: sizes[way])
+        if sizes[best] > WORTHWHILE * weight.nbytes:
+            return False
+        if best == "dense":
+            self._cast(tensor.name, weight)
+        elif best == "mask":
+            self._from_mask(tensor.name, weight, mask)
+        else:
+            self._from_gaps(tensor.name, weight, gaps)
+        return True
+
+    def _cast(self, name: str, weight: NDArray[np.float32]) -> None:
+        self._node("Cast", [self._constant(f"{name}.half", weight.astype(np.float16))], name, to=TensorProto.FLOAT)
+
+    def _values(self, name: str, values: NDArray[np.float32]) -> str:
+        if not self.half:
+            return self._constant(f"{name}.values", values)
+        self._cast(f"{name}.values", values)
+        return f"{name}.values"
+
+    def _from_mask(self, name: str, weight: NDArray[np.float32], mask: bytes) -> None:
+        """Bit by bit: is the weight kept, how many are kept up to it, and which of the values is that."""
+        bytes_ = self._constant(f"{name}.mask", np.frombuffer(mask, np.uint8).reshape(-1, 1))
+        shifts = self._constant("gossamer.bits", np.arange(8, dtype=np.uint8).reshape(1, 8))
+        two = self._constant("gossamer.two", np.asarray(2, np.uint8))
+        shifted = self._node("BitShift", [bytes_, shifts], f"{name}.shifted", direction="RIGHT")
+        bits = self._node("Mod", [shifted, two], f"{name}.bits")
+        flat = self._node("Reshape", [bits, self._constant("gossamer.flat", np.asarray([-1]))], f"{name}.flat")
+        size = self._constant(f"{name}.size", np.asarray([weight.size]))
+        start = self._constant("gossamer.start", np.asarray([0]))
+        exact = self._node("Slice", [flat, start, size], f"{name}.exact")
+        kept = self._node("Cast", [exact], f"{name}.kept", to=TensorProto.BOOL)
+        numbers = self._node("Cast", [exact], f"{name}.numbers", to=TensorProto.INT32)
+        axis = self._constant("gossamer.axis", np.asarray(0))
+        counted = self._node("CumSum", [numbers, axis], f"{name}.counted")
+        self._shaped(name, weight, self._spread(name, weight, kept, counted))
+
+    def _from_gaps(self, name: str, weight: NDArray[np.float32], gaps: bytes) -> None:
+        """Gap by gap: where the next kept weight is. A gap of 255 is followed by no weight (docs/format.md); its last
+        zero is written as such, because ONNX Runtime folds no op whose output's size depends on values."""
+        codes = self._constant(f"{name}.gaps", np.frombuffer(gaps, np.uint8))
+        wide = self._node("Cast", [codes], f"{name}.wide", to=TensorProto.INT64)
+        long = self._constant("gossamer.long_gap", np.asarray(weights.LONG_GAP))
+        kept = self._node("Less", [wide, long], f"{name}.kept")
+        ones = self._node("Cast", [kept], f"{name}.ones", to=TensorProto.INT64)
+        steps = self._node("Add", [wide, ones], f"{name}.steps")
+        axis = self._constant("gossamer.axis", np.asarray(0))
+        after = self._node("CumSum", [steps, axis], f"{name}.after")
+        places = self._node("Sub", [after, self._constant("gossamer.one", np.asarray(1))], f"{name}.places")
+        counted = self._node("CumSum", [ones, axis], f"{name}.counted")
+        size = self._constant(f"{name}.size", np.asarray([weight.size]))
+        zeros = self._node("ConstantOfShape", [size], f"{name}.zeros")
+        spread = self._spread(name, weight, kept, counted)
+        self._shaped(name, weight, self._node("ScatterElements", [zeros, places, spread], f"{name}.dense"))
+
+    def _spread(self, name: str, weight: NDArray[np.float32], kept: str, counted: str) -> str:
+        """The values where weights are kept, zeros between them. `counted`: how many are kept up to each place."""
+        # In front of the values stands a zero: that of the places before the first kept weight.
+        values = self._values(name, np.concatenate([np.zeros(1, np.float32), weight[weight != 0]]))
+        spread = self._node("Gather", [values, counted], f"{name}.spread")
+        zero = self._constant("gossamer.zero", np.asarray(0, np.float32))
+        return self._node("Where", [kept, spread, zero], f"{name}.spaced")
+
+    def _shaped(self, name: str, weight: NDArray[np.float32], flat: str) -> None:
+        self._node("Reshape", [flat, self._constant(f"{name}.shape", np.asarray(weight.shape))], name)
+
+    def _node(self, kind: str, inputs: list[str], output: str, **attributes: int | str) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}.unpacked", **attributes))  # type: ignore[arg-type]
+        return output
+
+    def _constant(self, name: str, values: NDArray[np.generic]) -> str:
+        if all(tensor.name != name for tensor in self.initializers):
+            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name

@@ -1,0 +1,315 @@
+"""Layers with constant weights: convolutions and linear layers, with the bias, residual and activation behind them."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from gossamer.export.activations import Activation, activation_of
+from gossamer.export.graph import Graph, Size, attributes_of, is_standard
+
+NO_ACTIVATION = Activation()
+
+Kind = Literal["conv", "linear"]
+Weight = NDArray[np.float32]
+
+UNKNOWN_IMAGES = 1
+"""Images, where the number is known only when the network runs: a device mostly sees one."""
+UNKNOWN_EXTENT = 28
+"""Likewise height, width and tokens."""
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """All that decides how long a layer takes, apart from its zeros."""
+
+    kind: Kind
+    inputs: int
+    """Channels or features."""
+    outputs: int
+    height: int = 1
+    width: int = 1
+    """Of the input. A linear layer's rows (tokens, or examples of a batch) are its width."""
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Top, left, bottom, right, as in ONNX."""
+    groups: int = 1
+    images: int = 1
+
+    @property
+    def output_height(self) -> int:
+        return self._extent(0, self.height)
+
+    @property
+    def output_width(self) -> int:
+        return self._extent(1, self.width)
+
+    @property
+    def weights(self) -> int:
+        return self.outputs * (self.inputs // self.groups) * self.kernel[0] * self.kernel[1]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the layer with no zero at all."""
+        return self.images * self.output_height * self.output_width * self.weights
+
+    @property
+    def depthwise(self) -> bool:
+        return self.kind == "conv" and self.groups == self.inputs and self.groups > 1
+
+    def _extent(self, axis: int, size: int) -> int:
+        padded = size + self.pads[axis] + self.pads[axis + 2]
+        reach = self.dilations[axis] * (self.kernel[axis] - 1) + 1
+        return max(0, (padded - reach) // self.strides[axis] + 1)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer that could run sparse, with the nodes that it would replace."""
+
+    name: str
+    kind: Kind
+    weight: Weight
+    """[out, in / group, height, width], [out, in / group, length], or [out, in]."""
+    bias: Weight | None
+    shape: LayerShape
+    source: str
+    output: str
+    nodes: tuple[int, ...]
+    rank: int
+    """Of its input: 3 for a convolution over sequences."""
+    residual: str | None = None
+    activation: Activation = NO_ACTIVATION
+
+    @cached_property
+    def kept(self) -> int:
+        return int(np.count_nonzero(self.weight))
+
+    @property
+    def density(self) -> float:
+        return self.kept / self.weight.size if self.weight.size else 1.0
+
+
+def find_layers(graph: Graph, *, linear_residual: bool = True) -> list[Layer]:
+    """All layers with constant fp32 weights, in the graph's order, each node in one of them.
+
+    Args:
+        linear_residual: whether a linear layer may take an addition with another value into itself.
+    """
+    found = [layer for place in range(len(graph.nodes)) if (layer := _layer_at(graph, place)) is not None]
+    # From the end, so that where two layers are added the later one, which finds the other's result ready, adds.
+    taken: set[int] = set()
+    complete = []
+    for layer in reversed(found):
+        extended = _with_following(graph, layer, taken, linear_residual)
+        taken.update(extended.nodes)
+        complete.append(extended)
+    return complete[::-1]
+
+
+def _layer_at(graph: Graph, place: int) -> Layer | None:
+    node = graph.nodes[place]
+    if is_standard(node, "Conv"):
+        return _convolution(graph, place, node)
+    if is_standard(node, "Gemm"):
+        return _gemm(graph, place, node)
+    if is_standard(node, "MatMul"):
+        return _matmul(graph, place, node)
+    return None
+
+
+def _convolution(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None:
+    weight = _floats(graph, node.input[1])
+    bias = _bias(graph, node.input[2] if len(node.input) > 2 else "", 0 if weight is None else len(weight))
+    if weight is None or bias is None or weight.ndim not in (3, 4) or weight.size == 0:
+        return None
+    sequence = weight.ndim == 3
+    attributes = attributes_of(node)
+    spatial = weight.ndim - 2
+    group = _integer(attributes.get("group", 1))
+    strides = _integers(attributes.get("strides"), spatial, 1)
+    dilations = _integers(attributes.get("dilations"), spatial, 1)
+    kernel = tuple(weight.shape[2:])
+    sizes = graph.shapes.get(node.input[0], (None,) * weight.ndim)
+    if len(sizes) != weight.ndim or group < 1 or weight.shape[0] % group:
+        return None
+    pads = _pads(attributes, sizes[2:], kernel, strides, dilations)
+    if pads is None or min((*pads, *strides, *dilations)) < 0:
+        return None
+    if sequence:
+        kernel, strides, dilations = (1, *kernel), (1, *strides), (1, *dilations)
+        pads = (0, pads[0], 0, pads[1])
+    height, width = (1, *sizes[2:]) if sequence else sizes[2:]
+    shape = LayerShape(
+        "conv",
+        inputs=weight.shape[1] * group,
+        outputs=weight.shape[0],
+        height=_known(height),
+        width=_known(width),
+        kernel=_pair(kernel),
+        strides=_pair(strides),
+        dilations=_pair(dilations),
+        pads=(pads[0], pads[1], pads[2], pads[3]),
+        groups=group,
+        images=_known(sizes[0], UNKNOWN_IMAGES),
+    )
+    name = _name(graph, node)
+    return Layer(
+        name, "conv", weight, bias[0], shape, node.input[0], node.output[0], (place,), rank=3 if sequence else 4
+    )
+
+
+def _gemm(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None:
+    weight = _floats(graph, node.input[1])
+    attributes = attributes_of(node)
+    if weight is None or weight.ndim != 2 or weight.size == 0 or attributes.get("transA", 0):
+        return None
+    if not attributes.get("transB", 0):
+        weight = weight.T
+    alpha, beta = (np.float32(str(attributes.get(name, 1.0))) for name in ("alpha", "beta"))
+    bias = _bias(graph, node.input[2] if len(node.input) > 2 else "", len(weight))
+    if bias is None:
+        return None
+    scaled = None if bias[0] is None else bias[0] * beta
+    sizes = graph.shapes.get(node.input[0], (None, None))
+    return _linear(graph, place, node, weight * alpha if alpha != 1 else weight, scaled, sizes)
+
+
+def _matmul(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None:
+    weight = _floats(graph, node.input[1])
+    sizes = graph.shapes.get(node.input[0])
+    if weight is None or weight.ndim != 2 or weight.size == 0 or sizes is None or not sizes:
+        return None
+    layer = _linear(graph, place, node, weight.T, None, sizes)
+    # The bias stands in an addition of its own.
+    following = graph.only_reader(layer.output)
+    if following is None or not is_standard(graph.nodes[following], "Add"):
+        return layer
+    others = [name for name in graph.nodes[following].input if name != layer.output]
+    bias = _bias(graph, others[0], layer.shape.outputs, rank=len(sizes)) if len(others) == 1 else None
+    if bias is None:
+        return layer
+    return replace(
+        layer,
+        bias=bias[0],
+        output=graph.nodes[following].output[0],
+        nodes=(place, following),
+        name=_linear_name(graph, node, others[0]),
+    )
+
+
+def _linear(
+    graph: Graph, place: int, node: onnx.NodeProto, weight: Weight, bias: Weight | None, sizes: tuple[Size, ...]
+) -> Layer:
+    rows = 1
+    for axis, size in enumerate(sizes[:-1]):
+        rows *= _known(size, UNKNOWN_IMAGES if axis == 0 else UNKNOWN_EXTENT)
+    shape = LayerShape("linear", inputs=weight.shape[1], outputs=weight.shape[0], width=rows)
+    name = _name(graph, node)
+    return Layer(name, "linear", weight, bias, shape, node.input[0], node.output[0], (place,), rank=len(sizes))
+
+
+def _with_following(graph: Graph, layer: Layer, taken: set[int], linear_residual: bool) -> Layer:
+    """The layer with a residual that is added to it and an activation behind it, as far as no other layer has them."""
+    if layer.kind == "conv" or linear_residual:
+        layer = _with_residual(graph, layer, taken)
+    applied = activation_of(graph, layer.output)
+    if applied is None or taken.intersection(applied.nodes):
+        return layer
+    return replace(layer, activation=applied.activation, nodes=(*layer.nodes, *applied.nodes), output=applied.output)
+
+
+def _with_residual(graph: Graph, layer: Layer, taken: set[int]) -> Layer:
+    following = graph.only_reader(layer.output)
+    if following is None or following in taken or not is_standard(graph.nodes[following], "Add"):
+        return layer
+    others = [name for name in graph.nodes[following].input if name != layer.output]
+    if len(others) != 1 or others[0] in graph.tensors:
+        return layer
+    if not same_shape(graph, others[0], layer.output):
+        return layer
+    return replace(layer, residual=others[0], nodes=(*layer.nodes, following), output=graph.nodes[following].output[0])
+
+
+def same_shape(graph: Graph, first: str, second: str) -> bool:
+    """Whether two values are known to have the same shape, whatever the inputs."""
+    shapes = graph.shapes.get(first), graph.shapes.get(second)
+    return shapes[0] is not None and shapes[0] == shapes[1] and None not in shapes[0]
+
+
+def _name(graph: Graph, node: onnx.NodeProto) -> str:
+    """What people call the layer: its weight's name without `.weight`, else the node's name."""
+    weight = str(node.input[1])
+    if weight.endswith(".weight"):
+        return weight.removesuffix(".weight")
+    return str(node.name) or weight
+
+
+def _linear_name(graph: Graph, node: onnx.NodeProto, bias: str) -> str:
+    # Exporters transpose a linear layer's weight, and its name is lost; the bias has kept its own.
+    return bias.removesuffix(".bias") if bias.endswith(".bias") else _name(graph, node)
+
+
+def _floats(graph: Graph, name: str) -> Weight | None:
+    tensor = graph.tensors.get(name)
+    if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+        return None
+    return np.asarray(graph.constant(name), np.float32)
+
+
+def _bias(graph: Graph, name: str, outputs: int, rank: int = 2) -> tuple[Weight | None] | None:
+    """(one number an output channel,), (None,) if there is no bias, None if there is one that cannot be taken in."""
+    if not name:
+        return (None,)
+    values = _floats(graph, name)
+    if values is None or values.ndim > rank or any(size != 1 for size in values.shape[:-1]):
+        return None
+    if values.size != 1 and values.size != outputs:
+        return None
+    return (np.ascontiguousarray(np.broadcast_to(values.reshape(-1), (outputs,))),)
+
+
+def _pads(
+    attributes: dict[str, object],
+    sizes: tuple[Size, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+) -> tuple[int, ...] | None:
+    """As many at the beginning of all axes, then at their ends; None if they depend on sizes that are not known."""
+    automatic = attributes.get("auto_pad", b"NOTSET")
+    spatial = len(kernel)
+    if automatic == b"NOTSET":
+        return _integers(attributes.get("pads"), 2 * spatial, 0)
+    if automatic == b"VALID":
+        return (0,) * (2 * spatial)
+    before, after = [], []
+    for axis, size in enumerate(sizes):
+        if not isinstance(size, int):
+            return None
+        outputs = -(-size // strides[axis])
+        total = max(0, (outputs - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1 - size)
+        before.append(total // 2 if automatic == b"SAME_UPPER" else total - total // 2)
+        after.append(total - before[-1])
+    return (*before, *after)
+
+
+def _known(size: Size, otherwise: int = UNKNOWN_EXTENT) -> int:
+    return size if isinstance(size, int) and size > 0 else otherwise
+
+
+def _integer(value: object) -> int:
+    return int(str(value))
+
+
+def _integers(value: object, count: int, otherwise: int) -> tuple[int, ...]:
+    return tuple(int(number) for number in value) if isinstance(value, list) else (otherwise,) * count
+
+
+def _pair(values: tuple[int, ...]) -> tuple[int, int]:
+    return values[0], values[1]

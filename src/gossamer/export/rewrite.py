@@ -1,0 +1,363 @@
+"""A network with zeros in its weights -> the same network with ops of the domain `gossamer` where they are faster."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from gossamer_runtime import weights
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from gossamer.export.batch_norm import drop_unread
+from gossamer.export.constants import prepared
+from gossamer.export.costs import Costs, MeasuredCosts
+from gossamer.export.errors import ExportError
+from gossamer.export.graph import GRAPH, Graph, Size, is_standard
+from gossamer.export.layers import UNKNOWN_EXTENT, UNKNOWN_IMAGES, Kind, Layer, find_layers, same_shape
+from gossamer.export.layout import Unit, choose_panels
+
+DOMAIN = "gossamer"
+DOMAIN_VERSION = 1
+
+_RECTIFIERS = ("Clip", "Elu", "LeakyRelu", "Relu", "Selu", "ThresholdedRelu")
+_SMOOTH = ("Gelu", "HardSigmoid", "HardSwish", "Mish", "Sigmoid", "Softplus", "Softsign", "Tanh")
+ELEMENTWISE = (*_RECTIFIERS, *_SMOOTH, "Abs", "Identity", "Neg", "Sqrt")
+ELEMENTWISE_OF_TWO = ("Add", "Mul", "Sub")
+"""Ops that treat every number of their inputs alike, so that it does not matter how those lie in memory."""
+
+Form = Literal["sparse", "dense"]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What became of a layer."""
+
+    name: str
+    kind: Kind
+    weight_shape: tuple[int, ...]
+    kept: int
+    form: Form
+    reason: str
+    """Why it is dense; empty for a sparse one."""
+    output: str
+    """The value of the dense network that it computes, its residual and activation included."""
+    dense_time: float
+    sparse_time: float
+    """Seconds, as estimated."""
+
+    @property
+    def density(self) -> float:
+        return self.kept / max(1, int(np.prod(self.weight_shape)))
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A network with sparse ops, and what was done to get it."""
+
+    model: onnx.ModelProto
+    layers: tuple[LayerReport, ...]
+    panels: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Value of the dense network -> its panel in the sparse one and the number of channels, where it has one."""
+
+
+def to_sparse(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> onnx.ModelProto:
+    """The same network with sparse ops where those are faster; `rewrite` says besides what became of every layer.
+
+    Args:
+        costs: estimates of times; None: rates measured when gossamer was made.
+        half: store weights as fp16.
+
+    Raises:
+        ExportError: a constant is damaged, or `half` and a weight is beyond fp16's range.
+    """
+    return rewrite(model, costs=costs, half=half).model
+
+
+def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> Rewritten:
+    """Folds BatchNorm, finds the layers with constant weights, chooses where each runs, and writes the new graph.
+
+    `model` stays as it is. Nodes that are not understood, quantised layers among them, are taken over unchanged.
+    """
+    costs = costs or MeasuredCosts()
+    graph = Graph(prepared(model))
+    layers = find_layers(graph)
+    convolutions = [layer for layer in layers if layer.kind == "conv"]
+    fused = {place for layer in layers for place in layer.nodes}
+    passive = [p for p in range(len(graph.nodes)) if p not in fused and _is_elementwise(graph, p)]
+    units = [_unit_of_layer(layer, costs) for layer in convolutions] + [_unit_of_node(graph, p) for p in passive]
+    inside = {p for layer in convolutions for p in layer.nodes} | set(passive)
+    outside = [
+        value
+        for value, places in graph.readers.items()
+        if any(place == GRAPH or place not in inside for place in places)
+    ]
+    times = {
+        value: costs.conversion(*_extents(graph, value)) for unit in units for value in (*unit.inputs, unit.output)
+    }
+    chosen = choose_panels(units, outside, times)
+    on_panels = [layer for place, layer in enumerate(convolutions) if place in chosen]
+    passive_on_panels = [p for place, p in enumerate(passive, len(convolutions)) if place in chosen]
+    linear = [
+        layer
+        for layer in layers
+        if layer.kind == "linear" and costs.sparse(layer.shape, layer.density) < costs.dense(layer.shape)
+    ]
+    writer = _Writer(graph, half)
+    for layer in (*on_panels, *linear):
+        writer.replaced[max(layer.nodes)] = layer
+        writer.dropped.update(layer.nodes)
+    writer.relaid.update(passive_on_panels)
+    writer.read_panels.update(passive_on_panels, *(layer.nodes for layer in on_panels))
+    sparse = {layer.nodes[0] for layer in (*on_panels, *linear)}
+    written = writer.write()
+    return Rewritten(
+        written, tuple(_report(layer, layer.nodes[0] in sparse, costs) for layer in layers), writer.reported_panels()
+    )
+
+
+def _unit_of_layer(layer: Layer, costs: Costs) -> Unit:
+    inputs = (layer.source, *([layer.residual] if layer.residual else []))
+    return Unit(inputs, layer.output, costs.sparse(layer.shape, layer.density), costs.dense(layer.shape))
+
+
+def _unit_of_node(graph: Graph, place: int) -> Unit:
+    node = graph.nodes[place]
+    return Unit(tuple(dict.fromkeys(_activations(graph, node))), node.output[0], 0.0, 0.0)
+
+
+def _activations(graph: Graph, node: onnx.NodeProto) -> list[str]:
+    return [name for name in node.input if name and name not in graph.tensors]
+
+
+def _is_elementwise(graph: Graph, place: int) -> bool:
+    """Whether a node on images or sequences can as well run on panels."""
+    node = graph.nodes[place]
+    if not is_standard(node, *ELEMENTWISE, *ELEMENTWISE_OF_TWO):
+        return False
+    activations = _activations(graph, node)
+    if not activations or not all(_can_be_panel(graph, name) for name in (*activations, node.output[0])):
+        return False
+    if is_standard(node, *ELEMENTWISE_OF_TWO):
+        constants = [graph.tensors[name] for name in node.input if name in graph.tensors]
+        if any(int(np.prod(tensor.dims)) != 1 for tensor in constants):
+            return False
+        return all(same_shape(graph, name, node.output[0]) for name in activations)
+    # Bounds that are computed are no activations.
+    return len(activations) == 1
+
+
+def _can_be_panel(graph: Graph, value: str) -> bool:
+    shape = graph.shapes.get(value, ())
+    return len(shape) in (3, 4) and isinstance(shape[1], int)
+
+
+def _extents(graph: Graph, value: str) -> tuple[int, int, int, int]:
+    """Channels, height, width and images of an activation, with usual numbers for those that are not known."""
+    shape: tuple[Size, ...] = graph.shapes.get(value, (None, None, None, None))
+    if len(shape) == 3:
+        shape = (shape[0], shape[1], 1, shape[2])
+    images, channels, height, width = (
+        size if isinstance(size, int) else (UNKNOWN_IMAGES if axis == 0 else UNKNOWN_EXTENT)
+        for axis, size in enumerate(shape)
+    )
+    return channels, height, width, images
+
+
+def _report(layer: Layer, sparse: bool, costs: Costs) -> LayerReport:
+    dense_time, sparse_time = costs.dense(layer.shape), costs.sparse(layer.shape, layer.density)
+    if sparse:
+        reason = ""
+    elif layer.kept == layer.weight.size:
+        reason = "no zeros"
+    elif sparse_time >= dense_time:
+        reason = "too dense to be faster"
+    else:
+        reason = "changing the layout around it would cost more than it saves"
+    return LayerReport(
+        layer.name,
+        layer.kind,
+        layer.weight.shape,
+        layer.kept,
+        "sparse" if sparse else "dense",
+        reason,
+        layer.output,
+        dense_time,
+        sparse_time,
+    )
+
+
+class _Writer:
+    """Writes the nodes of the new graph, in the order of the old one, and the conversions between layouts."""
+
+    def __init__(self, graph: Graph, half: bool) -> None:
+        self.graph = graph
+        self.half = half
+        self.replaced: dict[int, Layer] = {}
+        """Last node of a layer -> the layer that becomes a sparse op there."""
+        self.dropped: set[int] = set()
+        self.relaid: set[int] = set()
+        """Nodes that run on panels as they are."""
+        self.read_panels: set[int] = set()
+        """All nodes that run on panels, or become part of one that does."""
+        self.panels: dict[str, tuple[str, int]] = {}
+        """Value -> its panel and the channels of it."""
+        self.made_as_panels: set[str] = set()
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+        self.node_names: set[str] = set()
+        self.taken = set(graph.producers) | set(graph.readers) | {t.name for t in graph.model.graph.initializer}
+        self.taken |= {value.name for value in graph.model.graph.input}
+
+    def write(self) -> onnx.ModelProto:
+        self.node_names = {node.name for place, node in enumerate(self.graph.nodes) if place not in self.dropped}
+        for place, node in enumerate(self.graph.nodes):
+            if place in self.replaced:
+                layer = self.replaced[place]
+                self._linear(layer) if layer.kind == "linear" else self._convolution(layer)
+            elif place in self.relaid:
+                self._elementwise(node)
+            elif place not in self.dropped:
+                self.nodes.append(node)
+        return self._model()
+
+    def reported_panels(self) -> dict[str, tuple[str, int]]:
+        return {value: self.panels[value] for value in sorted(self.made_as_panels)}
+
+    def _linear(self, layer: Layer) -> None:
+        inputs = [layer.source, self._packed(layer), self._bias(layer)]
+        if layer.residual:
+            inputs.append(layer.residual)
+        attributes = {"output_features": len(layer.weight), **layer.activation.attributes}
+        self._add("SparseMatMul", inputs, layer.output, layer.name, attributes)
+
+    def _convolution(self, layer: Layer) -> None:
+        shape = layer.shape
+        inputs = [self._as_panel(layer.source, shape.inputs), self._packed(layer), self._bias(layer)]
+        if layer.residual:
+            inputs.append(self._as_panel(layer.residual, shape.outputs))
+        # A sequence has no height; what there is of it in the shape is left out.
+        first = 0 if layer.rank == 4 else 1
+        attributes: dict[str, object] = {
+            "output_channels": shape.outputs,
+            "kernel_shape": list(shape.kernel[first:]),
+            "strides": list(shape.strides[first:]),
+            "dilations": list(shape.dilations[first:]),
+            "pads": [*shape.pads[:2][first:], *shape.pads[2:][first:]],
+            "group": shape.groups,
+            **layer.activation.attributes,
+        }
+        self._add("SparseConv", inputs, self._new_panel(layer.output, shape.outputs), layer.name, attributes)
+        self._planes_if_read(layer.output)
+
+    def _elementwise(self, node: onnx.NodeProto) -> None:
+        channels = _extents(self.graph, node.output[0])[0]
+        moved = onnx.NodeProto()
+        moved.CopyFrom(node)
+        del moved.input[:]
+        moved.input.extend(
+            name if not name or name in self.graph.tensors else self._as_panel(name, channels) for name in node.input
+        )
+        moved.output[0] = self._new_panel(node.output[0], channels)
+        self.nodes.append(moved)
+        self._planes_if_read(node.output[0])
+
+    def _as_panel(self, value: str, channels: int) -> str:
+        """The panel of a value; converts it where it is not there yet."""
+        if value not in self.panels:
+            panel = self._unused(f"{value}.panel")
+            self._add("ToPanel", [value], panel, panel, {})
+            self.panels[value] = (panel, channels)
+        return self.panels[value][0]
+
+    def _new_panel(self, value: str, channels: int) -> str:
+        self.panels[value] = (self._unused(f"{value}.panel"), channels)
+        self.made_as_panels.add(value)
+        return self.panels[value][0]
+
+    def _planes_if_read(self, value: str) -> None:
+        if self.read_panels.issuperset(self.graph.readers.get(value, [])):
+            return
+        panel, channels = self.panels[value]
+        self._add("FromPanel", [panel], value, f"{value}.planes", {"channels": channels})
+
+    def _packed(self, layer: Layer) -> str:
+        if self.half:
+            _require_half(layer)
+        packed = np.frombuffer(weights.encode(layer.weight, half=self.half), np.uint8)
+        return self._constant(f"{layer.name}.packed", packed)
+
+    def _bias(self, layer: Layer) -> str:
+        return "" if layer.bias is None else self._constant(f"{layer.name}.bias", layer.bias)
+
+    def _constant(self, name: str, values: NDArray[np.generic]) -> str:
+        """An initializer with this content: one that is there already under this name, or a new one."""
+        tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        existing = self.graph.tensors.get(name) or self.constants.get(name)
+        if existing is not None and existing.data_type == tensor.data_type and existing.raw_data == tensor.raw_data:
+            return name
+        if existing is not None or name in self.taken:
+            for other in self.constants.values():
+                if other.name.startswith(name) and other.raw_data == tensor.raw_data:
+                    return other.name
+            tensor.name = self._unused(name)
+        self.taken.add(tensor.name)
+        self.constants[tensor.name] = tensor
+        return tensor.name
+
+    def _unused(self, name: str) -> str:
+        return _unused(name, self.taken)
+
+    def _add(
+        self,
+        kind: str,
+        inputs: Iterable[str],
+        output: str,
+        name: str,
+        attributes: Mapping[str, Any],
+        domain: str = DOMAIN,
+    ) -> None:
+        given = list(inputs)
+        # ONNX Runtime refuses a model in which two nodes have one name, and layers may share a weight.
+        name = _unused(name, self.node_names)
+        while given and not given[-1]:
+            given.pop()
+        self.nodes.append(helper.make_node(kind, given, [output], name=name, domain=domain, **attributes))
+
+    def _model(self) -> onnx.ModelProto:
+        old = self.graph.model
+        model = onnx.ModelProto()
+        model.CopyFrom(old)
+        del model.graph.node[:]
+        model.graph.node.extend(self.nodes)
+        model.graph.initializer.extend(self.constants.values())
+        made = {name for node in self.nodes for name in node.output} | {v.name for v in old.graph.input}
+        information = [value for value in old.graph.value_info if value.name in made]
+        del model.graph.value_info[:]
+        model.graph.value_info.extend(information)
+        if any(node.domain == DOMAIN for node in self.nodes):
+            model.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+        drop_unread(model)
+        return model
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """The name, with a number if it is taken; it is taken then."""
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}.{number}"
+    taken.add(candidate)
+    return candidate
+
+
+def _require_half(layer: Layer) -> None:
+    largest = float(np.abs(layer.weight).max(initial=0.0))
+    if largest >= 65520.0:  # rounds to infinity
+        raise ExportError(
+            f"layer {layer.name}: a weight of {largest:g} is beyond the range of fp16 (65504); export without --half"
+        )
+
+
+__all__ = ["LayerReport", "Rewritten", "rewrite", "to_sparse"]

@@ -1,0 +1,85 @@
+"""What a weight is worth: scores whose magnitudes are compared. A new criterion is five lines and an entry below."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gossamer.errors import ConfigurationError
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a criterion may look at. All by weight name, each tensor of the weight's shape, on its device."""
+
+    weights: Tensors
+    masks: Tensors
+    """True where the weight is still there; elsewhere a score counts for nothing."""
+    gradients: Tensors
+    """Gradient of the loss, its mean over the batches, for criteria that need it; else empty."""
+    generator: torch.Generator
+    """On the CPU; the only source of random numbers. The same for the same seed and round."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A way to score weights. Of the surviving ones those with the largest |score| are kept."""
+
+    score: Callable[[Evidence], Tensors]
+    """Returns a floating-point tensor of the weight's shape for every weight; it must not change the weights."""
+    needs_gradients: bool = False
+
+
+def magnitude(evidence: Evidence) -> Tensors:
+    """|w|, raw: not divided by anything of the layer (Renda et al. 2020). The weights themselves; nothing is copied."""
+    return evidence.weights
+
+
+def random(evidence: Evidence) -> Tensors:
+    """Uniform in (0, 1]: a control that knows nothing."""
+    return {
+        name: (1 - torch.rand(weight.shape, generator=evidence.generator)).to(weight.device)
+        for name, weight in evidence.weights.items()
+    }
+
+
+def taylor(evidence: Evidence) -> Tensors:
+    """w dL/dw, the first-order change of the loss when the weight is removed (Molchanov et al. 2017, section 2.2)."""
+    return {name: weight.detach() * evidence.gradients[name] for name, weight in evidence.weights.items()}
+
+
+def lamp(evidence: Evidence) -> Tensors:
+    """w^2 / sum of the squares of those surviving weights of the layer that are at least as large (Lee et al. 2021,
+    equation 3). The largest weight of a layer scores 1, so no layer loses all before every other is down to one."""
+    return {name: _lamp(weight.detach(), evidence.masks[name]) for name, weight in evidence.weights.items()}
+
+
+def _lamp(weight: Tensor, mask: Tensor) -> Tensor:
+    squares = (weight.double().square() * mask).reshape(-1)
+    # Stable: of equal weights the earlier one scores higher, so that the later one is pruned first, as everywhere.
+    ordered, order = squares.sort(descending=True, stable=True)
+    scores = torch.zeros_like(squares)
+    scores[order] = torch.where(ordered == 0, 0, ordered / ordered.cumsum(0))
+    return scores.reshape(weight.shape)
+
+
+CRITERIA: dict[str, Criterion] = {
+    "magnitude": Criterion(magnitude),
+    "random": Criterion(random),
+    "taylor": Criterion(taylor, needs_gradients=True),
+    "lamp": Criterion(lamp),
+}
+
+
+def find_criterion(name: str) -> Criterion:
+    """The criterion of this name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if name not in CRITERIA:
+        raise ConfigurationError(f"there is no criterion {name!r}; expected one of {', '.join(CRITERIA)}")
+    return CRITERIA[name]

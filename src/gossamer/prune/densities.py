@@ -1,0 +1,124 @@
+"""Densities given layer by layer, as a file: what a search found, or what the user wants.
+
+[densities]
+"conv_1.weight" = 0.66
+"hidden.weight" = 0.085
+"""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+from pathlib import Path
+
+import tomli_w
+
+from gossamer.errors import ConfigurationError
+from gossamer.prune.allocate import Shapes
+from gossamer.rounds.files import write_text
+from gossamer.rounds.plan import as_written
+
+TABLE = "densities"
+
+HALVINGS = 100
+"""Of the interval in which the exponent is sought: past what a double distinguishes."""
+
+
+@dataclass(frozen=True)
+class Densities:
+    """An allocation that ends at given densities.
+
+    On the way there every layer is thinned at its own constant rate: when the exponent t of `density ** t` has gone
+    from 0 to 1, all layers arrive together. Past it (a smaller target than the file's) they go on at the same rates.
+    """
+
+    of: Mapping[str, float]
+    """Weight name -> kept / all weights of it, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        for name, density in self.of.items():
+            if isinstance(density, bool) or not isinstance(density, int | float) or not 0 < density <= 1:
+                raise ConfigurationError(
+                    f"the density of {name} is {density!r}; expected a number above 0 and at most 1"
+                )
+
+    def total(self, shapes: Shapes) -> int:
+        """How many weights these densities keep, each layer rounded to the nearest.
+
+        Raises:
+            ConfigurationError: they are not of these weights.
+        """
+        self._check_names(shapes)
+        return sum(round(share) for share in self._final(shapes).values())
+
+    def __call__(self, shapes: Shapes, kept: int) -> dict[str, Fraction]:
+        """How many weights to keep in each layer, not yet rounded (see `allocate.Allocation`)."""
+        self._check_names(shapes)
+        if kept == self.total(shapes):
+            return self._final(shapes)
+        sizes = {name: prod(shape) for name, shape in shapes.items()}
+        full = sum(size for name, size in sizes.items() if self.of[name] == 1)
+        if kept <= full < sum(sizes.values()) or kept < full:
+            raise ConfigurationError(
+                f"{kept} weights are to be kept, but the layers of density 1 alone have {full}; expected a smaller "
+                f"target sparsity, or densities below 1 for them"
+            )
+        low, high = 0.0, 1.0
+        while self._kept_at(high, sizes) > kept:
+            low, high = high, 2 * high
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._kept_at(middle, sizes) > kept else (low, middle)
+        shares = {name: Fraction(self.of[name] ** high) * size for name, size in sizes.items()}
+        rounding = Fraction(kept) / sum(shares.values())
+        return {name: min(share * rounding, Fraction(sizes[name])) for name, share in shares.items()}
+
+    def _final(self, shapes: Shapes) -> dict[str, Fraction]:
+        return {name: as_written(self.of[name]) * prod(shape) for name, shape in shapes.items()}
+
+    def _kept_at(self, exponent: float, sizes: Mapping[str, int]) -> float:
+        return math.fsum(size * self.of[name] ** exponent for name, size in sizes.items())
+
+    def _check_names(self, shapes: Shapes) -> None:
+        missing = [name for name in shapes if name not in self.of]
+        unknown = [name for name in self.of if name not in shapes]
+        if missing:
+            raise ConfigurationError(
+                f"there is no density for {missing[0]}; expected one for every prunable weight. Add it (1 leaves it "
+                f"dense), or exclude it from the scope."
+            )
+        if unknown:
+            raise ConfigurationError(
+                f"there is a density for {unknown[0]}, which is not prunable; expected densities for "
+                f"{', '.join(shapes)} only"
+            )
+
+
+def read_densities(path: Path) -> Densities:
+    """The densities in a file.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is no such file.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(
+            f"cannot read densities from {path}: {reason}; expected a TOML file with a [{TABLE}] table"
+        ) from error
+    table = content.get(TABLE)
+    if not isinstance(table, dict) or not table:
+        raise ConfigurationError(f'{path} has no [{TABLE}] table; expected lines such as "conv_1.weight" = 0.5 in one')
+    return Densities(table)
+
+
+def write_densities(path: Path, densities: Densities, facts: Mapping[str, object]) -> None:
+    """Writes densities, and what is to be known of their origin, as TOML.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    write_text(path, tomli_w.dumps({**facts, TABLE: dict(densities.of)}))

@@ -1,0 +1,74 @@
+"""The commands that make a run again."""
+
+import shlex
+from typing import Any
+
+from gossamer.cli.wording import printable
+from gossamer.report.run import Run, table
+
+DENSITIES = "densities.toml"
+
+
+def commands(run: Run) -> list[str]:
+    """What was installed, what compressed, and what to do with the recommended round; lines for a shell."""
+    versions = table(run.tables, "versions")
+    packages = [f"{name}=={versions[name]}" for name in ("torch", "numpy") if name in versions]
+    lines = [f"# gossamer {versions.get('gossamer', '(unknown version)')}, Python {versions.get('python', '?')}"]
+    if packages:
+        lines.append(_line("pip", "install", *packages))
+    if run.task is None:
+        lines.append("# made by a training loop of its own around gossamer.rounds; its settings are in the table")
+        return [printable(line) for line in lines]
+    if "densities" in table(run.tables, "method"):
+        lines.append(f"# {DENSITIES} holds the densities that the configuration lists under method.densities")
+    lines.append(_compress(run))
+    # A task of one's own is named again wherever its model is needed.
+    source = table(run.tables, "origin").get("task")
+    task = [] if source is None else ["--task", str(source)]
+    for action in (["shrink"], ["explain"]):
+        lines.append(_line("gossamer", *action, run.name, "--round", str(run.recommended), *task))
+    return [printable(line) for line in lines]
+
+
+def _compress(run: Run) -> str:
+    rounds, settings, scope = (table(run.tables, name) for name in ("rounds", "settings", "scope"))
+    method, recipe = table(run.tables, "method"), table(settings, "recipe")
+    words = ["gossamer", "compress", str(table(run.tables, "origin").get("task", run.task))]
+    words += _options(
+        (rounds, "target_sparsity", None),
+        (rounds, "max_drop", None),
+        (rounds, "rounds", None),
+        (rounds, "per_round", 0.2),
+        (settings, "epochs", recipe.get("epochs")),
+        (rounds, "seed", 0),
+        (settings, "device", "cpu"),
+    )
+    if method.get("retraining", "lr-rewind") != "lr-rewind":
+        words += ["--method", str(method["retraining"])]
+    words += _options((method, "criterion", "magnitude"), (method, "structure", "unstructured"))
+    if method.get("allocation", "global") != "global":
+        given = method["allocation"] == "densities"
+        words += ["--allocation", DENSITIES if given else str(method["allocation"])]
+    for name, default in (("include", ["*"]), ("exclude", [])):
+        patterns = scope.get(name, default)
+        if isinstance(patterns, list) and patterns != default:
+            words += [word for pattern in patterns for word in (f"--{name}", str(pattern))]
+    if scope.get("embeddings") is True:
+        words.append("--embeddings")
+    if settings.get("optimizer_state") == "fresh":
+        words.append("--fresh-optimizer")
+    return _line(*words, "--out", run.name) + "  # and --data DIR, if the task needs it"
+
+
+def _options(*known: tuple[dict[str, Any], str, Any]) -> list[str]:
+    """Those settings that are not what they are by default."""
+    return [
+        word
+        for settings, name, default in known
+        if name in settings and settings[name] != default
+        for word in (f"--{name.replace('_', '-')}", f"{settings[name]}")
+    ]
+
+
+def _line(*words: str) -> str:
+    return shlex.join(words)

@@ -1,0 +1,158 @@
+"""What a report knows of a run: its folder, read once and checked."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gossamer.errors import CheckpointError
+from gossamer.report.size import FLOAT32, LayerSize, layer_size
+from gossamer.rounds.configuration import INFORMATION, read
+from gossamer.rounds.folder import load_masks, read_records
+from gossamer.rounds.record import RoundRecord
+from gossamer.rounds.stopping import KNOWN_METRICS, Allowance, smallest_allowed
+
+LEDGER = "ledger.jsonl"
+"""One line a round of what it cost, beside rounds.jsonl; `round` says which."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with at least one finished round."""
+
+    folder: Path
+    tables: dict[str, Any]
+    """Of its config.toml."""
+    records: tuple[RoundRecord, ...]
+    layers: tuple[tuple[LayerSize, ...], ...]
+    """Of every round, in the order of the network."""
+    costs: tuple[dict[str, float], ...]
+    """Of every round: name of a cost -> its amount. Always with `seconds`."""
+    recommended: int
+    """Number of the recommended round."""
+    why: str
+    """By which rule."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def task(self) -> str | None:
+        """The name of its task; None for a training loop of one's own."""
+        name = table(self.tables, "settings").get("task")
+        return name if isinstance(name, str) else None
+
+    @property
+    def seed(self) -> Any:
+        return table(self.tables, "rounds").get("seed")
+
+    @property
+    def metric(self) -> str | None:
+        return self.records[0].metric
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of the metric is better; where nobody said it, as for an accuracy."""
+        better = table(self.tables, "rounds").get("better")
+        return (better or KNOWN_METRICS.get(str(self.metric), "higher")) == "higher"
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide what is computed, flat, without the seed."""
+        tables = {name: value for name, value in self.tables.items() if name not in INFORMATION}
+        settings = flat(tables)
+        settings.pop("rounds.seed", None)
+        return settings
+
+    def bytes_on_disk(self, number: int, value_bytes: int = FLOAT32) -> int:
+        """Of a round's network: packed sparse weights, and all other parameters as they are."""
+        record = self.records[number]
+        packed = sum(layer.packed(value_bytes) for layer in self.layers[number])
+        return packed + value_bytes * (record.parameters - record.prunable)
+
+    def bytes_dense(self) -> int:
+        """Of the dense network in float32."""
+        return FLOAT32 * self.records[0].parameters
+
+
+def read_run(folder: Path, max_drop: float | None = None) -> Run:
+    """Reads the folder of a run.
+
+    Args:
+        max_drop: the allowed loss by which a round is recommended; None: the run's own.
+
+    Raises:
+        CheckpointError: it is no run, has no finished round, or is damaged.
+        ConfigurationError: the allowed loss cannot be used with the run's metric.
+    """
+    tables = read(folder)
+    records = read_records(folder)
+    if not records:
+        raise CheckpointError(f"{folder}: no round is finished yet; wait for the first, or run the same command again")
+    for record in records:
+        _check(record, folder)
+    layers = tuple(
+        tuple(layer_size(name, mask) for name, mask in load_masks(folder, record.round).items()) for record in records
+    )
+    number, why = _recommended(records, table(tables, "rounds"), max_drop)
+    return Run(folder, tables, tuple(records), layers, _costs(folder, records), number, why)
+
+
+def table(tables: dict[str, Any], name: str) -> dict[str, Any]:
+    """A table of the configuration; empty if it is missing or none."""
+    found = tables.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with dots in the names."""
+    found: dict[str, Any] = {}
+    for key, value in tables.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _check(record: RoundRecord, folder: Path) -> None:
+    """The entries that a record's own reader takes as they are."""
+    for name, value in (("val", record.val), ("test", record.test), ("seconds", record.seconds)):
+        if value is not None and not is_number(value):
+            raise CheckpointError(f"{folder}: {name} of round {record.round} is {value!r}; expected a finite number")
+    if not isinstance(record.metric, str | None):
+        raise CheckpointError(f"{folder}: metric of round {record.round} is {record.metric!r}; expected a name")
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _recommended(records: list[RoundRecord], rounds: dict[str, Any], max_drop: float | None) -> tuple[int, str]:
+    own = rounds.get("max_drop")
+    allowed = own if max_drop is None else max_drop
+    if allowed is None:
+        return records[-1].round, "the last round: the run was given no allowed loss"
+    allowance = Allowance(float(allowed), rounds.get("metric"), rounds.get("better"))
+    best = smallest_allowed(records, allowance)
+    return best.round, f"the smallest within {allowed:g} of the dense {best.metric} on validation"
+
+
+def _costs(folder: Path, records: list[RoundRecord]) -> tuple[dict[str, float], ...]:
+    """Seconds from the records, and every number that the ledger has beside them."""
+    costs: list[dict[str, float]] = [{"seconds": float(record.seconds)} for record in records]
+    path = folder / LEDGER
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for line in lines:
+            entry = json.loads(line)
+            number = entry["round"]
+            if isinstance(number, int) and 0 <= number < len(costs):
+                costs[number] |= {
+                    str(name): float(value)
+                    for name, value in entry.items()
+                    if name not in ("round", "seconds") and is_number(value)
+                }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({type(error).__name__}: {error}); restore it or remove it"
+        ) from error
+    return tuple(costs)

@@ -1,0 +1,68 @@
+"""Small ONNX networks with zeros in their weights, and the two ways to run them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Array = NDArray[np.float32]
+
+
+def native_library() -> None:
+    """Skips the test, and says so, where gossamer-runtime was installed without its native part."""
+    runtime = pytest.importorskip("gossamer_runtime")
+    try:
+        runtime.library_path()
+    except runtime.NativeLibraryMissing as missing:
+        pytest.skip(str(missing))
+
+
+def sparse_weight(rng: np.random.Generator, *shape: int, density: float = 0.2) -> Array:
+    """Standard normal numbers, most of them replaced by zeros."""
+    weight = rng.standard_normal(shape).astype(np.float32)
+    weight[rng.random(shape) >= density] = 0
+    return weight
+
+
+def network(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[int | str]],
+    constants: Mapping[str, NDArray[np.generic]],
+    outputs: Sequence[str],
+    opset: int = 20,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def run_dense(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """By ONNX Runtime alone: a model with an op of gossamer does not run here."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, dict(inputs))  # type: ignore[no-any-return]
+
+
+def run_sparse(model: onnx.ModelProto, inputs: Mapping[str, Array], threads: int = 1) -> list[Array]:
+    import gossamer_runtime
+
+    return gossamer_runtime.Session(model.SerializeToString(), threads=threads).run(None, dict(inputs))  # type: ignore[no-any-return]
+
+
+def assert_same(got: Sequence[Array], expected: Sequence[Array], tolerance: float = 1e-5) -> None:
+    for g, e in zip(got, expected, strict=True):
+        assert g.shape == e.shape
+        np.testing.assert_allclose(g, e, rtol=0, atol=tolerance * max(1.0, float(np.abs(e).max(initial=0.0))))
+
+
+def ops(model: onnx.ModelProto, domain: str = "gossamer") -> list[str]:
+    """The kinds of the nodes of a domain, in order."""
+    return [node.op_type for node in model.graph.node if node.domain == domain]
