@@ -33,6 +33,7 @@ from gossamer.tasks.training import (
     steps_per_epoch,
     train,
 )
+from gossamer.watch.progress import ProgressFile
 
 OptimizerState = Literal["keep", "fresh"]
 
@@ -66,6 +67,25 @@ class Silent:
 
     def round_finished(self, record: RoundRecord) -> None:
         pass
+
+
+class Together:
+    """Tells several listeners, in this order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.listeners = listeners
+
+    def round_started(self, round: Round, last_round: int | None) -> None:
+        for listener in self.listeners:
+            listener.round_started(round, last_round)
+
+    def epoch_finished(self, round: Round, report: EpochReport) -> None:
+        for listener in self.listeners:
+            listener.epoch_finished(round, report)
+
+    def round_finished(self, record: RoundRecord) -> None:
+        for listener in self.listeners:
+            listener.round_finished(record)
 
 
 def compress(
@@ -126,7 +146,8 @@ def compress(
     Raises:
         GossamerError: see `gossamer.rounds` and `gossamer.tasks.training.train`.
     """
-    listener = listener or Silent()
+    progress = ProgressFile(Path(folder))
+    listener = Together(progress, listener or Silent())
     epochs = task.recipe.epochs if epochs is None else epochs
     if epochs < 1:
         raise ConfigurationError(f"epochs is {epochs}; expected at least 1")
@@ -225,6 +246,7 @@ def compress(
         listener.round_finished(record)
         for epoch in keep_snapshots if dense_only else ():
             snapshot.require(_kept(round.folder, epoch), epoch * epoch_steps, round.steps)
+    progress.remove()
     return read_records(Path(folder))
 
 

@@ -31,7 +31,11 @@ METHODS = [
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
+    with torch.no_grad():
+        # So that raw magnitudes and those in proportion to the layer's disagree.
+        model[2].weight.mul_(3)
+    return model
 
 
 def batch(number: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """`gossamer compress`: the main job."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,10 +11,28 @@ from gossamer.cli.lists import whole_numbers
 from gossamer.cli.progress import progress
 from gossamer.cli.show import print_run
 
+if TYPE_CHECKING:
+    from gossamer.integrations.tensorboard import TensorBoard
+
 STOPPING = "When to stop (the first that applies; at least one)"
 TRAINING = "Training"
 RETRAINING = "Retraining after a cut"
 PRUNING = "Pruning"
+
+
+@contextmanager
+def _scalars(run: Path, wanted: bool) -> "Iterator[list[TensorBoard]]":
+    """The listener that writes scalars, if they are wanted; closed however the run ends."""
+    if not wanted:
+        yield []
+        return
+    from gossamer.integrations.tensorboard import TensorBoard
+
+    listener = TensorBoard(run)
+    try:
+        yield [listener]
+    finally:
+        listener.close()
 
 
 def compress(
@@ -143,6 +163,12 @@ def compress(
             rich_help_panel=TRAINING,
         ),
     ] = False,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard", help="Write scalars for TensorBoard to RUN/tensorboard.", rich_help_panel=TRAINING
+        ),
+    ] = False,
     checkpoint_seconds: Annotated[
         float, typer.Option(help="Least time between two saves inside a round.", rich_help_panel=TRAINING)
     ] = 10.0,
@@ -154,6 +180,7 @@ def compress(
     # torch takes a second to load, which `gossamer --help` need not.
     import torch
 
+    from gossamer.compress import Listener, Together
     from gossamer.compress import compress as run
     from gossamer.prune.scope import Scope
     from gossamer.tasks import find_task
@@ -162,7 +189,8 @@ def compress(
 
     keep_freed_memory()
     torch.set_flush_denormal(True)
-    with progress() as listener:
+    with progress() as shown, _scalars(out, tensorboard) as scalars:
+        listener: Listener = Together(shown, *scalars)
         run(
             find_task(task),
             folder=out,

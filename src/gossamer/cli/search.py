@@ -80,9 +80,15 @@ def search(
         ),
     ] = "clipped",
     seed: Annotated[int, typer.Option(help="Same seed, same bits on the CPU.", rich_help_panel=SEARCH)] = 0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Least time between two saves.", rich_help_panel=SEARCH)
+    ] = 10.0,
     include: Annotated[
         list[str] | None,
-        typer.Option(help="Prune only weights whose name matches (shell pattern; repeatable).", rich_help_panel=SCOPE),
+        typer.Option(
+            help="Prune only weights whose name matches (shell pattern; repeatable). Default: what the run prunes.",
+            rich_help_panel=SCOPE,
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
@@ -102,7 +108,7 @@ def search(
 
     torch.set_flush_denormal(True)
     subject = open_subject(run, data_folder=data, task=task)
-    scope = Scope(tuple(include or ("*",)), tuple(exclude or ()))
+    scope = Scope(tuple(include or ("*",)), tuple(exclude or ())) if include or exclude else subject.scope
     validation = subject.data.validation
     judged = validation
     if examples is not None:
@@ -131,7 +137,9 @@ def search(
                 "retrain_steps": retrain_steps if reward == "retrained" else None,
                 "include": list(scope.include),
                 "exclude": list(scope.exclude),
+                "embeddings": scope.embeddings,
             },
+            checkpoint_seconds=checkpoint_seconds,
             listener=listener,
         )
     policy.write(out)
@@ -202,11 +210,11 @@ class _Lines:
 
     def episode_finished(self, episode: "Episode", best: "Episode") -> None:
         if (episode.number + 1) % LINE_EPISODES == 0:
-            self._terminal.print(self.facts(episode, best), highlight=False)
+            self._terminal.print(f"episode {episode.number + 1}  {self.facts(episode, best)}", highlight=False)
 
     def facts(self, episode: "Episode", best: "Episode") -> str:
         now, then = (value_text(self._metric, self._sign * which.value) for which in (episode, best))
-        return f"episode {episode.number + 1}  {self._metric} {now}  best {then} (episode {best.number + 1})"
+        return f"{self._metric} {now}  best {then} (episode {best.number + 1})"
 
 
 class _Bar(_Lines):

@@ -101,7 +101,8 @@ def _grouped(tensor: Tensor, length: int, filled: float) -> Tensor:
     """(outputs, inputs, ...) -> (outputs, groups, length, ...), the last group filled up."""
     lacking = -tensor.shape[1] % length
     whole: Tensor = F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, lacking), value=filled)
-    return whole.unflatten(1, (-1, length))
+    groups: Tensor = whole.unflatten(1, (-1, length))
+    return groups
 
 
 def _most_of_groups(n: int, m: int, shape: Sequence[int]) -> int:

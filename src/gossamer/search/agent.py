@@ -1,5 +1,6 @@
 """AMC's agent: DDPG (Lillicrap et al. 2016) with the paper's settings, by stable-baselines3."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -133,8 +134,9 @@ class Agent:
                 array[:filled] = state["replay"][name]
             replay.pos, replay.full, replay.baseline = position, full, float(state["baseline"])
             self._learner.policy.load_state_dict(state["policy"])
-            self._learner.actor.optimizer.load_state_dict(state["actor_optimizer"])
-            self._learner.critic.optimizer.load_state_dict(state["critic_optimizer"])
+            # Copied: an optimizer would go on with the very tensors that it is given.
+            self._learner.actor.optimizer.load_state_dict(copy.deepcopy(state["actor_optimizer"]))
+            self._learner.critic.optimizer.load_state_dict(copy.deepcopy(state["critic_optimizer"]))
             self._learner._n_updates = int(state["updates"])
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the saved agent does not fit this search ({error})") from error

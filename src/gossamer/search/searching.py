@@ -83,6 +83,7 @@ def search(
     warm_up: int = 100,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    checkpoint_seconds: float = SAVE_SECONDS,
     listener: Listener | None = None,
 ) -> Policy:
     """Looks for the densities of the layers with which a trained network, pruned without retraining, is best.
@@ -108,6 +109,8 @@ def search(
         episodes: as many as the paper's by default.
         warm_up: the first episodes, whose actions are drawn evenly from [0, 1].
         settings: anything else that decides the result (plain values); recorded, and compared on resuming.
+        checkpoint_seconds: least time between two saves. Random numbers are derived from the seed and the episode, so a
+            later resumption point changes no bit.
 
     Returns:
         The best episode's densities.
@@ -174,7 +177,8 @@ def search(
             finished = run.play()
             if listener is not None:
                 listener.episode_finished(finished, run.best)
-            run.save_if_due(last=len(run.episodes) == episodes)
+            if len(run.episodes) == episodes or run.seconds_since_save >= checkpoint_seconds:
+                run.save()
         return _policy(network, limit, actions, run.best)
 
 
@@ -234,10 +238,12 @@ class _Search:
         self.episodes.append(Episode(number, reward, outcome.value, outcome.cost, facts["chosen"], seconds))
         return self.episodes[-1]
 
-    def save_if_due(self, *, last: bool) -> None:
-        """Writes the state if the last save is some time ago."""
-        if not last and time.monotonic() - self._last_save < SAVE_SECONDS:
-            return
+    @property
+    def seconds_since_save(self) -> float:
+        return time.monotonic() - self._last_save
+
+    def save(self) -> None:
+        """Writes the state."""
         records = [asdict(episode) for episode in self.episodes]
         state = {"agent": self.agent.state(), "episodes": records}
         write_file(self.folder / STATE, lambda path: states.save(path, state))

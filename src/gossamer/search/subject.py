@@ -12,7 +12,7 @@ from gossamer.explain.subject import open_round
 from gossamer.prune.enforce import hold, release
 from gossamer.prune.scope import Scope, prunable_weights
 from gossamer.rounds import randomness
-from gossamer.rounds.configuration import FILE
+from gossamer.rounds.configuration import FILE, read
 from gossamer.rounds.randomness import derived_seed
 from gossamer.search.errors import SearchError
 from gossamer.tasks import Data, Examples, Recipe, Task, evaluate, find_task, train
@@ -29,6 +29,8 @@ class Subject:
     task: Task
     model: nn.Module
     data: Data
+    scope: Scope
+    """What the run prunes; of a task, the default."""
 
     @property
     def example(self) -> Tensor:
@@ -59,7 +61,7 @@ def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None
     if (Path(run_or_task) / FILE).exists():
         found = open_round(Path(run_or_task), DENSE, data_folder=data_folder, task=task)
         release(found.model.parameters())
-        return Subject(found.task, found.model, found.data)
+        return Subject(found.task, _laid_out(found.task, found.model), found.data, _scope_of(Path(run_or_task)))
     if not is_own_task(run_or_task):
         raise SearchError(
             f"{run_or_task} is neither the folder of a run nor path/file.py:function of a task whose model is trained; "
@@ -69,7 +71,7 @@ def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None
     own = find_task(run_or_task)
     with randomness.seeded(derived_seed(0, "data")):
         data = own.data(data_folder)
-    return Subject(own, own.model().eval(), data)
+    return Subject(own, _laid_out(own, own.model().eval()), data, Scope())
 
 
 def short_retraining(
@@ -94,6 +96,21 @@ def short_retraining(
         return trained
 
     return retrain
+
+
+def _scope_of(folder: Path) -> Scope:
+    recorded = read(folder).get("scope", {})
+    return Scope(
+        tuple(recorded.get("include", ("*",))), tuple(recorded.get("exclude", ())), recorded.get("embeddings", False)
+    )
+
+
+def _laid_out(task: Task, model: nn.Module) -> nn.Module:
+    """In the recipe's memory format, in which the model computes faster."""
+    if task.recipe.channels_last:
+        # torch's stub for the keyword-only form of `to` knows no memory format.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def _largest_rate(recipe: Recipe) -> float:
