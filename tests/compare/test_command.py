@@ -134,7 +134,8 @@ def test_a_ray_cluster_gives_the_same_bytes(grid: Path) -> None:
     finished = subprocess.run(
         [arg for arg in command(*on_cluster, "--cluster", "local", "--threads", "1") if arg not in ("-W", "error")],
         cwd=grid,
-        env=environment(),
+        # Workers as important as everybody else, also where other tests run beside this one.
+        env={**environment(), "RAY_worker_niceness": "0"},
         capture_output=True,
         text=True,
         timeout=600,
