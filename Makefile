@@ -35,6 +35,7 @@ $(NATIVE): $(RUNTIME) | $(READY)
 demo: setup
 	@echo "== Compressing a small network on 1797 real handwritten digits; the run is kept in runs/demo"
 	@$(VENV)/bin/gossamer compress digits --target-sparsity 0.97 --out runs/demo
+	@$(VENV)/bin/gossamer report runs/demo --out runs/demo/report.html
 
 test: test-native
 	@echo "== Running the tests"

@@ -252,6 +252,12 @@ def hostile(packed: bytes, **attributes: object) -> bytes:
         (lambda p: p, {"strides": [1]}, "strides"),
         (lambda p: p, {"pads": [-1, 0, 0, 0]}, "padding"),
         (lambda p: p, {"group": 2**62}, "group"),
+        (lambda p: p, {"group": 0}, "group"),
+        (lambda p: p, {"kernel_shape": []}, "kernel_shape"),
+        (lambda p: p, {"kernel_shape": [1]}, "kernel_shape"),
+        (lambda p: p, {"kernel_shape": [1, 1, 1]}, "kernel_shape"),
+        (lambda p: p, {"dilations": [1, 1, 1]}, "dilations"),
+        (lambda p: p, {"strides": [2**40, 1]}, "stride"),
         (lambda p: p, {"activation": "swoosh"}, "swoosh"),
     ],
 )
@@ -262,6 +268,34 @@ def test_hostile_models_give_an_error(change, attributes: dict, message: str) ->
         gossamer_runtime.Session(hostile(change(packed), **attributes)).run(
             None, {"x": np.zeros((1, 4, 7, 7), np.float32)}
         )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"pads": [2**23, 2**23] * 2, "dilations": [2**23, 2**23]}, "too large|4 MiB"),
+        ({"dilations": [2**40, 1]}, "dilations"),
+        ({"strides": [0, 0]}, "stride"),
+        ({"pads": [0, 0, 0, 0], "dilations": [9, 9]}, "kernel is larger"),
+        ({"output_channels": 12}, "shape"),
+        ({"group": 3}, "shape|groups"),
+    ],
+)
+def test_hostile_depthwise_models_give_an_error(attributes: dict, message: str) -> None:
+    packed = weights.encode(sparse_weight((4, 1, 3, 3), 1.0))
+    attributes = {"output_channels": 4, "kernel_shape": [3, 3], "group": 4, "pads": [1] * 4, **attributes}
+    with pytest.raises(Exception, match=message):
+        gossamer_runtime.Session(hostile(packed, **attributes)).run(None, {"x": np.zeros((1, 4, 7, 7), np.float32)})
+
+
+@pytest.mark.parametrize("group", [1, 6])
+@pytest.mark.parametrize("density", [0.0, 1.0])
+@pytest.mark.parametrize("shape", [(1, 6, 1, 1), (2, 6, 3, 225), (1, 6, 40, 1)])
+def test_all_zero_and_fully_dense_layers(shape: tuple[int, ...], density: float, group: int) -> None:
+    weight, bias = sparse_weight((6, 6 // group, 3, 3), density), RNG.standard_normal(6).astype(np.float32)
+    sparse, plain = convolution_models(weight, bias, list(shape), False, "none", pads=[1] * 4, group=group)
+    feed = {"x": RNG.standard_normal(shape).astype(np.float32)}
+    assert_close(gossamer_runtime.Session(sparse).run(None, feed)[0], dense(plain).run(None, feed)[0])
 
 
 def test_a_planar_tensor_is_no_panel() -> None:

@@ -188,6 +188,7 @@ def test_the_ledger_is_read_beside_the_seconds(make_run: MakeRun) -> None:
 
 def test_the_commands_make_the_same_run_again(tmp_path: Path) -> None:
     options = "--rounds 1 --per-round 0.8 --epochs 1 --seed 3 --exclude classes --include 'c*' --fresh-optimizer"
+    options += " --criterion lamp --allocation erk --structure 1x4"
     printed("compress", "digits", *shlex.split(options), "--max-drop", "0.5", "--out", tmp_path / "run one")
     (line,) = (line for line in commands(read_run(tmp_path / "run one")) if line.startswith("gossamer compress"))
     _, *words = shlex.split(line, comments=True)

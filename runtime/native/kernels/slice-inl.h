@@ -7,7 +7,6 @@
 #endif
 
 #include "hwy/highway.h"
-#include "kernels/column_shift-inl.h"
 #include "kernels/convolution_plan.h"
 #include "kernels/spmm-inl.h"
 
@@ -15,10 +14,9 @@ HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
 
-// One slice of one block over one span of a tile.
-HWY_INLINE void RunSliceSpan(const ConvolutionPlan& plan, const LaneSpan& span, const RowSlice& slice,
-                             const BlockStream& stream, const float* input, RowCall call) {
-  const int64_t wide = plan.rows_per_group;
+// `call` for one slice of one block and one span of a tile.
+HWY_INLINE RowCall SpanCall(const LaneSpan& span, const RowSlice& slice, const BlockStream& stream, const float* input,
+                            RowCall call) {
   call.input = input + span.begin;
   call.accumulators += span.begin;
   call.span_begin = span.begin;
@@ -26,23 +24,21 @@ HWY_INLINE void RunSliceSpan(const ConvolutionPlan& plan, const LaneSpan& span, 
   call.entries = slice.entries.data() + stream.entry;
   call.counts = slice.counts.data() + stream.count;
   call.rows = slice.rows.data() + stream.row;
-  if (plan.column_shift) {
-    call.groups = stream.singles;
-    ShiftKernel(span.lanes)(call);
-    return;
-  }
+  call.groups = stream.singles;
+  return call;
+}
+
+// One slice of one block over one span, where there is no column to shift.
+HWY_INLINE void RunGroups(const ConvolutionPlan& plan, const LaneSpan& span, const RowSlice& slice,
+                          const BlockStream& stream, const float* input, const RowCall& tile_call) {
+  const int64_t wide = plan.rows_per_group;
+  RowCall call = SpanCall(span, slice, stream, input, tile_call);
   call.groups = stream.groups;
   call.entries = SpmmKernel(wide, span.lanes)(call);
   call.counts += stream.groups;
   call.rows += stream.groups * wide;
   call.groups = stream.singles;
   if (call.groups != 0) SpmmKernel(1, span.lanes)(call);
-}
-
-// The same over all spans.
-inline void RunSlice(const ConvolutionPlan& plan, const TilePlan& tile, const RowSlice& slice,
-                     const BlockStream& stream, const float* input, const RowCall& call) {
-  for (const LaneSpan& span : tile.spans) RunSliceSpan(plan, span, slice, stream, input, call);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -22,3 +22,8 @@ def time_text(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def printable(text: object) -> str:
+    """Text of somebody else's as one line that cannot steer the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))

@@ -95,7 +95,8 @@ def _plain(name: str) -> str:
 def _point(path: Path, entry: dict[str, Any]) -> Point:
     median: Any = entry.get("test_median")
     low, high = entry.get("test_min", median), entry.get("test_max", median)
-    density, n = entry.get("density"), entry.get("n", 1)
+    density: Any = entry.get("density")
+    n = entry.get("n", 1)
     validation = entry.get("val_median", median)
     if not all(is_number(number) for number in (density, median, low, high, n, validation)) or not 0 < density <= 1:
         raise ReportError(f"{path}: expected density in (0, 1], test_median and so on as numbers, got {entry!r}")

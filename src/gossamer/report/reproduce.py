@@ -3,7 +3,10 @@
 import shlex
 from typing import Any
 
+from gossamer.cli.wording import printable
 from gossamer.report.run import Run, table
+
+DENSITIES = "densities.toml"
 
 
 def commands(run: Run) -> list[str]:
@@ -15,14 +18,16 @@ def commands(run: Run) -> list[str]:
         lines.append(_line("pip", "install", *packages))
     if run.task is None:
         lines.append("# made by a training loop of its own around gossamer.rounds; its settings are in the table")
-        return [_one_line(line) for line in lines]
+        return [printable(line) for line in lines]
+    if "densities" in table(run.tables, "method"):
+        lines.append(f"# {DENSITIES} holds the densities that the configuration lists under method.densities")
     lines.append(_compress(run))
     # A task of one's own is named again wherever its model is needed.
     source = table(run.tables, "origin").get("task")
     task = [] if source is None else ["--task", str(source)]
     for action in (["shrink"], ["explain"]):
         lines.append(_line("gossamer", *action, run.name, "--round", str(run.recommended), *task))
-    return [_one_line(line) for line in lines]
+    return [printable(line) for line in lines]
 
 
 def _compress(run: Run) -> str:
@@ -40,6 +45,10 @@ def _compress(run: Run) -> str:
     )
     if method.get("retraining", "lr-rewind") != "lr-rewind":
         words += ["--method", str(method["retraining"])]
+    words += _options((method, "criterion", "magnitude"), (method, "structure", "unstructured"))
+    if method.get("allocation", "global") != "global":
+        given = method["allocation"] == "densities"
+        words += ["--allocation", DENSITIES if given else str(method["allocation"])]
     for name, default in (("include", ["*"]), ("exclude", [])):
         patterns = scope.get(name, default)
         if isinstance(patterns, list) and patterns != default:
@@ -63,8 +72,3 @@ def _options(*known: tuple[dict[str, Any], str, Any]) -> list[str]:
 
 def _line(*words: str) -> str:
     return shlex.join(words)
-
-
-def _one_line(text: str) -> str:
-    """A name with a line break in it must not become a command of its own."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

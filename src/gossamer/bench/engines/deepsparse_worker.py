@@ -52,6 +52,6 @@ for line in sys.stdin:
     try:
         answer = worker.answer(json.loads(line))
     except Exception as error:
-        answer = {"problem": "{}: {}".format(type(error).__name__, error)}
+        answer = {"problem": f"{type(error).__name__}: {error}"}
     answers.write(json.dumps(answer) + "\n")
     answers.flush()

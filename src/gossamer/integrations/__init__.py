@@ -1,0 +1,1 @@
+"""Other people's tools that gossamer can speak to. Each is imported only when it is asked for."""

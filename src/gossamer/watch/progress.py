@@ -1,0 +1,98 @@
+"""How far the round is that goes on: a small file in the run's folder, there while a built-in job goes on."""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gossamer.rounds.files import TEMPORARY
+
+if TYPE_CHECKING:
+    from gossamer.rounds.driver import Round
+    from gossamer.rounds.record import RoundRecord
+    from gossamer.tasks.training import EpochReport
+
+FILE = "progress.json"
+LEAST_SECONDS = 0.2
+"""Between two writes inside a round, however short its epochs."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The round that goes on."""
+
+    round: int
+    last_round: int | None
+    """The last one of the plan, if that is known."""
+    density: float
+    epochs_done: int
+    epochs: int | None
+    """None until the first epoch is over."""
+    losses: tuple[float, ...]
+    """Mean training loss of every epoch that this process has seen in this round."""
+    learning_rate: float | None
+    epoch_seconds: float | None
+    """Of the last epoch."""
+    written: float
+    """Seconds since 1970."""
+
+
+class ProgressFile:
+    """A listener that keeps the file up to date. It is no part of the result: it is neither synced to the disk, nor is
+    a failure to write it (a full disk) a reason to stop training."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._now = Progress(0, None, 1.0, 0, None, (), None, None, 0.0)
+
+    def round_started(self, round: "Round", last_round: int | None) -> None:
+        self._now = Progress(round.number, last_round, round.density, 0, None, (), None, None, 0.0)
+        self._write()
+
+    def epoch_finished(self, round: "Round", report: "EpochReport") -> None:
+        due = time.time() - self._now.written >= LEAST_SECONDS or report.epochs_done == report.epochs
+        self._now = Progress(
+            round.number,
+            self._now.last_round,
+            round.density,
+            report.epochs_done,
+            report.epochs,
+            (*self._now.losses, report.loss),
+            report.learning_rate,
+            report.seconds,
+            self._now.written,
+        )
+        if due:
+            self._write()
+
+    def round_finished(self, record: "RoundRecord") -> None:
+        pass
+
+    def remove(self) -> None:
+        """Takes the file away, when there is nothing more to do."""
+        self._path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        self._now = Progress(**{**asdict(self._now), "written": time.time()})
+        temporary = self._path.with_name(FILE + TEMPORARY)
+        try:
+            temporary.write_text(json.dumps(asdict(self._now)), encoding="utf-8")
+            temporary.replace(self._path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """What the file says; None if there is none, or none that can be believed."""
+    try:
+        values: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = Progress(**{field.name: values[field.name] for field in fields(Progress)})
+        numbers = [found.round, found.density, found.epochs_done, found.written, *found.losses]
+        optional = [found.last_round, found.epochs, found.learning_rate, found.epoch_seconds]
+        numbers += [number for number in optional if number is not None]
+        finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+        return found if finite else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
