@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
+from gymnasium.utils.env_checker import check_env as gymnasium_check
 from networks_to_search import perceptron, residual
+from stable_baselines3.common.env_checker import check_env as agent_check
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -158,6 +160,13 @@ def test_mistakes_say_what_to_do() -> None:
         environment(network, weights(network.layers, 0.5), scale="odd")
     with pytest.raises(SearchError, match="already"):
         environment(network, milliseconds(network.layers, lambda densities: 1.0, 2.0))
+
+
+def test_it_is_an_environment_as_gymnasium_and_the_agent_expect() -> None:
+    for network in (fine(residual(), IMAGE), channels(residual())):
+        world = environment(network, flops(network.layers, 0.5))
+        gymnasium_check(world, skip_render_check=True)
+        agent_check(world, warn=False)  # It recommends -1 to 1, to which the agent scales by itself.
 
 
 # --- observations -------------------------------------------------------------------------------------------------
