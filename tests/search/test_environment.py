@@ -269,6 +269,14 @@ def test_a_trial_leaves_the_model_as_it_was() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_looking_at_a_model_leaves_it_in_training() -> None:
+    model = residual().train()
+    fine(model, IMAGE)
+    channels(model)
+    assert all(module.training for module in model.modules())
+    assert int(model.stem_norm.num_batches_tracked) == 0
+
+
 def test_channels_of_a_residual_sum_share_one_action() -> None:
     network = channels(residual())
     assert [(action.name, action.size) for action in network.actions] == [
