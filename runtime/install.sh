@@ -34,8 +34,9 @@ rm -rf "$build/wheels"
 status=0
 if ! native; then
   status=3
-  echo "== gossamer-runtime: the native part could not be built. The end of $log:" >&2
-  tail -n 15 "$log" | cut -c 1-300 | sed 's/^/   /' >&2
+  echo "== gossamer-runtime: the native part could not be built (all of it: $log):" >&2
+  { grep -E -A 4 'there is no|not from Debian|CMake Error|error:|FAILED' "$log" || tail -n 10 "$log"; } |
+    head -n 20 | cut -c 1-200 | sed 's/^/   /' >&2
   echo "== Installing its Python files alone: sparse models cannot be run here, all else works" >&2
   pip install "scikit-build-core>=0.10"
   wheel -C wheel.cmake=false

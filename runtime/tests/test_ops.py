@@ -1,5 +1,6 @@
 """The custom ops inside ONNX Runtime, against ONNX Runtime's own dense ops on the same weights."""
 
+import math
 import subprocess
 import sys
 
@@ -167,6 +168,49 @@ def test_matmul_with_any_leading_dimensions(shape: tuple[int, ...], threads: int
     assert_close(gossamer_runtime.Session(source, threads=threads).run(None, {"x": x})[0], x @ weight.T + bias)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "silu"])
+def test_matmul_with_residual_and_activation(activation: str, threads: int) -> None:
+    """One session for any number of rows; X is also the residual, whose memory must survive for the other use of it."""
+    weight, bias = sparse_weight((40, 40)), RNG.standard_normal(40).astype(np.float32)
+    nodes = [
+        helper.make_node("Neg", ["x"], ["r"]),
+        helper.make_node(
+            "SparseMatMul",
+            ["x", "w", "b", "r"],
+            ["m"],
+            domain="gossamer",
+            output_features=40,
+            activation=activation,
+        ),
+        helper.make_node("SparseMatMul", ["m", "w", "", "m"], ["y"], domain="gossamer", output_features=40),
+        helper.make_node("Add", ["y", "m"], ["z"]),
+    ]
+    packed = np.frombuffer(weights.encode(weight), np.uint8)
+    source = model(nodes, {"x": ["n", "tokens", 40]}, {"w": packed, "b": bias}, ["z"])
+    session = gossamer_runtime.Session(source, threads=threads)
+    erf = np.vectorize(math.erf)
+    apply = {
+        "none": lambda v: v,
+        "relu": lambda v: np.maximum(v, 0),
+        "silu": lambda v: v / (1 + np.exp(-v)),
+        "gelu": lambda v: v * 0.5 * (1 + erf(v / np.sqrt(2))),
+    }[activation]
+    for shape in [(1, 1, 40), (2, 37, 40), (1, 128, 40), (3, 0, 40), (1, 1, 40), (5, 13, 40)]:
+        x = RNG.standard_normal(shape).astype(np.float32)
+        wide = weight.T.astype(np.float64)
+        m = apply(x @ wide + bias - x) if x.size else x.astype(np.float64)
+        assert_close(session.run(None, {"x": x})[0], m @ wide + 2 * m)
+
+
+def test_a_residual_of_another_shape_is_an_error() -> None:
+    packed = np.frombuffer(weights.encode(sparse_weight((6, 4))), np.uint8)
+    node = helper.make_node("SparseMatMul", ["x", "w", "", "r"], ["y"], domain="gossamer", output_features=6)
+    session = gossamer_runtime.Session(model([node], {"x": ["n", 4], "r": ["n", "m"]}, {"w": packed}, ["y"]))
+    with pytest.raises(Exception, match="residual"):
+        session.run(None, {"x": np.zeros((3, 4), np.float32), "r": np.zeros((3, 5), np.float32)})
+
+
 def test_residual_network_in_place() -> None:
     """Three residual convolutions in a row, whose outputs may take the residual's memory."""
     nodes, constants = [helper.make_node("ToPanel", ["x"], ["p0"], domain="gossamer")], {}
@@ -208,6 +252,12 @@ def hostile(packed: bytes, **attributes: object) -> bytes:
         (lambda p: p, {"strides": [1]}, "strides"),
         (lambda p: p, {"pads": [-1, 0, 0, 0]}, "padding"),
         (lambda p: p, {"group": 2**62}, "group"),
+        (lambda p: p, {"group": 0}, "group"),
+        (lambda p: p, {"kernel_shape": []}, "kernel_shape"),
+        (lambda p: p, {"kernel_shape": [1]}, "kernel_shape"),
+        (lambda p: p, {"kernel_shape": [1, 1, 1]}, "kernel_shape"),
+        (lambda p: p, {"dilations": [1, 1, 1]}, "dilations"),
+        (lambda p: p, {"strides": [2**40, 1]}, "stride"),
         (lambda p: p, {"activation": "swoosh"}, "swoosh"),
     ],
 )
@@ -218,6 +268,34 @@ def test_hostile_models_give_an_error(change, attributes: dict, message: str) ->
         gossamer_runtime.Session(hostile(change(packed), **attributes)).run(
             None, {"x": np.zeros((1, 4, 7, 7), np.float32)}
         )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"pads": [2**23, 2**23] * 2, "dilations": [2**23, 2**23]}, "too large|4 MiB"),
+        ({"dilations": [2**40, 1]}, "dilations"),
+        ({"strides": [0, 0]}, "stride"),
+        ({"pads": [0, 0, 0, 0], "dilations": [9, 9]}, "kernel is larger"),
+        ({"output_channels": 12}, "shape"),
+        ({"group": 3}, "shape|groups"),
+    ],
+)
+def test_hostile_depthwise_models_give_an_error(attributes: dict, message: str) -> None:
+    packed = weights.encode(sparse_weight((4, 1, 3, 3), 1.0))
+    attributes = {"output_channels": 4, "kernel_shape": [3, 3], "group": 4, "pads": [1] * 4, **attributes}
+    with pytest.raises(Exception, match=message):
+        gossamer_runtime.Session(hostile(packed, **attributes)).run(None, {"x": np.zeros((1, 4, 7, 7), np.float32)})
+
+
+@pytest.mark.parametrize("group", [1, 6])
+@pytest.mark.parametrize("density", [0.0, 1.0])
+@pytest.mark.parametrize("shape", [(1, 6, 1, 1), (2, 6, 3, 225), (1, 6, 40, 1)])
+def test_all_zero_and_fully_dense_layers(shape: tuple[int, ...], density: float, group: int) -> None:
+    weight, bias = sparse_weight((6, 6 // group, 3, 3), density), RNG.standard_normal(6).astype(np.float32)
+    sparse, plain = convolution_models(weight, bias, list(shape), False, "none", pads=[1] * 4, group=group)
+    feed = {"x": RNG.standard_normal(shape).astype(np.float32)}
+    assert_close(gossamer_runtime.Session(sparse).run(None, feed)[0], dense(plain).run(None, feed)[0])
 
 
 def test_a_planar_tensor_is_no_panel() -> None:

@@ -1,7 +1,8 @@
 """The main job: a task's network, compressed round by round; the built-in counterpart of a user's own loop."""
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,19 +13,33 @@ from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.prune.criteria import find_criterion
 from gossamer.prune.cut import DensityPlan
 from gossamer.prune.scope import Scope
+from gossamer.rewind import snapshot
+from gossamer.rewind.strategies import DEFAULT, START, STRATEGIES, Schedule, Span
 from gossamer.rounds import randomness
 from gossamer.rounds import state as states
 from gossamer.rounds.driver import TEST_PREFIX, Round, restore_memory_format, rounds
 from gossamer.rounds.files import remove, write_file
-from gossamer.rounds.folder import TRAINING, read_records
+from gossamer.rounds.folder import TRAINING, kept_snapshot, read_records
 from gossamer.rounds.randomness import derived_seed
 from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor
-from gossamer.tasks.task import Data, Task, describe
-from gossamer.tasks.training import EpochReport, evaluate, initial_model, losses, train
+from gossamer.tasks.task import Data, Recipe, Task, describe
+from gossamer.tasks.training import (
+    EpochReport,
+    evaluate,
+    initial_model,
+    losses,
+    schedule_of,
+    steps_per_epoch,
+    train,
+)
 from gossamer.watch.progress import ProgressFile
 
 OptimizerState = Literal["keep", "fresh"]
+
+LEAST_LAST_RATE = 1e-3
+"""A schedule that ends below this share of its highest learning rate has no last rate to fine-tune with (the paper's
+ends at a hundredth)."""
 
 CHECKPOINT_SECONDS = 10.0
 """At the end of an epoch the training state is saved if the last save is at least this long ago. Every epoch's random
@@ -90,6 +105,16 @@ def compress(
     seed: int = 0,
     device: str = "cpu",
     optimizer_state: OptimizerState = "keep",
+    method: str = DEFAULT,
+    one_shot: bool = False,
+    rewind_epochs: int | None = None,
+    rewind_to_epoch: int | None = None,
+    rewind_to_step: int | None = None,
+    rewound: Sequence[str] | None = None,
+    fine_tune_rate: float | None = None,
+    dense: Path | None = None,
+    dense_only: bool = False,
+    keep_snapshots: Sequence[int] = (),
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     listener: Listener | None = None,
     task_source: str | None = None,
@@ -104,6 +129,13 @@ def compress(
         device: "cpu" or a GPU such as "cuda".
         optimizer_state: "keep" hands the momentum from the end of one round to the next, as the paper's code does;
             "fresh" begins every round with none.
+        method, one_shot, rewind_epochs, rewind_to_epoch, rewind_to_step, rewound: how to retrain, see
+            `gossamer.rounds`. New random weights ("reinit") are drawn as the task's model draws its first ones.
+        fine_tune_rate: the learning rate of methods that retrain with a constant one; by default the recipe's
+            `fine_tune_rate`, or the last one of its schedule.
+        dense: folder of another run of the same settings, whose dense network is taken over instead of training it.
+        dense_only: train the dense network and stop, for others to take over.
+        keep_snapshots: with `dense_only`, the epochs after which what they may rewind to is kept.
         checkpoint_seconds: least time between two saves of the training state inside a round.
         task_source: where a task of one's own is, `path/file.py:function`; recorded for people, never imported.
         The others: see `gossamer.rounds`.
@@ -120,6 +152,10 @@ def compress(
     if epochs < 1:
         raise ConfigurationError(f"epochs is {epochs}; expected at least 1")
     where = _device(device)
+    constant_rate = _constant_rate(task.recipe, method, epochs, fine_tune_rate)
+    if rewind_epochs is not None and 0 < rewind_epochs <= epochs and _rewinds_weights(method):
+        # The same point, told from the start, which is how snapshots are called.
+        rewind_to_epoch, rewind_epochs = epochs - rewind_epochs, None
     model = initial_model(task, seed, where)
     optimizer = task.recipe.optimizer(model)
     precision = processor.precision(task.recipe, where)
@@ -131,6 +167,7 @@ def compress(
         "precision": precision,
         "device": where.type,
         "optimizer_state": optimizer_state,
+        "fine_tune_rate": constant_rate,
     }
     data: Data | None = None
 
@@ -159,15 +196,32 @@ def compress(
         state={"optimizer": optimizer} if optimizer_state == "keep" else None,
         seed=seed,
         settings=settings,
+        method=method,
+        one_shot=one_shot,
+        rewind_epochs=rewind_epochs,
+        rewind_to_epoch=rewind_to_epoch,
+        rewind_to_step=rewind_to_step,
+        rewound=rewound,
+        fresh_model=task.model,
+        dense=dense,
         origin={"task": task_source},
     )
     for round in driver:
+        if dense_only and round.number > 0:
+            break
         splits = the_data()
         if optimizer_state == "fresh":
             optimizer = task.recipe.optimizer(model)
         listener.round_started(round, round.last)
-        checkpoint = _Checkpoint(round, model, optimizer, checkpoint_seconds)
-        first_epoch = checkpoint.restore()
+        epoch_steps = steps_per_epoch(task.recipe, splits.train)
+        checkpoint = _Checkpoint(round, model, optimizer, epoch_steps, checkpoint_seconds)
+        epochs_done = checkpoint.restore()
+        schedule = round.schedule(epochs * epoch_steps, epoch_steps)
+        for epoch in keep_snapshots if dense_only else ():
+            _keep_snapshot(
+                round, epoch, epoch_steps, model, {} if optimizer_state == "fresh" else {"optimizer": optimizer}
+            )
+        first_epoch, first_step = (epochs_done, 0) if epochs_done else divmod(schedule.first, epoch_steps)
         for report in train(
             model,
             optimizer,
@@ -177,6 +231,8 @@ def compress(
             round_number=round.number,
             epochs=epochs,
             first_epoch=first_epoch,
+            first_step=first_step,
+            learning_rate=_learning_rate(schedule, task.recipe, constant_rate),
             precision=precision,
         ):
             checkpoint.save_if_due(report)
@@ -188,6 +244,8 @@ def compress(
         record = round.record(**metrics)
         checkpoint.remove()
         listener.round_finished(record)
+        for epoch in keep_snapshots if dense_only else ():
+            snapshot.require(_kept(round.folder, epoch), epoch * epoch_steps, round.steps)
     progress.remove()
     return read_records(Path(folder))
 
@@ -195,11 +253,19 @@ def compress(
 class _Checkpoint:
     """The training state inside a round: model, optimizer, and how much of the schedule has passed."""
 
-    def __init__(self, round: Round, model: nn.Module, optimizer: torch.optim.Optimizer, least_seconds: float) -> None:
+    def __init__(
+        self,
+        round: Round,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        epoch_steps: int,
+        least_seconds: float,
+    ) -> None:
         self.path = round.folder / TRAINING
         self.round = round
         self.model = model
         self.optimizer = optimizer
+        self.epoch_steps = epoch_steps
         self.least_seconds = least_seconds
         self.last_save = self.started = time.monotonic()
 
@@ -217,12 +283,16 @@ class _Checkpoint:
             self.optimizer.load_state_dict(saved["optimizer"])
             restore_memory_format(self.optimizer)
             self.round.seconds_before = float(saved["seconds"])
-            return int(saved["epochs_done"])
+            epochs_done = int(saved["epochs_done"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self.path} does not fit this run ({error}); remove it to repeat round {self.round.number} from its "
                 f"start"
             ) from error
+        if self.round.number == 0:
+            # Snapshots are counted from the dense round's first step, whichever attempt took it.
+            self.round.steps = epochs_done * self.epoch_steps
+        return epochs_done
 
     def save_if_due(self, report: EpochReport) -> None:
         if report.epochs_done == report.epochs or time.monotonic() - self.last_save < self.least_seconds:
@@ -239,6 +309,57 @@ class _Checkpoint:
 
     def remove(self) -> None:
         remove(self.path)
+
+
+def _keep_snapshot(
+    round: Round, epoch: int, epoch_steps: int, model: nn.Module, objects: Mapping[str, torch.optim.Optimizer]
+) -> None:
+    """After so many epochs of the dense round, writes what another run may rewind to."""
+    step = epoch * epoch_steps
+    round.after_step(step, lambda: snapshot.take(_kept(round.folder, epoch), step, model, objects))
+
+
+def _kept(folder: Path, epoch: int) -> Path:
+    return kept_snapshot(folder, str(Span(epoch, "epochs") if epoch else START))
+
+
+def _rewinds_weights(method: str) -> bool:
+    return method in STRATEGIES and STRATEGIES[method].weights == "rewound"
+
+
+def _constant_rate(recipe: Recipe, method: str, epochs: int, given: float | None) -> float | None:
+    """The learning rate of methods that retrain with a constant one; None for the others, and where it is the last one
+    of the schedule.
+
+    Raises:
+        ConfigurationError: the schedule ends so near to zero that nothing would be trained, or a rate was given in
+            vain.
+    """
+    if STRATEGIES.get(method, STRATEGIES[DEFAULT]).rates != "last":
+        if given is not None:
+            raise ConfigurationError(f"fine_tune_rate is {given}, but {method} replays the schedule; leave it out")
+        return None
+    rate = recipe.fine_tune_rate if given is None else given
+    if rate is not None:
+        if not (math.isfinite(rate) and rate > 0):
+            raise ConfigurationError(f"fine_tune_rate is {rate}; expected a learning rate above 0, such as 0.001")
+        return rate
+    # A schedule at its last thousandth, as fine as any that is in use.
+    last, highest = recipe.learning_rate(0.999), max(recipe.learning_rate(step / 1000) for step in range(1000))
+    if last < highest * LEAST_LAST_RATE:
+        raise ConfigurationError(
+            f"the recipe's schedule ends at a learning rate of {last:.3g} (highest: {highest:.3g}), at which {method} "
+            f"would change nothing; give fine_tune_rate, such as {highest / 100:.3g}"
+        )
+    return None
+
+
+def _learning_rate(schedule: Schedule, recipe: Recipe, constant: float | None) -> Callable[[int], float]:
+    """Step of the recipe's schedule -> learning rate of this round."""
+    if schedule.follows == "last" and constant is not None:
+        return lambda step: constant
+    rates = schedule.rates(schedule_of(recipe, schedule.total))
+    return lambda step: rates[step - schedule.first]
 
 
 def _load(task: Task, folder: Path | None, seed: int) -> Data:

@@ -1,4 +1,4 @@
-// Times every layer of a shape file with random unstructured zeros.
+// Times every layer of a shape file with random unstructured zeros; depthwise layers without any.
 //
 //   kernel_bench SHAPES [--density D] [--slices N] [--block KB] [--target NAME] [--repeats N] [--no-shift]
 //
@@ -20,6 +20,7 @@
 #include "bench/shapes.h"
 #include "hwy/targets.h"
 #include "kernels/convolution.h"
+#include "kernels/depthwise.h"
 #include "kernels/fully_connected.h"
 #include "kernels/matmul.h"
 
@@ -133,6 +134,30 @@ bool TimeConvolution(const LayerShape& layer, const Options& options, Timing* ti
   return true;
 }
 
+bool TimeDepthwise(const LayerShape& layer, const Options& options, Timing* timing) {
+  std::mt19937 random(1);
+  const ConvolutionShape& shape = layer.convolution;
+  const SparseWeight weight = DrawWeight(shape, 1.0, &random);
+  DepthwisePlan plan;
+  const auto start = Clock::now();
+  const Status status = MakeDepthwisePlan(shape, weight, nullptr, Epilogue::Of(Activation::kRelu), layer.height,
+                                          layer.width, options.slices, &plan);
+  timing->packing = std::chrono::duration<double>(Clock::now() - start).count();
+  if (!status.ok()) {
+    std::fprintf(stderr, "%s: %s\n", layer.name().c_str(), status.problem());
+    return false;
+  }
+  const ImageStrides strides{plan.input.image_stride(shape.input_channels),
+                             plan.output.image_stride(shape.output_channels)};
+  AlignedFloats input(strides.input), output(strides.output), scratch(plan.scratch_floats());
+  input.Draw(strides.input, &random);
+  timing->multiply_adds = layer.dense_multiply_adds();
+  Measure(options, [&] {
+    RunDepthwise(plan, input.data(), nullptr, output.data(), strides, 0, plan.items(1), scratch.data());
+  }, timing);
+  return true;
+}
+
 bool TimeLinear(const LayerShape& layer, const Options& options, Timing* timing) {
   std::mt19937 random(1);
   const ConvolutionShape& shape = layer.convolution;
@@ -146,7 +171,7 @@ bool TimeLinear(const LayerShape& layer, const Options& options, Timing* timing)
     FullyConnectedPlan plan;
     if (!MakeFullyConnectedPlan(weight, nullptr, Epilogue(), options.slices, &plan).ok()) return false;
     timing->packing = std::chrono::duration<double>(Clock::now() - start).count();
-    Measure(options, [&] { RunFullyConnected(plan, input.data(), output.data(), 0, plan.items()); }, timing);
+    Measure(options, [&] { RunFullyConnected(plan, input.data(), nullptr, output.data(), 0, plan.items()); }, timing);
     return true;
   }
   PlanOptions plan_options;
@@ -154,10 +179,12 @@ bool TimeLinear(const LayerShape& layer, const Options& options, Timing* timing)
   plan_options.slices = options.slices;
   plan_options.block_bytes = options.block_bytes;
   MatMulPlan plan;
-  if (!MakeMatMulPlan(weight, nullptr, Epilogue(), tokens, plan_options, &plan).ok()) return false;
+  if (!MakeMatMulPlan(weight, nullptr, Epilogue(), plan_options, &plan).ok()) return false;
   timing->packing = std::chrono::duration<double>(Clock::now() - start).count();
   AlignedFloats scratch(plan.scratch_floats());
-  Measure(options, [&] { RunMatMul(plan, input.data(), output.data(), 0, plan.items(), scratch.data()); }, timing);
+  Measure(options, [&] {
+    RunMatMul(plan, tokens, input.data(), nullptr, output.data(), 0, plan.items(tokens), scratch.data());
+  }, timing);
   return true;
 }
 
@@ -228,7 +255,8 @@ int Main(int count, char** words) {
   for (const LayerShape& layer : layers) {
     Timing timing;
     const bool timed = layer.kind == LayerShape::Kind::kLinear ? TimeLinear(layer, options, &timing)
-                                                               : TimeConvolution(layer, options, &timing);
+                       : IsDepthwise(layer.convolution)           ? TimeDepthwise(layer, options, &timing)
+                                                                  : TimeConvolution(layer, options, &timing);
     if (!timed) return 1;
     std::printf("%-34s %5lld %9.4f %8.4f %8.4f %8.1f %9.1f %5.1f%% %4.1f%% %5zu\n", layer.name().c_str(),
                 static_cast<long long>(layer.times), 1e3 * timing.median, 1e3 * timing.low, 1e3 * timing.high,

@@ -5,8 +5,10 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
 #include "hwy/highway.h"
+#include "kernels/column_shift-inl.h"
 #include "kernels/copy-inl.h"
 #include "kernels/slice-inl.h"
+#include "kernels/wide_row-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
@@ -14,6 +16,20 @@ namespace HWY_NAMESPACE {
 
 KernelTraits CurrentTraits() { return Traits(); }
 const char* TargetNameHere() { return hwy::TargetName(HWY_TARGET); }
+
+// One slice of one block over all spans of a tile.
+void RunSlice(const ConvolutionPlan& plan, const TilePlan& tile, const RowSlice& slice, const BlockStream& stream,
+              const float* input, const RowCall& call) {
+  for (const LaneSpan& span : tile.spans) {
+    if (plan.wide_rows) {
+      WideKernel(span.lanes)(SpanCall(span, slice, stream, input, call));
+    } else if (plan.column_shift) {
+      ShiftKernel(span.lanes)(SpanCall(span, slice, stream, input, call));
+    } else {
+      RunGroups(plan, span, slice, stream, input, call);
+    }
+  }
+}
 
 // Slices [first, last) of one tile of one image.
 void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, const float* residual, float* output,

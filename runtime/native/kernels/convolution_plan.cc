@@ -266,8 +266,12 @@ void PlanTiles(Staging* staging, ConvolutionPlan* plan) {
     if (!plan->direct) planned.copies = std::move(staging->copies[static_cast<size_t>(index)]);
     const int64_t row_lanes = plan->direct ? tile.columns : plan->row_lanes;
     const int64_t lanes = RoundUp((tile.rows - 1) * row_lanes + tile.columns, kPixelQuantum);
-    planned.spans = plan->column_shift ? RowSpans(tile.rows, row_lanes, plan->traits)
-                                       : EqualSpans(lanes, plan->traits.row_lanes(), plan->traits.span_quantum());
+    if (plan->column_shift && !plan->wide_rows) {
+      planned.spans = RowSpans(tile.rows, row_lanes, plan->traits);
+    } else {
+      const int64_t most = plan->wide_rows ? plan->traits.wide_lanes() : plan->traits.row_lanes();
+      planned.spans = EqualSpans(lanes, most, plan->traits.span_quantum());
+    }
     for (const LaneSpan& span : planned.spans) longest = std::max<int64_t>(longest, span.lanes);
     plan->accumulator_pitch = std::max(plan->accumulator_pitch, RoundUp(lanes, 16));
     plan->tiles.push_back(std::move(planned));
@@ -362,9 +366,10 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
     staging = MakeStaging(shape, plan->input, plan->output, options.traits, options.column_shift);
   }
   plan->column_shift = staging.column_shift;
+  plan->wide_rows = staging.wide_rows;
   plan->row_lanes = staging.row_lanes;
   plan->channel_floats = staging.channel_floats;
-  if (plan->column_shift) {
+  if (plan->column_shift && !plan->wide_rows) {
     plan->keep_after_right = MaskWithout(0, plan->row_lanes, options.traits.shift_lanes);
     plan->keep_after_left = MaskWithout(plan->row_lanes - 1, plan->row_lanes, options.traits.shift_lanes);
   }

@@ -116,6 +116,7 @@ struct ConvolutionPlan {
 
   bool direct = false;        // the input panel is read as it lies: 1x1, stride 1
   bool column_shift = false;  // kernel columns are told apart by shifts in registers, not by shifted copies
+  bool wide_rows = false;     // and so that rows may be cut into segments (wide_row-inl.h)
   int64_t row_lanes = 0;      // lanes from one image row to the next among the accumulators
   int64_t rows_per_group = 1;
   int64_t channel_floats = 0;  // of one staged channel

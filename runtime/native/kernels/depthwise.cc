@@ -176,7 +176,14 @@ HWY_INLINE void SumTaps(const DepthwisePlan& plan, const float* HWY_RESTRICT wei
   row.Fill(bias);
   const size_t taps = plan.tap_offsets.size();
   const int64_t* HWY_RESTRICT offset = plan.tap_offsets.data();
-  for (size_t tap = 0; tap < taps; ++tap) row.MulAdd(weight[tap], staged + offset[tap]);
+  for (size_t tap = 0; tap < taps; ++tap) {
+    const FloatVector all = hn::Set(FloatTag(), weight[tap]);
+    const float* HWY_RESTRICT from = staged + offset[tap];
+    GOSSAMER_UNROLL
+    for (size_t i = 0; i < kVectors; ++i) {
+      row.full[i] = hn::MulAdd(all, hn::LoadU(FloatTag(), from + i * kLanes), row.full[i]);
+    }
+  }
   row.Store(sums);
 }
 

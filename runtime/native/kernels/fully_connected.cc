@@ -31,26 +31,29 @@ HWY_INLINE FloatVector BundleSums(const ColumnRange& range, const RowBundle& bun
   return sums;
 }
 
-void MultiplySlices(const FullyConnectedPlan& plan, const float* input, float* output, int64_t first, int64_t last) {
+void MultiplySlices(const FullyConnectedPlan& plan, const float* input, const float* residual, float* output,
+                    int64_t first, int64_t last) {
   const FloatTag d;
   HWY_ALIGN float lane[kLanes];
-  for (size_t r = 0; r < plan.ranges.size(); ++r) {
-    const ColumnRange& range = plan.ranges[r];
-    for (int64_t slice = first; slice < last; ++slice) {
-      for (const RowBundle& bundle : range.bundles[static_cast<size_t>(slice)]) {
-        const int32_t* rows = plan.rows.data() + bundle.row;
-        // Sums of earlier ranges wait in the output.
-        const float* from = r == 0 ? plan.bias.data() : output;
-        for (size_t i = 0; i < kLanes; ++i) lane[i] = rows[i] < 0 ? 0.0f : from[rows[i]];
-        FloatVector sums = BundleSums(range, bundle, input + range.first_column, hn::Load(d, lane));
-        if (r + 1 == plan.ranges.size()) {
-          sums = hn::Min(hn::Max(sums, hn::Set(d, plan.epilogue.lower)), hn::Set(d, plan.epilogue.upper));
-          sums = Activate(d, sums, plan.epilogue.activation);
-        }
-        hn::Store(sums, d, lane);
-        for (size_t i = 0; i < kLanes; ++i) {
-          if (rows[i] >= 0) output[rows[i]] = lane[i];
-        }
+  for (int64_t slice = first; slice < last; ++slice) {
+    const size_t s = static_cast<size_t>(slice);
+    // Every range has the same bundles in the same order.
+    for (size_t b = 0; b < plan.ranges[0].bundles[s].size(); ++b) {
+      const int32_t* rows = plan.rows.data() + plan.ranges[0].bundles[s][b].row;
+      for (size_t i = 0; i < kLanes; ++i) lane[i] = rows[i] < 0 ? 0.0f : plan.bias[static_cast<size_t>(rows[i])];
+      FloatVector sums = hn::Load(d, lane);
+      for (const ColumnRange& range : plan.ranges) {
+        sums = BundleSums(range, range.bundles[s][b], input + range.first_column, sums);
+      }
+      if (residual != nullptr) {
+        for (size_t i = 0; i < kLanes; ++i) lane[i] = rows[i] < 0 ? 0.0f : residual[rows[i]];
+        sums = hn::Add(sums, hn::Load(d, lane));
+      }
+      sums = hn::Min(hn::Max(sums, hn::Set(d, plan.epilogue.lower)), hn::Set(d, plan.epilogue.upper));
+      sums = Activate(d, sums, plan.epilogue.activation);
+      hn::Store(sums, d, lane);
+      for (size_t i = 0; i < kLanes; ++i) {
+        if (rows[i] >= 0) output[rows[i]] = lane[i];
       }
     }
   }
@@ -160,9 +163,9 @@ Status MakeFullyConnectedPlan(const SparseWeight& weight, const float* bias, con
   return Status::Ok();
 }
 
-void RunFullyConnected(const FullyConnectedPlan& plan, const float* input, float* output, int64_t first,
-                       int64_t last) {
-  HWY_DYNAMIC_DISPATCH(MultiplySlices)(plan, input, output, first, last);
+void RunFullyConnected(const FullyConnectedPlan& plan, const float* input, const float* residual, float* output,
+                       int64_t first, int64_t last) {
+  HWY_DYNAMIC_DISPATCH(MultiplySlices)(plan, input, residual, output, first, last);
 }
 
 }  // namespace gossamer

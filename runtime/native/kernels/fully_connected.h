@@ -44,8 +44,10 @@ struct FullyConnectedPlan {
 Status MakeFullyConnectedPlan(const SparseWeight& weight, const float* bias, const Epilogue& epilogue, int64_t slices,
                               FullyConnectedPlan* plan);
 
-// Computes the outputs of slices [first, last).
-void RunFullyConnected(const FullyConnectedPlan& plan, const float* input, float* output, int64_t first, int64_t last);
+// Computes the outputs of slices [first, last). `residual` holds one float an output, added before the activation; it may
+// be null or the output itself.
+void RunFullyConnected(const FullyConnectedPlan& plan, const float* input, const float* residual, float* output,
+                       int64_t first, int64_t last);
 
 }  // namespace gossamer
 

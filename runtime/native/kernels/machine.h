@@ -20,6 +20,11 @@ struct KernelTraits {
   // A call stores whole vectors and computes a multiple of 4 pixels, so all calls but the last of a tile cover a
   // multiple of this.
   constexpr int64_t span_quantum() const { return vector_lanes < 4 ? 4 : vector_lanes; }
+  // Pixels of one row at most in the kernel of wide rows, which sums 4 lanes more.
+  constexpr int64_t wide_lanes() const {
+    const int64_t lanes = (accumulators * vector_lanes - 4) / span_quantum() * span_quantum();
+    return lanes < 112 ? lanes : 112;
+  }
   // Rows that are computed together when one row takes `lanes` floats: 4 of up to 64 pixels or 2 of 112 on AVX-512.
   constexpr int64_t RowsPerGroup(int64_t lanes) const {
     const int64_t vectors = (lanes + vector_lanes - 1) / vector_lanes;

@@ -8,21 +8,37 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
 #include "hwy/highway.h"
+#include "kernels/activation-inl.h"
+#include "kernels/copy-inl.h"
 #include "kernels/slice-inl.h"
 #include "kernels/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
 
-// Slices [first, last) of the outputs for one tile of tokens.
-void MultiplyTile(const MatMulPlan& plan, int64_t index, const float* input, float* output, size_t first, size_t last,
-                  float* scratch) {
+// Clamps and activates `count` finished sums.
+HWY_INLINE void FinishOutputs(const Epilogue& epilogue, float* HWY_RESTRICT row, int64_t count) {
+  const FloatTag d;
+  const FloatVector low = hn::Set(d, epilogue.lower);
+  const FloatVector high = hn::Set(d, epilogue.upper);
+  ForEachVector(
+      count,
+      [&](int64_t i) HWY_ATTR { hn::StoreU(hn::Min(hn::Max(hn::LoadU(d, row + i), low), high), d, row + i); },
+      [&](int64_t i, size_t rest) HWY_ATTR {
+        hn::StoreN(hn::Min(hn::Max(hn::LoadN(d, row + i, rest), low), high), d, row + i, rest);
+      });
+  if (!epilogue.is_clamp()) ActivateRow(epilogue.activation, row, count);
+}
+
+// Tokens [token, token + tokens), slices [first, last) of the outputs.
+void MultiplyTile(const MatMulPlan& plan, int64_t token, int64_t tokens, const float* input, const float* residual,
+                  float* output, size_t first, size_t last, float* scratch) {
   const ConvolutionPlan& product = plan.product;
-  const TilePlan& tile = product.tiles[static_cast<size_t>(index)];
-  const int64_t token = product.output.tile(index).column;
   const int64_t inputs = product.shape.input_channels;
   const int64_t outputs = product.shape.output_channels;
+  const LaneSpan span{0, static_cast<int32_t>((tokens + kPixelQuantum - 1) / kPixelQuantum * kPixelQuantum)};
   float* const panel = scratch + plan.stage_floats + product.accumulator_floats;
   RowCall call = {};
   call.bias = product.bias.data();
@@ -30,34 +46,49 @@ void MultiplyTile(const MatMulPlan& plan, int64_t index, const float* input, flo
   call.accumulator_pitch = product.accumulator_pitch;
   call.output = panel;
   call.output_pitch = product.output.pitch;
-  call.epilogue = product.epilogue;
+  // With a residual the sums are not finished before they are transposed.
+  call.epilogue = residual ? Epilogue() : product.epilogue;
   call.row_lanes = product.row_lanes;
-  call.row_pixels = tile.columns;
+  call.row_pixels = tokens;
   call.image_rows = 1;
 
   for (size_t b = 0; b < product.blocks.size(); ++b) {
     const ChannelBlock& block = product.blocks[b];
-    Transpose(input + token * inputs + block.first_channel, inputs, tile.columns, block.channels, scratch,
+    Transpose(input + token * inputs + block.first_channel, inputs, tokens, block.channels, scratch,
               product.input.pitch);
     call.first = block.first;
     call.last = block.last;
     for (size_t s = first; s < last; ++s) {
-      RunSlice(product, tile, product.slices[s], product.slices[s].streams[b], scratch, call);
+      RunGroups(product, span, product.slices[s], product.slices[s].streams[b], scratch, call);
     }
   }
   const int64_t begin = plan.first_row[first];
   const int64_t end = plan.first_row[last];
-  Transpose(panel + begin * product.output.pitch, product.output.pitch, end - begin, tile.columns,
-            output + token * outputs + begin, outputs);
+  const int64_t place = token * outputs + begin;
+  const float* sums = panel + begin * product.output.pitch;
+  if (residual == nullptr) {
+    Transpose(sums, product.output.pitch, end - begin, tokens, output + place, outputs);
+    return;
+  }
+  TransposeAdd(sums, product.output.pitch, end - begin, tokens, residual + place, output + place, outputs);
+  for (int64_t t = 0; t < tokens; ++t) FinishOutputs(product.epilogue, output + place + t * outputs, end - begin);
 }
 
-void MultiplyItems(const MatMulPlan& plan, const float* input, float* output, int64_t first, int64_t last,
-                   float* scratch) {
+void MultiplyItems(const MatMulPlan& plan, int64_t tokens, const float* input, const float* residual, float* output,
+                   int64_t first, int64_t last, float* scratch) {
   const int64_t slices = static_cast<int64_t>(plan.product.slices.size());
+  // Tiles of about the same number of tokens, whole vectors but for the last.
+  const int64_t quantum = HWY_MAX(static_cast<int64_t>(kLanes), kPixelQuantum);
+  const int64_t tiles = (tokens + plan.token_tile - 1) / plan.token_tile;
+  const int64_t step = ((tokens + tiles - 1) / tiles + quantum - 1) / quantum * quantum;
   for (int64_t item = first; item < last;) {
     const int64_t slice = item % slices;
     const int64_t end = HWY_MIN(slices, slice + last - item);
-    MultiplyTile(plan, item / slices, input, output, static_cast<size_t>(slice), static_cast<size_t>(end), scratch);
+    const int64_t token = item / slices * step;
+    if (token < tokens) {
+      MultiplyTile(plan, token, HWY_MIN(step, tokens - token), input, residual, output, static_cast<size_t>(slice),
+                   static_cast<size_t>(end), scratch);
+    }
     item += end - slice;
   }
 }
@@ -71,17 +102,30 @@ namespace gossamer {
 
 HWY_EXPORT(MultiplyItems);
 
-Status MakeMatMulPlan(const SparseWeight& weight, const float* bias, const Epilogue& epilogue, int64_t tokens,
+namespace {
+
+// 4 rows of 64 tokens fill the registers of AVX-512, 2 of 56 those of AVX2 and NEON.
+int64_t TokenTile(const KernelTraits& traits) {
+  const int64_t rows = traits.vector_lanes >= 16 ? 4 : 2;
+  const int64_t lanes = std::min(traits.accumulators / rows * traits.vector_lanes, traits.row_lanes());
+  return lanes / kPixelQuantum * kPixelQuantum;
+}
+
+}  // namespace
+
+Status MakeMatMulPlan(const SparseWeight& weight, const float* bias, const Epilogue& epilogue,
                       const PlanOptions& options, MatMulPlan* plan) {
   ConvolutionShape shape;
   shape.input_channels = weight.columns;
   shape.output_channels = weight.rows;
   if (const Status status = CheckConvolution(shape, weight); !status.ok()) return status;
-  if (const Status status = CheckImage(shape, 1, tokens); !status.ok()) return status;
+  plan->token_tile = TokenTile(options.traits);
+  if (const Status status = CheckImage(shape, 1, plan->token_tile); !status.ok()) return status;
   PlanOptions product_options = options;
   product_options.consecutive_rows = true;
   ConvolutionPlan& product = plan->product;
-  if (const Status status = MakeConvolutionPlan(shape, weight, bias, epilogue, 1, tokens, product_options, &product);
+  if (const Status status =
+          MakeConvolutionPlan(shape, weight, bias, epilogue, 1, plan->token_tile, product_options, &product);
       !status.ok()) {
     return status;
   }
@@ -101,9 +145,9 @@ Status MakeMatMulPlan(const SparseWeight& weight, const float* bias, const Epilo
   return Status::Ok();
 }
 
-void RunMatMul(const MatMulPlan& plan, const float* input, float* output, int64_t first, int64_t last,
-               float* scratch) {
-  HWY_DYNAMIC_DISPATCH(MultiplyItems)(plan, input, output, first, last, scratch);
+void RunMatMul(const MatMulPlan& plan, int64_t tokens, const float* input, const float* residual, float* output,
+               int64_t first, int64_t last, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(MultiplyItems)(plan, tokens, input, residual, output, first, last, scratch);
 }
 
 }  // namespace gossamer

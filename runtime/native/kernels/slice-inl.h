@@ -7,7 +7,6 @@
 #endif
 
 #include "hwy/highway.h"
-#include "kernels/column_shift-inl.h"
 #include "kernels/convolution_plan.h"
 #include "kernels/spmm-inl.h"
 
@@ -15,31 +14,31 @@ HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
 
-// One slice of one block over all spans of a tile.
-inline void RunSlice(const ConvolutionPlan& plan, const TilePlan& tile, const RowSlice& slice, const BlockStream& stream,
-              const float* input, RowCall call) {
-  float* const accumulators = call.accumulators;
+// `call` for one slice of one block and one span of a tile.
+HWY_INLINE RowCall SpanCall(const LaneSpan& span, const RowSlice& slice, const BlockStream& stream, const float* input,
+                            RowCall call) {
+  call.input = input + span.begin;
+  call.accumulators += span.begin;
+  call.span_begin = span.begin;
+  call.span_lanes = span.lanes;
+  call.entries = slice.entries.data() + stream.entry;
+  call.counts = slice.counts.data() + stream.count;
+  call.rows = slice.rows.data() + stream.row;
+  call.groups = stream.singles;
+  return call;
+}
+
+// One slice of one block over one span, where there is no column to shift.
+HWY_INLINE void RunGroups(const ConvolutionPlan& plan, const LaneSpan& span, const RowSlice& slice,
+                          const BlockStream& stream, const float* input, const RowCall& tile_call) {
   const int64_t wide = plan.rows_per_group;
-  for (const LaneSpan& span : tile.spans) {
-    call.input = input + span.begin;
-    call.accumulators = accumulators + span.begin;
-    call.span_begin = span.begin;
-    call.span_lanes = span.lanes;
-    call.entries = slice.entries.data() + stream.entry;
-    call.counts = slice.counts.data() + stream.count;
-    call.rows = slice.rows.data() + stream.row;
-    if (plan.column_shift) {
-      call.groups = stream.singles;
-      ShiftKernel(span.lanes)(call);
-      continue;
-    }
-    call.groups = stream.groups;
-    call.entries = SpmmKernel(wide, span.lanes)(call);
-    call.counts += stream.groups;
-    call.rows += stream.groups * wide;
-    call.groups = stream.singles;
-    if (call.groups != 0) SpmmKernel(1, span.lanes)(call);
-  }
+  RowCall call = SpanCall(span, slice, stream, input, tile_call);
+  call.groups = stream.groups;
+  call.entries = SpmmKernel(wide, span.lanes)(call);
+  call.counts += stream.groups;
+  call.rows += stream.groups * wide;
+  call.groups = stream.singles;
+  if (call.groups != 0) SpmmKernel(1, span.lanes)(call);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -70,6 +70,17 @@ bool CanShiftColumns(const std::vector<AxisTap>& columns, const ConvolutionShape
   return shifts;
 }
 
+// With a pixel more on either side it does not matter where tiles end.
+bool CanShiftWideRows(const std::vector<AxisTap>& columns, const PanelLayout& output) {
+  bool shifts = false;
+  for (const AxisTap& tap : columns) {
+    if (tap.shift < -1 || tap.shift > 1) return false;
+    shifts |= tap.shift != 0;
+  }
+  // Cut rows are tiles by themselves.
+  return shifts && output.segments > 1 && output.tile_rows == 1;
+}
+
 int64_t ChooseRowLanes(const ConvolutionShape& shape, const PanelLayout& output) {
   if (shape.kernel_height == 1) return output.tile_columns;
   const int64_t by_4 = RoundUp(output.tile_columns, 4);
@@ -142,8 +153,10 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
   const std::vector<AxisTap> columns = AxisTaps(shape.kernel_width, shape.stride_width, shape.dilation_width,
                                                 shape.pad_left);
   staging.row_lanes = ChooseRowLanes(shape, output);
-  staging.column_shift = may_shift && CanShiftColumns(columns, shape, input, output, staging.row_lanes,
-                                                      traits);
+  staging.wide_rows = may_shift && CanShiftWideRows(columns, output);
+  if (staging.wide_rows) staging.row_lanes = RoundUp(output.tile_columns + 2, kBandAlignment);
+  staging.column_shift = staging.wide_rows || (may_shift && CanShiftColumns(columns, shape, input, output,
+                                                                            staging.row_lanes, traits));
 
   const int64_t alignment = std::min<int64_t>(8, traits.vector_lanes);
   std::vector<Band> bands = MakeBands(rows, staging.row_lanes % alignment != 0 && shape.kernel_height > 1);
@@ -157,7 +170,7 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
   std::vector<AxisTap> planes;
   std::vector<int64_t> plane_of_column;
   for (const AxisTap& tap : columns) {
-    const AxisTap plane{staging.column_shift ? 0 : tap.shift, tap.residue};
+    const AxisTap plane{staging.wide_rows ? -1 : staging.column_shift ? 0 : tap.shift, tap.residue};
     auto found = std::find_if(planes.begin(), planes.end(), [&](const AxisTap& p) {
       return p.shift == plane.shift && p.residue == plane.residue;
     });
@@ -170,8 +183,8 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
     const Band& band = *std::find_if(bands.begin(), bands.end(), [&](const Band& b) { return b.Serves(row); });
     const int64_t row_offset = band.offset + (row.shift - band.first_shift) * staging.row_lanes;
     for (size_t kw = 0; kw < columns.size(); ++kw) {
-      staging.taps.push_back({plane_of_column[kw] * plane_floats + row_offset,
-                              staging.column_shift ? static_cast<int>(columns[kw].shift) : 0});
+      const int shift = staging.column_shift ? static_cast<int>(columns[kw].shift) : 0;
+      staging.taps.push_back({plane_of_column[kw] * plane_floats + row_offset, staging.wide_rows ? -shift : shift});
     }
   }
 

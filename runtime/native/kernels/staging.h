@@ -23,6 +23,9 @@ struct StagedTap {
 
 struct Staging {
   bool column_shift = false;
+  // Rows are staged from one pixel to the left of a tile to one to its right, and column_shift has the opposite sign,
+  // because the kernel of wide rows takes the right column first (wide_row-inl.h).
+  bool wide_rows = false;
   int64_t row_lanes = 0;
   int64_t channel_floats = 0;
   std::vector<StagedTap> taps;              // kernel_height x kernel_width

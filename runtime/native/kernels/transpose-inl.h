@@ -7,52 +7,97 @@
 #endif
 
 #include "hwy/highway.h"
+#include "kernels/accumulator-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// to[column][row] = from[row][column] for 4 rows and 4 columns.
-HWY_INLINE void Transpose4x4(const float* HWY_RESTRICT from, int64_t from_pitch, float* HWY_RESTRICT to,
-                             int64_t to_pitch) {
-#if HWY_TARGET == HWY_SCALAR
-  for (int64_t row = 0; row < 4; ++row) {
-    for (int64_t column = 0; column < 4; ++column) to[column * to_pitch + row] = from[row * from_pitch + column];
+#if HWY_TARGET != HWY_SCALAR
+// Four floats of each of the rows 0, 4, 8, ... one in each 128-bit block.
+template <class D>
+HWY_INLINE hn::Vec<D> GatherRows(D d, const float* HWY_RESTRICT from, int64_t pitch) {
+  if constexpr (hn::MaxLanes(D()) == 4) {
+    return hn::LoadU(d, from);
+  } else {
+    const hn::Half<D> half;
+    const int64_t rows = static_cast<int64_t>(hn::MaxLanes(half));
+    return hn::Combine(d, GatherRows(half, from + rows * pitch, pitch), GatherRows(half, from, pitch));
   }
-#else
-  const hn::FixedTag<float, 4> d;
-  const hn::RepartitionToWide<decltype(d)> pairs;
-  const auto row0 = hn::LoadU(d, from);
-  const auto row1 = hn::LoadU(d, from + from_pitch);
-  const auto row2 = hn::LoadU(d, from + 2 * from_pitch);
-  const auto row3 = hn::LoadU(d, from + 3 * from_pitch);
-  const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, row0, row1));    // 00 10 01 11
-  const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, row2, row3));    // 20 30 21 31
-  const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, row0, row1));   // 02 12 03 13
-  const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, row2, row3));   // 22 32 23 33
-  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, to);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, to + to_pitch);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, to + 2 * to_pitch);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, to + 3 * to_pitch);
+}
+
+// to[column][row] = from[row][column] for as many rows as a vector of D has lanes and any number of columns. Blocks of 4
+// x 4 are transposed in the 128-bit parts of a vector, so that whole vectors are stored. With kAdd, += what `add` holds
+// at the place of each result; `add` may be `to`.
+template <bool kAdd, class D>
+HWY_INLINE void TransposeStrip(D d, const float* HWY_RESTRICT from, int64_t from_pitch, int64_t columns,
+                               const float* add, float* to, int64_t to_pitch) {
+  const hn::RepartitionToWide<D> pairs;
+  const auto store = [&](hn::Vec<decltype(pairs)> wide, int64_t column) HWY_ATTR {
+    hn::Vec<D> v = hn::BitCast(d, wide);
+    if constexpr (kAdd) v = hn::Add(v, hn::LoadU(d, add + column * to_pitch));
+    hn::StoreU(v, d, to + column * to_pitch);
+  };
+  int64_t column = 0;
+  for (; column + 4 <= columns; column += 4) {
+    const auto row0 = GatherRows(d, from + column, from_pitch);
+    const auto row1 = GatherRows(d, from + column + from_pitch, from_pitch);
+    const auto row2 = GatherRows(d, from + column + 2 * from_pitch, from_pitch);
+    const auto row3 = GatherRows(d, from + column + 3 * from_pitch, from_pitch);
+    const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, row0, row1));   // 00 10 01 11
+    const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, row2, row3));   // 20 30 21 31
+    const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, row0, row1));  // 02 12 03 13
+    const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, row2, row3));  // 22 32 23 33
+    store(hn::InterleaveLower(pairs, low01, low23), column);
+    store(hn::InterleaveUpper(pairs, low01, low23), column + 1);
+    store(hn::InterleaveLower(pairs, high01, high23), column + 2);
+    store(hn::InterleaveUpper(pairs, high01, high23), column + 3);
+  }
+  for (; column < columns; ++column) {
+    for (int64_t row = 0; row < static_cast<int64_t>(hn::MaxLanes(d)); ++row) {
+      const float other = kAdd ? add[column * to_pitch + row] : 0.0f;
+      to[column * to_pitch + row] = from[row * from_pitch + column] + other;
+    }
+  }
+}
 #endif
+
+template <bool kAdd>
+HWY_NOINLINE void TransposeAny(const float* HWY_RESTRICT from, int64_t from_pitch, int64_t rows, int64_t columns,
+                               const float* add, float* to, int64_t to_pitch) {
+  int64_t row = 0;
+#if HWY_TARGET != HWY_SCALAR
+  // Strip by strip: a strip reads its rows side by side and every line of the cache once. Walking down all rows of four
+  // columns instead would read rows whose pitch is a large power of two from the second-level cache, four times.
+  const auto strips = [&](auto d) HWY_ATTR {
+    const int64_t lanes = static_cast<int64_t>(hn::MaxLanes(d));
+    for (; row + lanes <= rows; row += lanes) {
+      TransposeStrip<kAdd>(d, from + row * from_pitch, from_pitch, columns, kAdd ? add + row : nullptr, to + row,
+                           to_pitch);
+    }
+  };
+  strips(FloatTag());
+  strips(hn::FixedTag<float, 4>());
+#endif
+  for (; row < rows; ++row) {
+    for (int64_t column = 0; column < columns; ++column) {
+      const float other = kAdd ? add[column * to_pitch + row] : 0.0f;
+      to[column * to_pitch + row] = from[row * from_pitch + column] + other;
+    }
+  }
 }
 
 // to[column][row] = from[row][column]
-inline HWY_NOINLINE void Transpose(const float* HWY_RESTRICT from, int64_t from_pitch, int64_t rows, int64_t columns,
-                                   float* HWY_RESTRICT to, int64_t to_pitch) {
-  const int64_t whole_rows = rows / 4 * 4;
-  const int64_t whole_columns = columns / 4 * 4;
-  for (int64_t column = 0; column < whole_columns; column += 4) {
-    for (int64_t row = 0; row < whole_rows; row += 4) {
-      Transpose4x4(from + row * from_pitch + column, from_pitch, to + column * to_pitch + row, to_pitch);
-    }
-  }
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t column = row < whole_rows ? whole_columns : 0; column < columns; ++column) {
-      to[column * to_pitch + row] = from[row * from_pitch + column];
-    }
-  }
+inline void Transpose(const float* from, int64_t from_pitch, int64_t rows, int64_t columns, float* to,
+                      int64_t to_pitch) {
+  TransposeAny<false>(from, from_pitch, rows, columns, nullptr, to, to_pitch);
+}
+
+// to[column][row] = from[row][column] + add[column][row]; `add` may be `to`.
+inline void TransposeAdd(const float* from, int64_t from_pitch, int64_t rows, int64_t columns, const float* add,
+                         float* to, int64_t to_pitch) {
+  TransposeAny<true>(from, from_pitch, rows, columns, add, to, to_pitch);
 }
 
 }  // namespace HWY_NAMESPACE

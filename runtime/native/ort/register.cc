@@ -9,6 +9,7 @@
 
 #include "ort/op.h"
 #include "ort/panel_ops.h"
+#include "ort/peak_op.h"
 #include "ort/sparse_conv.h"
 #include "ort/sparse_matmul.h"
 
@@ -45,14 +46,16 @@ struct OpSet {
   FromPanelOp from_panel;
   SparseConvOp sparse_conv;
   SparseMatMulOp sparse_matmul;
+  PeakOp peak;
   Ort::CustomOpDomain domain{kDomain};
 
   explicit OpSet(int64_t threads)
-      : to_panel(threads), from_panel(threads), sparse_conv(threads), sparse_matmul(threads) {
+      : to_panel(threads), from_panel(threads), sparse_conv(threads), sparse_matmul(threads), peak(threads) {
     domain.Add(&to_panel);
     domain.Add(&from_panel);
     domain.Add(&sparse_conv);
     domain.Add(&sparse_matmul);
+    domain.Add(&peak);
   }
 };
 

@@ -3,7 +3,6 @@
 #include "kernels/convolution.h"
 #include "ort/attributes.h"
 #include "ort/constants.h"
-#include "ort/panel_shape.h"
 #include "ort/parallel.h"
 
 namespace gossamer {
@@ -12,28 +11,38 @@ SparseMatMulKernel::SparseMatMulKernel(const Ort::ConstKernelInfo& info, int64_t
     : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight(info, 1)) {
   bias_ = ReadBias(info, 2, weight_.rows);
   const std::vector<int64_t> known = KnownShape(info, 0);
-  int64_t tokens = 1;
+  if (known.empty()) return;
+  // A product of several numbers is more than 1 as soon as one of them is known to be.
+  bool one = true, many = false;
   for (size_t axis = 0; axis + 1 < known.size(); ++axis) {
-    if (known[axis] < 1 || known[axis] > kMaximumExtent) return;
-    tokens *= known[axis];
-    if (tokens > kMaximumExtent) return;
+    one = one && known[axis] == 1;
+    many = many || known[axis] > 1;
   }
-  if (!known.empty()) Plan(tokens);
+  if (one) PlanForOne();
+  if (many) PlanForMany();
 }
 
-std::shared_ptr<const SparseMatMulKernel::Plans> SparseMatMulKernel::Plan(int64_t tokens) {
-  return plans_.Get({tokens, 0}, [&] {
-    auto plans = std::make_shared<Plans>();
-    if (tokens == 1) {
-      Require(MakeFullyConnectedPlan(weight_, bias_.data(), epilogue_, threads_, &plans->one));
-      return plans;
-    }
+const FullyConnectedPlan& SparseMatMulKernel::PlanForOne() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!one_) {
+    auto plan = std::make_unique<FullyConnectedPlan>();
+    Require(MakeFullyConnectedPlan(weight_, bias_.data(), epilogue_, threads_, plan.get()));
+    one_ = std::move(plan);
+  }
+  return *one_;
+}
+
+const MatMulPlan& SparseMatMulKernel::PlanForMany() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!many_) {
     PlanOptions options;
     options.traits = CurrentKernelTraits();
     options.slices = threads_;
-    Require(MakeMatMulPlan(weight_, bias_.data(), epilogue_, tokens, options, &plans->many));
-    return plans;
-  });
+    auto plan = std::make_unique<MatMulPlan>();
+    Require(MakeMatMulPlan(weight_, bias_.data(), epilogue_, options, plan.get()));
+    many_ = std::move(plan);
+  }
+  return *many_;
 }
 
 void SparseMatMulKernel::Compute(Ort::KernelContext& context) {
@@ -45,23 +54,26 @@ void SparseMatMulKernel::Compute(Ort::KernelContext& context) {
   }
   std::vector<int64_t> output_shape = input->shape;
   output_shape.back() = weight_.rows;
+  const std::optional<FloatInput> residual = GetFloatInput(context, 3);
+  Require(!residual || residual->shape == output_shape, "SparseMatMul: the residual has not the output's shape");
+  const float* add = residual ? residual->data : nullptr;
   int64_t tokens = 1;
   for (size_t axis = 0; axis + 1 < input->shape.size(); ++axis) tokens *= input->shape[axis];
   float* output = context.GetOutput(0, output_shape).GetTensorMutableData<float>();
   if (tokens == 0) return;
 
-  const std::shared_ptr<const Plans> plans = Plan(tokens);
   if (tokens == 1) {
-    ParallelRanges(context, plans->one.items(), threads_, [&](int64_t first, int64_t last, int64_t) {
-      RunFullyConnected(plans->one, input->data, output, first, last);
+    const FullyConnectedPlan& plan = PlanForOne();
+    ParallelRanges(context, plan.items(), threads_, [&](int64_t first, int64_t last, int64_t) {
+      RunFullyConnected(plan, input->data, add, output, first, last);
     });
     return;
   }
-  const MatMulPlan& plan = plans->many;
+  const MatMulPlan& plan = PlanForMany();
   const int64_t scratch_floats = (plan.scratch_floats() + 15) / 16 * 16;
   float* scratch = Scratch::OfThisThread(scratch_floats * threads_);
-  ParallelRanges(context, plan.items(), threads_, [&](int64_t first, int64_t last, int64_t part) {
-    RunMatMul(plan, input->data, output, first, last, scratch + part * scratch_floats);
+  ParallelRanges(context, plan.items(tokens), threads_, [&](int64_t first, int64_t last, int64_t part) {
+    RunMatMul(plan, tokens, input->data, add, output, first, last, scratch + part * scratch_floats);
   });
 }
 

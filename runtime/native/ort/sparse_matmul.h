@@ -1,8 +1,9 @@
-// SparseMatMul(X, W, B?) -> Y: Y[..., n] = activation(sum over k of W[n][k] X[..., k] + B[n]).
+// SparseMatMul(X, W, B?, R?) -> Y: Y[..., n] = activation(sum over k of W[n][k] X[..., k] + B[n] + R[..., n]).
 //
 //   X  any leading dimensions
 //   W  packed weight [n, k], uint8, constant
 //   B  bias, constant
+//   R  residual of the output's shape, added before the activation; its memory may become the output's
 //
 // Attributes: output_features (n, for shape inference); activation, lower and upper (ReadEpilogue).
 #ifndef GOSSAMER_ORT_SPARSE_MATMUL_H_
@@ -10,13 +11,13 @@
 
 #include <array>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "format/sparse_weight.h"
 #include "kernels/fully_connected.h"
 #include "kernels/matmul.h"
 #include "ort/op.h"
-#include "ort/plan_cache.h"
 
 namespace gossamer {
 
@@ -26,27 +27,28 @@ class SparseMatMulKernel {
   void Compute(Ort::KernelContext& context);
 
  private:
-  // One row is a matrix times a vector; more rows share registers.
-  struct Plans {
-    FullyConnectedPlan one;
-    MatMulPlan many;
-  };
-  std::shared_ptr<const Plans> Plan(int64_t tokens);
+  // One row is a matrix times a vector; more rows share registers. Each is packed once, when the session is created if the
+  // input's shape is known then, else when it is needed first, and serves any number of rows.
+  const FullyConnectedPlan& PlanForOne();
+  const MatMulPlan& PlanForMany();
 
   int64_t threads_;
   Epilogue epilogue_;
   SparseWeight weight_;
   std::vector<float> bias_;
-  PlanCache<Plans> plans_;
+  std::mutex mutex_;
+  std::unique_ptr<const FullyConnectedPlan> one_;
+  std::unique_ptr<const MatMulPlan> many_;
 };
 
 struct SparseMatMulOp : Op<SparseMatMulOp, SparseMatMulKernel> {
   using Op::Op;
   static constexpr const char* kName = "SparseMatMul";
-  static constexpr std::array<Input, 3> kInputs = {{{ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, false},
+  static constexpr std::array<Input, 4> kInputs = {{{ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, false},
                                                     {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, false},
+                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, true},
                                                     {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, true}}};
-  static constexpr int kMayReuseInput = -1;
+  static constexpr int kMayReuseInput = 3;
   static void Infer(Ort::ShapeInferContext& context);
 };
 

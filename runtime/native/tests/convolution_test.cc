@@ -191,6 +191,25 @@ TEST(Convolution, EveryWidthOfARow) {
   });
 }
 
+// Rows that are cut into two and three segments: every width of the last one.
+TEST(Convolution, WideRows) {
+  ForEachTarget([&] {
+    for (int64_t width = 113; width <= 340; width += width < 240 ? 1 : 7) {
+      for (const int64_t stride : {1, 2}) {
+        Case c;
+        c.shape = Square(7, 5, 3, stride);
+        c.height = 3;
+        c.width = stride * width;
+        c.density = 0.4;
+        c.residual = c.in_place = width % 2 == 0;
+        c.slices = 2;
+        c.block_bytes = width % 3 == 0 ? 4 << 10 : 0;
+        Check(c, static_cast<unsigned>(width));
+      }
+    }
+  });
+}
+
 TEST(Convolution, NarrowImages) {
   ForEachTarget([&] {
     for (int64_t width = 1; width <= 8; ++width) {

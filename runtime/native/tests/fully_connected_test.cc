@@ -8,7 +8,8 @@
 namespace gossamer {
 namespace {
 
-void Check(int64_t inputs, int64_t outputs, double density, const Epilogue& epilogue, int64_t slices, bool with_bias) {
+void Check(int64_t inputs, int64_t outputs, double density, const Epilogue& epilogue, int64_t slices, bool with_bias,
+           int residual = 0) {
   SCOPED_TRACE(testing::Message() << inputs << " -> " << outputs << ", density " << density << ", slices " << slices);
   std::mt19937 random(static_cast<unsigned>(inputs + outputs));
   const std::vector<float> dense = RandomSparse(static_cast<size_t>(inputs * outputs), density, &random);
@@ -18,15 +19,17 @@ void Check(int64_t inputs, int64_t outputs, double density, const Epilogue& epil
   FullyConnectedPlan plan;
   const SparseWeight weight = SparseWeightFromDense({outputs, inputs}, dense.data());
   ASSERT_TRUE(MakeFullyConnectedPlan(weight, with_bias ? bias.data() : nullptr, epilogue, slices, &plan).ok());
-  std::vector<float> output(static_cast<size_t>(outputs), 12345.0f);
+  const std::vector<float> other = RandomValues(static_cast<size_t>(outputs), &random);
+  std::vector<float> output = residual == 2 ? other : std::vector<float>(static_cast<size_t>(outputs), 12345.0f);
+  const float* add = residual == 0 ? nullptr : residual == 1 ? other.data() : output.data();
   for (int64_t item = 0; item < plan.items(); ++item) {
-    RunFullyConnected(plan, input.data(), output.data(), item, item + 1);
+    RunFullyConnected(plan, input.data(), add, output.data(), item, item + 1);
   }
   ConvolutionShape shape;
   shape.input_channels = inputs;
   shape.output_channels = outputs;
   const ReferenceResult expected =
-      ReferenceConvolution(shape, dense, bias, nullptr, epilogue, 1, 1, input.data());
+      ReferenceConvolution(shape, dense, bias, residual == 0 ? nullptr : other.data(), epilogue, 1, 1, input.data());
   for (size_t i = 0; i < output.size(); ++i) {
     ASSERT_NEAR(output[i], expected.value[i], 1e-5 * (1e-3 + expected.magnitude[i])) << "output " << i;
   }
@@ -51,11 +54,16 @@ TEST(FullyConnected, EveryEpilogue) {
       Check(40, 21, 0.4, Epilogue::Of(activation), 2, true);
     }
     Check(40, 21, 0.4, Epilogue::Clip(-0.2f, 0.3f), 2, true);
+    // A residual, apart from the output (1) and in its place (2).
+    for (const int residual : {1, 2}) {
+      Check(40, 21, 0.4, Epilogue::Of(Activation::kGelu), 2, true, residual);
+      Check(40, 21, 0.0, Epilogue::Clip(-0.2f, 0.3f), 1, false, residual);
+    }
   });
 }
 
 TEST(FullyConnected, MoreColumnsThan16BitsAddress) {
-  ForEachTarget([] { Check(150000, 19, 0.01, Epilogue::Of(Activation::kRelu), 2, true); });
+  ForEachTarget([] { Check(150000, 19, 0.01, Epilogue::Of(Activation::kRelu), 2, true, 2); });
 }
 
 }  // namespace

@@ -2,17 +2,88 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from gossamer.cli.bench_tables import engine_lines, engine_table, layer_table
 from gossamer.cli.console import console
 
-bench = typer.Typer(help="Measure, on this machine, what the documentation claims.", no_args_is_help=True)
+if TYPE_CHECKING:
+    import click
+    import onnx
+
+
+class _ModelByDefault(TyperGroup):
+    """`gossamer bench FILE` is short for `gossamer bench model FILE`."""
+
+    def parse_args(self, ctx: "click.Context", args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and not {*args} & {*ctx.help_option_names}:
+            args = ["model", *args]
+        return super().parse_args(ctx, args)
+
+
+bench = typer.Typer(
+    cls=_ModelByDefault,
+    help="Measure networks and what the documentation claims, on this machine.\n\n"
+    "gossamer bench model.onnx (short for: gossamer bench model model.onnx) times a network on several engines in "
+    "turn; gossamer bench shapes resnet-50 does so with random weights.",
+    no_args_is_help=True,
+)
 
 Json = Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")]
 Runs = Annotated[int, typer.Option(help="Measured runs; medians are shown.", min=1)]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+
+Threads = Annotated[int, typer.Option(help="Threads of each engine.", min=1)]
+Against = Annotated[
+    str,
+    typer.Option(
+        help="Engines to compare with, separated by commas: dense, int8 (both ONNX Runtime), deepsparse, openvino, "
+        "openvino-bf16. deepsparse gets an environment of its own, made when it is asked for first."
+    ),
+]
+Turns = Annotated[int, typer.Option(help="Timed runs of each engine.", min=1)]
+Layers = Annotated[bool, typer.Option("--layers", help="Also the time of every layer.")]
+
+
+@bench.command()
+def model(
+    file: Annotated[Path, typer.Argument(help="An ONNX file: exported by gossamer, or plain with zeros in it.")],
+    threads: Threads = 1,
+    against: Against = "dense,int8",
+    runs: Turns = 25,
+    layers: Layers = False,
+    json_file: Json = None,
+) -> None:
+    """A network on gossamer against other engines, which take turns, at batch size 1 and on random inputs."""
+    from gossamer.bench.compare import read_model
+
+    if not file.exists() and not file.suffix:
+        raise typer.BadParameter(f"{str(file)!r} is neither a file nor one of {', '.join(COMMANDS)}")
+    _compare(read_model(file), str(file), threads, against, runs, layers, json_file)
+
+
+@bench.command()
+def shapes(
+    network: Annotated[
+        str,
+        typer.Argument(help="resnet-50, mobilenet-v1, vgg-16, resnet-20, bert-base-block, or a file of layers."),
+    ],
+    density: Annotated[float, typer.Option(help="Share of the weights that are not zero.", min=0.0, max=1.0)] = 0.1,
+    threads: Threads = 1,
+    against: Against = "dense,int8",
+    runs: Turns = 25,
+    layers: Layers = False,
+    seed: Annotated[int, typer.Option(help="Of the weights and zeros.")] = 0,
+    json_file: Json = None,
+) -> None:
+    """A whole network with random weights and zeros on gossamer against other engines: needs no training."""
+    from gossamer.bench.network import build, find_network
+
+    built = build(find_network(network), density, seed)
+    _compare(built, f"{network} at {1 - density:.4g} zeros", threads, against, runs, layers, json_file)
 
 
 @bench.command()
@@ -66,6 +137,24 @@ def train(
         f"a step    {step['median'] * 1000:.1f} ms ({step['min'] * 1000:.1f} to {step['max'] * 1000:.1f})",
         f"an epoch  {result['epoch_seconds']:.1f} s ({result['epoch_steps']} steps)",
     ]
+    _report(lines, result, json_file)
+
+
+COMMANDS = tuple(sorted(command.callback.__name__ for command in bench.registered_commands if command.callback))
+
+
+def _compare(
+    network: "onnx.ModelProto", what: str, threads: int, against: str, runs: int, layers: bool, json_file: Path | None
+) -> None:
+    from gossamer.bench.compare import compare
+    from gossamer.bench.engines import engine_names
+
+    result = {"what": what, **compare(network, engine_names(against), threads=threads, runs=runs, layers=layers)}
+    head, *lines = engine_lines(result)
+    console().print(head, highlight=False)
+    console().print(engine_table(result))
+    if layers:
+        console().print(layer_table(result))
     _report(lines, result, json_file)
 
 

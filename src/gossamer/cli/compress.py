@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gossamer.cli.lists import whole_numbers
 from gossamer.cli.progress import progress
 from gossamer.cli.show import print_run
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 STOPPING = "When to stop (the first that applies; at least one)"
 TRAINING = "Training"
+RETRAINING = "Retraining after a cut"
 PRUNING = "Pruning"
 
 
@@ -93,6 +95,66 @@ def compress(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same bits on the CPU.", rich_help_panel=TRAINING)] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=TRAINING)] = "cpu",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="lr-rewind, weight-rewind, fine-tune, reinit, low-lr-weight-rewind or linear-lr-restart.",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = "lr-rewind",
+    one_shot: Annotated[
+        bool,
+        typer.Option("--one-shot", help="Cut once, straight to the target sparsity.", rich_help_panel=RETRAINING),
+    ] = False,
+    rewind_epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Retrain for so many epochs: the schedule restarts that long before its end.",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = None,
+    rewind_to: Annotated[
+        int | None,
+        typer.Option(
+            help="Instead: the epoch to rewind to; 0, the start, by default (weight-rewind: the lottery ticket).",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = None,
+    rewind_to_step: Annotated[
+        int | None, typer.Option(help="Instead: the step to rewind to.", rich_help_panel=RETRAINING)
+    ] = None,
+    rewound: Annotated[
+        str | None,
+        typer.Option(
+            help="What goes back with the weights: optimizer, statistics, both (optimizer,statistics; the default, as "
+            "in the paper's code) or none.",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = None,
+    fine_tune_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Constant learning rate of fine-tune and low-lr-weight-rewind; the recipe's last by default.",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = None,
+    dense: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run of the same settings, whose dense network is taken over instead of training it again.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    dense_only: Annotated[
+        bool,
+        typer.Option("--dense-only", help="Train the dense network and stop.", rich_help_panel=TRAINING),
+    ] = False,
+    keep_snapshots: Annotated[
+        str | None,
+        typer.Option(
+            help="With --dense-only: epochs, such as 0,1,5, that other runs may rewind to.", rich_help_panel=TRAINING
+        ),
+    ] = None,
     fresh_optimizer: Annotated[
         bool,
         typer.Option(
@@ -111,7 +173,7 @@ def compress(
         float, typer.Option(help="Least time between two saves inside a round.", rich_help_panel=TRAINING)
     ] = 10.0,
 ) -> None:
-    """Train, prune 20% globally, rewind the learning rate, repeat.
+    """Train, prune 20% globally, rewind the learning rate (or another --method), repeat.
 
     Interrupt it whenever you like: the same command continues, and ends with the same bits.
     """
@@ -135,7 +197,8 @@ def compress(
             data_folder=data,
             target_sparsity=target_sparsity,
             max_drop=max_drop,
-            round_count=rounds,
+            # A rule of when to stop has to be given, but the dense network is trained before the first cut.
+            round_count=1 if dense_only and rounds is None and target_sparsity is None else rounds,
             per_round=per_round,
             criterion=criterion,
             allocation=allocation,
@@ -145,6 +208,16 @@ def compress(
             seed=seed,
             device=device,
             optimizer_state="fresh" if fresh_optimizer else "keep",
+            method=method,
+            one_shot=one_shot,
+            rewind_epochs=rewind_epochs,
+            rewind_to_epoch=rewind_to,
+            rewind_to_step=rewind_to_step,
+            rewound=None if rewound is None else tuple(part for part in rewound.split(",") if part != "none"),
+            fine_tune_rate=fine_tune_rate,
+            dense=dense,
+            dense_only=dense_only,
+            keep_snapshots=whole_numbers(keep_snapshots, "--keep-snapshots"),
             checkpoint_seconds=checkpoint_seconds,
             listener=listener,
             task_source=source_of(task),

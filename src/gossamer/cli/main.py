@@ -7,9 +7,12 @@ from types import FrameType
 import typer
 
 from gossamer.cli.bench import bench
+from gossamer.cli.compare import compare
 from gossamer.cli.compress import compress
 from gossamer.cli.explain import explain
+from gossamer.cli.export import export
 from gossamer.cli.report import report
+from gossamer.cli.search import search
 from gossamer.cli.show import show
 from gossamer.cli.shrink import shrink
 from gossamer.cli.tasks import tasks
@@ -28,10 +31,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(compress)
+app.command()(compare)
 app.command()(show)
 app.command()(explain)
 app.command()(shrink)
+app.command()(export)
 app.command()(report)
+app.command()(search)
 app.command()(watch)
 app.command()(tasks)
 app.add_typer(bench, name="bench")

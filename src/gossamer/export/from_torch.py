@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from gossamer.export.batch_norm import fold_batch_norm
+from gossamer.export.constants import prepared
 from gossamer.export.errors import ExportError
 
 BATCH = "batch"
@@ -61,7 +61,7 @@ def to_onnx(model: nn.Module, inputs: Sequence[Tensor]) -> Traced:
     modules = {node.output[0]: path for node in exported.graph.node if (path := _module_of(node))}
     # Of a module's nodes the last one makes what it returns.
     returned = {path: value for value, path in modules.items()}
-    named = fold_batch_norm(_named(exported))
+    named = prepared(_named(exported))
     return Traced(named, {value: path for path, value in returned.items()})
 
 
@@ -87,8 +87,9 @@ def _exported(
         )
     if program is None:
         raise ExportError("torch returned no ONNX program")
-    proto = program.model_proto
-    return onnx.ModelProto.FromString(proto.SerializeToString())
+    model = onnx.ModelProto()
+    model.CopyFrom(program.model_proto)
+    return model
 
 
 def _named(model: onnx.ModelProto) -> onnx.ModelProto:

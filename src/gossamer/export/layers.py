@@ -75,7 +75,7 @@ class Layer:
     name: str
     kind: Kind
     weight: Weight
-    """[out, in / group, height, width], or [out, in]."""
+    """[out, in / group, height, width], [out, in / group, length], or [out, in]."""
     bias: Weight | None
     shape: LayerShape
     source: str
@@ -95,7 +95,7 @@ class Layer:
         return self.kept / self.weight.size if self.weight.size else 1.0
 
 
-def find_layers(graph: Graph, *, linear_residual: bool) -> list[Layer]:
+def find_layers(graph: Graph, *, linear_residual: bool = True) -> list[Layer]:
     """All layers with constant fp32 weights, in the graph's order, each node in one of them.
 
     Args:
@@ -142,7 +142,6 @@ def _convolution(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None
     if pads is None or min((*pads, *strides, *dilations)) < 0:
         return None
     if sequence:
-        weight = weight[:, :, None, :]
         kernel, strides, dilations = (1, *kernel), (1, *strides), (1, *dilations)
         pads = (0, pads[0], 0, pads[1])
     height, width = (1, *sizes[2:]) if sequence else sizes[2:]

@@ -10,7 +10,8 @@ from gossamer_runtime import weights
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from gossamer.export.batch_norm import drop_unread, fold_batch_norm
+from gossamer.export.batch_norm import drop_unread
+from gossamer.export.constants import prepared
 from gossamer.export.costs import Costs, MeasuredCosts
 from gossamer.export.errors import ExportError
 from gossamer.export.graph import GRAPH, Graph, Size, is_standard
@@ -20,17 +21,11 @@ from gossamer.export.layout import Unit, choose_panels
 DOMAIN = "gossamer"
 DOMAIN_VERSION = 1
 
-LINEAR_RESIDUAL = False
-"""Whether SparseMatMul takes a residual."""
-
 _RECTIFIERS = ("Clip", "Elu", "LeakyRelu", "Relu", "Selu", "ThresholdedRelu")
 _SMOOTH = ("Gelu", "HardSigmoid", "HardSwish", "Mish", "Sigmoid", "Softplus", "Softsign", "Tanh")
 ELEMENTWISE = (*_RECTIFIERS, *_SMOOTH, "Abs", "Identity", "Neg", "Sqrt")
 ELEMENTWISE_OF_TWO = ("Add", "Mul", "Sub")
 """Ops that treat every number of their inputs alike, so that it does not matter how those lie in memory."""
-
-AXES_ARE_INPUTS = 13
-"""The first version of ONNX's ops whose Unsqueeze and Squeeze take their axes as an input."""
 
 Form = Literal["sparse", "dense"]
 
@@ -63,8 +58,8 @@ class Rewritten:
 
     model: onnx.ModelProto
     layers: tuple[LayerReport, ...]
-    panels: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-    """Value of the dense network -> (its panel in the sparse one, channels, rank), where there is one."""
+    panels: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Value of the dense network -> its panel in the sparse one and the number of channels, where it has one."""
 
 
 def to_sparse(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> onnx.ModelProto:
@@ -86,8 +81,8 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
     `model` stays as it is. Nodes that are not understood, quantised layers among them, are taken over unchanged.
     """
     costs = costs or MeasuredCosts()
-    graph = Graph(fold_batch_norm(model))
-    layers = find_layers(graph, linear_residual=LINEAR_RESIDUAL)
+    graph = Graph(prepared(model))
+    layers = find_layers(graph)
     convolutions = [layer for layer in layers if layer.kind == "conv"]
     fused = {place for layer in layers for place in layer.nodes}
     passive = [p for p in range(len(graph.nodes)) if p not in fused and _is_elementwise(graph, p)]
@@ -211,11 +206,12 @@ class _Writer:
         self.made_as_panels: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        self.node_names = {node.name for node in graph.nodes}
+        self.node_names: set[str] = set()
         self.taken = set(graph.producers) | set(graph.readers) | {t.name for t in graph.model.graph.initializer}
         self.taken |= {value.name for value in graph.model.graph.input}
 
     def write(self) -> onnx.ModelProto:
+        self.node_names = {node.name for place, node in enumerate(self.graph.nodes) if place not in self.dropped}
         for place, node in enumerate(self.graph.nodes):
             if place in self.replaced:
                 layer = self.replaced[place]
@@ -226,10 +222,8 @@ class _Writer:
                 self.nodes.append(node)
         return self._model()
 
-    def reported_panels(self) -> dict[str, tuple[str, int, int]]:
-        return {
-            value: (*self.panels[value], len(self.graph.shapes.get(value, (0,) * 4))) for value in self.made_as_panels
-        }
+    def reported_panels(self) -> dict[str, tuple[str, int]]:
+        return {value: self.panels[value] for value in sorted(self.made_as_panels)}
 
     def _linear(self, layer: Layer) -> None:
         inputs = [layer.source, self._packed(layer), self._bias(layer)]
@@ -243,17 +237,19 @@ class _Writer:
         inputs = [self._as_panel(layer.source, shape.inputs), self._packed(layer), self._bias(layer)]
         if layer.residual:
             inputs.append(self._as_panel(layer.residual, shape.outputs))
+        # A sequence has no height; what there is of it in the shape is left out.
+        first = 0 if layer.rank == 4 else 1
         attributes: dict[str, object] = {
             "output_channels": shape.outputs,
-            "kernel_shape": list(shape.kernel),
-            "strides": list(shape.strides),
-            "dilations": list(shape.dilations),
-            "pads": list(shape.pads),
+            "kernel_shape": list(shape.kernel[first:]),
+            "strides": list(shape.strides[first:]),
+            "dilations": list(shape.dilations[first:]),
+            "pads": [*shape.pads[:2][first:], *shape.pads[2:][first:]],
             "group": shape.groups,
             **layer.activation.attributes,
         }
         self._add("SparseConv", inputs, self._new_panel(layer.output, shape.outputs), layer.name, attributes)
-        self._planes_if_read(layer.output, layer.rank)
+        self._planes_if_read(layer.output)
 
     def _elementwise(self, node: onnx.NodeProto) -> None:
         channels = _extents(self.graph, node.output[0])[0]
@@ -265,17 +261,13 @@ class _Writer:
         )
         moved.output[0] = self._new_panel(node.output[0], channels)
         self.nodes.append(moved)
-        self._planes_if_read(node.output[0], len(self.graph.shapes[node.output[0]]))
+        self._planes_if_read(node.output[0])
 
     def _as_panel(self, value: str, channels: int) -> str:
         """The panel of a value; converts it where it is not there yet."""
         if value not in self.panels:
-            source = value
-            if len(self.graph.shapes.get(value, ())) == 3:
-                source = self._unused(f"{value}.rows")
-                self._height_axis("Unsqueeze", value, source)
             panel = self._unused(f"{value}.panel")
-            self._add("ToPanel", [source], panel, panel, {})
+            self._add("ToPanel", [value], panel, panel, {})
             self.panels[value] = (panel, channels)
         return self.panels[value][0]
 
@@ -284,22 +276,11 @@ class _Writer:
         self.made_as_panels.add(value)
         return self.panels[value][0]
 
-    def _planes_if_read(self, value: str, rank: int) -> None:
+    def _planes_if_read(self, value: str) -> None:
         if self.read_panels.issuperset(self.graph.readers.get(value, [])):
             return
         panel, channels = self.panels[value]
-        planes = self._unused(f"{value}.rows") if rank == 3 else value
-        self._add("FromPanel", [panel], planes, f"{value}.planes", {"channels": channels})
-        if rank == 3:
-            self._height_axis("Squeeze", planes, value)
-
-    def _height_axis(self, kind: str, value: str, output: str) -> None:
-        """Gives a sequence a height of 1, or takes it away; neither moves a number."""
-        if self.graph.opset >= AXES_ARE_INPUTS:
-            axes = self._constant(f"{DOMAIN}.height_axis", np.asarray([2], np.int64))
-            self._add(kind, [value, axes], output, f"{output}.{kind}", {}, domain="")
-        else:
-            self._add(kind, [value], output, f"{output}.{kind}", {"axes": [2]}, domain="")
+        self._add("FromPanel", [panel], value, f"{value}.planes", {"channels": channels})
 
     def _packed(self, layer: Layer) -> str:
         if self.half:

@@ -125,7 +125,8 @@ class Cut:
         if criterion.needs_gradients and self.losses is not None:
             gradients = mean_gradients(model, weights, self.losses)
         generator = torch.Generator().manual_seed(derived_seed(self.seed, round_number, "criterion"))
-        scores = criterion.score(Evidence(weights, masks, gradients, generator))
+        with torch.no_grad():
+            scores = criterion.score(Evidence(weights, masks, gradients, generator))
         turned = set() if self.structure == "unstructured" else inputs_first(model, weights)
         scores = {name: _turned(score, name in turned) for name, score in scores.items()}
         there = {name: _turned(mask, name in turned) for name, mask in masks.items()}

@@ -93,14 +93,16 @@ def _largest_of_groups(n: int, m: int, scores: Tensor, mask: Tensor) -> Tensor:
     The last group of a row is shorter if m does not divide the number of inputs."""
     groups = _grouped(torch.where(mask, scores.abs(), -1), m, filled=-1)
     ranked = groups.argsort(dim=2, descending=True, stable=True).narrow(2, 0, min(n, m))
-    chosen = torch.zeros_like(groups, dtype=torch.bool).scatter_(2, ranked, True)
-    return chosen.flatten(1, 2).narrow(1, 0, mask.shape[1]) & mask
+    chosen: Tensor = torch.zeros_like(groups, dtype=torch.bool).scatter_(2, ranked, True).flatten(1, 2)
+    return mask & chosen.narrow(1, 0, mask.shape[1])
 
 
 def _grouped(tensor: Tensor, length: int, filled: float) -> Tensor:
     """(outputs, inputs, ...) -> (outputs, groups, length, ...), the last group filled up."""
     lacking = -tensor.shape[1] % length
-    return F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, lacking), value=filled).unflatten(1, (-1, length))
+    whole: Tensor = F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, lacking), value=filled)
+    groups: Tensor = whole.unflatten(1, (-1, length))
+    return groups
 
 
 def _most_of_groups(n: int, m: int, shape: Sequence[int]) -> int:

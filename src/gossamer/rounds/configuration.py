@@ -65,6 +65,32 @@ class Configuration:
                 + "\nUse the same settings to continue it, or another folder."
             )
 
+    def refuse_other_dense(self, folder: Path) -> None:
+        """Verifies that the dense network of the folder's run is the one that this run would train.
+
+        Raises:
+            ConfigurationError: it is another one; the message shows each difference.
+        """
+        found, expected = _flat(read(folder)), _flat(tomllib.loads(tomli_w.dumps(_without_none(self.tables))))
+        differences = [
+            f"  {key}: its run has {_shown(found.get(key))}, this one has {_shown(expected.get(key))}"
+            for key in sorted({*found, *expected})
+            if _decides_dense(key) and found.get(key) != expected.get(key)
+        ]
+        if differences:
+            raise ConfigurationError(
+                f"the dense network in {folder} is not the one that this run would train:\n"
+                + "\n".join(differences)
+                + "\nUse the same settings, or leave it out to train the dense network again."
+            )
+
+
+def _decides_dense(key: str) -> bool:
+    """Whether a setting decides what the dense round comes to."""
+    if key in ("rounds.seed", "rounds.metric", "rounds.better", "method.state"):
+        return True
+    return key.startswith(("scope.", "model.", "settings.")) and key != "settings.fine_tune_rate"
+
 
 def read(folder: Path) -> dict[str, Any]:
     """The tables of the folder's `config.toml`.

@@ -1,8 +1,11 @@
-"""The method, as the paper has it: train, prune 20% of the weights globally, rewind the learning rate, repeat."""
+"""The method, as the paper has it: train, prune 20% of the weights globally, rewind the learning rate, repeat.
+
+What is rewound between the cut and the retraining is a strategy by name (`gossamer.rewind.strategies`).
+"""
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,13 @@ from gossamer.prune.cut import Cut, DensityPlan, allocation_of
 from gossamer.prune.enforce import check, hold, release
 from gossamer.prune.gradients import Losses
 from gossamer.prune.scope import Scope, count_parameters, prunable_weights, unwrap
+from gossamer.rewind import snapshot
+from gossamer.rewind.snapshot import StepCounter
+from gossamer.rewind.strategies import DEFAULT, Retraining, Schedule, Span, Unit, restart_scale
 from gossamer.rounds import folder as run_folder
 from gossamer.rounds import randomness
 from gossamer.rounds.configuration import FILE, Configuration
-from gossamer.rounds.files import locked
+from gossamer.rounds.files import locked, remove
 from gossamer.rounds.plan import Plan
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.stopping import Allowance, Better, smallest_allowed
@@ -59,6 +65,8 @@ class Round:
         self.seconds_before = 0.0
         self.result = None
         self._started = time.monotonic()
+        self._schedule: Schedule | None = None
+        self._steps_per_epoch: int | None = None
 
     def __repr__(self) -> str:
         return f"<Round {self.number}: {self.kept} of {self.prunable} prunable weights, density {self.density:.2%}>"
@@ -77,6 +85,57 @@ class Round:
     def last(self) -> int | None:
         """The number of the last round of the plan; None when only `max_drop` will end it."""
         return self._run.plan.last
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of this round so far, as gossamer counts them. Whoever resumes a training inside a round sets
+        what the interrupted attempt had taken."""
+        return self._run.counter.steps
+
+    @steps.setter
+    def steps(self, taken: int) -> None:
+        self._run.counter.steps = taken
+
+    def schedule(self, total_steps: int, steps_per_epoch: int | None = None) -> Schedule:
+        """Which learning rates this round trains with: for each of its steps, the step of the user's own schedule.
+
+            for step in round.schedule(total_steps):
+                optimizer.param_groups[0]["lr"] = my_schedule(step)
+                ...                                              # one step of training
+
+        In the dense round, and in every round of learning-rate rewinding for the full time, these are all steps from 0
+        on; for other methods fewer, later, or the last one again and again. `len` of it is how long to train.
+
+        Args:
+            total_steps: length of the whole schedule, T.
+            steps_per_epoch: needed only if what to rewind to was given in epochs.
+
+        Raises:
+            ConfigurationError: what to rewind to lies outside the schedule.
+        """
+        if total_steps < 1:
+            raise ConfigurationError(f"total_steps is {total_steps}; expected at least 1")
+        self._steps_per_epoch = steps_per_epoch
+        self._schedule = self._run.scheduled(self.number, total_steps, steps_per_epoch)
+        return self._schedule
+
+    def after_step(self, step: int, action: Callable[[], None]) -> None:
+        """Does `action` once so many optimizer steps of this round were taken; at once if they were just now."""
+        self._run.counter.after(step, action)
+
+    def take_snapshot(self) -> None:
+        """Keeps the model as it is now, in the dense round, as what later rounds rewind to. Needed only in loops whose
+        optimizer is no `torch.optim.Optimizer`; otherwise gossamer counts the steps and does it by itself.
+
+        Raises:
+            ConfigurationError: this is not the dense round, or the method rewinds no weights.
+        """
+        if self.number > 0 or self._run.retraining.strategy.weights != "rewound":
+            raise ConfigurationError(
+                f"a snapshot is of the dense round, for a method that rewinds weights; this is round {self.number} of "
+                f"{self._run.retraining.method}"
+            )
+        self._run.take_snapshot()
 
     def record(self, **metrics: float) -> RoundRecord:
         """Ends the round: writes the model, its masks and these metrics to the run's folder. Call it after training.
@@ -118,6 +177,9 @@ class _Run:
         metric: str | None,
         state: Mapping[str, Any],
         seed: int | None,
+        retraining: Retraining,
+        fresh_model: Callable[[], nn.Module] | None,
+        dense: Path | None,
     ) -> None:
         self.model = model
         self.folder = folder
@@ -128,7 +190,15 @@ class _Run:
         self.metric = metric
         self.state = state
         self.seed = seed
+        self.retraining = retraining
+        self.fresh_model = fresh_model
+        self.dense = dense
         self.parameters = count_parameters(model)
+        self.counter = StepCounter(model)
+        self.snapshot_step: int | None = None
+        """k: the step of the dense round that weights go back to; None as long as it is not known."""
+        self.relative_cut = (0.0, 0.0, 0.0)
+        """Of the last cut, for the linear restart: norm of the weights before, of those removed, share removed."""
 
     def rounds(self, configuration: Configuration) -> Iterator[Round]:
         with locked(self.folder):
@@ -148,10 +218,16 @@ class _Run:
                     # What decided the dense round decides the others: losses are not compared with accuracies.
                     self.metric = records[0].metric
                 if number > 0:
-                    masks = self.cut.choose(self.model, self.weights, kept, masks, round_number=number)
+                    cut = self.cut.choose(self.model, self.weights, kept, masks, round_number=number)
+                    self._rewind(masks, cut)
+                    masks = cut
                     hold(self.model, self.weights, masks)
                 round = Round(self, number, masks)
-                yield round
+                self.counter = StepCounter(self.model)
+                if number == 0 and self.retraining.first_known is not None:
+                    self._plan_snapshot(self.retraining.first_known)
+                with snapshot.counted(self.counter):
+                    yield round
                 records.append(round.result or round.record())
             best = smallest_allowed(records, self.allowance)
             if best.round != records[-1].round:
@@ -173,9 +249,66 @@ class _Run:
             self.allowance.direction(metric)
         return metric
 
+    def scheduled(self, number: int, total: int, steps_per_epoch: int | None) -> Schedule:
+        first = self.retraining.first(total, steps_per_epoch)
+        if number == 0:
+            self._plan_snapshot(first)
+            return Schedule(total)
+        if self.snapshot_step is not None and first != self.snapshot_step:
+            raise ConfigurationError(
+                f"the weights were rewound to step {self.snapshot_step} of the dense round, but this schedule of "
+                f"{total} steps begins at step {first}; use the schedule of the dense round"
+            )
+        rates = self.retraining.strategy.rates
+        scale = restart_scale(*self.relative_cut, (total - first) / total) if rates == "linear" else 1.0
+        return Schedule(total, first, rates, scale)
+
+    def take_snapshot(self) -> None:
+        if self.snapshot_step is None:
+            raise ConfigurationError(
+                "which step to rewind to is not known yet; call round.schedule(total_steps) before training"
+            )
+        snapshot.take(self.folder / run_folder.SNAPSHOT, self.snapshot_step, self.model, self.state)
+
+    def _plan_snapshot(self, step: int) -> None:
+        if self.retraining.strategy.weights != "rewound" or step == self.snapshot_step:
+            return
+        if self.snapshot_step is not None:
+            raise ConfigurationError(
+                f"the weights are rewound to step {self.snapshot_step} of the dense round, and now to step {step}; "
+                f"call round.schedule with one length only"
+            )
+        self.snapshot_step = step
+        if step < self.counter.steps and not (self.folder / run_folder.SNAPSHOT).exists():
+            raise ConfigurationError(
+                f"the weights are rewound to step {step} of the dense round, which is past: {self.counter.steps} steps "
+                f"were taken. Call round.schedule(total_steps) before training."
+            )
+        self.counter.after(step, self.take_snapshot)
+
+    def _rewind(self, masks: Mapping[str, Tensor], cut: Mapping[str, Tensor]) -> None:
+        """Puts the weights where the retraining begins; the cut is made afterwards."""
+        also = self.retraining.rewinds
+        match self.retraining.strategy.weights:
+            case "rewound":
+                path = run_folder.snapshot_of(self.folder)
+                self.snapshot_step = snapshot.rewind(unwrap(self.model), self.state, path, also)
+                for optimizer in snapshot.optimizers(self.state).values():
+                    restore_memory_format(optimizer)
+            case "new":
+                snapshot.reinitialise(unwrap(self.model), self.state, self.fresh_model, also)
+            case "stay" if self.retraining.strategy.rates == "linear":
+                self.relative_cut = _relative_cut(self.weights, masks, cut)
+
     def finish(self, round: Round, metric: str | None, metrics: dict[str, float]) -> RoundRecord:
         seconds = round.seconds_before + time.monotonic() - round._started
         self._verify(round)
+        if round.number > 0 and round._schedule is None and not self.retraining.plain:
+            raise ConfigurationError(
+                f"round {round.number} of {self.retraining.method} trains with other learning rates than the dense "
+                f"round, but did not ask for them; train for step in round.schedule(total_steps)"
+            )
+        snapshot_file = self._snapshot_taken() if round.number == 0 else None
         record = RoundRecord(
             round=round.number,
             density=round.density,
@@ -186,8 +319,8 @@ class _Run:
             test=metrics.get(f"{TEST_PREFIX}{metric}"),
             metric=metric,
             seconds=round_to_milliseconds(seconds),
-            lr_rewound_to=0.0 if round.number > 0 else None,
-            weights_rewound_to=None,
+            lr_rewound_to=self._rates_from(round),
+            weights_rewound_to=self._weights_from(round),
             seed=self.seed,
             metrics=metrics,
             sha256={},
@@ -196,7 +329,35 @@ class _Run:
             "random": randomness.capture(),
             "objects": {name: thing.state_dict() for name, thing in self.state.items()},
         }
-        return run_folder.write_round(self.folder, record, self.model, round.masks, state)
+        written = run_folder.write_round(self.folder, record, self.model, round.masks, state, snapshot_file)
+        if snapshot_file is not None:
+            remove(snapshot_file)
+        return written
+
+    def _snapshot_taken(self) -> Path | None:
+        """The snapshot that was to be taken in the dense round."""
+        if self.retraining.strategy.weights != "rewound":
+            return None
+        if self.snapshot_step is None:
+            raise ConfigurationError(
+                f"how many steps {self.retraining.length or self.retraining.start} are is not known; call "
+                f"round.schedule(total_steps, steps_per_epoch) before training, in the dense round too"
+            )
+        path = self.folder / run_folder.SNAPSHOT
+        snapshot.require(path, self.snapshot_step, self.counter.steps)
+        return path
+
+    def _rates_from(self, round: Round) -> float | None:
+        schedule, per_epoch = round._schedule, round._steps_per_epoch or 1
+        if round.number == 0 or self.retraining.strategy.rates == "linear":
+            return None
+        return 0.0 if schedule is None else schedule[0] / per_epoch
+
+    def _weights_from(self, round: Round) -> float | None:
+        schedule, per_epoch = round._schedule, round._steps_per_epoch or 1
+        if round.number == 0 or self.retraining.strategy.weights != "rewound":
+            return None
+        return 0.0 if schedule is None else schedule.first / per_epoch
 
     def _verify(self, round: Round) -> None:
         current = prunable_parameters(self.model, self.weights)
@@ -221,11 +382,22 @@ class _Run:
         """Makes the folder, or verifies that it holds this very run; returns its finished rounds."""
         run_folder.clear_leftovers(self.folder)
         records = run_folder.read_records(self.folder)
-        if records or (self.folder / run_folder.TRAINING).exists():
+        training = (self.folder / run_folder.TRAINING).exists()
+        if records or training:
             configuration.refuse_other(self.folder)
         else:
             # Nothing was computed yet, so a setting that was mended after an error loses nothing.
             configuration.write(self.folder)
+        if not (records or training):
+            # Left by a crash in the dense round, which begins again.
+            for path in self.folder.glob("snapshot*.safetensors"):
+                remove(path)
+        elif records:
+            # Left by a crash between the end of the dense round and its removal.
+            remove(self.folder / run_folder.SNAPSHOT)
+        if self.dense is not None and not (records or training):
+            configuration.refuse_other_dense(self.dense)
+            records = [run_folder.take_over_dense(self.folder, self.dense, self.retraining.moment)]
         run_folder.write_table(self.folder, records)
         return records
 
@@ -263,6 +435,15 @@ def rounds(
     state: Mapping[str, Any] | None = None,
     seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    method: str = DEFAULT,
+    one_shot: bool = False,
+    rewind_steps: int | None = None,
+    rewind_epochs: int | None = None,
+    rewind_to_step: int | None = None,
+    rewind_to_epoch: int | None = None,
+    rewound: Sequence[str] | None = None,
+    fresh_model: Callable[[], nn.Module] | None = None,
+    dense: str | Path | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Iterator[Round]:
     """Compresses `model` by iterative global magnitude pruning with learning-rate rewinding, around the user's loop.
@@ -302,6 +483,23 @@ def rounds(
             `load_state_dict`, saved with every round and restored on resuming. What each round makes anew needs none.
         seed: only recorded.
         settings: anything else that decides what the run computes (plain values); recorded, and compared on resuming.
+        method: how to retrain, one of `gossamer.rewind.strategies.STRATEGIES`:
+            "lr-rewind": weights stay, the schedule is replayed;
+            "weight-rewind": weights and schedule go back to step k of the dense round (k = 0: the lottery ticket);
+            "fine-tune": weights stay, at the last learning rate;
+            "reinit": new random weights under the mask, the schedule is replayed (a control);
+            "low-lr-weight-rewind": weights go back to step k, at the last learning rate (a control);
+            "linear-lr-restart": weights stay, the rate falls on a line from a share of its highest value (Zimmer 2023).
+            All but "lr-rewind", "weight-rewind" and "reinit" over the whole schedule need `round.schedule`.
+        one_shot: cut once, straight to `target_sparsity`, instead of round by round.
+        rewind_steps, rewind_epochs: t, how long to retrain: the schedule restarts at T - t and runs to T. All of it by
+            default.
+        rewind_to_step, rewind_to_epoch: k = T - t instead of t; at most one of the four may be given. For k > 0
+            gossamer takes the snapshot by itself, by counting the optimizer's steps in the dense round.
+        rewound: what goes back with the weights, of "optimizer" (state of the torch optimizers in `state`) and
+            "statistics" (the model's buffers, such as BatchNorm's); both by default, as in the paper's code.
+        dense: folder of another run of the same settings, whose dense round is taken over instead of training it again.
+        fresh_model: for "reinit", makes a newly initialised model; by default the layers' `reset_parameters`.
         origin: where things came from (plain values); recorded, and not compared.
 
     Raises:
@@ -309,7 +507,7 @@ def rounds(
         NothingToPruneError: no weight is prunable, or the target would prune none.
         CheckpointError: the folder is damaged or cannot be written.
 
-    Source: Renda, Frankle, Carbin 2020, section 2 and algorithm 1, "learning rate rewinding", iterative.
+    Source: Renda, Frankle, Carbin 2020, sections 2 and 3, algorithm 1; code of the paper: everything that is rewound.
     """
     cut = Cut(criterion, allocation_of(allocation), structure, losses, seed or 0)
     scope = scope or Scope()
@@ -319,7 +517,21 @@ def rounds(
     if target_sparsity is None and max_drop is None and rounds is None:
         raise ConfigurationError("when to stop was not said; pass target_sparsity=0.95, max_drop=0.01 or rounds=10")
     prunable = sum(weight.numel() for weight in weights.values())
+    if one_shot:
+        if target_sparsity is None or rounds is not None:
+            raise ConfigurationError(
+                "one_shot cuts once, straight to target_sparsity; give that, and neither rounds nor a share per round"
+            )
+        per_round, rounds = target_sparsity, 1
     plan = Plan(prunable, per_round, target_sparsity, rounds)
+    retraining = _retraining(
+        method,
+        {"steps": rewind_steps, "epochs": rewind_epochs},
+        {"steps": rewind_to_step, "epochs": rewind_to_epoch},
+        rewound,
+    )
+    if retraining.strategy.weights == "new" and fresh_model is None:
+        snapshot.check_can_reinitialise(model)
     cut.check(model, weights, None if plan.last is None else plan.kept(plan.last))
     allowance = None if max_drop is None else Allowance(max_drop, metric, better)
     run_folder.storable(model)
@@ -335,12 +547,13 @@ def rounds(
                 "max_drop": max_drop,
                 "rounds": rounds,
                 "per_round": per_round,
+                "one_shot": one_shot or None,
                 "metric": metric,
                 "better": better,
                 "seed": seed,
             },
             "method": {
-                "retraining": "lr-rewind",
+                **retraining.described(),
                 **cut.describe(),
                 "state": sorted(state or {}),
             },
@@ -359,10 +572,38 @@ def rounds(
         },
         dict(origin or {}),
     )
-    folder = Path(folder)
+    folder, dense = Path(folder), None if dense is None else Path(dense)
     make_folder(folder)
-    run = _Run(model, folder, plan, weights, cut, allowance, metric, state or {}, seed)
+    run = _Run(model, folder, plan, weights, cut, allowance, metric, state or {}, seed, retraining, fresh_model, dense)
     return run.rounds(configuration)
+
+
+def _retraining(
+    method: str, length: Mapping[Unit, int | None], start: Mapping[Unit, int | None], rewound: Sequence[str] | None
+) -> Retraining:
+    lengths = [Span(count, unit) for unit, count in length.items() if count is not None]
+    starts = [Span(count, unit) for unit, count in start.items() if count is not None]
+    if len(lengths) + len(starts) > 1:
+        raise ConfigurationError(
+            f"got {' and '.join(map(str, [*lengths, *starts]))} to rewind; give only one of rewind_steps, "
+            f"rewind_epochs, rewind_to_step and rewind_to_epoch"
+        )
+    return Retraining(
+        method, next(iter(starts), None), next(iter(lengths), None), None if rewound is None else tuple(rewound)
+    )
+
+
+def _relative_cut(
+    weights: Mapping[str, Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> tuple[float, float, float]:
+    """Norm of the weights before a cut, norm of those that it removes, and their share of those that were left."""
+    total = removed = 0.0
+    for name, weight in weights.items():
+        squares = weight.detach().double().square()
+        total += float(squares.sum())
+        removed += float(squares.masked_fill(after[name], 0.0).sum())
+    left = masks_of.count_kept(before)
+    return math.sqrt(total), math.sqrt(removed), (left - masks_of.count_kept(after)) / left
 
 
 def make_folder(folder: Path) -> None:

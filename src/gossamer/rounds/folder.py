@@ -7,13 +7,16 @@
         masks.safetensors  one bit a prunable weight (see `gossamer.prune.masks.pack`)
         state.safetensors  random generators, optimizers: what the next round starts from
         round.json         the round's line of rounds.jsonl
+        snapshot.safetensors  only of the dense round, if weights are rewound: what to
     round-01/ ...
+    snapshot.safetensors   the same while the dense round goes on
     training.safetensors   a built-in task's state inside the round that is going on
 
 A round exists from the moment its folder gets its name; `rounds.jsonl` is put together from the `round.json` files.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +40,7 @@ STATE = "state.safetensors"
 RECORD = "round.json"
 TABLE = "rounds.jsonl"
 TRAINING = "training.safetensors"
+SNAPSHOT = "snapshot.safetensors"
 SAFETENSORS_TEMPORARY = ".tmp??????"
 """The names under which safetensors itself writes a file before it gets the one that was asked for."""
 
@@ -53,9 +57,17 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def write_round(
-    folder: Path, record: RoundRecord, model: nn.Module, masks: Mapping[str, Tensor], state: Any
+    folder: Path,
+    record: RoundRecord,
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    state: Any,
+    snapshot: Path | None = None,
 ) -> RoundRecord:
     """Adds a finished round to the folder, whole or not at all, and returns its record with the files' checksums.
+
+    Args:
+        snapshot: a file that goes into the round's folder too, as `SNAPSHOT`.
 
     Raises:
         CheckpointError: it cannot be written, or the state cannot be stored without pickle.
@@ -69,7 +81,10 @@ def write_round(
         shapes = {name: list(mask.shape) for name, mask in masks.items()}
         save_file(packed, destination / MASKS, metadata={"shapes": json.dumps(shapes)})
         states.save(destination / STATE, state)
-        files = (MODEL, MASKS, STATE)
+        files = [MODEL, MASKS, STATE]
+        if snapshot is not None:
+            shutil.copyfile(snapshot, destination / SNAPSHOT)
+            files.append(SNAPSHOT)
         finished = replace(record, sha256={name: sha256(destination / name) for name in files}).sealed()
         (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
 
@@ -138,6 +153,49 @@ def read_state(folder: Path, number: int) -> Any:
     return states.load(_verified(folder, number, STATE))
 
 
+def kept_snapshot(folder: Path, moment: str) -> Path:
+    """Where a run that only trains the dense network keeps what other runs may rewind to, e.g. after "2 epochs"."""
+    return folder / f"snapshot-{moment.replace(' ', '-')}.safetensors"
+
+
+def take_over_dense(folder: Path, dense: Path, moment: str | None) -> RoundRecord:
+    """Copies the dense round of another run, verified, to where a run would have put its own.
+
+    Args:
+        folder: of the run that takes it over, without rounds yet.
+        dense: folder of the other run.
+        moment: which snapshot to take along, e.g. "2 epochs"; None: none.
+
+    Raises:
+        CheckpointError: there is no dense round, or a file is damaged; or there is no snapshot.
+    """
+    records = read_records(dense)
+    if not records:
+        raise CheckpointError(f"{dense} holds no finished round; expected the folder of a run with its dense network")
+    files = {name: _verified(dense, 0, name) for name in (MODEL, MASKS, STATE)}
+    if moment is not None:
+        kept = kept_snapshot(dense, moment)
+        files[SNAPSHOT] = kept if kept.exists() else snapshot_of(dense)
+    finished = records[0]
+
+    def write(destination: Path) -> None:
+        nonlocal finished
+        for name, path in files.items():
+            shutil.copyfile(path, destination / name)
+        finished = replace(records[0], sha256={name: sha256(destination / name) for name in files}).sealed()
+        if any(finished.sha256[name] != records[0].sha256[name] for name in (MODEL, MASKS, STATE)):
+            raise CheckpointError(f"{dense} changed while its dense round was copied; run the same command again")
+        (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
+
+    write_folder(round_folder(folder, 0), write)
+    return finished
+
+
+def snapshot_of(folder: Path) -> Path:
+    """The snapshot of the dense round, its checksum verified."""
+    return _verified(folder, 0, SNAPSHOT)
+
+
 def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord:
     """Puts a finished round's weights into `model` and holds its masks: further training keeps the zeros.
 
@@ -164,7 +222,7 @@ def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord
     if mask_files.count_kept(masks) != record.kept:
         kept = mask_files.count_kept(masks)
         raise CheckpointError(_damaged(path.parent / MASKS, f"it keeps {kept} weights, round.json says {record.kept}"))
-    _fill(unwrap(model), tensors, path)
+    fill(unwrap(model), tensors, path)
     parameters = dict(unwrap(model).named_parameters(remove_duplicate=False))
     unknown = [name for name in masks if name not in parameters or parameters[name].shape != masks[name].shape]
     if unknown:
@@ -227,7 +285,12 @@ def storable(model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Puts the tensors, as `storable` returns them, into the model.
+
+    Raises:
+        CheckpointError: they do not fit; the message names `path`, where they come from.
+    """
     expected = model.state_dict()
     stored = storable(model)
     problems = [f"it lacks {name}" for name in stored if name not in tensors]

@@ -33,9 +33,10 @@ class RoundRecord:
     seconds: float
     """Wall-clock time of training and evaluating this round."""
     lr_rewound_to: float | None
-    """The epoch whose learning rate the round began with; None in the dense round."""
+    """The epoch whose learning rate the round began with (the step, in loops that know no epochs); None in the dense
+    round, and where the rates are no part of the schedule."""
     weights_rewound_to: float | None
-    """The epoch whose weights the round began with; None: the weights stayed."""
+    """The epoch (or step) whose weights the round began with; None: the weights stayed, or were drawn anew."""
     seed: int | None
     metrics: dict[str, float]
     """Everything that was recorded, by name."""

@@ -112,6 +112,7 @@ TASK = Task(
         batch_size=32,
         learning_rate=OneCycle(peak=4e-3, warm_up=0.1),
         optimizer=AdamW(),
+        fine_tune_rate=4e-5,
         loss=mean_nats,
         bfloat16=True,
     ),

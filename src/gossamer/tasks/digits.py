@@ -85,6 +85,7 @@ TASK = Task(
         batch_size=64,
         learning_rate=OneCycle(peak=0.1),
         optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=2e-3),
+        fine_tune_rate=0.001,
         loss=functools.partial(F.cross_entropy, label_smoothing=0.1),
         augment=jittered,
     ),

@@ -45,6 +45,7 @@ TASK = Task(
         batch_size=128,
         learning_rate=OneCycle(peak=0.1),
         optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=2e-4),
+        fine_tune_rate=0.001,
         augment=shifted,
     ),
 )

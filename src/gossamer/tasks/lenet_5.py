@@ -47,6 +47,7 @@ TASK = Task(
         batch_size=128,
         learning_rate=OneCycle(peak=0.05),
         optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=2e-4),
+        fine_tune_rate=0.0005,
         augment=shifted,
         bfloat16=True,
         channels_last=True,

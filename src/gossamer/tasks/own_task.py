@@ -24,9 +24,25 @@ def load_own_task(name: str) -> Task:
     Raises:
         TaskError: no such file or function, or it fails, or returns something else than a Task.
     """
+    task = call_own_function(name, "where the function returns a gossamer.tasks.Task")
+    if not isinstance(task, Task):
+        function_name = name.rpartition(":")[2]
+        raise TaskError(f"{name}: {function_name}() returned {type(task).__name__}; expected a gossamer.tasks.Task")
+    return task
+
+
+def call_own_function(name: str, expected: str) -> object:
+    """What the function of `path/file.py:function` returns, called without arguments.
+
+    Args:
+        expected: of the function, for the message where there is none.
+
+    Raises:
+        TaskError: no such file or function, or it fails.
+    """
     file, colon, function_name = name.rpartition(":")
     if not colon or not file or not function_name:
-        raise TaskError(f"{name}: expected path/file.py:function, where the function returns a gossamer.tasks.Task")
+        raise TaskError(f"{name}: expected path/file.py:function, {expected}")
     path = Path(file)
     if not path.is_file():
         raise TaskError(f"{name}: there is no file {file}")
@@ -36,14 +52,11 @@ def load_own_task(name: str) -> Task:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise TaskError(f"{name}: {file} has no function {function_name}; it has: {', '.join(functions) or 'none'}")
     try:
-        task = function()
+        return function()
     except GossamerError:
         raise
     except (Exception, SystemExit) as error:
         raise TaskError(f"{name}: {function_name}() failed: {_described(error, path)}") from error
-    if not isinstance(task, Task):
-        raise TaskError(f"{name}: {function_name}() returned {type(task).__name__}; expected a gossamer.tasks.Task")
-    return task
 
 
 def source_of(name: str) -> str | None:

@@ -87,6 +87,9 @@ class Recipe:
     `Examples.prepare`."""
     bfloat16: bool = False
     """Whether layers compute in bfloat16 while training, where the processor has it (`processor.precision`)."""
+    fine_tune_rate: float | None = None
+    """The constant learning rate of fine-tuning; None: the schedule's last, as in the paper. Schedules that end near
+    zero need one."""
     channels_last: bool = False
     """Whether images and convolution weights lie in memory with their channels innermost."""
 
@@ -113,7 +116,9 @@ class Task:
 
 def describe(recipe: Recipe) -> dict[str, str | int | float | bool]:
     """The recipe as plain values, the same in every process: for a run's configuration and for comparing two."""
-    return {entry.name: _described(getattr(recipe, entry.name)) for entry in fields(recipe)}
+    # The rate of fine-tuning decides nothing about the other methods; those that use it record it by itself.
+    entries = [entry.name for entry in fields(recipe) if entry.name != "fine_tune_rate"]
+    return {name: _described(getattr(recipe, name)) for name in entries}
 
 
 def _described(value: object) -> str | int | float | bool:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -53,6 +53,8 @@ def train(
     round_number: int = 0,
     epochs: int | None = None,
     first_epoch: int = 0,
+    first_step: int = 0,
+    learning_rate: Callable[[int], float] | None = None,
     precision: Precision | None = None,
 ) -> Iterator[EpochReport]:
     """Trains from `first_epoch` to the end of the schedule, handing back control (to save, to show) after each epoch.
@@ -65,6 +67,9 @@ def train(
     Args:
         epochs: length of the schedule; the recipe's own unless given. The schedule is stretched over it.
         first_epoch: epochs of the schedule that have passed already (resuming, or rewinding to less than the start).
+        first_step: steps of that epoch that are left out too, with their examples.
+        learning_rate: step of the schedule, from 0 to epochs * steps_per_epoch - 1 -> learning rate; the recipe's
+            schedule unless given.
         precision: what layers compute in; unless given, what recipe and processor agree on (`processor.precision`).
 
     Raises:
@@ -80,7 +85,10 @@ def train(
     compute = _autocast(device, precision or processor.precision(recipe, device))
     forward = processor.fastest_forward(model, device)
     batch_size = min(recipe.batch_size, len(examples))
-    steps = len(examples) // batch_size
+    steps = steps_per_epoch(recipe, examples)
+    rate = learning_rate or schedule_of(recipe, epochs * steps)
+    if not 0 <= first_step < steps:
+        raise ValueError(f"first_step is {first_step}; expected 0 to {steps - 1}, the steps of an epoch")
     for epoch in range(first_epoch, epochs):
         started = time.perf_counter()
         model.train()
@@ -88,12 +96,13 @@ def train(
         order = _order(len(examples), derived_seed(seed, round_number, epoch, "order")).to(device)
         generator = torch.Generator(device).manual_seed(derived_seed(seed, round_number, epoch, "augmentation"))
         total_loss = torch.zeros((), device=device)
-        learning_rate = 0.0
-        for step in range(steps):
+        rate_now = 0.0
+        skipped = first_step if epoch == first_epoch else 0
+        for step in range(skipped, steps):
             inputs, targets = _batch(examples, order[step * batch_size : (step + 1) * batch_size], recipe, generator)
-            learning_rate = recipe.learning_rate((epoch * steps + step) / (epochs * steps))
+            rate_now = rate(epoch * steps + step)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = rate_now
             optimizer.zero_grad()
             with compute:
                 outputs = forward(inputs)
@@ -102,14 +111,24 @@ def train(
             optimizer.step()
             total_loss += loss.detach()
         # The only wait for the device in an epoch. Once a loss is not finite, neither is the sum.
-        mean_loss = float(total_loss) / steps
+        mean_loss = float(total_loss) / (steps - skipped)
         if not math.isfinite(mean_loss):
             raise TrainingDivergedError(
                 f"the training loss became {mean_loss} in epoch {epoch + 1} of {epochs}, round {round_number}, at a "
-                f"learning rate of {learning_rate:.4g}; expected a finite number. Lower the learning rate, or look for "
+                f"learning rate of {rate_now:.4g}; expected a finite number. Lower the learning rate, or look for "
                 "values in the data that are not finite."
             )
-        yield EpochReport(epoch + 1, epochs, mean_loss, learning_rate, time.perf_counter() - started)
+        yield EpochReport(epoch + 1, epochs, mean_loss, rate_now, time.perf_counter() - started)
+
+
+def steps_per_epoch(recipe: Recipe, examples: Examples) -> int:
+    """Optimizer steps of an epoch over these examples, at least one of them."""
+    return len(examples) // min(recipe.batch_size, len(examples))
+
+
+def schedule_of(recipe: Recipe, total_steps: int) -> Callable[[int], float]:
+    """The recipe's schedule, stretched over so many steps: step -> learning rate."""
+    return lambda step: recipe.learning_rate(step / total_steps)
 
 
 @torch.no_grad()

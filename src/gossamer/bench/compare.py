@@ -1,0 +1,252 @@
+"""`gossamer bench model.onnx`: one network on several engines, in turn, on this machine."""
+
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gossamer.bench.dense import is_sparse, to_dense
+from gossamer.bench.engines import ENGINE_ORDER, EngineFailed, Runner, Subject, open_runner
+from gossamer.bench.engines.engine import description, is_exact
+from gossamer.bench.layers import layer_times
+from gossamer.bench.measure import machine
+from gossamer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import onnx
+
+REFERENCE = "dense"
+LARGEST_DIFFERENCE = 1e-3
+"""Of an engine that computes in 32-bit floats, relative to the largest output."""
+NUMPY_TYPES = {1: np.float32, 11: np.float64, 10: np.float16, 7: np.int64, 6: np.int32, 2: np.uint8, 9: np.bool_}
+"""Of ONNX's element types."""
+
+
+def read_model(path: Path) -> "onnx.ModelProto":
+    """An ONNX file.
+
+    Raises:
+        ConfigurationError: there is none, or it is damaged.
+    """
+    _require_onnx()
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not path.is_file():
+        raise ConfigurationError(f"there is no file {path}; expected an ONNX file")
+    try:
+        model = onnx.load(path)
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ConfigurationError(f"{path} is damaged or no ONNX file: {error}") from error
+    if not model.graph.node:
+        raise ConfigurationError(f"{path} holds no network; expected an ONNX file with nodes")
+    return model
+
+
+def subject_of(model: "onnx.ModelProto", threads: int, folder: Path) -> Subject:
+    """Both forms of the network, at batch size 1, and random inputs for it.
+
+    Args:
+        model: with gossamer's ops, or plain ONNX with zeros.
+        folder: for files on the way; the caller removes it.
+
+    Raises:
+        ConfigurationError: an input is of a type that cannot be drawn, or gossamer's export is not installed.
+    """
+    fixed = _at_batch_one(model)
+    if is_sparse(fixed):
+        dense, sparse = to_dense(fixed), fixed
+    else:
+        try:
+            from gossamer.export.rewrite import to_sparse
+        except ImportError as error:
+            raise ConfigurationError(f"{error}; to rewrite networks: pip install 'gossamer[export]'") from error
+        dense, sparse = fixed, to_sparse(fixed)
+    return Subject(dense, sparse, random_inputs(fixed), threads, folder)
+
+
+def random_inputs(model: "onnx.ModelProto", seed: int = 1) -> dict[str, np.ndarray[Any, Any]]:
+    """Normal numbers for inputs of floats, zeros for others; the same seed gives the same numbers."""
+    rng = np.random.default_rng(seed)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs: dict[str, np.ndarray[Any, Any]] = {}
+    for given in model.graph.input:
+        if given.name in constants:
+            continue
+        tensor = given.type.tensor_type
+        kind = NUMPY_TYPES.get(tensor.elem_type)
+        if kind is None:
+            raise ConfigurationError(f"input {given.name!r} is of a type that cannot be drawn; expected numbers")
+        shape = [axis.dim_value or 1 for axis in tensor.shape.dim]
+        drawn = rng.standard_normal(shape) if np.issubdtype(kind, np.floating) else np.zeros(shape)
+        inputs[given.name] = drawn.astype(kind)
+    return inputs
+
+
+def compare(
+    model: "onnx.ModelProto", against: Sequence[str], *, threads: int = 1, runs: int = 25, layers: bool = False
+) -> dict[str, Any]:
+    """Times the network on gossamer and on other engines, and compares what they compute.
+
+    All take turns in one run: in each turn an engine runs once uncounted, so that its threads and caches are its own
+    again, and once timed.
+
+    Args:
+        model: with gossamer's ops, or plain ONNX with zeros.
+        against: names of `gossamer.bench.engines`, without gossamer.
+        threads: of each engine.
+        runs: turns of each.
+        layers: also measure every layer (`gossamer.bench.layers`).
+
+    Returns:
+        `engines`: for each `milliseconds` (median, p10, p90), `ratio` (its median / gossamer's), `ready_seconds`,
+        `difference` (largest, of its outputs from ONNX Runtime's in fp32, relative to the largest), `version`;
+        `skipped`: for each engine that could not run why not; `threads`, `runs`, `weights`, `machine`, and `layers`.
+
+    Raises:
+        EngineFailed: gossamer or the reference cannot run the network, or gossamer computes something else.
+        ConfigurationError: the network cannot be understood.
+    """
+    if threads < 1 or runs < 1:
+        raise ConfigurationError(f"got {threads} threads and {runs} runs; expected at least 1 of each")
+    names = [name for name in ENGINE_ORDER if name == "gossamer" or name in against]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gossamer-bench-")))
+        subject = subject_of(model, threads, folder)
+        expected = _reference(subject)
+        runners, facts, skipped = _open_all(names, subject, expected, stack)
+        milliseconds = _take_turns(runners, runs)
+        ours = statistics.median(milliseconds["gossamer"])
+        for name, values in milliseconds.items():
+            facts[name] |= {"milliseconds": spread_of(values), "ratio": statistics.median(values) / ours}
+        result = {
+            "network": model.graph.name,
+            "threads": threads,
+            "runs": runs,
+            "weights": weight_counts(subject.dense),
+            "engines": facts,
+            "skipped": skipped,
+            "machine": {**machine(), "processors_allowed": len(os.sched_getaffinity(0))},
+        }
+        if layers:
+            result |= layer_times(subject, runs)
+    return result
+
+
+def spread_of(milliseconds: Sequence[float]) -> dict[str, float]:
+    """Median, and the values that a tenth of all are below (p10) and above (p90)."""
+    low, middle, high = np.percentile(milliseconds, [10, 50, 90])
+    return {"median": float(middle), "p10": float(low), "p90": float(high)}
+
+
+def weight_counts(dense: "onnx.ModelProto") -> dict[str, int]:
+    """Elements of the constant tensors of two axes or more, and how many of them are not zero."""
+    from onnx import numpy_helper
+
+    weights = [numpy_helper.to_array(tensor) for tensor in dense.graph.initializer if len(tensor.dims) > 1]
+    return {"all": sum(w.size for w in weights), "kept": sum(int(np.count_nonzero(w)) for w in weights)}
+
+
+def _open_all(
+    names: Sequence[str], subject: Subject, expected: Sequence[np.ndarray[Any, Any]], stack: ExitStack
+) -> tuple[dict[str, Runner], dict[str, dict[str, Any]], dict[str, str]]:
+    """Opens each engine and compares its outputs; also what is known of each, and of the others why they are left out."""
+    import time
+
+    runners: dict[str, Runner] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    skipped: dict[str, str] = {}
+    for name in names:
+        started = time.perf_counter()
+        try:
+            runner = open_runner(name, subject)
+            stack.callback(runner.close)
+            ready = time.perf_counter() - started
+            difference = _difference(name, runner.run(), expected)
+        except EngineFailed as error:
+            if name == "gossamer":
+                raise
+            skipped[name] = str(error)
+            continue
+        runners[name] = runner
+        facts[name] = {
+            "what": description(name),
+            "version": runner.version,
+            "ready_seconds": ready,
+            "difference": difference,
+        }
+    return runners, facts, skipped
+
+
+def _reference(subject: Subject) -> list[np.ndarray[Any, Any]]:
+    runner = open_runner(REFERENCE, subject)
+    try:
+        return runner.run()
+    finally:
+        runner.close()
+
+
+def _difference(name: str, got: Sequence[np.ndarray[Any, Any]], expected: Sequence[np.ndarray[Any, Any]]) -> float:
+    """The largest difference of an output, relative to that output's largest value.
+
+    Raises:
+        EngineFailed: it computes in 32-bit floats and yet something else.
+    """
+    if [a.shape for a in got] != [e.shape for e in expected]:
+        raise EngineFailed(
+            f"{name} gives outputs of shapes {[a.shape for a in got]}, not {[e.shape for e in expected]}"
+        )
+    differences = [
+        float(np.abs(a.astype(np.float64) - e).max() / max(float(np.abs(e).max()), 1e-30)) if e.size else 0.0
+        for a, e in zip(got, expected, strict=True)
+    ]
+    largest = max(differences, default=0.0)
+    if is_exact(name) and not largest <= LARGEST_DIFFERENCE:
+        raise EngineFailed(
+            f"{name} computes something else: its outputs differ by {largest:.1e} of the largest, at most "
+            f"{LARGEST_DIFFERENCE:.0e} was expected; its time would mean nothing"
+        )
+    return largest
+
+
+def _take_turns(runners: Mapping[str, Runner], runs: int) -> dict[str, list[float]]:
+    milliseconds: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(runs):
+        for name, runner in runners.items():
+            # Threads of the engine before may still be spinning, and its data are in the caches.
+            runner.seconds()
+            milliseconds[name].append(1e3 * runner.seconds())
+    return milliseconds
+
+
+def _at_batch_one(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """A copy whose inputs have sizes, 1 where they were open."""
+    import onnx
+
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    opened = False
+    for given in fixed.graph.input:
+        for axis in given.type.tensor_type.shape.dim:
+            if not axis.dim_value:
+                axis.Clear()
+                axis.dim_value = 1
+                opened = True
+    if opened:
+        # What was said of other tensors names the open sizes.
+        del fixed.graph.value_info[:]
+        for output in fixed.graph.output:
+            output.type.tensor_type.ClearField("shape")
+    return fixed
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError("measuring networks needs onnx: pip install 'gossamer[export]'") from error

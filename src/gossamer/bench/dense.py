@@ -1,0 +1,181 @@
+"""The reverse of exporting: plain ONNX out of a network with gossamer's ops, for engines that do not know them."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gossamer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import onnx
+
+DOMAIN = "gossamer"
+GELU_OPSET = 20
+
+
+def is_sparse(model: "onnx.ModelProto") -> bool:
+    """Whether the model has nodes of gossamer's domain."""
+    return any(node.domain == DOMAIN for node in model.graph.node)
+
+
+def to_dense(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """The same network in plain ONNX, zeros included; the weights' names are those of the packed ones.
+
+    Raises:
+        ConfigurationError: a node or a packed weight cannot be understood; the message names it.
+    """
+    import onnx
+
+    dense = onnx.ModelProto()
+    dense.CopyFrom(model)
+    unpacking = _Unpacking(dense)
+    for node in model.graph.node:
+        if node.domain != DOMAIN:
+            unpacking.nodes.append(node)
+        elif node.op_type in _UNPACKED:
+            _UNPACKED[node.op_type](unpacking, node)
+        else:
+            raise ConfigurationError(
+                f"node {node.name!r} is of type {DOMAIN}.{node.op_type}, which this version does not know; expected "
+                f"{', '.join(_UNPACKED)}"
+            )
+    unpacking.finish()
+    return dense
+
+
+class _Unpacking:
+    """A graph whose nodes are replaced."""
+
+    def __init__(self, model: "onnx.ModelProto") -> None:
+        self.model = model
+        self.nodes: list[onnx.NodeProto] = []
+        self._packed = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._unpacked: dict[str, onnx.TensorProto] = {}
+
+    def weight(self, node: "onnx.NodeProto", name: str, *, transposed: bool = False) -> str:
+        """Unpacks the weight `name`, of which `node` is a reader, and returns the dense one's name."""
+        from gossamer_runtime import weights
+        from onnx import numpy_helper
+
+        if name not in self._packed:
+            raise ConfigurationError(f"node {node.name!r} has no constant packed weight {name!r}")
+        dense_name = f"{name}.transposed" if transposed else name
+        if dense_name not in self._unpacked:
+            try:
+                weight = weights.decode(numpy_helper.to_array(self._packed[name]).tobytes())
+            except weights.DamagedWeight as error:
+                raise ConfigurationError(f"the weight {name!r} of node {node.name!r} is damaged: {error}") from error
+            if transposed and weight.ndim != 2:
+                raise ConfigurationError(
+                    f"the weight {name!r} of node {node.name!r} has {weight.ndim} axes, expected 2"
+                )
+            stored = np.ascontiguousarray(weight.T) if transposed else weight
+            self._unpacked[dense_name] = numpy_helper.from_array(stored, dense_name)
+        return dense_name
+
+    def add(self, kind: str, inputs: list[str], output: str, name: str = "", **attributes: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=name or output, **attributes))
+        return output
+
+    def scalar(self, value: float, name: str) -> str:
+        from onnx import numpy_helper
+
+        self._unpacked[name] = numpy_helper.from_array(np.array(value, np.float32), name)
+        return name
+
+    def finish_layer(self, node: "onnx.NodeProto", value: str, residual: str, attributes: dict[str, Any]) -> None:
+        """Residual and activation, ending in the node's output."""
+        steps: list[Callable[[str, str], str]] = []
+        if residual:
+            steps.append(lambda source, to: self.add("Add", [source, residual], to))
+        steps += self._activation(node, attributes)
+        if not steps:
+            self.nodes[-1].output[0] = node.output[0]
+            return
+        for place, step in enumerate(steps):
+            value = step(value, node.output[0] if place + 1 == len(steps) else f"{node.output[0]}.step{place}")
+
+    def _activation(self, node: "onnx.NodeProto", attributes: dict[str, Any]) -> list[Callable[[str, str], str]]:
+        name = attributes.get("activation", b"none").decode()
+        if name == "none":
+            return []
+        if name == "clip":
+            limits = [attributes.get("lower", -np.inf), attributes.get("upper", np.inf)]
+            bounds = [self.scalar(limit, f"{node.output[0]}.limit{place}") for place, limit in enumerate(limits)]
+            return [lambda source, to: self.add("Clip", [source, *bounds], to)]
+        if name == "silu":
+            sigmoid = f"{node.output[0]}.sigmoid"
+            return [lambda source, to: self.add("Mul", [source, self.add("Sigmoid", [source], sigmoid)], to)]
+        if name in ("relu", "hardswish", "gelu"):
+            kind = {"relu": "Relu", "hardswish": "HardSwish", "gelu": "Gelu"}[name]
+            if kind == "Gelu":
+                self._need_opset(GELU_OPSET)
+            return [lambda source, to: self.add(kind, [source], to)]
+        raise ConfigurationError(f"node {node.name!r} has the activation {name!r}, which this version does not know")
+
+    def _need_opset(self, version: int) -> None:
+        for imported in self.model.opset_import:
+            if imported.domain == "":
+                imported.version = max(imported.version, version)
+
+    def finish(self) -> None:
+        """Puts the new nodes and weights into the model, and takes out what nothing reads any more."""
+        graph = self.model.graph
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        read = {name for node in self.nodes for name in node.input}
+        kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in self._unpacked]
+        kept += [tensor for name, tensor in self._unpacked.items() if name in read]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+        # Shapes of panels are not shapes of images.
+        del graph.value_info[:]
+        others = [imported for imported in self.model.opset_import if imported.domain != DOMAIN]
+        del self.model.opset_import[:]
+        self.model.opset_import.extend(others)
+
+
+def _attributes(node: "onnx.NodeProto") -> dict[str, Any]:
+    from onnx import helper
+
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _input(node: "onnx.NodeProto", place: int) -> str:
+    return node.input[place] if place < len(node.input) else ""
+
+
+def _unpack_convolution(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
+    attributes = _attributes(node)
+    inputs = [_input(node, 0), unpacking.weight(node, _input(node, 1)), _input(node, 2)]
+    kept = {
+        name: attributes[name]
+        for name in ("kernel_shape", "strides", "pads", "dilations", "group")
+        if name in attributes
+    }
+    value = unpacking.add("Conv", inputs if inputs[2] else inputs[:2], f"{node.output[0]}.sums", node.name, **kept)
+    unpacking.finish_layer(node, value, _input(node, 3), attributes)
+
+
+def _unpack_product(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
+    sums = f"{node.output[0]}.sums"
+    weight = unpacking.weight(node, _input(node, 1), transposed=True)
+    value = unpacking.add("MatMul", [_input(node, 0), weight], sums, node.name)
+    if _input(node, 2):
+        value = unpacking.add("Add", [value, _input(node, 2)], f"{node.output[0]}.biased")
+    unpacking.finish_layer(node, value, _input(node, 3), _attributes(node))
+
+
+def _pass_on(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
+    unpacking.add("Identity", [node.input[0]], node.output[0])
+
+
+_UNPACKED: dict[str, Callable[[_Unpacking, "onnx.NodeProto"], None]] = {
+    "SparseConv": _unpack_convolution,
+    "SparseMatMul": _unpack_product,
+    "ToPanel": _pass_on,
+    "FromPanel": _pass_on,
+}

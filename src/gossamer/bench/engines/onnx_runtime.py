@@ -1,0 +1,155 @@
+"""ONNX Runtime: dense, quantised to int8, and with gossamer's ops."""
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gossamer.bench.engines.engine import EngineFailed, Subject
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+CALIBRATION_EXAMPLES = 8
+
+
+class SessionRunner:
+    """A session and its inputs."""
+
+    def __init__(self, session: "onnxruntime.InferenceSession", subject: Subject, version: str) -> None:
+        self.session = session
+        self.version = version
+        self._inputs = subject.inputs
+
+    def run(self) -> list[np.ndarray[Any, Any]]:
+        outputs: list[np.ndarray[Any, Any]] = self.session.run(None, self._inputs)
+        return outputs
+
+    def seconds(self) -> float:
+        started = time.perf_counter()
+        self.session.run(None, self._inputs)
+        return time.perf_counter() - started
+
+    def close(self) -> None:
+        del self.session
+
+
+def open_gossamer(subject: Subject, profile: Path | None = None) -> SessionRunner:
+    """The sparse form in ONNX Runtime with gossamer's ops.
+
+    Args:
+        profile: where ONNX Runtime writes the time of every node, if anywhere.
+    """
+    _require_onnx_runtime()
+    try:
+        import gossamer_runtime
+    except ImportError as error:
+        raise EngineFailed("gossamer-runtime is not installed; in gossamer's folder: pip install ./runtime") from error
+    import onnxruntime
+
+    options = _options(subject.threads, profile)
+    try:
+        session = gossamer_runtime.Session(_in_a_file(subject.sparse, subject, "sparse"), options)
+    except gossamer_runtime.NativeLibraryMissing as error:
+        raise EngineFailed(str(error)) from error
+    except Exception as error:
+        raise EngineFailed(f"gossamer cannot run this network: {error}") from error
+    version = f"gossamer-runtime {gossamer_runtime.__version__}, ONNX Runtime {onnxruntime.__version__}"
+    return SessionRunner(session, subject, version)
+
+
+def open_dense(subject: Subject, profile: Path | None = None) -> SessionRunner:
+    """The dense form in ONNX Runtime."""
+    return _open(_in_a_file(subject.dense, subject, "dense"), subject, profile)
+
+
+def open_int8(subject: Subject) -> SessionRunner:
+    """The dense form, quantised: 8-bit weights for each output channel, 8-bit activations, ranges from seeded inputs."""
+    _require_onnx_runtime()
+    from onnxruntime import quantization
+
+    class Examples(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._examples = _examples(subject)
+
+        def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
+            return next(self._examples, None)
+
+    given, quantised = _in_a_file(subject.dense, subject, "dense"), subject.folder / "int8.onnx"
+    # It recommends a preparation that would not change these networks, once for every call.
+    logging.getLogger().addFilter(_is_no_advice)
+    try:
+        quantization.quantize_static(
+            given,
+            quantised,
+            Examples(),
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+        )
+    except Exception as error:
+        raise EngineFailed(f"ONNX Runtime cannot quantise this network: {error}") from error
+    finally:
+        logging.getLogger().removeFilter(_is_no_advice)
+    return _open(quantised, subject, None)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return "pre-processing" not in record.getMessage()
+
+
+def _examples(subject: Subject) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+    """The measured inputs, and others drawn like them."""
+    yield subject.inputs
+    rng = np.random.default_rng(1)
+    for _ in range(CALIBRATION_EXAMPLES - 1):
+        yield {
+            name: rng.standard_normal(value.shape).astype(value.dtype) if value.dtype.kind == "f" else value
+            for name, value in subject.inputs.items()
+        }
+
+
+def _open(model: Path, subject: Subject, profile: Path | None) -> SessionRunner:
+    _require_onnx_runtime()
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(
+            model, _options(subject.threads, profile), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise EngineFailed(f"ONNX Runtime cannot run this network: {error}") from error
+    return SessionRunner(session, subject, f"ONNX Runtime {onnxruntime.__version__}")
+
+
+def _options(threads: int, profile: Path | None) -> "onnxruntime.SessionOptions":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return options
+
+
+def _in_a_file(model: "onnx.ModelProto", subject: Subject, name: str) -> Path:
+    path = subject.folder / f"{name}.onnx"
+    if not path.exists():
+        import onnx
+
+        onnx.save(model, path)
+    return path
+
+
+def _require_onnx_runtime() -> None:
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise EngineFailed("ONNX Runtime is not installed: pip install 'gossamer[export]'") from error

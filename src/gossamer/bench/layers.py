@@ -1,0 +1,122 @@
+"""The time of every layer, sparse and dense, beside the work that it does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gossamer.bench.engines import Subject
+from gossamer.bench.engines.onnx_runtime import open_dense, open_gossamer
+from gossamer.bench.peak import multiply_adds_per_second
+from gossamer.bench.profile import node_times, time_by_node
+
+if TYPE_CHECKING:
+    import onnx
+
+    from gossamer.export.graph import Graph
+    from gossamer.export.layers import Layer, LayerShape
+
+FLOPS = 2
+"""A multiply-add counts as two operations."""
+PANEL = ".panel"
+"""What the export appends to the name of a value that it keeps in panels."""
+
+
+@dataclass(frozen=True)
+class MeasuredLayer:
+    """A layer and its times within both networks, in seconds; 0 where the profiler did not name it."""
+
+    layer: "Layer"
+    sparse: float
+    dense: float
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork:
+    """Times of all nodes of both forms."""
+
+    graph: "Graph"
+    """Of the dense form, batch normalisation folded."""
+    layers: tuple[MeasuredLayer, ...]
+    other_sparse: "tuple[tuple[onnx.NodeProto, float], ...]"
+    """What is no layer in the sparse form, conversions between layouts included, with seconds."""
+    other_dense: "tuple[tuple[onnx.NodeProto, float], ...]"
+
+
+def measure_layers(
+    subject: Subject, runs: int, warmups: int = 3, forms: Sequence[str] = ("sparse", "dense")
+) -> MeasuredNetwork:
+    """Runs the forms in turn under ONNX Runtime's profiler, whose clock ticks in microseconds."""
+    from gossamer.export.batch_norm import fold_batch_norm
+    from gossamer.export.graph import Graph
+    from gossamer.export.layers import find_layers
+
+    openings = {
+        "sparse": lambda path: open_gossamer(subject, path),
+        "dense": lambda path: open_dense(subject, path),
+    }
+    times = node_times({form: openings[form] for form in forms}, subject.folder, runs, warmups)
+    graph = Graph(fold_batch_norm(subject.dense))
+    sparse_nodes = list(subject.sparse.graph.node)
+    dense = time_by_node(times.get("dense", {}), graph.nodes)
+    sparse = time_by_node(times.get("sparse", {}), sparse_nodes)
+    places = {sparse_nodes[place].output[0]: place for place in sparse}
+    layers = []
+    for layer in find_layers(graph, linear_residual=_takes_linear_residual(sparse_nodes)):
+        # A layer that became sparse ends in a panel; one that did not is made of the same nodes as before.
+        values = {f"{layer.output}{PANEL}", *(graph.nodes[place].output[0] for place in layer.nodes)}
+        its_sparse = sum(sparse.pop(places[value], 0.0) for value in values if value in places)
+        layers.append(MeasuredLayer(layer, its_sparse, sum(dense.pop(place, 0.0) for place in layer.nodes)))
+    return MeasuredNetwork(
+        graph,
+        tuple(layers),
+        tuple((sparse_nodes[place], seconds) for place, seconds in sparse.items()),
+        tuple((graph.nodes[place], seconds) for place, seconds in dense.items()),
+    )
+
+
+def _takes_linear_residual(nodes: "Sequence[onnx.NodeProto]") -> bool:
+    return any(node.op_type == "SparseMatMul" and len(node.input) > 3 for node in nodes)
+
+
+def layer_times(subject: Subject, runs: int) -> dict[str, Any]:
+    """Measures every layer of both forms.
+
+    Returns:
+        `layers`: for each `name`, `shape`, `density`, `milliseconds` and `dense_milliseconds`, `gflops` of its
+        nonzeros, `dense_gflops` (as if no weight were zero), both at the sparse time, and `peak_share`, that of the
+        nonzeros' rate in the peak; `other_milliseconds` and `other_dense_milliseconds` of all nodes that are no
+        layers; `peak_gflops` of all threads.
+    """
+    measured = measure_layers(subject, runs)
+    peak = multiply_adds_per_second(subject.threads)
+    return {
+        "layers": [_facts(layer, peak) for layer in measured.layers],
+        "other_milliseconds": 1e3 * sum(seconds for _, seconds in measured.other_sparse),
+        "other_dense_milliseconds": 1e3 * sum(seconds for _, seconds in measured.other_dense),
+        "peak_gflops": FLOPS * peak / 1e9,
+    }
+
+
+def _facts(measured: MeasuredLayer, peak: float) -> Mapping[str, Any]:
+    layer, seconds = measured.layer, measured.sparse
+    multiply_adds = layer.shape.multiply_adds
+    return {
+        "name": layer.name,
+        "shape": shape_text(layer.shape),
+        "density": layer.density,
+        "milliseconds": 1e3 * seconds,
+        "dense_milliseconds": 1e3 * measured.dense,
+        "gflops": FLOPS * multiply_adds * layer.density / seconds / 1e9 if seconds else None,
+        "dense_gflops": FLOPS * multiply_adds / seconds / 1e9 if seconds else None,
+        "peak_share": multiply_adds * layer.density / seconds / peak if seconds else None,
+    }
+
+
+def shape_text(shape: "LayerShape") -> str:
+    """A layer in few words: `64 x 56 x 56 -> 256, 3 x 3 / 2`, or `128 x 768 -> 3072`."""
+    if shape.kind == "linear":
+        return f"{shape.width} x {shape.inputs} -> {shape.outputs}"
+    text = f"{shape.inputs} x {shape.height} x {shape.width} -> {shape.outputs}, {shape.kernel[0]} x {shape.kernel[1]}"
+    if shape.strides != (1, 1):
+        text += f" / {shape.strides[0]}"
+    return text + (f", {shape.groups} groups" if shape.groups > 1 else "")

@@ -1,0 +1,154 @@
+"""`gossamer compare`: methods side by side on one task."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gossamer.cli.console import console
+from gossamer.cli.lists import numbers
+
+if TYPE_CHECKING:
+    from gossamer.compare.grid import Job
+
+GRID = "What is compared"
+RUNNING = "How it runs"
+
+
+def compare(
+    task: Annotated[
+        str, typer.Argument(help="A built-in task (see `gossamer tasks`) or your own: path/file.py:function.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the comparison. The same command continues what is in it.")],
+    target_sparsity: Annotated[float, typer.Option(help="Where iterative methods end, such as 0.95.")],
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Names with commas between them; the first is the reference. weight-rewind@10 retrains for the last "
+            "10 epochs; one-shot-lr-rewind cuts once.",
+            rich_help_panel=GRID,
+        ),
+    ] = "lr-rewind,weight-rewind,fine-tune",
+    seeds: Annotated[int, typer.Option(help="How many: seeds 0, 1, ...", rich_help_panel=GRID)] = 3,
+    per_round: Annotated[
+        float, typer.Option(help="Share of the remaining weights that each round prunes.", rich_help_panel=GRID)
+    ] = 0.2,
+    one_shot_densities: Annotated[
+        str | None,
+        typer.Option(
+            help="Where one-shot methods are looked at, such as 0.2,0.1,0.05; by default every third round's density.",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Training time of every round; the recipe's by default.", rich_help_panel=GRID)
+    ] = None,
+    fine_tune_rate: Annotated[
+        float | None,
+        typer.Option(help="Learning rate of fine-tune and low-lr-weight-rewind.", rich_help_panel=GRID),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=RUNNING)] = "cpu",
+    jobs: Annotated[int, typer.Option(help="Runs at the same time.", rich_help_panel=RUNNING)] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of each run; by default the processors, divided by --jobs. Part of what makes the same bits.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a Ray cluster (auto, host:port; local starts one). --out must be a folder that all of its "
+            "machines see.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+) -> None:
+    """Compare retraining methods on a task: every method with every seed, each seed's dense network trained once.
+
+    Interrupt it whenever you like: the same command continues. More methods or seeds may be added later.
+    """
+    from gossamer.compare import report
+    from gossamer.compare.grid import Grid, Method
+    from gossamer.compare.runner import run_in_processes, run_on_cluster
+    from gossamer.errors import ConfigurationError
+    from gossamer.rounds.configuration import FILE, Configuration
+    from gossamer.rounds.driver import make_folder
+    from gossamer.rounds.files import locked
+    from gossamer.tasks import find_task
+
+    if seeds < 1 or jobs < 1 or (threads is not None and threads < 1):
+        raise ConfigurationError(f"got {seeds} seeds, {jobs} jobs, {threads} threads; expected at least 1 of each")
+    recipe_epochs = find_task(task).recipe.epochs
+    threads = threads or _threads_before(out) or max(1, (os.cpu_count() or 1) // jobs)
+    # On a cluster the runs start elsewhere: what they are told has to mean the same there.
+    anchored = Path.resolve if cluster is not None else Path
+    grid = Grid(
+        folder=anchored(out),
+        task=task,
+        methods=tuple(Method.named(name.strip()) for name in methods.split(",")),
+        seeds=tuple(range(seeds)),
+        target_sparsity=target_sparsity,
+        per_round=per_round,
+        one_shot_densities=numbers(one_shot_densities, "--one-shot-densities"),
+        data=None if data is None else anchored(data),
+        epochs=epochs,
+        recipe_epochs=recipe_epochs,
+        device=device,
+        fine_tune_rate=fine_tune_rate,
+    )
+    make_folder(grid.folder)
+    with locked(grid.folder):
+        settings = Configuration(
+            {
+                "comparison": {
+                    "task": task,
+                    "target_sparsity": target_sparsity,
+                    "per_round": per_round,
+                    "epochs": grid.schedule_epochs,
+                    "device": device,
+                    "fine_tune_rate": fine_tune_rate,
+                    "threads": threads,
+                }
+            }
+        )
+        if (grid.folder / FILE).exists():
+            settings.refuse_other(grid.folder)
+        else:
+            settings.write(grid.folder)
+        everything = [*grid.dense_jobs(), *grid.cells()]
+        tell = _Lines(len(everything))
+        if cluster is None:
+            run_in_processes(everything, jobs, threads, tell)
+        else:
+            run_on_cluster(everything, cluster, threads, tell)
+        written = report.write(grid, report.collect(grid))
+    terminal = console()
+    terminal.print((grid.folder / report.TABLE).read_text(encoding="utf-8"), highlight=False, markup=False)
+    terminal.print("written: " + ", ".join(str(path) for path in written), highlight=False)
+    if len(written) == 2:
+        terminal.print("no plot: its packages are not installed (pip install 'gossamer[report]')", highlight=False)
+
+
+def _threads_before(folder: Path) -> int | None:
+    """The threads of each run when the comparison was begun, so that another number of jobs may continue it."""
+    from gossamer.rounds.configuration import FILE, read
+
+    known = read(folder).get("comparison", {}).get("threads") if (folder / FILE).exists() else None
+    return known if isinstance(known, int) else None
+
+
+class _Lines:
+    """One line for every run that starts or ends."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._terminal = console()
+
+    def __call__(self, job: "Job", event: str) -> None:
+        self._done += event.startswith("done")
+        self._terminal.print(f"[{self._done}/{self._total}] {job.name}: {event}", highlight=False, markup=False)

@@ -1,0 +1,105 @@
+"""`gossamer export`: a network as an ONNX file that runs faster the more zeros it has."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from gossamer.cli.console import console
+from gossamer.cli.wording import value_text
+
+if TYPE_CHECKING:
+    from gossamer.export.exporting import Exported
+    from gossamer.export.source import Source
+
+
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(help="A run's folder, an .onnx file that holds zeros, path/file.py:function, or a task."),
+    ],
+    round: Annotated[
+        int | None, typer.Option(help="Which round of a run; the recommended one by default, -1 is the last.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("model.onnx"),
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Standard ops only, zeros and all, for any ONNX runtime.")
+    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store weights as fp16: half the file.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a network as ONNX; pruned layers become sparse ops where those are faster (gossamer-runtime runs them).
+
+    The file is kept only if it computes what the network computes, on the task's validation data.
+    """
+    with_export_packages()
+    from gossamer.export.exporting import export as export_source
+    from gossamer.export.source import open_source
+
+    opened = open_source(source, round_number=round, data_folder=data, task=task)
+    exported = export_source(opened, out, dense=dense, half=half, overwrite=overwrite)
+    terminal = console()
+    if exported.layers:
+        terminal.print(_table(exported))
+    for line in _summary(opened, exported):
+        terminal.print(line, highlight=False)
+
+
+def with_export_packages() -> None:
+    """Raises ConfigurationError if what exporting needs is not installed."""
+    from importlib.util import find_spec
+
+    from gossamer.errors import ConfigurationError
+
+    needed = ("onnx", "onnxruntime", "onnxscript", "networkx", "gossamer_runtime")
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"exporting needs {', '.join(missing)}, which cannot be imported. Install with: "
+            "pip install 'gossamer[export]', and gossamer-runtime with: pip install ./runtime"
+        )
+
+
+def _table(exported: "Exported") -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("layer", no_wrap=True)
+    table.add_column("weight", no_wrap=True)
+    table.add_column("kept", justify="right", no_wrap=True)
+    table.add_column("runs", no_wrap=True)
+    for layer in exported.layers:
+        runs = layer.form if not layer.reason else f"{layer.form}: {layer.reason}"
+        shape = " x ".join(str(size) for size in layer.weight_shape)
+        table.add_row(layer.name, shape, f"{layer.density:.2%}", runs)
+    return table
+
+
+def _summary(source: "Source", exported: "Exported") -> list[str]:
+    sparse = sum(layer.form == "sparse" for layer in exported.layers)
+    lines = []
+    if exported.layers:
+        lines.append(f"{sparse} of {len(exported.layers)} layers run sparse, the others as dense ones")
+    agreement = exported.agreement
+    compared = (
+        f"compared on {source.inputs}: largest difference of an output {agreement.difference:.3g} "
+        f"(outputs up to {agreement.largest:.3g})"
+    )
+    if source.metric is not None:
+        metric = source.metric.name
+        compared += f", {metric} {value_text(metric, exported.metric_before)} -> {value_text(metric, exported.metric)}"
+    lines.append(compared)
+    ratio = exported.dense_bytes / exported.file_bytes
+    lines.append(
+        f"{source.name} written to {exported.path}: {exported.file_bytes:,} bytes, dense {exported.dense_bytes:,} "
+        f"({ratio:.2f}x smaller)"
+    )
+    if exported.layers and sparse:
+        lines.append(f"it runs with gossamer_runtime.Session({str(exported.path)!r}), or: gossamer-run {exported.path}")
+    elif exported.layers:
+        lines.append("no layer is faster sparse, so any ONNX runtime runs it")
+    return lines

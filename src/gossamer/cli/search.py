@@ -1,0 +1,275 @@
+"""`gossamer search`: AMC, which looks for the density of every layer."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gossamer.cli.console import console
+from gossamer.cli.wording import value_text
+
+if TYPE_CHECKING:
+    from gossamer.prune.scope import Scope
+    from gossamer.search import Budget, Policy
+    from gossamer.search.compressible import Compressible
+    from gossamer.search.layers import LayerFacts
+    from gossamer.search.searching import Episode, Listener
+    from gossamer.search.subject import Subject
+
+LINE_EPISODES = 10
+"""Without a terminal every so many episodes are reported."""
+
+SEARCH = "The search"
+SCOPE = "Which weights"
+
+
+def search(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|TASK",
+            help="The folder of a run, whose dense network is taken; or path/file.py:function, your own task whose "
+            "model is trained already.",
+        ),
+    ],
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="What the network may cost: weights=0.1 or flops=0.5 (shares of dense); or just weights or flops, "
+            "with --reward accuracy-guaranteed."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Write the policy to this .toml file; the search's state beside it.")
+    ],
+    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
+    ] = None,
+    actions: Annotated[
+        str,
+        typer.Option(help="weights: a density for every layer; channels: for every group of coupled channels."),
+    ] = "weights",
+    reward: Annotated[
+        str, typer.Option(help="accuracy, accuracy-guaranteed or retrained.", rich_help_panel=SEARCH)
+    ] = "accuracy",
+    episodes: Annotated[int, typer.Option(help="How many networks are tried.", rich_help_panel=SEARCH)] = 800,
+    warm_up: Annotated[int, typer.Option(help="The first episodes, at random.", rich_help_panel=SEARCH)] = 100,
+    examples: Annotated[
+        int | None,
+        typer.Option(help="Validation examples that judge a network; all by default.", rich_help_panel=SEARCH),
+    ] = None,
+    retrain_steps: Annotated[
+        int, typer.Option(help="For --reward retrained: steps before a network is judged.", rich_help_panel=SEARCH)
+    ] = 50,
+    lowest_density: Annotated[
+        float | None,
+        typer.Option(help="Of every layer; 0.01 by default, 0.2 for channels.", rich_help_panel=SEARCH),
+    ] = None,
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="What an action means: clipped (the paper's) or rescaled (better where the budget is small).",
+            rich_help_panel=SEARCH,
+        ),
+    ] = "clipped",
+    seed: Annotated[int, typer.Option(help="Same seed, same bits on the CPU.", rich_help_panel=SEARCH)] = 0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Least time between two saves.", rich_help_panel=SEARCH)
+    ] = 10.0,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Prune only weights whose name matches (shell pattern; repeatable). Default: what the run prunes.",
+            rich_help_panel=SCOPE,
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Never prune weights whose name matches (repeatable).", rich_help_panel=SCOPE),
+    ] = None,
+) -> None:
+    """Look for the density of every layer by reinforcement learning (AMC), without retraining in between.
+
+    The policy is for `gossamer compress --allocation FILE`. Interrupt it whenever you like: the same command continues.
+    """
+    import torch
+
+    from gossamer.prune.scope import Scope
+    from gossamer.search import search as find
+    from gossamer.search.subject import open_subject, short_retraining
+    from gossamer.tasks import Examples
+
+    torch.set_flush_denormal(True)
+    subject = open_subject(run, data_folder=data, task=task)
+    scope = Scope(tuple(include or ("*",)), tuple(exclude or ())) if include or exclude else subject.scope
+    validation = subject.data.validation
+    judged = validation
+    if examples is not None:
+        rows = slice(0, examples)
+        judged = Examples(validation.inputs[rows], validation.targets[rows], validation.prepare)
+    sign = _sign(subject, reward)
+    with _progress(subject.task.metric.name, sign) as listener:
+        policy = find(
+            subject.model,
+            example=subject.example,
+            judge=lambda model: sign * subject.value(model, judged),
+            budget=_budget(budget),
+            folder=out.with_suffix(".search"),
+            actions=actions,  # type: ignore[arg-type]
+            reward=reward,
+            retrain=short_retraining(subject, retrain_steps, seed, scope) if reward == "retrained" else None,
+            lowest_density=lowest_density,
+            scale=scale,
+            scope=scope,
+            episodes=episodes,
+            warm_up=warm_up,
+            seed=seed,
+            settings={
+                "task": subject.task.name,
+                "examples": len(judged),
+                "retrain_steps": retrain_steps if reward == "retrained" else None,
+                "include": list(scope.include),
+                "exclude": list(scope.exclude),
+                "embeddings": scope.embeddings,
+            },
+            checkpoint_seconds=checkpoint_seconds,
+            listener=listener,
+        )
+    policy.write(out)
+    _print(subject, policy, scope, out)
+
+
+def _budget(text: str) -> "Callable[[Sequence[LayerFacts]], Budget]":
+    """`weights=0.1` and the like."""
+    from gossamer.search import SearchError, flops, weights
+
+    kinds = {"weights": weights, "flops": flops}
+    name, equals, number = text.partition("=")
+    try:
+        share = float(number) if equals else None
+    except ValueError:
+        name = ""
+    if name not in kinds:
+        raise SearchError(f"the budget is {text!r}; expected weights=SHARE or flops=SHARE, such as weights=0.1")
+    return lambda layers: kinds[name](layers, share)
+
+
+def _sign(subject: "Subject", reward: str) -> float:
+    from gossamer.search import SearchError
+
+    metric = subject.task.metric
+    if reward == "accuracy-guaranteed" and metric.name != "accuracy":
+        raise SearchError(
+            f"the reward accuracy-guaranteed needs an accuracy between 0 and 1, but {subject.task.name} is judged by "
+            f"{metric.name}; expected the reward accuracy, with a limit"
+        )
+    return 1.0 if metric.better == "higher" else -1.0
+
+
+@contextmanager
+def _progress(metric: str, sign: float) -> "Iterator[Listener]":
+    terminal = console()
+    if not terminal.is_terminal:
+        yield _Lines(terminal, metric, sign)
+        return
+    bar = Progress(
+        TextColumn("episodes"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[facts]}"),
+        console=terminal,
+    )
+    with bar:
+        yield _Bar(bar, metric, sign)
+
+
+class _Lines:
+    """A line at the beginning, and now and then one."""
+
+    def __init__(self, terminal: Console, metric: str, sign: float) -> None:
+        self._terminal = terminal
+        self._metric = metric
+        self._sign = sign
+
+    def started(self, network: "Compressible", budget: "Budget", done: int, episodes: int) -> None:
+        limit = "" if budget.limit is None else f" of at most {budget.limit:,.6g}"
+        self._terminal.print(
+            f"{len(network.actions)} actions an episode, {episodes} episodes; budget: {budget.name}{limit}"
+            + (f"; continuing with episode {done}" if done else ""),
+            highlight=False,
+        )
+
+    def episode_finished(self, episode: "Episode", best: "Episode") -> None:
+        if (episode.number + 1) % LINE_EPISODES == 0:
+            self._terminal.print(f"episode {episode.number + 1}  {self.facts(episode, best)}", highlight=False)
+
+    def facts(self, episode: "Episode", best: "Episode") -> str:
+        now, then = (value_text(self._metric, self._sign * which.value) for which in (episode, best))
+        return f"{self._metric} {now}  best {then} (episode {best.number + 1})"
+
+
+class _Bar(_Lines):
+    """A bar in a terminal."""
+
+    def __init__(self, bar: Progress, metric: str, sign: float) -> None:
+        super().__init__(bar.console, metric, sign)
+        self._progress = bar
+        self._task = bar.add_task("", total=1, facts="")
+
+    def started(self, network: "Compressible", budget: "Budget", done: int, episodes: int) -> None:
+        super().started(network, budget, done, episodes)
+        self._progress.update(self._task, total=episodes, completed=done)
+
+    def episode_finished(self, episode: "Episode", best: "Episode") -> None:
+        self._progress.update(self._task, completed=episode.number + 1, facts=self.facts(episode, best))
+
+
+def _print(subject: "Subject", policy: "Policy", scope: "Scope", out: Path) -> None:
+    """The policy beside global magnitude pruning to the same number of weights."""
+    from gossamer.prune import masks as masks_of
+    from gossamer.prune.cut import Cut
+    from gossamer.prune.scope import prunable_weights
+    from gossamer.search.compressible import pruned
+    from gossamer.search.searching import COMPRESSIBLE
+
+    model = subject.model
+    weights = prunable_weights(model, scope)
+    kept = sum(policy.kept.values())
+    network = COMPRESSIBLE[policy.actions](model, weights, (subject.example,))
+    rivals: dict[str, Mapping[str, Any]] = {
+        "dense": masks_of.full(weights),
+        "policy": network.masks(policy.chosen),
+        "global magnitude": Cut().choose(model, weights, kept, masks_of.full(weights), round_number=1),
+    }
+    metric = subject.task.metric.name
+    terminal = console()
+    layers = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    layers.add_column("weights of", no_wrap=True)
+    for heading in ("all", "policy", "density", "global magnitude", "density"):
+        layers.add_column(heading, justify="right", no_wrap=True)
+    for name, number in policy.kept.items():
+        size, other = weights[name].numel(), int(rivals["global magnitude"][name].sum())
+        layers.add_row(name, f"{size:,}", f"{number:,}", f"{number / size:.2%}", f"{other:,}", f"{other / size:.2%}")
+    terminal.print(layers)
+    total = sum(weight.numel() for weight in weights.values())
+    terminal.print(
+        f"{kept:,} of {total:,} weights ({kept / total:.2%}); {policy.budget} {policy.cost:,.6g}", highlight=False
+    )
+    for rival, masks in rivals.items():
+        with pruned(model, weights, masks):
+            values = [
+                f"{split} {metric} {value_text(metric, subject.value(model, examples))}"
+                for split, examples in (("val", subject.data.validation), ("test", subject.data.test))
+            ]
+        terminal.print(f"{rival + ', not retrained:':<34}{'  '.join(values)}", highlight=False)
+    structure = "" if policy.structure == "unstructured" else f" --structure {policy.structure}"
+    terminal.print(f"written to {out}; next: gossamer compress TASK --allocation {out}{structure}", highlight=False)

@@ -1,0 +1,1 @@
+"""Methods compared on one task: the grid of methods and seeds, and what it says."""

@@ -1,0 +1,218 @@
+"""What a finished comparison says: medians, the largest compression without loss, paired differences."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gossamer.rounds.stopping import Better
+
+SAME_DENSITY = 0.02
+"""Densities that differ by less than this share of themselves are compared with one another: one-shot cuts and rounds
+may differ by a weight."""
+HIGH_COMPRESSION = 10.0
+"""From here on the differences are also averaged over all densities."""
+# Student's t, two-sided 95%, by degrees of freedom from 1 on (any table of statistics).
+STUDENT_95 = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604]
+STUDENT_95 += [2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555]
+STUDENT_95 += [2.0518, 2.0484, 2.0452, 2.0423]
+CHOSEN = " (t by validation)"
+"""Behind the name of a family of which several retraining times were tried."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One round of one run."""
+
+    method: str
+    family: str
+    """The method without its retraining time."""
+    seed: int
+    density: float
+    kept: int
+    prunable: int
+    val: float
+    test: float
+    seconds: float
+
+    @property
+    def compression(self) -> float:
+        return self.prunable / self.kept
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of the same measurement with several seeds."""
+
+    median: float
+    least: float
+    most: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        values = sorted(values)
+        return cls(statistics.median(values), values[0], values[-1], len(values))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one density."""
+
+    method: str
+    density: float
+    compression: float
+    val: Spread
+    test: Spread
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The smallest network of a method that is no worse than the dense one, by the medians over the seeds."""
+
+    method: str
+    compression: float
+    """As validation chooses it; 1 if no pruned network is as good."""
+    val: float
+    test: float
+    """Median of the chosen network."""
+    compression_by_test: float
+    """The largest at which the median on test is no worse than dense: told, not chosen."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better the reference does than another method on test, seed by seed: positive is for the reference."""
+
+    reference: str
+    other: str
+    compression: float | None
+    """None: for each seed the mean over all densities from `HIGH_COMPRESSION` on."""
+    mean: float
+    low: float
+    high: float
+    """Limits of the 95% interval of the mean (Student's t over the seeds); infinite with one seed."""
+    seeds: int
+
+
+def rows(points: Sequence[Point]) -> list[Row]:
+    """Every method at every density, methods in their order, from dense to sparse."""
+    found = []
+    for method in dict.fromkeys(point.method for point in points):
+        for density, group in by_density([point for point in points if point.method == method]).items():
+            found.append(
+                Row(
+                    method,
+                    density,
+                    statistics.median(point.compression for point in group),
+                    Spread.of(point.val for point in group),
+                    Spread.of(point.test for point in group),
+                )
+            )
+    return found
+
+
+def with_choice_of_time(points: Sequence[Point], better: Better) -> list[Point]:
+    """Adds, for each family with several retraining times, the one that is best on validation at each density (by the
+    median over the seeds), as the paper does."""
+    everything = list(points)
+    families: dict[str, list[Point]] = defaultdict(list)
+    for point in points:
+        families[point.family].append(point)
+    for family, members in families.items():
+        if len({point.method for point in members}) < 2:
+            continue
+        for group in by_density(members).values():
+            medians = {
+                method: statistics.median(point.val for point in group if point.method == method)
+                for method in dict.fromkeys(point.method for point in group)
+            }
+            best = max(medians, key=lambda method: _goodness(medians[method], better))
+            name = family + CHOSEN
+            everything += [
+                Point(name, name, p.seed, p.density, p.kept, p.prunable, p.val, p.test, p.seconds)
+                for p in group
+                if p.method == best
+            ]
+    return everything
+
+
+def largest_without_loss(table: Sequence[Row], better: Better) -> list[Largest]:
+    """For each method, the most compressed row no worse than its dense one."""
+    found = []
+    for method in dict.fromkeys(row.method for row in table):
+        own = [row for row in table if row.method == method]
+        dense = min(own, key=lambda row: row.compression)
+        by_val = _smallest_as_good(own, [row.val.median for row in own], dense.val.median, better)
+        by_test = _smallest_as_good(own, [row.test.median for row in own], dense.test.median, better)
+        found.append(Largest(method, by_val.compression, by_val.val.median, by_val.test.median, by_test.compression))
+    return found
+
+
+def differences(points: Sequence[Point], better: Better) -> list[Difference]:
+    """The first method against each other one, with the same seed: at every density that both have, and on average."""
+    methods = list(dict.fromkeys(point.method for point in points))
+    if not methods:
+        return []
+    reference, *others = methods
+    found = []
+    for other in others:
+        paired: dict[float, dict[int, float]] = {}
+        for group in by_density([p for p in points if p.method in (reference, other)]).values():
+            first = {p.seed: p for p in group if p.method == reference}
+            second = {p.seed: p for p in group if p.method == other}
+            compression = group[0].compression
+            both = sorted(first.keys() & second.keys())
+            if both and compression > 1:
+                paired[compression] = {
+                    seed: _goodness(first[seed].test, better) - _goodness(second[seed].test, better) for seed in both
+                }
+        found += [_difference(reference, other, at, values.values()) for at, values in paired.items()]
+        sparse = [values for at, values in paired.items() if at >= HIGH_COMPRESSION]
+        seeds = set.intersection(*(set(values) for values in sparse)) if sparse else set()
+        if seeds:
+            means = [statistics.mean(values[seed] for values in sparse) for seed in sorted(seeds)]
+            found.append(_difference(reference, other, None, means))
+    return found
+
+
+def by_density(points: Iterable[Point]) -> Mapping[float, list[Point]]:
+    """Points of (nearly) the same density together, from dense to sparse."""
+    groups: dict[float, list[Point]] = {}
+    for point in sorted(points, key=lambda point: -point.density):
+        last = next(reversed(groups), None)
+        if last is not None and point.density >= last * (1 - SAME_DENSITY):
+            groups[last].append(point)
+        else:
+            groups[point.density] = [point]
+    return groups
+
+
+def mean_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and the limits of its 95% interval by Student's t; infinite for one value."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, -math.inf, math.inf
+    freedom = len(values) - 1
+    # Beyond the table, the first term of the expansion around the normal quantile.
+    quantile = STUDENT_95[freedom - 1] if freedom <= len(STUDENT_95) else 1.95996 + 2.3722 / freedom
+    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def _smallest_as_good(table: Sequence[Row], medians: Sequence[float], dense: float, better: Better) -> Row:
+    as_good = [
+        row for row, median in zip(table, medians, strict=True) if _goodness(median, better) >= _goodness(dense, better)
+    ]
+    return max(as_good, key=lambda row: row.compression)
+
+
+def _difference(reference: str, other: str, compression: float | None, values: Iterable[float]) -> Difference:
+    values = list(values)
+    mean, low, high = mean_with_interval(values)
+    return Difference(reference, other, compression, mean, low, high, len(values))
+
+
+def _goodness(value: float, better: Better) -> float:
+    return value if better == "higher" else -value

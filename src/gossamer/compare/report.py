@@ -1,0 +1,190 @@
+"""A comparison as text, JSON and a plot."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gossamer.compare.findings import (
+    Difference,
+    Largest,
+    Point,
+    Row,
+    differences,
+    largest_without_loss,
+    rows,
+    with_choice_of_time,
+)
+from gossamer.compare.grid import Grid
+from gossamer.errors import CheckpointError
+from gossamer.rounds import configuration
+from gossamer.rounds.files import write_file, write_text
+from gossamer.rounds.folder import read_records
+from gossamer.rounds.stopping import KNOWN_METRICS, Better
+
+TABLE, NUMBERS, PLOTS = "comparison.md", "comparison.json", ("comparison.svg", "comparison.png")
+SHARES = ("accuracy", "error")
+"""Metrics written in percent."""
+
+
+def collect(grid: Grid) -> list[Point]:
+    """Every round of every finished run.
+
+    Raises:
+        CheckpointError: a run is damaged, or its rounds were recorded without metrics.
+    """
+    points = []
+    for method in grid.methods:
+        for seed in grid.seeds:
+            for density in grid.densities if method.one_shot else (None,):
+                folder = grid.cell_folder(method, seed, density)
+                records = read_records(folder) if folder.exists() else []
+                # Every one-shot run has the same dense network; once is enough.
+                for record in records if density in (None, grid.densities[0]) else records[1:]:
+                    if record.val is None or record.test is None:
+                        raise CheckpointError(f"round {record.round} of {folder} has no metrics; expected val and test")
+                    size = (record.density, record.kept, record.prunable)
+                    values = (record.val, record.test, record.seconds)
+                    points.append(Point(str(method), method.family, seed, *size, *values))
+    return points
+
+
+def write(grid: Grid, points: Sequence[Point]) -> list[Path]:
+    """Writes table, JSON and, if the packages for it are there, the plot into the comparison's folder.
+
+    Raises:
+        CheckpointError: a file cannot be written.
+    """
+    metric, better = metric_of(grid)
+    points = with_choice_of_time(points, better)
+    table = rows(points)
+    largest, paired = largest_without_loss(table, better), differences(points, better)
+    numbers = {
+        "task": grid.task,
+        "metric": metric,
+        "better": better,
+        "methods": [str(method) for method in grid.methods],
+        "seeds": list(grid.seeds),
+        "target_sparsity": grid.target_sparsity,
+        "per_round": grid.per_round,
+        "epochs": grid.schedule_epochs,
+        "rows": [asdict(row) for row in table],
+        "largest_without_loss": [asdict(one) for one in largest],
+        "differences": [_finite(asdict(one)) for one in paired],
+        "points": [asdict(point) for point in points],
+        "versions": configuration.versions(),
+    }
+    write_text(grid.folder / NUMBERS, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    write_text(grid.folder / TABLE, as_text(grid, metric, table, largest, paired))
+    written = [grid.folder / NUMBERS, grid.folder / TABLE]
+    return written + _plot(grid.folder, table, metric)
+
+
+def metric_of(grid: Grid) -> tuple[str, Better]:
+    """The metric that the runs were judged by, and which of its values are better."""
+    for job in grid.cells():
+        records = read_records(job.folder) if job.folder.exists() else []
+        if records and records[0].metric is not None:
+            better = configuration.read(job.folder)["rounds"].get("better") or KNOWN_METRICS[records[0].metric]
+            return records[0].metric, better
+    raise CheckpointError(f"{grid.folder} holds no finished run to compare")
+
+
+def as_text(
+    grid: Grid, metric: str, table: Sequence[Row], largest: Sequence[Largest], paired: Sequence[Difference]
+) -> str:
+    """The comparison in Markdown."""
+    percent = metric in SHARES
+    methods = list(dict.fromkeys(row.method for row in table))
+    lines = [f"# {grid.task}: {', '.join(methods)}", ""]
+    lines += [f"Test {metric}{' in %' if percent else ''}, median (min, max) of {len(grid.seeds)} seeds.", ""]
+    lines += ["| density | compression | " + " | ".join(methods) + " |", "|---|---|" + "---|" * len(methods)]
+    for density, compression, cells in _by_density(table):
+        shown = [_spread(cells[method], percent) if method in cells else "-" for method in methods]
+        lines.append(f"| {density:.2%} | {compression:.1f}x | " + " | ".join(shown) + " |")
+    lines += ["", "Largest compression with no loss (median no worse than the dense network's):", ""]
+    lines += [f"| method | chosen on validation | its test {metric} | on test, told afterwards |", "|---|---|---|---|"]
+    lines += [
+        f"| {one.method} | {one.compression:.1f}x | {_value(one.test, percent)} | {one.compression_by_test:.1f}x |"
+        for one in largest
+    ]
+    if paired:
+        points = " (percentage points)" if percent else ""
+        lines += [
+            "",
+            f"{paired[0].reference} against the others, test {metric}{points}, seed by seed: mean and 95% interval "
+            f"(Student's t); above zero is for {paired[0].reference}.",
+            "",
+        ]
+        lines += ["| other | compression | mean | 95% interval | seeds |", "|---|---|---|---|---|"]
+        for one in paired:
+            where = "all from 10x on" if one.compression is None else f"{one.compression:.1f}x"
+            limits = f"{_signed(one.low, percent)} to {_signed(one.high, percent)}"
+            lines.append(f"| {one.other} | {where} | {_signed(one.mean, percent)} | {limits} | {one.seeds} |")
+    return "\n".join(lines) + "\n"
+
+
+def _by_density(table: Sequence[Row]) -> list[tuple[float, float, dict[str, Row]]]:
+    """Rows of (nearly) the same density side by side, from dense to sparse."""
+    sides: list[tuple[float, float, dict[str, Row]]] = []
+    for row in sorted(table, key=lambda row: -row.density):
+        if sides and row.method not in sides[-1][2] and row.density >= sides[-1][0] * 0.98:
+            sides[-1][2][row.method] = row
+        else:
+            sides.append((row.density, row.compression, {row.method: row}))
+    return sides
+
+
+def _plot(folder: Path, table: Sequence[Row], metric: str) -> list[Path]:
+    try:
+        import altair
+        import vl_convert  # noqa: F401
+    except ImportError:
+        return []
+    percent = 100 if metric in SHARES else 1
+    values = [
+        {
+            "method": row.method,
+            "compression": row.compression,
+            "median": row.test.median * percent,
+            "min": row.test.least * percent,
+            "max": row.test.most * percent,
+        }
+        for row in table
+    ]
+    unit = ", %" if percent > 1 else ""
+    base = altair.Chart.from_dict({"data": {"values": values}, "mark": "line", "encoding": {}}).encode(
+        x=altair.X("compression:Q", scale=altair.Scale(type="log"), title="compression (prunable / kept weights)"),
+        color=altair.Color("method:N", sort=list(dict.fromkeys(row.method for row in table)), title=None),
+    )
+    height = altair.Y("median:Q", scale=altair.Scale(zero=False), title=f"test {metric}{unit}: median, min to max")
+    chart = altair.layer(
+        base.mark_area(opacity=0.15).encode(y=altair.Y("min:Q", scale=altair.Scale(zero=False)), y2="max:Q"),
+        base.mark_line(point=True).encode(y=height),
+    ).properties(width=640, height=400)
+    for name in PLOTS:
+        kind = name.rpartition(".")[2]
+        write_file(folder / name, lambda path, kind=kind: chart.save(path, format=kind))  # type: ignore[misc]
+    return [folder / name for name in PLOTS]
+
+
+def _spread(row: Row, percent: bool) -> str:
+    median, least, most = (_value(value, percent) for value in (row.test.median, row.test.least, row.test.most))
+    return f"{median} ({least}, {most})"
+
+
+def _value(value: float, percent: bool) -> str:
+    return f"{100 * value:.2f}" if percent else f"{value:.4f}"
+
+
+def _signed(value: float, percent: bool) -> str:
+    if math.isinf(value):
+        return "unknown"
+    return f"{100 * value:+.2f}" if percent else f"{value:+.4f}"
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinities: an unknown limit is null."""
+    return {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in values.items()}

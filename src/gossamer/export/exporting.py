@@ -1,0 +1,162 @@
+"""From a source to a verified file: the whole of `gossamer export`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+
+from gossamer.errors import ConfigurationError
+from gossamer.export.compress import compress_weights
+from gossamer.export.costs import Costs
+from gossamer.export.errors import ExportError
+from gossamer.export.graph import Graph, array_of
+from gossamer.export.rewrite import LayerReport, rewrite
+from gossamer.export.sessions import dense_session, sparse_session
+from gossamer.export.source import Source
+from gossamer.export.verify import (
+    Agreement,
+    compare_with_dense,
+    compare_with_twin,
+    run_twin,
+)
+from gossamer.rounds.files import write_file
+
+LARGEST_HALF = 65520.0
+"""What rounds to infinity as fp16."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how it compares."""
+
+    path: Path
+    layers: tuple[LayerReport, ...]
+    """Empty for a dense file."""
+    file_bytes: int
+    dense_bytes: int
+    """Of the same network with all its zeros in fp32."""
+    agreement: Agreement
+    """The file's outputs against the source's, on the source's inputs; with fp16 weights rounding shows here."""
+    metric_before: float | None
+    metric: float | None
+    """Of the source's network and of the file, where the source has a metric."""
+
+
+def export(
+    source: Source,
+    path: Path,
+    *,
+    dense: bool = False,
+    half: bool = False,
+    costs: Costs | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Writes a network as an ONNX file that was compared with it before.
+
+    Args:
+        dense: write standard ops only, zeros and all, for any runtime.
+        half: store weights as fp16; they are computed with as fp32.
+        costs: what decides which layers run sparse; None: rates measured when gossamer was made.
+        overwrite: replace a file that is there.
+
+    Raises:
+        ExportError: the file would compute something else (the layer is named), or a weight does not fit fp16.
+        ConfigurationError: the file is there already, or options contradict each other.
+    """
+    if path.exists() and not overwrite:
+        raise ConfigurationError(
+            f"{path} is there already; choose another name with -o, or replace it with --overwrite"
+        )
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+    if dense and half:
+        raise ConfigurationError("--dense writes fp32 weights that every runtime reads; leave --half out")
+    if source.twin is not None:
+        compare_with_twin(source)
+    if dense:
+        write_file(path, lambda temporary: _write_dense(source, temporary))
+        return _described(source, path, (), source.dense)
+    reference = rounded(source.dense) if half else source.dense
+    rewritten = rewrite(reference, costs=costs, half=half)
+    stored = compress_weights(rewritten.model, half=half)
+
+    def write(temporary: Path) -> None:
+        save(stored, temporary)
+        compare_with_dense(reference, temporary, rewritten, source.feeds)
+
+    write_file(path, write)
+    return _described(source, path, rewritten.layers, source.dense)
+
+
+def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with its fp32 weights (initializers of two and more axes) rounded to fp16.
+
+    Raises:
+        ExportError: one is beyond the range of fp16.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    constants = Graph(model).tensors
+    for tensor in result.graph.initializer:
+        if tensor.name not in constants or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        weight = np.asarray(array_of(tensor), np.float32)
+        largest = float(np.abs(weight).max(initial=0.0))
+        if largest >= LARGEST_HALF:
+            raise ExportError(
+                f"layer {tensor.name.removesuffix('.weight')}: a weight of {largest:g} is beyond the range of fp16 "
+                f"(65504); export without --half"
+            )
+        tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float16).astype(np.float32), tensor.name))
+    return result
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Writes a model's bytes.
+
+    Raises:
+        ExportError: it is larger than a file of this format may be.
+    """
+    try:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    except ValueError as error:
+        raise ExportError(f"the network is too large for one ONNX file (2 GiB): {error}") from error
+
+
+def _write_dense(source: Source, path: Path) -> None:
+    save(source.dense, path)
+    # What was compared with the twin is the model in memory; the file has to hold the same.
+    if onnx.load(path) != source.dense:
+        raise ExportError(f"{path} reads back as something else than was written; nothing was kept")
+
+
+def _described(source: Source, path: Path, layers: tuple[LayerReport, ...], dense: onnx.ModelProto) -> Exported:
+    """Compares the finished file with the source once more, and scores both."""
+    session = sparse_session(str(path)) if layers else dense_session(onnx.load(path))
+    twin = source.twin
+    reference = None if twin is not None else dense_session(dense)
+    worst, before, after = Agreement(0.0, 0.0), [], []
+    for feed in source.feeds:
+        expected = run_twin(twin, feed) if twin is not None else reference.run(None, dict(feed))  # type: ignore[union-attr]
+        got = session.run(None, dict(feed))
+        before.append(torch.from_numpy(np.asarray(expected[0])))
+        after.append(torch.from_numpy(np.asarray(got[0])))
+        for e, g in zip(expected, got, strict=True):
+            difference = float(np.abs(np.asarray(e, np.float64) - np.asarray(g, np.float64)).max(initial=0.0))
+            worst = Agreement(max(worst.difference, difference), max(worst.largest, float(np.abs(e).max(initial=0.0))))
+    scores: list[float | None] = [None, None]
+    if source.metric is not None and source.targets is not None:
+        score, targets = source.metric.score, source.targets
+        scores = [float(score(torch.cat(outputs), targets).double().mean()) for outputs in (before, after)]
+    return Exported(
+        path,
+        layers,
+        path.stat().st_size,
+        len(dense.SerializeToString()),
+        worst,
+        scores[0],
+        scores[1],
+    )

@@ -1,0 +1,34 @@
+"""ONNX Runtime sessions, with and without gossamer's ops."""
+
+import onnx
+import onnxruntime
+
+from gossamer.export.errors import ExportError
+
+FATAL = 4
+"""Of ONNX Runtime's levels of messages. Errors are raised; they need not be printed as well."""
+
+
+def dense_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """ONNX Runtime alone, which knows no op of gossamer."""
+    return onnxruntime.InferenceSession(model.SerializeToString(), _options(), providers=["CPUExecutionProvider"])
+
+
+def sparse_session(model: bytes | str) -> onnxruntime.InferenceSession:
+    """ONNX Runtime with gossamer's ops, for a model's bytes or a file's path.
+
+    Raises:
+        ExportError: the native part of gossamer-runtime is not there.
+    """
+    from gossamer_runtime import NativeLibraryMissing, Session
+
+    try:
+        return Session(model, _options())
+    except NativeLibraryMissing as error:
+        raise ExportError(f"a file with sparse ops cannot be verified here, so none is written: {error}") from error
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL
+    return options

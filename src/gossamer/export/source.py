@@ -1,0 +1,243 @@
+"""What is exported: a round of a run, a task, a function of one's own, or an ONNX file, with inputs to compare on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+import torch
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gossamer.errors import ConfigurationError
+from gossamer.explain.subject import open_round
+from gossamer.export.constants import prepared
+from gossamer.export.errors import ExportError
+from gossamer.export.from_torch import to_onnx
+from gossamer.export.sessions import dense_session
+from gossamer.rounds import randomness
+from gossamer.tasks import Data, Metric, Task, derived_seed, find_task, initial_model
+from gossamer.tasks.own_task import call_own_function, is_own_task
+from gossamer.tasks.table import TASKS
+
+Feed = Mapping[str, NDArray[np.generic]]
+"""Name of an input -> its values."""
+
+EXAMPLES = 1000
+"""Validation examples that outputs are compared on, at most."""
+BATCH = 100
+RANDOM_BATCHES = 4
+FREE_EXTENTS = (32, 64, 128, 224, 256, 512)
+"""Tried in turn for the axes, but the first, that an ONNX file leaves open."""
+OLDEST_COMPLETE_IR = 4
+"""Before this version of ONNX every initializer had to be an input too."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network to export."""
+
+    name: str
+    """For people."""
+    dense: onnx.ModelProto
+    """With BatchNorm folded."""
+    feeds: tuple[Feed, ...]
+    """Batches of inputs to compare on."""
+    inputs: str
+    """What those are, for people."""
+    twin: nn.Module | None = None
+    """The torch network, in evaluation mode."""
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """Value of `dense` -> the path of the twin's module that returns it."""
+    metric: Metric | None = None
+    targets: Tensor | None = None
+    """Of the feeds' examples, for the metric."""
+
+
+def open_source(
+    source: str, *, round_number: int | None = None, data_folder: Path | None = None, task: str | None = None
+) -> Source:
+    """Opens what the command line names.
+
+    Args:
+        source: a run's folder, a built-in task's name (its network untrained), `path/file.py:function`, or an ONNX
+            file.
+        round_number: of a run; -1 is the last, None the recommended one.
+        data_folder: where a task's data are.
+        task: `path/file.py:function` of a run of one's own task.
+
+    Raises:
+        GossamerError: there is no such source, it cannot be read, or an option has no meaning for it.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _from_run(path, round_number, data_folder, task)
+    if round_number is not None or task is not None:
+        option = "--round" if round_number is not None else "--task"
+        raise ConfigurationError(
+            f"{option} says which part of a run to take, but {source!r} is no folder of a run; "
+            f"give the folder that gossamer compress wrote (--out), or leave {option} out"
+        )
+    if path.suffix.lower() == ".onnx":
+        return _from_onnx(path)
+    if is_own_task(source):
+        return _from_function(source, data_folder)
+    if source in TASKS:
+        return _from_task(find_task(source), f"{source}, untrained", data_folder)
+    raise ConfigurationError(
+        f"{source!r} is nothing to export: expected a run's folder, an ONNX file (.onnx), path/file.py:function, or a "
+        f"task ({', '.join(TASKS)})"
+    )
+
+
+def _from_run(folder: Path, number: int | None, data_folder: Path | None, task: str | None) -> Source:
+    subject = open_round(folder, number, data_folder=data_folder, task=task)
+    name = f"round {subject.record.round} of {folder}"
+    return _from_network(name, subject.model, subject.data, subject.task.metric)
+
+
+def _from_task(task: Task, name: str, data_folder: Path | None) -> Source:
+    model = initial_model(task, seed=0).eval()
+    with randomness.seeded(derived_seed(0, "data")):
+        data = task.data(data_folder)
+    return _from_network(name, model, data, task.metric)
+
+
+def _from_network(name: str, model: nn.Module, data: Data, metric: Metric) -> Source:
+    count = min(EXAMPLES, len(data.validation))
+    batches = [data.validation.batch(slice(start, min(count, start + BATCH))) for start in range(0, count, BATCH)]
+    traced = to_onnx(model, [batches[0][0][:2]])
+    feeds = tuple(_feed(traced.model, [inputs]) for inputs, _ in batches)
+    targets = torch.cat([targets for _, targets in batches])
+    return Source(name, traced.model, feeds, f"{count:,} validation examples", model, traced.modules, metric, targets)
+
+
+def _from_function(name: str, data_folder: Path | None) -> Source:
+    expected = "where the function returns a gossamer.tasks.Task, or a network and example inputs: (model, inputs)"
+    made = call_own_function(name, expected)
+    if isinstance(made, Task):
+        return _from_task(made, f"{made.name}, untrained", data_folder)
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
+        raise ConfigurationError(
+            f"{name}: the function returned {type(made).__name__}; expected a gossamer.tasks.Task, or a torch network "
+            f"and example inputs: (model, inputs)"
+        )
+    model, given = made
+    inputs = [given] if isinstance(given, Tensor) else list(given) if isinstance(given, Sequence) else []
+    if not inputs or not all(isinstance(value, Tensor) for value in inputs):
+        raise ConfigurationError(
+            f"{name}: the example inputs are {type(given).__name__}; expected a tensor, or several in a "
+            f"tuple, with the examples along their first axis"
+        )
+    model = model.cpu().eval()
+    traced = to_onnx(model, inputs)
+    feeds = (_feed(traced.model, inputs),)
+    return Source(name, traced.model, feeds, "the given example inputs", model, traced.modules)
+
+
+def _feed(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> Feed:
+    """The tensors by the names of the graph's inputs. A network that does not read one of them has no input for it."""
+    names = [value.name for value in model.graph.input]
+    if len(names) != len(inputs):
+        raise ExportError(f"the ONNX graph has {len(names)} inputs ({', '.join(names)}), the network {len(inputs)}")
+    return {name: value.detach().cpu().numpy() for name, value in zip(names, inputs, strict=True)}
+
+
+def _from_onnx(path: Path) -> Source:
+    model = read_onnx(path)
+    feeds = tuple(random_feeds(model))
+    return Source(str(path), prepared(model), feeds, f"{RANDOM_BATCHES} random batches of inputs (seed 0)")
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """An ONNX file, checked, with only those inputs that somebody has to give.
+
+    Raises:
+        ExportError: it is missing, damaged, or no dense network.
+    """
+    try:
+        model = onnx.load(path)
+    except FileNotFoundError as error:
+        raise ExportError(f"there is no file {error.filename or path}") from error
+    except (OSError, DecodeError, ValueError, onnx.checker.ValidationError) as error:
+        raise ExportError(f"{path} is no valid ONNX file: {_first_line(error)}") from error
+    if any(entry.domain == "gossamer" for entry in model.opset_import):
+        raise ExportError(f"{path} already holds sparse ops of gossamer; give the dense file that it was made from")
+    try:
+        # Who runs the network is also who says whether it is one.
+        dense_session(model)
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise ExportError(f"{path} is no valid ONNX file: {_first_line(error)}") from error
+    if model.ir_version < OLDEST_COMPLETE_IR:
+        constants = {tensor.name for tensor in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in constants]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        model.ir_version = OLDEST_COMPLETE_IR
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def random_feeds(model: onnx.ModelProto) -> Iterator[Feed]:
+    """Seeded random inputs: normal numbers, 0 and 1 for whole numbers and truth values.
+
+    Raises:
+        ExportError: no size that was tried for the axes that are left open lets the network run.
+    """
+    rng = np.random.default_rng(0)
+    for extent in FREE_EXTENTS:
+        if _runs(model, feed := _random_feed(model, rng, extent)):
+            yield feed
+            yield from (_random_feed(model, rng, extent) for _ in range(RANDOM_BATCHES - 1))
+            return
+        if not _has_free_extents(model):
+            break
+    raise ExportError(
+        "the network does not run in ONNX Runtime on random inputs (2 examples, and other open axes of "
+        f"{', '.join(map(str, FREE_EXTENTS))}); write it with fixed sizes of its inputs"
+    )
+
+
+def _has_free_extents(model: onnx.ModelProto) -> bool:
+    initialized = {tensor.name for tensor in model.graph.initializer}
+    return any(
+        not axis.HasField("dim_value")
+        for value in model.graph.input
+        if value.name not in initialized
+        for axis in value.type.tensor_type.shape.dim[1:]
+    )
+
+
+def _random_feed(model: onnx.ModelProto, rng: np.random.Generator, extent: int) -> Feed:
+    initialized = {tensor.name for tensor in model.graph.initializer}
+    feed: dict[str, NDArray[np.generic]] = {}
+    for value in model.graph.input:
+        if value.name in initialized:
+            continue
+        kind = value.type.tensor_type
+        shape = [
+            axis.dim_value if axis.HasField("dim_value") else (2 if place == 0 else extent)
+            for place, axis in enumerate(kind.shape.dim)
+        ]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        if np.issubdtype(dtype, np.floating):
+            feed[value.name] = rng.standard_normal(shape).astype(dtype)
+        else:
+            feed[value.name] = rng.integers(0, 2, shape).astype(dtype)
+    return feed
+
+
+def _runs(model: onnx.ModelProto, feed: Feed) -> bool:
+    try:
+        dense_session(model).run(None, dict(feed))
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,192 @@
+"""Whether an exported file computes what the network computed: its outputs on real inputs, and every layer's."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from gossamer.export.errors import ExportError
+from gossamer.export.graph import Graph
+from gossamer.export.rewrite import DOMAIN, Rewritten
+from gossamer.export.sessions import dense_session, sparse_session
+from gossamer.export.source import Feed, Source
+
+TOLERANCE = 1e-4
+"""Of a value's largest number: what the order of fp32 additions may change in a deep network."""
+LAYERWISE_EXAMPLES = 2
+
+Run = Callable[[Feed], list[NDArray[np.generic]]]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two networks compare on the same inputs."""
+
+    difference: float
+    """Largest absolute difference of an output."""
+    largest: float
+    """Largest absolute output of the first."""
+
+    @property
+    def within(self) -> bool:
+        """Whether rounding explains the difference; not if one is NaN."""
+        return self.difference <= TOLERANCE * max(self.largest, 1e-6)
+
+
+def compare_with_twin(source: Source) -> Agreement:
+    """The dense ONNX network against the torch network that it came from: all outputs on all inputs.
+
+    Raises:
+        ExportError: they differ; names the first module whose output does.
+    """
+    twin = source.twin
+    if twin is None:
+        raise ValueError("an ONNX source has no twin")
+    session = dense_session(source.dense)
+    agreement = _compare(lambda feed: run_twin(twin, feed), lambda feed: session.run(None, dict(feed)), source.feeds)
+    if not agreement.within:
+        raise _differs("ONNX", "the torch network", agreement, _first_wrong_module(source, twin))
+    return agreement
+
+
+def compare_with_dense(dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feeds: Sequence[Feed]) -> Agreement:
+    """The file with sparse ops against the dense network: all outputs on all inputs, and every layer on a few.
+
+    A whole network's output may hide a layer's error (or hardly depend on its input), so that alone proves little.
+
+    Raises:
+        ExportError: they differ; names the first layer whose output does.
+    """
+    wrong = _first_wrong_layer(dense, file, rewritten, feeds[0])
+    sparse, reference = sparse_session(str(file)), dense_session(dense)
+    agreement = _compare(lambda feed: reference.run(None, dict(feed)), lambda feed: sparse.run(None, dict(feed)), feeds)
+    if wrong is not None or not agreement.within:
+        raise _differs("sparse ONNX", "the dense one", agreement, wrong)
+    return agreement
+
+
+def run_twin(twin: nn.Module, feed: Feed) -> list[NDArray[np.generic]]:
+    """A torch network's outputs, in order."""
+    with torch.no_grad():
+        outputs = twin(*(torch.from_numpy(np.asarray(values)) for values in feed.values()))
+    several = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    return [output.cpu().numpy() for output in several]
+
+
+def compare_arrays(expected: NDArray[np.generic], got: NDArray[np.generic]) -> Agreement:
+    """Another shape is an infinite difference."""
+    if expected.shape != got.shape:
+        return Agreement(float("inf"), 0.0)
+    if not expected.size:
+        return Agreement(0.0, 0.0)
+    wide, other = np.asarray(expected, np.float64), np.asarray(got, np.float64)
+    same = (wide == other) | (np.isnan(wide) & np.isnan(other))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, np.abs(wide - other))
+    finite = np.abs(wide[np.isfinite(wide)])
+    return Agreement(float(difference.max()), float(finite.max(initial=0.0)))
+
+
+def _compare(expected: Run, got: Run, feeds: Iterable[Feed]) -> Agreement:
+    """The worst of all outputs on all inputs."""
+    worst: dict[int, Agreement] = {}
+    for feed in feeds:
+        for place, (e, g) in enumerate(zip(expected(feed), got(feed), strict=True)):
+            found, before = compare_arrays(e, g), worst.get(place, Agreement(0.0, 0.0))
+            # The order of the arguments lets a NaN through.
+            worst[place] = Agreement(
+                float(np.maximum(before.difference, found.difference)), max(before.largest, found.largest)
+            )
+    return max(worst.values(), key=lambda agreement: (not agreement.within, agreement.difference))
+
+
+def _first_wrong_layer(dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feed: Feed) -> str | None:
+    """The first layer, in the graph's order, whose output differs on the first examples."""
+    few = {name: values[:LAYERWISE_EXAMPLES] for name, values in feed.items()}
+    written = onnx.load(file)
+    made = set(Graph(written).producers)
+    layers = [layer for layer in rewritten.layers if layer.output in rewritten.panels or layer.output in made]
+    sparse = with_outputs(written, [layer.output for layer in layers], rewritten.panels)
+    expected = _named_outputs(dense_session(with_outputs(dense, [layer.output for layer in layers], {})), few)
+    got = _named_outputs(sparse_session(sparse.SerializeToString()), few)
+    for layer in layers:
+        name = f"{layer.output}.compared" if f"{layer.output}.compared" in got else layer.output
+        agreement = compare_arrays(expected[layer.output], got[name])
+        if not agreement.within:
+            return f"{layer.name} (differs by {agreement.difference:.3g}, values up to {agreement.largest:.3g})"
+    return None
+
+
+def with_outputs(
+    model: onnx.ModelProto, values: Sequence[str], panels: Mapping[str, tuple[str, int]]
+) -> onnx.ModelProto:
+    """The network with further outputs; those that lie in panels come as planes, named `VALUE.compared`."""
+    wider = onnx.ModelProto()
+    wider.CopyFrom(model)
+    made = {name for node in model.graph.node for name in node.output}
+    returned = {value.name for value in model.graph.output}
+    for value in dict.fromkeys(values):
+        name = value
+        if value not in made:
+            panel, channels = panels[value]
+            name = f"{value}.compared"
+            wider.graph.node.append(
+                helper.make_node("FromPanel", [panel], [name], name=name, domain=DOMAIN, channels=channels)
+            )
+        if name not in returned:
+            wider.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return wider
+
+
+def _named_outputs(session: onnxruntime.InferenceSession, feed: Feed) -> dict[str, Any]:
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feed)), strict=True))
+
+
+def _first_wrong_module(source: Source, twin: nn.Module) -> str | None:
+    """The first module without modules of its own, in the order in which they run, whose output differs from that of
+    its ONNX nodes."""
+    outputs: dict[str, NDArray[np.generic]] = {}
+
+    def record(path: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                outputs[path] = output.detach().cpu().numpy().copy()
+
+        return hook
+
+    leaves = {path: module for path, module in twin.named_modules() if path and not list(module.children())}
+    handles = [module.register_forward_hook(record(path)) for path, module in leaves.items()]
+    feed = {name: values[:LAYERWISE_EXAMPLES] for name, values in source.feeds[0].items()}
+    try:
+        run_twin(twin, feed)
+    finally:
+        for handle in handles:
+            handle.remove()
+    made = {name for node in source.dense.graph.node for name in node.output}
+    values = {path: value for value, path in source.modules.items() if value in made}
+    wider = with_outputs(source.dense, [values[path] for path in outputs if path in values], {})
+    got = _named_outputs(dense_session(wider), feed)
+    for path, expected in outputs.items():
+        if path in values and expected.shape == got[values[path]].shape:
+            agreement = compare_arrays(expected, got[values[path]])
+            if not agreement.within:
+                return f"{path} (differs by {agreement.difference:.3g}, values up to {agreement.largest:.3g})"
+    return None
+
+
+def _differs(what: str, other: str, agreement: Agreement, layer: str | None) -> ExportError:
+    where = "no single layer differs by itself" if layer is None else f"the first layer that differs is {layer}"
+    return ExportError(
+        f"the {what} network computes something else than {other}: outputs differ by {agreement.difference:.3g} "
+        f"(outputs up to {agreement.largest:.3g}; expected at most {TOLERANCE:g} of that); {where}. Nothing was "
+        f"written. This is a defect of gossamer or of the exporter: please report it with the network."
+    )

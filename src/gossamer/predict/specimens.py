@@ -1,0 +1,78 @@
+"""Small networks whose layers are measured to calibrate: of every class, over the sizes that networks have."""
+
+from gossamer.bench.network import Network, read
+
+SIZES = (
+    (224, 16),
+    (112, 24),
+    (56, 48),
+    (40, 40),
+    (28, 96),
+    (20, 80),
+    (14, 192),
+    (10, 160),
+    (7, 320),
+    (16, 32),
+    (8, 64),
+)
+"""Height and width, with channels in proportion to what networks have there. None is one of the networks that predictions
+are judged on."""
+TOKENS = ((96, 512), (160, 384))
+VECTORS = (512, 3072, 1536, 10240, 2048, 640)
+"""Features between the layers of a chain of fully connected layers."""
+
+
+def specimens() -> list[Network]:
+    """The networks, from `gossamer.bench.network`'s lines."""
+    return [
+        *(read(f"convolutions-{size}", _convolutions(size, channels)) for size, channels in SIZES),
+        *(read(f"products-{tokens}", _products(tokens, features)) for tokens, features in TOKENS),
+        read("vectors", _vectors()),
+    ]
+
+
+def _convolutions(size: int, channels: int) -> str:
+    """A chain in which every class of convolution occurs, behind others as in a network."""
+    wide = 4 * channels if size < 112 else 2 * channels
+    return f"""
+image     input     3x{size}x{size}
+stem      conv      image     outputs={channels} kernel=3 relu dense
+widen     conv      stem      outputs={wide} relu
+narrow    conv      widen     outputs={channels} relu
+middle    conv      narrow    outputs={channels} kernel=3 relu
+sum       conv      middle    outputs={wide} residual=widen relu
+again     conv      sum       outputs={2 * channels} relu
+square    conv      again     outputs={channels + channels // 2} kernel=3 relu
+deep      conv      square    outputs={wide} relu
+depthwise conv      deep      outputs={wide} groups={wide} kernel=3 relu dense
+pointwise conv      depthwise outputs={2 * channels} relu
+stepwise  conv      pointwise outputs={2 * channels} groups={2 * channels} kernel=3 stride=2 relu dense
+behind    conv      stepwise  outputs={channels} relu
+shortcut  conv      pointwise outputs={wide} stride=2
+strided   conv      pointwise outputs={channels} kernel=3 stride=2 relu
+last      conv      strided   outputs={wide} residual=shortcut relu
+joined    conv      last      outputs={channels} residual=behind relu
+average   average   joined
+"""
+
+
+def _products(tokens: int, features: int) -> str:
+    return f"""
+tokens    input     {tokens}x{features}
+first     linear    tokens    outputs={features}
+second    linear    first     outputs={features} relu
+up        linear    second    outputs={4 * features} gelu
+down      linear    up        outputs={features} residual=second
+half      linear    down      outputs={features // 2}
+back      linear    half      outputs={3 * features}
+last      linear    back      outputs={features}
+"""
+
+
+def _vectors() -> str:
+    lines = [f"vector input {VECTORS[0]}x1x1", "flat flatten vector"]
+    source = "flat"
+    for place, features in enumerate(VECTORS[1:]):
+        lines.append(f"layer{place} linear {source} outputs={features} relu")
+        source = f"layer{place}"
+    return "\n".join(lines)

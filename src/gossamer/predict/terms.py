@@ -1,0 +1,127 @@
+"""What a layer's time is made of: physical terms, each in its own unit, whose prices a calibration finds.
+
+A time is the sum of the terms times their prices. Layers that run by the same code form a class with prices of its own.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gossamer.predict.panels import tiling
+
+if TYPE_CHECKING:
+    from gossamer.export.layers import LayerShape
+
+BLOCK_FLOATS = 13_000
+"""Of staged input that a kernel works on at once (52 KB, native/kernels/convolution_plan.cc)."""
+FEW_ROWS = 4
+"""Rows of a product up to which it is limited by reading its weights."""
+NARROW_VECTORS = 4
+"""Registers of a tile up to which four rows of weights share them instead of two."""
+FEW_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The class of a layer, and the amounts of the terms of that class, by name."""
+
+    kind: str
+    amounts: dict[str, float]
+
+
+def sparse_terms(shape: "LayerShape", density: float) -> Terms:
+    """Of the op of gossamer's domain.
+
+    Args:
+        density: share of the weights that are not zero.
+    """
+    kept = shape.weights * density
+    if shape.kind == "linear":
+        if shape.width < FEW_ROWS:
+            return Terms(
+                "sparse vector",
+                {
+                    "op": 1,
+                    "kept weight": kept * shape.width,
+                    "output": shape.outputs * shape.width,
+                },
+            )
+        cut = tiling(1, shape.width)
+        blocks = math.ceil(shape.inputs * min(shape.width, 112) / BLOCK_FLOATS)
+        return Terms(
+            "sparse product",
+            {
+                "op": 1,
+                "multiply-add vector": kept * cut.vectors,
+                "kept weight, tile": kept * cut.tiles,
+                "sum vector": shape.outputs * blocks * cut.vectors,
+                "input": shape.inputs * shape.width,
+                "output": shape.outputs * shape.width,
+            },
+        )
+    outputs = shape.images * shape.outputs * shape.output_height * shape.output_width
+    inputs = shape.images * shape.inputs * shape.height * shape.width
+    cut = tiling(shape.output_height, shape.output_width)
+    taps = shape.kernel[0] * shape.kernel[1]
+    if shape.depthwise:
+        return Terms("sparse depthwise", {"op": 1, "multiply-add": taps * outputs, "input": inputs, "output": outputs})
+    vectors, tiles = cut.vectors * shape.images, cut.tiles * shape.images
+    blocks = math.ceil(shape.inputs * inputs_of_a_tile(shape) / BLOCK_FLOATS)
+    common = {
+        "op": 1,
+        "multiply-add vector": kept * vectors,
+        "kept weight, tile": kept * tiles,
+        "sum vector": shape.outputs * blocks * vectors,
+        "output": outputs,
+    }
+    if taps == 1 and shape.strides == (1, 1):
+        kind = "sparse 1x1, narrow" if cut.widest <= NARROW_VECTORS else "sparse 1x1"
+        return Terms(kind, {**common, "input": inputs})
+    staged = shape.inputs * inputs_of_a_tile(shape) * tiles
+    if taps == 1:
+        return Terms("sparse 1x1, strided", {**common, "staged": staged})
+    kind = "sparse kxk" if shape.strides == (1, 1) else "sparse kxk, strided"
+    return Terms(kind, {**common, "staged": staged})
+
+
+def inputs_of_a_tile(shape: "LayerShape") -> float:
+    """Floats that a tile reads from one channel of its input, halo included."""
+    cut = tiling(shape.output_height, shape.output_width)
+    pixels = shape.output_height * shape.output_width / cut.tiles
+    rows = max(1.0, pixels / shape.output_width)
+    return (rows + (shape.kernel[0] - 1) / shape.strides[0]) * shape.output_width * _phases(shape)
+
+
+def _phases(shape: "LayerShape") -> int:
+    """Parts that staging splits an image into, so that strided reads become contiguous."""
+    return min(shape.strides[0], shape.kernel[0]) * min(shape.strides[1], shape.kernel[1])
+
+
+def dense_terms(shape: "LayerShape") -> Terms:
+    """Of ONNX Runtime's own op."""
+    multiply_adds = float(shape.multiply_adds)
+    if shape.kind == "linear":
+        if shape.width < FEW_ROWS:
+            return Terms("dense vector", {"op": 1, "weight": shape.weights})
+        return Terms(
+            "dense product",
+            {
+                "op": 1,
+                "multiply-add": multiply_adds,
+                "weight": shape.weights,
+                "output": shape.outputs * shape.width,
+            },
+        )
+    outputs = shape.images * shape.outputs * shape.output_height * shape.output_width
+    inputs = shape.images * shape.inputs * shape.height * shape.width
+    if shape.depthwise:
+        return Terms("dense depthwise", {"op": 1, "multiply-add": multiply_adds, "output": outputs})
+    if shape.inputs <= FEW_CHANNELS:
+        return Terms("dense of an image", {"op": 1, "multiply-add": multiply_adds, "output": outputs})
+    common = {"op": 1, "multiply-add": multiply_adds, "weight": shape.weights, "input": inputs, "output": outputs}
+    return Terms("dense 1x1" if shape.kernel == (1, 1) else "dense kxk", common)
+
+
+def conversion_terms(channels: int, height: int, width: int, images: int) -> Terms:
+    """Of ToPanel or FromPanel."""
+    return Terms("conversion", {"op": 1, "float": channels * height * width * images})

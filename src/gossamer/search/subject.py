@@ -1,0 +1,117 @@
+"""What `gossamer search` works on: a trained network, its data, and how it is judged and retrained."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gossamer.explain.subject import open_round
+from gossamer.prune.enforce import hold, release
+from gossamer.prune.scope import Scope, prunable_weights
+from gossamer.rounds import randomness
+from gossamer.rounds.configuration import FILE, read
+from gossamer.rounds.randomness import derived_seed
+from gossamer.search.errors import SearchError
+from gossamer.tasks import Data, Examples, Recipe, Task, evaluate, find_task, train
+from gossamer.tasks.own_task import is_own_task
+
+DENSE = 0
+"""The round of a run whose network is searched."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network with its task."""
+
+    task: Task
+    model: nn.Module
+    data: Data
+    scope: Scope
+    """What the run prunes; of a task, the default."""
+
+    @property
+    def example(self) -> Tensor:
+        """The network's input for one example."""
+        return self.data.validation.batch(slice(0, 1))[0]
+
+    def value(self, model: nn.Module, examples: Examples) -> float:
+        """The task's metric."""
+        return evaluate(model, examples, self.task.metric)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A schedule without change."""
+
+    rate: float
+
+    def __call__(self, progress: float) -> float:
+        return self.rate
+
+
+def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None) -> Subject:
+    """The dense network of a run, or the model of a task of the user's own, which has to make it trained.
+
+    Raises:
+        GossamerError: it is neither, or its data are missing.
+    """
+    if (Path(run_or_task) / FILE).exists():
+        found = open_round(Path(run_or_task), DENSE, data_folder=data_folder, task=task)
+        release(found.model.parameters())
+        return Subject(found.task, _laid_out(found.task, found.model), found.data, _scope_of(Path(run_or_task)))
+    if not is_own_task(run_or_task):
+        raise SearchError(
+            f"{run_or_task} is neither the folder of a run nor path/file.py:function of a task whose model is trained; "
+            f"expected one of them. Train a built-in task first (gossamer compress TASK --rounds 1 --out RUN) and "
+            f"search its run."
+        )
+    own = find_task(run_or_task)
+    with randomness.seeded(derived_seed(0, "data")):
+        data = own.data(data_folder)
+    return Subject(own, _laid_out(own, own.model().eval()), data, Scope())
+
+
+def short_retraining(
+    subject: Subject, steps: int, seed: int, scope: Scope | None
+) -> Callable[[nn.Module, Mapping[str, Tensor]], nn.Module]:
+    """Trains a copy of a pruned model for some steps at a tenth of the recipe's largest learning rate, on the same
+    training examples every time."""
+    recipe = subject.task.recipe
+    count = min(steps * recipe.batch_size, len(subject.data.train))
+    order = torch.randperm(
+        len(subject.data.train), generator=torch.Generator().manual_seed(derived_seed(seed, "retraining"))
+    )[:count]
+    train_on = subject.data.train
+    examples = Examples(train_on.inputs[order], train_on.targets[order], train_on.prepare)
+    short = replace(recipe, epochs=1, learning_rate=Constant(_largest_rate(recipe) / 10))
+
+    def retrain(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
+        trained = copy.deepcopy(model)
+        hold(trained, prunable_weights(trained, scope), masks)
+        for _ in train(trained, short.optimizer(trained), short, examples, seed=seed):
+            pass
+        return trained
+
+    return retrain
+
+
+def _scope_of(folder: Path) -> Scope:
+    recorded = read(folder).get("scope", {})
+    return Scope(
+        tuple(recorded.get("include", ("*",))), tuple(recorded.get("exclude", ())), recorded.get("embeddings", False)
+    )
+
+
+def _laid_out(task: Task, model: nn.Module) -> nn.Module:
+    """In the recipe's memory format, in which the model computes faster."""
+    if task.recipe.channels_last:
+        # torch's stub for the keyword-only form of `to` knows no memory format.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def _largest_rate(recipe: Recipe) -> float:
+    return max(recipe.learning_rate(step / 100) for step in range(100))
