@@ -18,7 +18,7 @@ from gossamer.report.errors import ReportError
 from gossamer.report.front import networks
 from gossamer.report.published import read_curves
 from gossamer.report.reproduce import commands
-from gossamer.report.run import LEDGER, read_run
+from gossamer.report.run import LEDGER, named_apart, read_run
 from gossamer.report.series import distinct, group
 from gossamer.report.size import FLOAT16, FLOAT32, layer_size
 from gossamer.rounds.configuration import read
@@ -195,6 +195,22 @@ def test_the_commands_make_the_same_run_again(tmp_path: Path) -> None:
     words[words.index("--out") + 1] = str(tmp_path / "again")
     printed(*words)
     assert read(tmp_path / "again") == read(tmp_path / "run one")
+
+
+def test_the_commands_say_how_it_was_retrained(tmp_path: Path) -> None:
+    options = "--method weight-rewind --rewind-to 1 --rewound optimizer --one-shot --target-sparsity 0.8 --epochs 2"
+    printed("compress", "digits", *shlex.split(options), "--out", tmp_path / "run")
+    (line,) = (line for line in commands(read_run(tmp_path / "run")) if line.startswith("gossamer compress"))
+    _, *words = shlex.split(line, comments=True)
+    words[words.index("--out") + 1] = str(tmp_path / "again")
+    printed(*words)
+    assert read(tmp_path / "again") == read(tmp_path / "run")
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(make_run: MakeRun) -> None:
+    runs = [make_run(f"{method}/seed-0", [0.9, 0.8], per_round=share) for method, share in (("a", 0.2), ("b", 0.5))]
+    assert [run.name for run in named_apart([read_run(run) for run in runs])] == ["a/seed-0", "b/seed-0"]
+    assert [run.name for run in named_apart([read_run(runs[0])])] == ["seed-0"]
 
 
 def test_a_task_of_ones_own_is_named_in_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from gossamer.report.latency import Latency, read_latencies
 from gossamer.report.markup import Markup, chart, details, element, join, paragraph, select, table, text
 from gossamer.report.published import Curve, read_curves
 from gossamer.report.reproduce import commands
-from gossamer.report.run import flat, read_run
+from gossamer.report.run import Run, flat, named_apart, read_run
 from gossamer.report.series import Series, group
 from gossamer.report.size import FLOAT16
 from gossamer.rounds.files import write_text
@@ -73,7 +73,7 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
     given = given or Given()
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a run was given twice; expected the folders of different runs")
-    runs = [read_run(folder, given.max_drop) for folder in folders]
+    runs = named_apart([read_run(folder, given.max_drop) for folder in folders])
     series = group(runs)
     metrics = dict.fromkeys(run.metric for run in runs)
     if len(metrics) > 1:
