@@ -16,6 +16,7 @@ from torch import nn
 import gossamer
 from gossamer.report.errors import ReportError
 from gossamer.report.front import networks
+from gossamer.report.latency import as_given, read_latencies
 from gossamer.report.published import read_curves
 from gossamer.report.reproduce import commands
 from gossamer.report.run import LEDGER, named_apart, read_run
@@ -238,6 +239,24 @@ def test_a_report_of_25_rounds_and_160_layers_is_small(tmp_path: Path) -> None:
         round.record(accuracy=0.9 - round.number / 100)
     printed("report", tmp_path / "run", "-o", tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 3e6
+
+
+def test_latencies_of_a_bench_belong_to_the_round_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    engines = {
+        name: {"milliseconds": {"median": time, "p10": 0.1, "p90": 9.0}} for name, time in (("a", 2.5), ("b", 4))
+    }
+    path.write_text(json.dumps({"threads": 2, "machine": {"processor": "an abacus"}, "engines": engines}))
+    number, given = as_given(f"16={path}")
+    points = read_latencies(given, number)
+    assert [(point.round, point.engine, point.milliseconds) for point in points] == [(16, "a", 2.5), (16, "b", 4.0)]
+    assert points[0].where == "measured, medians, threads: 2, an abacus"
+    with pytest.raises(ReportError, match="say of which round: --latency ROUND="):
+        read_latencies(*reversed(as_given(str(path))))  # type: ignore[arg-type]
+    engines["a"]["milliseconds"]["median"] = -1
+    path.write_text(json.dumps({"engines": engines}))
+    with pytest.raises(ReportError, match="expected positive milliseconds, got -1"):
+        read_latencies(path, 3)
 
 
 def test_facts_from_a_file_are_drawn(tmp_path: Path) -> None:
