@@ -7,7 +7,7 @@ from export.onnx_graphs import Array, assert_same, native_library, network, ops,
 from gossamer_runtime import weights
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.export import LayerShape, rewrite, to_sparse
+from gossamer.export import LayerShape, MeasuredCosts, rewrite, to_sparse
 from gossamer.export.costs import EverythingSparse
 
 node = helper.make_node
@@ -525,3 +525,32 @@ def test_random_networks(seed: int) -> None:
     sparse = to_sparse(model, costs=RandomCosts(float(rng.choice([0.01, 0.15]))))
     feed = {"x": rng.standard_normal((2, 6, 12, 12)).astype(np.float32)}
     assert_same(run_sparse(sparse, feed), run_dense(model, feed))
+
+
+RESNET_LAYERS = [
+    LayerShape("conv", 64, 64, 56, 56, (3, 3), pads=(1, 1, 1, 1)),
+    LayerShape("conv", 256, 64, 56, 56),
+    LayerShape("conv", 128, 128, 56, 56, (3, 3), (2, 2), pads=(1, 1, 1, 1)),
+    LayerShape("conv", 512, 2048, 7, 7),
+    LayerShape("linear", 2048, 1000),
+    LayerShape("linear", 768, 3072, width=128),
+]
+
+
+@pytest.mark.parametrize("shape", RESNET_LAYERS)
+def test_measured_costs(shape: LayerShape) -> None:
+    """Where sparse layers begin to win was measured between 40% and 70% kept (docs/results.md)."""
+    costs = MeasuredCosts()
+    assert costs.sparse(shape, 0.3) < costs.dense(shape)
+    assert costs.sparse(shape, 0.75) > costs.dense(shape)
+
+
+def test_a_lone_small_layer_is_not_worth_two_conversions() -> None:
+    nodes = [
+        node("MaxPool", ["x"], ["a"], kernel_shape=[2, 2]),
+        node("Conv", ["a", "w"], ["b"]),
+        node("MaxPool", ["b"], ["y"], kernel_shape=[2, 2]),
+    ]
+    model = network(nodes, {"x": [1, 32, 16, 16]}, {"w": sparse_weight(RNG, 32, 32, 1, 1, density=0.1)}, ["y"])
+    (layer,) = rewrite(model).layers
+    assert (layer.form, layer.reason) == ("dense", "changing the layout around it would cost more than it saves")
