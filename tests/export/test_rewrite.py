@@ -554,3 +554,39 @@ def test_a_lone_small_layer_is_not_worth_two_conversions() -> None:
     model = network(nodes, {"x": [1, 32, 16, 16]}, {"w": sparse_weight(RNG, 32, 32, 1, 1, density=0.1)}, ["y"])
     (layer,) = rewrite(model).layers
     assert (layer.form, layer.reason) == ("dense", "changing the layout around it would cost more than it saves")
+
+
+def test_residuals_of_images_of_any_size() -> None:
+    """Height and width are halved twice; ONNX's own inference knows neither afterwards."""
+    nodes = [
+        node("Conv", ["x", "stem"], ["a"], strides=[2, 2], **PAD),
+        node("Conv", ["a", "down"], ["b"], strides=[2, 2], **PAD),
+        node("Conv", ["a", "shortcut"], ["c"], strides=[2, 2]),
+        node("Add", ["b", "c"], ["d"]),
+        node("Relu", ["d"], ["e"]),
+        node("Conv", ["e", "next"], ["f"], **PAD),
+        node("Add", ["e", "f"], ["y"]),
+    ]
+    constants = {
+        "stem": sparse_weight(RNG, 8, 3, 3, 3),
+        "down": sparse_weight(RNG, 8, 8, 3, 3),
+        "shortcut": sparse_weight(RNG, 8, 8, 1, 1),
+        "next": sparse_weight(RNG, 8, 8, 3, 3),
+    }
+    model = network(nodes, {"x": ["n", 3, "height", "width"]}, constants, ["y"])
+    sparse = assert_agrees(model, (1, 3, 32, 32), (2, 3, 17, 40), (1, 3, 31, 9))
+    assert ops(sparse) == ["ToPanel", "SparseConv", "SparseConv", "SparseConv", "SparseConv", "FromPanel"]
+    assert ops(sparse, "") == []
+
+
+def test_sizes_that_round_differently_are_not_taken_for_the_same() -> None:
+    """Halved with and without padding: equal for every other height, stretched where one of them is 1."""
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], strides=[2, 1]),
+        node("Conv", ["x", "v"], ["b"], strides=[2, 1], pads=[1, 0, 0, 0]),
+        node("Add", ["a", "b"], ["y"]),
+    ]
+    constants = {"w": sparse_weight(RNG, 4, 3, 2, 1), "v": sparse_weight(RNG, 4, 3, 2, 1)}
+    model = network(nodes, {"x": [1, 3, "height", 5]}, constants, ["y"])
+    sparse = assert_agrees(model, (1, 3, 8, 5), (1, 3, 3, 5))
+    assert "Add" in ops(sparse, "")
