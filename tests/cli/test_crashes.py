@@ -92,7 +92,7 @@ def test_a_termination_says_that_the_run_can_be_continued(uninterrupted: Path, t
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert errors == "interrupted; every finished round is kept, and the same command continues\n"
+    assert errors == "interrupted; what was finished is kept, and the same command continues\n"
     assert gossamer(tmp_path, *RUN, "--out", "run").returncode == 0
     assert content(tmp_path / "run") == content(uninterrupted)
 

@@ -43,6 +43,8 @@ RECORD = "round.json"
 TABLE = "rounds.jsonl"
 TRAINING = "training.safetensors"
 SNAPSHOT = "snapshot.safetensors"
+SAFETENSORS_TEMPORARY = ".tmp??????"
+"""The names under which safetensors itself writes a file before it gets the one that was asked for."""
 
 
 def round_folder(folder: Path, number: int) -> Path:
@@ -50,9 +52,10 @@ def round_folder(folder: Path, number: int) -> Path:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Removes what a crash left half-written; nothing that was finished carries the suffix."""
-    for path in folder.glob(f"*{TEMPORARY}"):
-        remove(path)
+    """Removes what a crash left half-written; nothing that was finished has such a name."""
+    for pattern in (f"*{TEMPORARY}", SAFETENSORS_TEMPORARY):
+        for path in folder.glob(pattern):
+            remove(path)
 
 
 def write_round(
