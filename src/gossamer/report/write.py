@@ -432,7 +432,8 @@ def _paid_back(run: Run) -> list[str]:
         return []
     return [
         f"{run.name}: round {run.recommended} makes up for all pruning and retraining after {inferences:.3g} "
-        f"inferences, if an operation costs the same in training and inference and zeros are skipped entirely (sparse kernels). "
+        f"inferences, if an operation costs the same in training and inference and zeros are skipped entirely "
+        f"(sparse kernels). "
         f"Joules are an estimate: {JOULES_PER_PROCESSOR_SECOND:g} W a busy core, {JOULES_PER_GPU_SECOND:g} W a GPU."
     ]
 
