@@ -81,13 +81,21 @@ void RunItems(const ConvolutionPlan& plan, const float* input, const float* resi
               const ImageStrides& strides, int64_t first, int64_t last, float* scratch) {
   const int64_t slices = static_cast<int64_t>(plan.slices.size());
   const int64_t tiles = static_cast<int64_t>(plan.tiles.size());
-  for (int64_t item = first; item < last;) {
-    const int64_t slice = item % slices;
-    const int64_t tile = item / slices % tiles;
-    const int64_t image = item / slices / tiles;
-    const int64_t end = HWY_MIN(slices, slice + last - item);
+  const auto run = [&](int64_t image, int64_t tile, int64_t slice, int64_t end) {
     RunTile(plan, tile, input + image * strides.input, residual ? residual + image * strides.output : nullptr,
             output + image * strides.output, static_cast<size_t>(slice), static_cast<size_t>(end), scratch);
+  };
+  for (int64_t item = first; item < last;) {
+    const int64_t image = item / slices / tiles;
+    if (plan.slices_first) {
+      const int64_t slice = item / tiles % slices;
+      run(image, item % tiles, slice, slice + 1);
+      ++item;
+      continue;
+    }
+    const int64_t slice = item % slices;
+    const int64_t end = HWY_MIN(slices, slice + last - item);
+    run(image, item / slices % tiles, slice, end);
     item += end - slice;
   }
 }

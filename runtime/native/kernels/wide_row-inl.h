@@ -105,14 +105,14 @@ HWY_NOINLINE const uint8_t* WideRows(const RowCall& call) {
   for (int64_t i = 0; i < call.groups; ++i, pairs += 3) {
     const int32_t row = call.rows[i];
     float* accumulators = call.accumulators + row * call.accumulator_pitch;
-    AccumulatorRow<kIn.full, kIn.tail> sums;
-    sums.Fill(0.0f);
+    AccumulatorRow<kIn.full, kIn.tail> sums[1];
+    sums[0].Fill(0.0f);
     entry = MulAddPairs(entry, pairs[0], call.input, sums);
-    ShiftRowLeft(sums);
+    ShiftRowLeft(sums[0]);
     entry = MulAddPairs(entry, pairs[1], call.input, sums);
-    ShiftRowLeft(sums);
+    ShiftRowLeft(sums[0]);
     entry = MulAddPairs(entry, pairs[2], call.input, sums);
-    auto finished = FirstLanes<kOut.full, kOut.tail>(sums);
+    auto finished = FirstLanes<kOut.full, kOut.tail>(sums[0]);
     if (call.first) {
       finished.AddAll(call.bias[row]);
     } else {

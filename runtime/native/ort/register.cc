@@ -13,6 +13,7 @@
 #include "ort/peak_op.h"
 #include "ort/sparse_conv.h"
 #include "ort/sparse_matmul.h"
+#include "ort/stem_conv.h"
 
 namespace gossamer {
 namespace {
@@ -49,6 +50,7 @@ struct OpSet {
   SparseConvOp sparse_conv;
   SparseMatMulOp sparse_matmul;
   PeakOp peak;
+  StemConvOp stem_conv;
   Ort::CustomOpDomain domain{kDomain};
 
   explicit OpSet(int64_t threads)
@@ -57,13 +59,15 @@ struct OpSet {
         panel_max_pool(threads),
         sparse_conv(threads),
         sparse_matmul(threads),
-        peak(threads) {
+        peak(threads),
+        stem_conv(threads) {
     domain.Add(&to_panel);
     domain.Add(&from_panel);
     domain.Add(&panel_max_pool);
     domain.Add(&sparse_conv);
     domain.Add(&sparse_matmul);
     domain.Add(&peak);
+    domain.Add(&stem_conv);
   }
 };
 
