@@ -49,8 +49,8 @@ struct OpSet {
   PanelMaxPoolOp panel_max_pool;
   SparseConvOp sparse_conv;
   SparseMatMulOp sparse_matmul;
-  StemConvOp stem_conv;
   PeakOp peak;
+  StemConvOp stem_conv;
   Ort::CustomOpDomain domain{kDomain};
 
   explicit OpSet(int64_t threads)
@@ -59,15 +59,15 @@ struct OpSet {
         panel_max_pool(threads),
         sparse_conv(threads),
         sparse_matmul(threads),
-        stem_conv(threads),
-        peak(threads) {
+        peak(threads),
+        stem_conv(threads) {
     domain.Add(&to_panel);
     domain.Add(&from_panel);
     domain.Add(&panel_max_pool);
     domain.Add(&sparse_conv);
     domain.Add(&sparse_matmul);
-    domain.Add(&stem_conv);
     domain.Add(&peak);
+    domain.Add(&stem_conv);
   }
 };
 
