@@ -19,7 +19,7 @@ def content(run: Path) -> dict[str, bytes]:
     """Everything in the folder of a finished run but for the times that it took."""
     files = {}
     for path in sorted(run.rglob("*")):
-        if path.is_dir() or path.name in (".lock", "cost.json"):
+        if path.is_dir() or path.name in (".lock", "cost.json", "ledger.jsonl"):
             continue
         text = path.read_bytes()
         if path.suffix in (".json", ".jsonl"):

@@ -19,7 +19,7 @@ from gossamer.report.front import networks
 from gossamer.report.latency import as_given, read_latencies
 from gossamer.report.published import read_curves
 from gossamer.report.reproduce import commands
-from gossamer.report.run import LEDGER, named_apart, read_run
+from gossamer.report.run import named_apart, read_run
 from gossamer.report.series import distinct, group
 from gossamer.report.size import FLOAT16, FLOAT32, layer_size
 from gossamer.rounds.configuration import read
@@ -176,15 +176,24 @@ def test_damaged_curves_are_refused(content: str, message: str, tmp_path: Path) 
         read_curves(tmp_path / "file.json", None, None)
 
 
-def test_the_ledger_is_read_beside_the_seconds(make_run: MakeRun) -> None:
-    folder = make_run("run", [0.9, 0.8])
-    lines = [{"round": 1, "energy_joules": 12.5, "method": "lr-rewind"}, {"round": 0, "epochs": 3}]
-    (folder / LEDGER).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    dense, pruned = read_run(folder).costs
-    assert set(dense) == {"seconds", "epochs"}
-    assert (pruned["energy_joules"], dense["epochs"]) == (12.5, 3.0)
-    (folder / LEDGER).write_text("{")
-    assert f"{LEDGER} is damaged" in refused("report", folder, "-o", folder / "report.html")
+def test_the_ledger_is_read_beside_the_seconds(tmp_path: Path) -> None:
+    small_run(tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    pages = [json.loads((tmp_path / f"run/round-{number:02d}/cost.json").read_text()) for number in range(3)]
+    assert [costs["steps"] for costs in run.costs] == [page["steps"] for page in pages]
+    assert [costs["FLOPs, as if dense"] for costs in run.costs] == [page["work"]["training_flops"] for page in pages]
+    assert [costs["joules (an estimate)"] for costs in run.costs] == [page["estimated_joules"] for page in pages]
+    assert run.costs[1]["seconds"] == run.records[1].seconds
+    printed("report", tmp_path / "run", "--no-facts", "-o", tmp_path / "report.html")
+    assert "round 2 makes up for all pruning and retraining after " in (tmp_path / "report.html").read_text()
+
+
+def test_without_a_ledger_there_are_the_seconds(tmp_path: Path) -> None:
+    small_run(tmp_path / "run")
+    for path in (tmp_path / "run").glob("round-*/cost.json"):
+        path.unlink()
+    assert [set(costs) for costs in read_run(tmp_path / "run").costs] == [{"seconds"}] * 3
+    printed("report", tmp_path / "run", "--no-facts", "-o", tmp_path / "report.html")
 
 
 def test_the_commands_make_the_same_run_again(tmp_path: Path) -> None:

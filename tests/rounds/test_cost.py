@@ -1,5 +1,6 @@
 """The ledger: operations counted by hand, sums, and when a compression pays for itself."""
 
+import json
 import math
 from pathlib import Path
 
@@ -71,6 +72,9 @@ def test_the_ledger_of_a_run(tmp_path: Path) -> None:
     left = 2 * sum(int(mask.sum()) for mask in masks.values())
     assert works[2].inference_flops_left == pytest.approx(left)
     assert all(cost.processor_seconds > 0 for cost in costs)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
+    assert [line["training_flops"] for line in lines] == [work.training_flops for work in works]
+    assert all(line["energy_joules_estimate"] == 10 * line["processor_seconds"] for line in lines)
     shown = printed("show", tmp_path / "run")
     expected = 320 * TRAINING / (FORWARD - left)
     assert f"cost of the 2 rounds after the dense one: 4 epochs, {320 * TRAINING:.2e} FLOPs as if dense, 16 s" in shown

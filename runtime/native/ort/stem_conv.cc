@@ -8,6 +8,13 @@
 namespace gossamer {
 namespace {
 
+template <class Source>
+ConvolutionShape ReadImageConvolution(const Source& source) {
+  const ConvolutionAttributes attributes = ReadConvolution(source);
+  Require(attributes.axes == 2, "StemConv: kernel_shape needs two numbers");
+  return attributes.shape;
+}
+
 // The weight's numbers; its shape must be the one that the attributes say, and gives the input channels.
 std::vector<float> ReadDenseWeight(const Ort::ConstKernelInfo& info, size_t index, ConvolutionShape* shape) {
   int constant = 0;
@@ -27,7 +34,7 @@ std::vector<float> ReadDenseWeight(const Ort::ConstKernelInfo& info, size_t inde
 }  // namespace
 
 StemConvKernel::StemConvKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), shape_(ReadConvolutionShape(info)), epilogue_(ReadEpilogue(info)) {
+    : threads_(threads), shape_(ReadImageConvolution(info)), epilogue_(ReadEpilogue(info)) {
   const int64_t max_pool = IntegerOr(info, "max_pool", int64_t{0});
   Require(max_pool == 0 || max_pool == 1, "StemConv: max_pool must be 0 or 1");
   max_pool_ = max_pool == 1;
@@ -35,7 +42,7 @@ StemConvKernel::StemConvKernel(const Ort::ConstKernelInfo& info, int64_t threads
   Require(CheckNumbers(shape_));
   bias_ = ReadBias(info, 2, shape_.output_channels);
   const std::vector<int64_t> known = KnownShape(info, 0);
-  if (known.size() == 4 && known[2] >= 1 && known[3] >= 1) Plan(known[2], known[3]);
+  if (known.size() == 4 && KnowsImage(known)) Plan(known[2], known[3]);
 }
 
 std::shared_ptr<const StemPlan> StemConvKernel::Plan(int64_t height, int64_t width) {
@@ -61,7 +68,7 @@ void StemConvKernel::Compute(Ort::KernelContext& context) {
   RequireImage(shape_.input_channels, input->shape[2], input->shape[3]);
   const std::shared_ptr<const StemPlan> plan = Plan(input->shape[2], input->shape[3]);
   const int64_t channels = shape_.output_channels;
-  float* output = context.GetOutput(0, PanelShape(images, plan->output, channels)).GetTensorMutableData<float>();
+  float* output = context.GetOutput(0, PanelShape(4, images, plan->output, channels)).GetTensorMutableData<float>();
   const int64_t image_floats = shape_.input_channels * plan->height * plan->width;
   const int64_t strips = plan->strips();
   const int64_t scratch_floats = plan->scratch_floats();
@@ -80,8 +87,8 @@ void StemConvKernel::Compute(Ort::KernelContext& context) {
 void StemConvOp::Infer(Ort::ShapeInferContext& context) {
   const InferredShape& input = context.GetInputShape(0);
   const Ort::ShapeInferContext& attributes = context;
-  ConvolutionShape shape = ReadConvolutionShape(attributes);
-  if (!KnowsImage(input) || shape.output_channels < 1) return;
+  ConvolutionShape shape = ReadImageConvolution(attributes);
+  if (input.size() != 4 || !KnowsImage(input) || shape.output_channels < 1) return;
   shape.input_channels = shape.groups;  // the kernel checks it
   Require(CheckNumbers(shape));
   Require(CheckImage(shape, input[2].AsInt(), input[3].AsInt()));

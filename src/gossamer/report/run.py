@@ -1,6 +1,5 @@
 """What a report knows of a run: its folder, read once and checked."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +9,10 @@ from typing import Any
 from gossamer.errors import CheckpointError
 from gossamer.report.size import FLOAT32, LayerSize, layer_size
 from gossamer.rounds.configuration import INFORMATION, read
-from gossamer.rounds.folder import load_masks, read_records
+from gossamer.rounds.cost import Cost
+from gossamer.rounds.folder import load_masks, read_ledger, read_records
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.stopping import KNOWN_METRICS, Allowance, smallest_allowed
-
-LEDGER = "ledger.jsonl"
-"""One line a round of what it cost, beside rounds.jsonl; `round` says which."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,8 @@ class Run:
     records: tuple[RoundRecord, ...]
     layers: tuple[tuple[LayerSize, ...], ...]
     """Of every round, in the order of the network."""
+    ledger: tuple[Cost, ...]
+    """What the rounds cost, as far as that was kept."""
     costs: tuple[dict[str, float], ...]
     """Of every round: name of a cost -> its amount. Always with `seconds`."""
     recommended: int
@@ -94,8 +93,10 @@ def read_run(folder: Path, max_drop: float | None = None) -> Run:
     layers = tuple(
         tuple(layer_size(name, mask) for name, mask in load_masks(folder, record.round).items()) for record in records
     )
+    ledger = read_ledger(folder)
+    costs = _costs(records, ledger)
     number, why = _recommended(records, table(tables, "rounds"), max_drop)
-    return Run(folder, folder.resolve().name, tables, tuple(records), layers, _costs(folder, records), number, why)
+    return Run(folder, folder.resolve().name, tables, tuple(records), layers, tuple(ledger), costs, number, why)
 
 
 def named_apart(runs: Sequence[Run]) -> list[Run]:
@@ -144,23 +145,16 @@ def _recommended(records: list[RoundRecord], rounds: dict[str, Any], max_drop: f
     return best.round, f"the smallest within {allowed:g} of the dense {best.metric} on validation"
 
 
-def _costs(folder: Path, records: list[RoundRecord]) -> tuple[dict[str, float], ...]:
-    """Seconds from the records, and every number that the ledger has beside them."""
+def _costs(records: list[RoundRecord], ledger: list[Cost]) -> tuple[dict[str, float], ...]:
+    """Seconds from the records, and what the ledger has beside them."""
     costs: list[dict[str, float]] = [{"seconds": float(record.seconds)} for record in records]
-    path = folder / LEDGER
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        for line in lines:
-            entry = json.loads(line)
-            number = entry["round"]
-            if isinstance(number, int) and 0 <= number < len(costs):
-                costs[number] |= {
-                    str(name): float(value)
-                    for name, value in entry.items()
-                    if name not in ("round", "seconds") and is_number(value)
-                }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({type(error).__name__}: {error}); restore it or remove it"
-        ) from error
+    for cost in ledger:
+        if 0 <= cost.round < len(costs):
+            costs[cost.round] |= {
+                "processor seconds": cost.processor_seconds,
+                "steps": cost.steps,
+                "joules (an estimate)": cost.joules,
+            }
+            if cost.work is not None:
+                costs[cost.round] |= {"epochs": cost.work.epochs, "FLOPs, as if dense": cost.work.training_flops}
     return tuple(costs)

@@ -53,7 +53,14 @@ class Cost:
         return self.wall_seconds * JOULES_PER_GPU_SECOND
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "estimated_joules": self.joules}, allow_nan=False)
+        return json.dumps(asdict(self), allow_nan=False)
+
+    def flat(self) -> dict[str, str | float]:
+        """A line of the ledger: every number by name, and the estimate of the energy labelled as one."""
+        counted = {} if self.work is None else asdict(self.work)
+        times = {"wall_seconds": self.wall_seconds, "processor_seconds": self.processor_seconds}
+        names = {"round": self.round, "method": self.method, "device": self.device, "steps": self.steps}
+        return {**names, **times, **counted, "energy_joules_estimate": self.joules}
 
 
 @dataclass(frozen=True)

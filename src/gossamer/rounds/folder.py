@@ -2,6 +2,7 @@
 
     config.toml            the resolved configuration, with versions
     rounds.jsonl           one line a finished round
+    ledger.jsonl           what it cost, likewise: the cost.json of every round
     round-00/              the dense network
         model.safetensors  the model's state_dict, tied tensors once
         masks.safetensors  one bit a prunable weight (see `gossamer.prune.masks.pack`)
@@ -41,6 +42,7 @@ MASKS = "masks.safetensors"
 STATE = "state.safetensors"
 RECORD = "round.json"
 TABLE = "rounds.jsonl"
+LEDGER = "ledger.jsonl"
 TRAINING = "training.safetensors"
 SNAPSHOT = "snapshot.safetensors"
 SAFETENSORS_TEMPORARY = ".tmp??????"
@@ -100,9 +102,16 @@ def write_round(
 
 
 def write_table(folder: Path, records: list[RoundRecord]) -> None:
-    """Writes `rounds.jsonl`, if it does not say that already."""
-    text = "".join(record.to_json() + "\n" for record in records)
-    path = folder / TABLE
+    """Writes `rounds.jsonl` and `ledger.jsonl`, if they do not say that already."""
+    _write_lines(folder / TABLE, [record.to_json() for record in records])
+    costs = [read_cost(round_folder(folder, record.round)) for record in records]
+    lines = [json.dumps(cost.flat(), allow_nan=False) for cost in costs if cost is not None]
+    if lines or (folder / LEDGER).exists():
+        _write_lines(folder / LEDGER, lines)
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    text = "".join(line + "\n" for line in lines)
     if not path.exists() or path.read_bytes() != text.encode():
         write_text(path, text)
 
