@@ -121,6 +121,13 @@ class Graph:
     def from_panel(self, source: str, channels: int) -> str:
         return self.gossamer("FromPanel", [source], f"{source}.features", channels=channels) if self.sparse else source
 
+    def pool(self, name: str, source: str, channels: int) -> str:
+        """The largest of 2 x 2 pixels."""
+        window = {"kernel_shape": [2, 2], "strides": [2, 2]}
+        if self.sparse:
+            return self.gossamer("PanelMaxPool", [source], name, channels=channels, **window)
+        return self.node("MaxPool", [source], name, **window)
+
     def normalize(self, name: str, source: str, features: int) -> str:
         scale = self.constant(
             f"{name}.scale", 1 + self.rng.standard_normal(features, dtype=np.float32) * np.float32(0.1)
@@ -161,10 +168,8 @@ def vgg_16(graph: Graph, keep_layers: bool) -> bytes:
             name = f"stage{stage}.conv{layer}"
             current = graph.convolution(name, current, (outputs, channels, 3, 3), dense=channels == 3)
             channels = outputs
-        pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
-        current = graph.node("MaxPool", [graph.from_panel(current, channels)], f"stage{stage}.pool", **pool)
-        if stage < 4:
-            current = graph.to_panel(current)
+        current = graph.pool(f"stage{stage}.pool", current, channels)
+    current = graph.from_panel(current, channels)
     current = graph.node("Flatten", [current], "flat")
     current = graph.linear("fc0", current, 25088, 4096, "relu")
     current = graph.linear("fc1", current, 4096, 4096, "relu")

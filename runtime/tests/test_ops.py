@@ -156,6 +156,63 @@ def test_images_without_pixels_give_an_error(shape: tuple[int, ...]) -> None:
         gossamer_runtime.Session(source).run(None, {"x": np.zeros(shape, np.float32)})
 
 
+def pool_models(channels: int, shape: list, **attributes: object) -> tuple[bytes, bytes]:
+    """The same max pooling with gossamer's ops and with ONNX's."""
+    nodes = [
+        helper.make_node("ToPanel", ["x"], ["px"], domain="gossamer"),
+        helper.make_node("PanelMaxPool", ["px"], ["py"], domain="gossamer", channels=channels, **attributes),
+        helper.make_node("FromPanel", ["py"], ["y"], domain="gossamer", channels=channels),
+    ]
+    plain = [helper.make_node("MaxPool", ["x"], ["y"], **attributes)]
+    return model(nodes, {"x": shape}, {}, ["y"]), model(plain, {"x": shape}, {}, ["y"])
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"kernel_shape": [2, 2], "strides": [2, 2]},
+        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+        {"kernel_shape": [3, 2], "strides": [1, 3], "pads": [0, 1, 2, 0], "dilations": [2, 1]},
+        {"kernel_shape": [3], "strides": [2], "pads": [1, 0]},
+    ],
+)
+def test_max_pool(attributes: dict) -> None:
+    axes = len(attributes["kernel_shape"])
+    sparse, plain = pool_models(5, ["n", 5, "h", "w"][: axes + 2], **attributes)
+    sessions = gossamer_runtime.Session(sparse, threads=3), dense(plain)
+    for images, *sizes in [(1, 14, 14), (2, 9, 230), (3, 5, 5), (0, 8, 8)]:
+        feed = {"x": RNG.standard_normal((images, 5, *sizes[:axes])).astype(np.float32)}
+        got, expected = (session.run(None, feed)[0] for session in sessions)
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"kernel_shape": [0, 2]}, "kernel"),
+        ({"kernel_shape": [2**40, 2]}, "kernel"),
+        ({"kernel_shape": [2]}, "kernel_shape"),
+        ({"kernel_shape": [9, 9]}, "kernel is larger"),
+        ({"strides": [0, 1]}, "strides"),
+        ({"pads": [0, -1, 0, 0]}, "padding"),
+        ({"pads": [2**23] * 4}, "too large"),
+        ({"channels": 0}, "channels"),
+        ({"channels": 2**50}, "channels"),
+        ({"channels": 900}, "storage channels"),
+    ],
+)
+def test_hostile_pooling_gives_an_error(attributes: dict, message: str) -> None:
+    attributes = {"kernel_shape": [2, 2], "channels": 4, **attributes}
+    nodes = [
+        helper.make_node("ToPanel", ["x"], ["px"], domain="gossamer"),
+        helper.make_node("PanelMaxPool", ["px"], ["py"], domain="gossamer", **attributes),
+    ]
+    with pytest.raises(Exception, match=message):
+        gossamer_runtime.Session(model(nodes, {"x": [1, 4, 7, 7]}, {}, ["py"])).run(
+            None, {"x": np.zeros((1, 4, 7, 7), np.float32)}
+        )
+
+
 @pytest.mark.parametrize("shape", [(1, 40), (7, 40), (2, 3, 40), (2, 130, 40), (1, 1, 40), (0, 40)])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_matmul_with_any_leading_dimensions(shape: tuple[int, ...], threads: int) -> None:

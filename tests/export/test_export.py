@@ -287,6 +287,8 @@ def mistakes() -> Sequence[tuple[list[str], str]]:
     return [
         (["digits", "--round", "3"], "is no folder of a run"),
         (["missing.onnx"], "there is no file"),
+        (["good.onnx", "--data", "empty"], "leave --data out"),
+        (["good.onnx", "--task", "own.py:task"], "leave --task out"),
         (["damaged.onnx"], "is no valid ONNX file"),
         (["nonsense"], "expected a run's folder, an ONNX file"),
         (["good.onnx", "--dense", "--half"], "leave --half out"),

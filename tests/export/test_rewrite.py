@@ -7,7 +7,7 @@ from export.onnx_graphs import Array, assert_same, native_library, network, ops,
 from gossamer_runtime import weights
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.export import LayerShape, rewrite, to_sparse
+from gossamer.export import LayerShape, MeasuredCosts, rewrite, to_sparse
 from gossamer.export.costs import EverythingSparse
 
 node = helper.make_node
@@ -525,3 +525,68 @@ def test_random_networks(seed: int) -> None:
     sparse = to_sparse(model, costs=RandomCosts(float(rng.choice([0.01, 0.15]))))
     feed = {"x": rng.standard_normal((2, 6, 12, 12)).astype(np.float32)}
     assert_same(run_sparse(sparse, feed), run_dense(model, feed))
+
+
+RESNET_LAYERS = [
+    LayerShape("conv", 64, 64, 56, 56, (3, 3), pads=(1, 1, 1, 1)),
+    LayerShape("conv", 256, 64, 56, 56),
+    LayerShape("conv", 128, 128, 56, 56, (3, 3), (2, 2), pads=(1, 1, 1, 1)),
+    LayerShape("conv", 512, 2048, 7, 7),
+    LayerShape("linear", 2048, 1000),
+    LayerShape("linear", 768, 3072, width=128),
+]
+
+
+@pytest.mark.parametrize("shape", RESNET_LAYERS)
+def test_measured_costs(shape: LayerShape) -> None:
+    """Where sparse layers begin to win was measured between 40% and 70% kept (docs/results.md)."""
+    costs = MeasuredCosts()
+    assert costs.sparse(shape, 0.3) < costs.dense(shape)
+    assert costs.sparse(shape, 0.75) > costs.dense(shape)
+
+
+def test_a_lone_small_layer_is_not_worth_two_conversions() -> None:
+    nodes = [
+        node("MaxPool", ["x"], ["a"], kernel_shape=[2, 2]),
+        node("Conv", ["a", "w"], ["b"]),
+        node("MaxPool", ["b"], ["y"], kernel_shape=[2, 2]),
+    ]
+    model = network(nodes, {"x": [1, 32, 16, 16]}, {"w": sparse_weight(RNG, 32, 32, 1, 1, density=0.1)}, ["y"])
+    (layer,) = rewrite(model).layers
+    assert (layer.form, layer.reason) == ("dense", "changing the layout around it would cost more than it saves")
+
+
+def test_residuals_of_images_of_any_size() -> None:
+    """Height and width are halved twice; ONNX's own inference knows neither afterwards."""
+    nodes = [
+        node("Conv", ["x", "stem"], ["a"], strides=[2, 2], **PAD),
+        node("Conv", ["a", "down"], ["b"], strides=[2, 2], **PAD),
+        node("Conv", ["a", "shortcut"], ["c"], strides=[2, 2]),
+        node("Add", ["b", "c"], ["d"]),
+        node("Relu", ["d"], ["e"]),
+        node("Conv", ["e", "next"], ["f"], **PAD),
+        node("Add", ["e", "f"], ["y"]),
+    ]
+    constants = {
+        "stem": sparse_weight(RNG, 8, 3, 3, 3),
+        "down": sparse_weight(RNG, 8, 8, 3, 3),
+        "shortcut": sparse_weight(RNG, 8, 8, 1, 1),
+        "next": sparse_weight(RNG, 8, 8, 3, 3),
+    }
+    model = network(nodes, {"x": ["n", 3, "height", "width"]}, constants, ["y"])
+    sparse = assert_agrees(model, (1, 3, 32, 32), (2, 3, 17, 40), (1, 3, 31, 9))
+    assert ops(sparse) == ["ToPanel", "SparseConv", "SparseConv", "SparseConv", "SparseConv", "FromPanel"]
+    assert ops(sparse, "") == []
+
+
+def test_sizes_that_round_differently_are_not_taken_for_the_same() -> None:
+    """Halved with and without padding: equal for every other height, stretched where one of them is 1."""
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], strides=[2, 1]),
+        node("Conv", ["x", "v"], ["b"], strides=[2, 1], pads=[1, 0, 0, 0]),
+        node("Add", ["a", "b"], ["y"]),
+    ]
+    constants = {"w": sparse_weight(RNG, 4, 3, 2, 1), "v": sparse_weight(RNG, 4, 3, 2, 1)}
+    model = network(nodes, {"x": [1, 3, "height", 5]}, constants, ["y"])
+    sparse = assert_agrees(model, (1, 3, 8, 5), (1, 3, 3, 5))
+    assert "Add" in ops(sparse, "")

@@ -26,7 +26,8 @@ def compare(
         str,
         typer.Option(
             help="Names with commas between them; the first is the reference. weight-rewind@10 retrains for the last "
-            "10 epochs; one-shot-lr-rewind cuts once.",
+            "10 epochs; one-shot-lr-rewind cuts once; lr-rewind+erk has another allocation (criterion, structure, "
+            "or file of densities).",
             rich_help_panel=GRID,
         ),
     ] = "lr-rewind,weight-rewind,fine-tune",
@@ -86,6 +87,9 @@ def compare(
     threads = threads or _threads_before(out) or max(1, (os.cpu_count() or 1) // jobs)
     # On a cluster the runs start elsewhere: what they are told has to mean the same there.
     anchored = Path.resolve if cluster is not None else Path
+    file, colon, function = task.rpartition(":")
+    if cluster is not None and colon:
+        task = f"{Path(file).resolve()}:{function}"
     grid = Grid(
         folder=anchored(out),
         task=task,

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gossamer.errors import ConfigurationError
+from gossamer.prune.allocate import ALLOCATIONS
+from gossamer.prune.criteria import CRITERIA
+from gossamer.prune.structure import STRUCTURES, find_structure
 from gossamer.rewind.strategies import STRATEGIES
 from gossamer.rounds.folder import kept_snapshot, read_records
 from gossamer.rounds.plan import Plan, as_written
@@ -28,29 +31,36 @@ class Method:
     retrain_epochs: int | None = None
     """t; None: the whole schedule."""
     one_shot: bool = False
+    cut: tuple[str, ...] = ()
+    """Names of a criterion, an allocation (or its file) and a structure that are not the paper's."""
 
     @classmethod
     def named(cls, text: str) -> "Method":
-        """Reads lr-rewind, weight-rewind@10 (retrain for the last 10 epochs) or one-shot-fine-tune.
+        """Reads lr-rewind, weight-rewind@10 (retrain for the last 10 epochs), one-shot-fine-tune or lr-rewind+erk+lamp.
 
         Raises:
             ConfigurationError: it is no such name.
         """
-        strategy, at, epochs = text.removeprefix(ONE_SHOT).partition("@")
+        retraining, *cut = text.split("+")
+        strategy, at, epochs = retraining.removeprefix(ONE_SHOT).partition("@")
         if strategy not in STRATEGIES or (at and not (epochs.isdecimal() and int(epochs) > 0)):
             raise ConfigurationError(
                 f"there is no method {text!r}; expected one of {', '.join(STRATEGIES)}, with {ONE_SHOT} before it to "
-                f"cut once, and @10 behind it to retrain for the last 10 epochs only"
+                f"cut once, @10 behind it to retrain for the last 10 epochs only, and +erk for another allocation, "
+                f"criterion or structure"
             )
-        return cls(strategy, int(epochs) if at else None, text.startswith(ONE_SHOT))
+        for name in cut:
+            _cut_option(name)
+        return cls(strategy, int(epochs) if at else None, text.startswith(ONE_SHOT), tuple(cut))
 
     @property
     def family(self) -> str:
         """The name without the retraining time, which is chosen on validation."""
-        return (ONE_SHOT if self.one_shot else "") + self.strategy
+        return (ONE_SHOT if self.one_shot else "") + self.strategy + "".join(f"+{name}" for name in self.cut)
 
     def __str__(self) -> str:
-        return self.family + ("" if self.retrain_epochs is None else f"@{self.retrain_epochs}")
+        time = "" if self.retrain_epochs is None else f"@{self.retrain_epochs}"
+        return (ONE_SHOT if self.one_shot else "") + self.strategy + time + "".join(f"+{name}" for name in self.cut)
 
     @property
     def rewinds_weights(self) -> bool:
@@ -113,12 +123,13 @@ class Grid:
         """The dense training of every seed."""
         snapshots = sorted({self._rewound_to(method) for method in self.methods if method.rewinds_weights})
         for seed in self.seeds:
-            folder = self.folder / "dense" / f"seed-{seed}"
+            folder = self._dense_folder(seed)
             command = [*self._command(seed, folder), "--dense-only", "--target-sparsity", repr(self.target_sparsity)]
             command += ["--per-round", repr(self.per_round)]
             if snapshots:
                 command += ["--keep-snapshots", ",".join(map(str, snapshots))]
-            moments = [f"{epoch} epochs" if epoch else "0 steps" for epoch in snapshots]
+            # What a dense run that is finished did not keep cannot be had from it any more: see `_cell`.
+            moments = [_moment(epoch) for epoch in snapshots if not self._lacks_snapshot(seed, epoch)]
             yield Job(f"dense seed {seed}", folder, tuple(command), None, None, tuple(moments))
 
     def cells(self) -> "Iterator[Job]":
@@ -129,15 +140,22 @@ class Grid:
                     yield self._cell(method, seed, density)
 
     def cell_folder(self, method: Method, seed: int, density: float | None = None) -> Path:
-        folder = self.folder / "cells" / str(method)
+        folder = self.folder / "cells" / str(method).replace("/", "_")
         return (folder if density is None else folder / f"density-{density:.6g}") / f"seed-{seed}"
 
     def _cell(self, method: Method, seed: int, density: float | None) -> "Job":
-        folder, dense = self.cell_folder(method, seed, density), self.folder / "dense" / f"seed-{seed}"
+        folder = self.cell_folder(method, seed, density)
+        dense: Path | None = self._dense_folder(seed)
         target = self.target_sparsity if density is None else float(1 - as_written(density))
-        command = [*self._command(seed, folder), "--dense", str(dense), "--method", method.strategy]
+        command = [*self._command(seed, folder), "--method", method.strategy]
+        if method.rewinds_weights and self._lacks_snapshot(seed, self._rewound_to(method)):
+            # A method that was added later trains the same dense network again, to pass by what it rewinds to.
+            dense = None
+        command += [] if dense is None else ["--dense", str(dense)]
         command += ["--target-sparsity", repr(target)]
         command += ["--per-round", repr(self.per_round)] if density is None else ["--one-shot"]
+        for name in method.cut:
+            command += [_cut_option(name), name]
         if method.retrain_epochs is not None:
             command += ["--rewind-epochs", str(method.retrain_epochs)]
         if self.fine_tune_rate is not None and STRATEGIES[method.strategy].rates == "last":
@@ -151,9 +169,42 @@ class Grid:
         options += ["--epochs", str(self.epochs)] if self.epochs is not None else []
         return [*options, *self.extra]
 
+    def _dense_folder(self, seed: int) -> Path:
+        return self.folder / "dense" / f"seed-{seed}"
+
+    def _lacks_snapshot(self, seed: int, epoch: int) -> bool:
+        """Whether the dense run is finished and did not keep what it was after so many epochs."""
+        folder = self._dense_folder(seed)
+        finished = folder.exists() and bool(read_records(folder))
+        return finished and not kept_snapshot(folder, _moment(epoch)).exists()
+
     def _rewound_to(self, method: Method) -> int:
         """The epoch whose weights a method goes back to."""
         return 0 if method.retrain_epochs is None else self.schedule_epochs - method.retrain_epochs
+
+
+def _cut_option(name: str) -> str:
+    """The option of `gossamer compress` that a name belongs to.
+
+    Raises:
+        ConfigurationError: to none.
+    """
+    if name in ALLOCATIONS or name.endswith(".toml"):
+        return "--allocation"
+    if name in CRITERIA:
+        return "--criterion"
+    if name in STRUCTURES or ":" in name:
+        find_structure(name)
+        return "--structure"
+    known = ", ".join([*ALLOCATIONS, *CRITERIA, *STRUCTURES])
+    raise ConfigurationError(
+        f"+{name} names no allocation, criterion or structure; expected one of {known}, or a file "
+        f"of densities that ends in .toml"
+    )
+
+
+def _moment(epoch: int) -> str:
+    return f"{epoch} epochs" if epoch else "0 steps"
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from gossamer.compare.findings import (
@@ -20,8 +21,9 @@ from gossamer.compare.findings import (
 from gossamer.compare.grid import Grid
 from gossamer.errors import CheckpointError
 from gossamer.rounds import configuration
+from gossamer.rounds.cost import total
 from gossamer.rounds.files import write_file, write_text
-from gossamer.rounds.folder import read_records
+from gossamer.rounds.folder import read_ledger, read_records
 from gossamer.rounds.stopping import KNOWN_METRICS, Better
 
 TABLE, NUMBERS, PLOTS = "comparison.md", "comparison.json", ("comparison.svg", "comparison.png")
@@ -51,6 +53,51 @@ def collect(grid: Grid) -> list[Point]:
     return points
 
 
+@dataclass(frozen=True)
+class Price:
+    """What a run of a method cost beyond its dense network: medians over its finished runs."""
+
+    method: str
+    runs: int
+    steps: float
+    processor_seconds: float
+    epochs: float | None
+    training_flops: float | None
+
+
+def prices(grid: Grid) -> list[Price]:
+    """The price of every method, by the ledgers of its runs.
+
+    Raises:
+        CheckpointError: a ledger is damaged.
+    """
+    found = []
+    for method in grid.methods:
+        folders = [
+            grid.cell_folder(method, seed, density)
+            for seed in grid.seeds
+            for density in (grid.densities if method.one_shot else (None,))
+        ]
+        ledgers = [read_ledger(folder) for folder in folders if folder.exists()]
+        bills = [total([cost for cost in ledger if cost.round > 0]) for ledger in ledgers]
+        bills = [bill for bill in bills if bill.rounds]
+        if not bills:
+            continue
+        epochs = [bill.epochs for bill in bills if bill.epochs is not None]
+        operations = [bill.training_flops for bill in bills if bill.training_flops is not None]
+        found.append(
+            Price(
+                str(method),
+                len(bills),
+                median(bill.steps for bill in bills),
+                median(bill.processor_seconds for bill in bills),
+                median(epochs) if len(epochs) == len(bills) else None,
+                median(operations) if len(operations) == len(bills) else None,
+            )
+        )
+    return found
+
+
 def write(grid: Grid, points: Sequence[Point]) -> list[Path]:
     """Writes table, JSON and, if the packages for it are there, the plot into the comparison's folder.
 
@@ -60,6 +107,7 @@ def write(grid: Grid, points: Sequence[Point]) -> list[Path]:
     metric, better = metric_of(grid)
     points = with_choice_of_time(points, better)
     table = rows(points)
+    paid = prices(grid)
     largest, paired = largest_without_loss(table, better), differences(points, better)
     numbers = {
         "task": grid.task,
@@ -73,11 +121,12 @@ def write(grid: Grid, points: Sequence[Point]) -> list[Path]:
         "rows": [asdict(row) for row in table],
         "largest_without_loss": [asdict(one) for one in largest],
         "differences": [_finite(asdict(one)) for one in paired],
+        "prices": [asdict(price) for price in paid],
         "points": [asdict(point) for point in points],
         "versions": configuration.versions(),
     }
     write_text(grid.folder / NUMBERS, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
-    write_text(grid.folder / TABLE, as_text(grid, metric, table, largest, paired))
+    write_text(grid.folder / TABLE, as_text(grid, metric, table, largest, paired, paid))
     written = [grid.folder / NUMBERS, grid.folder / TABLE]
     return written + _plot(grid.folder, table, metric)
 
@@ -93,7 +142,12 @@ def metric_of(grid: Grid) -> tuple[str, Better]:
 
 
 def as_text(
-    grid: Grid, metric: str, table: Sequence[Row], largest: Sequence[Largest], paired: Sequence[Difference]
+    grid: Grid,
+    metric: str,
+    table: Sequence[Row],
+    largest: Sequence[Largest],
+    paired: Sequence[Difference],
+    paid: Sequence[Price],
 ) -> str:
     """The comparison in Markdown."""
     percent = metric in SHARES
@@ -123,6 +177,13 @@ def as_text(
             where = "all from 10x on" if one.compression is None else f"{one.compression:.1f}x"
             limits = f"{_signed(one.low, percent)} to {_signed(one.high, percent)}"
             lines.append(f"| {one.other} | {where} | {_signed(one.mean, percent)} | {limits} | {one.seeds} |")
+    if paid:
+        lines += ["", "What a run cost beyond the dense network, median over the runs (FLOPs as dense kernels):", ""]
+        lines += ["| method | runs | epochs | processor seconds | FLOPs |", "|---|---|---|---|---|"]
+        for price in paid:
+            epochs = "-" if price.epochs is None else f"{price.epochs:g}"
+            operations = "-" if price.training_flops is None else f"{price.training_flops:.2e}"
+            lines.append(f"| {price.method} | {price.runs} | {epochs} | {price.processor_seconds:.0f} | {operations} |")
     return "\n".join(lines) + "\n"
 
 

@@ -76,14 +76,14 @@ def run_on_cluster(jobs: Sequence[Job], address: str, threads: int, tell: Tell) 
         ) from error
     ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
     try:
-        task = ray.remote(num_cpus=threads, max_retries=3)(_run_remotely)
+        task = ray.remote(num_cpus=threads, max_retries=3)(_remote_run(threads))
         waiting = _unfinished(jobs, tell)
         handles: dict[Path, Any] = {}
         going_on: dict[Any, Job] = {}
         for job in waiting:
             # The dense run's result is an argument: Ray starts the cell after it.
             after = handles.get(job.dense) if job.dense is not None else None
-            handle = task.remote(job.options, threads, after)
+            handle = task.remote(job.options, after)
             handles[job.folder] = handle
             going_on[handle] = job
             tell(job, "started")
@@ -99,15 +99,27 @@ def run_on_cluster(jobs: Sequence[Job], address: str, threads: int, tell: Tell) 
         ray.shutdown()
 
 
-def _run_remotely(options: Sequence[str], threads: int, after: tuple[int, str] | None) -> tuple[int, str]:
-    """On a machine of the cluster: exit code and output. What `after` failed, this does not begin."""
-    if after is not None and after[0] != 0:
-        return after
-    import sys
+def _remote_run(threads: int) -> Callable[[Sequence[str], tuple[int, str] | None], tuple[int, str]]:
+    """What a machine of the cluster does: a command's options -> exit code and output. What `after` failed, it does not
+    begin. A function inside a function travels as it is: the machine's worker need not import torch for it."""
 
-    command = [sys.executable, "-m", "gossamer.cli.main", *options]
-    finished = subprocess.run(command, env=_environment(threads), capture_output=True, text=True, check=False)
-    return finished.returncode, finished.stdout + finished.stderr
+    def run(options: Sequence[str], after: tuple[int, str] | None) -> tuple[int, str]:
+        import os
+        import subprocess
+        import sys
+
+        if after is not None and after[0] != 0:
+            return after
+        finished = subprocess.run(
+            [sys.executable, "-m", "gossamer.cli.main", *options],
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return finished.returncode, finished.stdout + finished.stderr
+
+    return run
 
 
 def _unfinished(jobs: Iterable[Job], tell: Tell) -> list[Job]:

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from gossamer.export.errors import ExportError
-
-Size = int | str | None
-"""Of an axis: a number, the name of a number that is not known before the network runs, or nothing known."""
+from gossamer.export.shapes import Shapes, infer_shapes
 
 GRAPH = -1
 """The place of a reader that is no node: the value is an output of the graph."""
@@ -63,17 +61,9 @@ class Graph:
         return found
 
     @cached_property
-    def shapes(self) -> dict[str, tuple[Size, ...]]:
+    def shapes(self) -> Shapes:
         """Of the values whose rank is known, constants included."""
-        try:
-            model = onnx.shape_inference.infer_shapes(self.model, data_prop=True)
-        except ValueError:  # more than a protobuf message may hold
-            model = self.model
-        found: dict[str, tuple[Size, ...]] = {}
-        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
-            if value.type.tensor_type.HasField("shape"):
-                found[value.name] = tuple(_size(axis) for axis in value.type.tensor_type.shape.dim)
-        return found | {name: tuple(tensor.dims) for name, tensor in self.tensors.items()}
+        return infer_shapes(self.model) | {name: tuple(tensor.dims) for name, tensor in self.tensors.items()}
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """The value, if it is a constant."""
@@ -129,9 +119,3 @@ def _constant_of(entry: onnx.AttributeProto) -> onnx.TensorProto | None:
     if entry.name not in types:
         return None
     return numpy_helper.from_array(np.asarray(onnx.helper.get_attribute_value(entry), types[entry.name]), entry.name)
-
-
-def _size(axis: onnx.TensorShapeProto.Dimension) -> Size:
-    if axis.HasField("dim_value"):
-        return int(axis.dim_value)
-    return axis.dim_param or None

@@ -9,7 +9,8 @@ import onnx
 from numpy.typing import NDArray
 
 from gossamer.export.activations import Activation, activation_of
-from gossamer.export.graph import Graph, Size, attributes_of, is_standard
+from gossamer.export.graph import Graph, attributes_of, is_standard
+from gossamer.export.shapes import Size
 
 NO_ACTIVATION = Activation()
 

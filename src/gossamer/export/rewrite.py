@@ -14,9 +14,10 @@ from gossamer.export.batch_norm import drop_unread
 from gossamer.export.constants import prepared
 from gossamer.export.costs import Costs, MeasuredCosts
 from gossamer.export.errors import ExportError
-from gossamer.export.graph import GRAPH, Graph, Size, is_standard
+from gossamer.export.graph import GRAPH, Graph, is_standard
 from gossamer.export.layers import UNKNOWN_EXTENT, UNKNOWN_IMAGES, Kind, Layer, find_layers, same_shape
 from gossamer.export.layout import Unit, choose_panels
+from gossamer.export.shapes import Size
 
 DOMAIN = "gossamer"
 DOMAIN_VERSION = 1

@@ -82,6 +82,8 @@ def open_source(
             f"give the folder that gossamer compress wrote (--out), or leave {option} out"
         )
     if path.suffix.lower() == ".onnx":
+        if data_folder is not None:
+            raise ConfigurationError(f"{path} is compared on random inputs, which need no data; leave --data out")
         return _from_onnx(path)
     if is_own_task(source):
         return _from_function(source, data_folder)

@@ -1,20 +1,18 @@
 """What a report knows of a run: its folder, read once and checked."""
 
-import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gossamer.errors import CheckpointError
 from gossamer.report.size import FLOAT32, LayerSize, layer_size
 from gossamer.rounds.configuration import INFORMATION, read
-from gossamer.rounds.folder import load_masks, read_records
+from gossamer.rounds.cost import Cost
+from gossamer.rounds.folder import load_masks, read_ledger, read_records
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.stopping import KNOWN_METRICS, Allowance, smallest_allowed
-
-LEDGER = "ledger.jsonl"
-"""One line a round of what it cost, beside rounds.jsonl; `round` says which."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +20,21 @@ class Run:
     """A run with at least one finished round."""
 
     folder: Path
+    name: str
+    """Of the folder; with those above it if another run of the report has the same."""
     tables: dict[str, Any]
     """Of its config.toml."""
     records: tuple[RoundRecord, ...]
     layers: tuple[tuple[LayerSize, ...], ...]
     """Of every round, in the order of the network."""
+    ledger: tuple[Cost, ...]
+    """What the rounds cost, as far as that was kept."""
     costs: tuple[dict[str, float], ...]
     """Of every round: name of a cost -> its amount. Always with `seconds`."""
     recommended: int
     """Number of the recommended round."""
     why: str
     """By which rule."""
-
-    @property
-    def name(self) -> str:
-        return self.folder.resolve().name
 
     @property
     def task(self) -> str | None:
@@ -95,8 +93,19 @@ def read_run(folder: Path, max_drop: float | None = None) -> Run:
     layers = tuple(
         tuple(layer_size(name, mask) for name, mask in load_masks(folder, record.round).items()) for record in records
     )
+    ledger = read_ledger(folder)
+    costs = _costs(records, ledger)
     number, why = _recommended(records, table(tables, "rounds"), max_drop)
-    return Run(folder, tables, tuple(records), layers, _costs(folder, records), number, why)
+    return Run(folder, folder.resolve().name, tables, tuple(records), layers, tuple(ledger), costs, number, why)
+
+
+def named_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs, under as much of their folders' paths as it takes to tell them apart."""
+    parts = [run.folder.resolve().parts for run in runs]
+    length = next(
+        length for length in range(1, 1 + max(map(len, parts))) if len({of[-length:] for of in parts}) == len(runs)
+    )
+    return [replace(run, name="/".join(of[-length:])) for run, of in zip(runs, parts, strict=True)]
 
 
 def table(tables: dict[str, Any], name: str) -> dict[str, Any]:
@@ -136,23 +145,16 @@ def _recommended(records: list[RoundRecord], rounds: dict[str, Any], max_drop: f
     return best.round, f"the smallest within {allowed:g} of the dense {best.metric} on validation"
 
 
-def _costs(folder: Path, records: list[RoundRecord]) -> tuple[dict[str, float], ...]:
-    """Seconds from the records, and every number that the ledger has beside them."""
+def _costs(records: list[RoundRecord], ledger: list[Cost]) -> tuple[dict[str, float], ...]:
+    """Seconds from the records, and what the ledger has beside them."""
     costs: list[dict[str, float]] = [{"seconds": float(record.seconds)} for record in records]
-    path = folder / LEDGER
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        for line in lines:
-            entry = json.loads(line)
-            number = entry["round"]
-            if isinstance(number, int) and 0 <= number < len(costs):
-                costs[number] |= {
-                    str(name): float(value)
-                    for name, value in entry.items()
-                    if name not in ("round", "seconds") and is_number(value)
-                }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({type(error).__name__}: {error}); restore it or remove it"
-        ) from error
+    for cost in ledger:
+        if 0 <= cost.round < len(costs):
+            costs[cost.round] |= {
+                "processor seconds": cost.processor_seconds,
+                "steps": cost.steps,
+                "joules (an estimate)": cost.joules,
+            }
+            if cost.work is not None:
+                costs[cost.round] |= {"epochs": cost.work.epochs, "FLOPs, as if dense": cost.work.training_flops}
     return tuple(costs)

@@ -1,5 +1,6 @@
 """The report: runs are read, grouped, drawn, and written as one page."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ from gossamer.report.latency import Latency, read_latencies
 from gossamer.report.markup import Markup, chart, details, element, join, paragraph, select, table, text
 from gossamer.report.published import Curve, read_curves
 from gossamer.report.reproduce import commands
-from gossamer.report.run import flat, read_run
+from gossamer.report.run import Run, flat, named_apart, read_run
 from gossamer.report.series import Series, group
 from gossamer.report.size import FLOAT16
+from gossamer.rounds.cost import JOULES_PER_GPU_SECOND, JOULES_PER_PROCESSOR_SECOND, pays_after
 from gossamer.rounds.files import write_text
 
 NEAR = (0.1, 0.05, 0.02, 0.01)
@@ -33,8 +35,8 @@ class Given:
     """Files of published curves (`gossamer.report.published`)."""
     network: str | None = None
     """The network's name in them."""
-    latency: tuple[Path, ...] = ()
-    """Files of latencies (`gossamer.report.latency`)."""
+    latency: tuple[tuple[int | None, Path], ...] = ()
+    """Files of latencies (`gossamer.report.latency`), each with its round if it knows none."""
     facts: tuple[Path, ...] = ()
     """Files of `gossamer explain --json`."""
     explain: bool = True
@@ -73,7 +75,7 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
     given = given or Given()
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a run was given twice; expected the folders of different runs")
-    runs = [read_run(folder, given.max_drop) for folder in folders]
+    runs = named_apart([read_run(folder, given.max_drop) for folder in folders])
     series = group(runs)
     metrics = dict.fromkeys(run.metric for run in runs)
     if len(metrics) > 1:
@@ -82,7 +84,7 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
             f"make a report of each"
         )
     curves = [curve for path in given.against for curve in read_curves(path, given.network, runs[0].task)]
-    latencies = [latency for path in given.latency for latency in read_latencies(path)]
+    latencies = [latency for number, path in given.latency for latency in read_latencies(path, number)]
     facts = [(read_facts(path), str(path)) for path in given.facts] or _computed(series, given)
     write_text(out, _page(series, curves, latencies, facts))
 
@@ -392,7 +394,7 @@ def _size_table(series: Sequence[Series]) -> Markup:
 def _cost(page: _Page, series: Sequence[Series], names: Sequence[str]) -> None:
     costs = rows.cost_names(series)
     page.charts["cost"] = charts.cost(rows.cost_rows(series), names, costs[0])
-    choice = [select("cost", "cost ", [(name, name.replace("_", " ")) for name in costs])] if len(costs) > 1 else []
+    choice = [select("cost", "cost ", [(name, name) for name in costs])] if len(costs) > 1 else []
     totals = [
         [
             run.name,
@@ -408,7 +410,6 @@ def _cost(page: _Page, series: Sequence[Series], names: Sequence[str]) -> None:
         for run in of.runs
         for number, costs_of in enumerate(run.costs)
     ]
-    words = [name.replace("_", " ") for name in costs]
     page.section(
         "cost",
         "What it cost",
@@ -417,10 +418,24 @@ def _cost(page: _Page, series: Sequence[Series], names: Sequence[str]) -> None:
             "Cost of every round",
             "Wall-clock seconds of training and evaluating, and what else the run's ledger holds.",
             *choice,
-            table(["run", "rounds", *words], totals, "Sum over the rounds"),
-            details("Every round", table(["run", "round", *words], by_round, "Cost by round")),
+            table(["run", "rounds", *costs], totals, "Sum over the rounds"),
+            details("Every round", table(["run", "round", *costs], by_round, "Cost by round")),
+            *(paragraph(line) for of in series for run in of.runs for line in _paid_back(run)),
         ),
     )
+
+
+def _paid_back(run: Run) -> list[str]:
+    """After how many inferences the recommended round makes up for what it cost, if that is known."""
+    inferences = pays_after(run.ledger, run.recommended)
+    if inferences is None or not math.isfinite(inferences) or run.recommended == 0:
+        return []
+    return [
+        f"{run.name}: round {run.recommended} makes up for all pruning and retraining after {inferences:.3g} "
+        f"inferences, if an operation costs the same in training and inference and zeros are skipped entirely "
+        f"(sparse kernels). "
+        f"Joules are an estimate: {JOULES_PER_PROCESSOR_SECOND:g} W a busy core, {JOULES_PER_GPU_SECOND:g} W a GPU."
+    ]
 
 
 def _facts(page: _Page, facts: list[tuple[Facts, str]] | str) -> None:
