@@ -155,7 +155,7 @@ def weight_counts(dense: "onnx.ModelProto") -> dict[str, int]:
 def _open_all(
     names: Sequence[str], subject: Subject, expected: Sequence[np.ndarray[Any, Any]], stack: ExitStack
 ) -> tuple[dict[str, Runner], dict[str, dict[str, Any]], dict[str, str]]:
-    """Opens each engine and compares its outputs; also what is known of each, and of the others why they are left out."""
+    """Opens each engine and compares its outputs; also what is known of each, and why the others are left out."""
     import time
 
     runners: dict[str, Runner] = {}
