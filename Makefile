@@ -7,12 +7,17 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c 
 RUNTIME := $(shell find runtime/CMakeLists.txt runtime/pyproject.toml runtime/install.sh runtime/cmake runtime/native \
   runtime/src -type f -not -path '*/__pycache__/*')
 
-.PHONY: help setup demo test test-native lint types clean
+SECONDS ?= 60
+
+.PHONY: help setup demo test test-native test-aarch64 wheels fuzz lint types clean
 
 help:
 	@echo "make demo   compress a network on real handwritten digits, from nothing (about two minutes)"
 	@echo "make test   run the tests"
 	@echo "make lint   check the style;  make types   check the types;  make clean   remove what was built"
+	@echo "make wheels         gossamer-runtime for this processor and for 64-bit ARM, into dist/"
+	@echo "make test-aarch64   the runtime's tests for 64-bit ARM, under qemu"
+	@echo "make fuzz           damaged and hostile weights against decoder and packers (SECONDS=60)"
 
 setup: $(READY) $(NATIVE)
 
@@ -52,6 +57,18 @@ test-native: setup
 	else \
 	  echo "== Native tests SKIPPED: gossamer-runtime has no native part here (see above)"; \
 	fi
+
+test-aarch64: $(READY)
+	@runtime/test_aarch64.sh $(VENV)/bin/python build
+
+# The wheel for this processor is then tried in an environment of its own, with numpy and onnxruntime only.
+wheels: $(READY)
+	@echo "== Building wheels of gossamer-runtime"
+	@runtime/wheels.sh $(VENV)/bin/python build dist
+	@runtime/try_wheel.sh $(VENV)/bin/python build dist
+
+fuzz: $(NATIVE)
+	@runtime/fuzz.sh $(VENV)/bin/python build $(SECONDS)
 
 lint: setup
 	@$(VENV)/bin/ruff check .

@@ -86,11 +86,16 @@ class Graph:
 
     def build(self) -> onnx.ModelProto:
         stem = self.constant("stem.weight", self.draw((64, 3, 7, 7), 1.0))
-        current = self.node("Conv", ["image", stem], "stem", kernel_shape=[7, 7], strides=[2, 2], pads=[3] * 4)
-        current = self.node("Relu", [current], "stem.relu")
-        current = self.node("MaxPool", [current], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+        shape = {"kernel_shape": [7, 7], "strides": [2, 2], "pads": [3] * 4}
         if self.sparse:
-            current = self.node("ToPanel", [current], "panel", "gossamer")
+            current = self.node(
+                "StemConv", ["image", stem], "pool", "gossamer", output_channels=64, activation="relu", max_pool=1, **shape
+            )
+        else:
+            current = self.node("Conv", ["image", stem], "stem", **shape)
+            current = self.node("Relu", [current], "stem.relu")
+            current = self.node("MaxPool", [current], "pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+        self.layers.append(current)
         self.channels[current] = 64
         for stage, (blocks, middle, first_stride) in enumerate(BLOCKS):
             for block in range(blocks):
@@ -138,16 +143,26 @@ def make(sparse: bool, density: float, size: int, keep_outputs: bool = False, se
     return graph.build().SerializeToString()
 
 
-def dense_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """The threads of a session spin for a while after a run, which would take a core from the session timed next."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def dense_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model, session_options(threads), providers=["CPUExecutionProvider"])
+
+
+def sparse_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    return gossamer_runtime.Session(model, session_options(threads))
 
 
 def largest_error(density: float, size: int, image: np.ndarray, threads: int) -> tuple[float, str]:
     """The largest difference of any layer, relative to the layer's largest value, and that layer's name."""
     dense = dense_session(make(False, density, size, keep_outputs=True), threads)
-    sparse = gossamer_runtime.Session(make(True, density, size, keep_outputs=True), threads=threads)
+    sparse = sparse_session(make(True, density, size, keep_outputs=True), threads)
     expected, got = dense.run(None, {"image": image}), sparse.run(None, {"image": image})
     worst = (0.0, "")
     for description, e, g in zip(sparse.get_outputs(), expected, got, strict=True):
@@ -190,7 +205,7 @@ def main() -> None:
                 raise SystemExit("the sparse network computes something else")
         sparse_bytes = make(True, density, options.size)
         start = time.perf_counter()
-        sparse = gossamer_runtime.Session(sparse_bytes, threads=options.threads)
+        sparse = sparse_session(sparse_bytes, options.threads)
         ready = 1e3 * (time.perf_counter() - start)
         sessions = {"dense": dense_session(make(False, density, options.size), options.threads), "gossamer": sparse}
         times = interleaved(sessions, image, options.runs)

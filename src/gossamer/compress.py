@@ -17,13 +17,15 @@ from gossamer.rewind import snapshot
 from gossamer.rewind.strategies import DEFAULT, START, STRATEGIES, Schedule, Span
 from gossamer.rounds import randomness
 from gossamer.rounds import state as states
+from gossamer.rounds.cost import Work
 from gossamer.rounds.driver import TEST_PREFIX, Round, restore_memory_format, rounds
 from gossamer.rounds.files import remove, write_file
 from gossamer.rounds.folder import TRAINING, kept_snapshot, read_records
 from gossamer.rounds.randomness import derived_seed
 from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor
-from gossamer.tasks.task import Data, Recipe, Task, describe
+from gossamer.tasks.operations import Operations, count_operations
+from gossamer.tasks.task import Data, Examples, Recipe, Task, describe
 from gossamer.tasks.training import (
     EpochReport,
     evaluate,
@@ -206,8 +208,10 @@ def compress(
         dense=dense,
         origin={"task": task_source},
     )
+    operations: Operations | None = None
     for round in driver:
         if dense_only and round.number > 0:
+            _require_snapshots(round.folder, keep_snapshots)
             break
         splits = the_data()
         if optimizer_state == "fresh":
@@ -241,6 +245,8 @@ def compress(
             task.metric.name: evaluate(model, splits.validation, task.metric),
             f"{TEST_PREFIX}{task.metric.name}": evaluate(model, splits.test, task.metric),
         }
+        operations = operations or count_operations(model, task.recipe, splits.train)
+        round.work = _work(operations, round, task.recipe, splits.train)
         record = round.record(**metrics)
         checkpoint.remove()
         listener.round_finished(record)
@@ -268,6 +274,7 @@ class _Checkpoint:
         self.epoch_steps = epoch_steps
         self.least_seconds = least_seconds
         self.last_save = self.started = time.monotonic()
+        self.processor_started = time.process_time()
 
     def restore(self) -> int:
         """Puts back what an interrupted attempt at this round saved; returns the epochs that need no repetition."""
@@ -283,15 +290,16 @@ class _Checkpoint:
             self.optimizer.load_state_dict(saved["optimizer"])
             restore_memory_format(self.optimizer)
             self.round.seconds_before = float(saved["seconds"])
+            # Not in the files of older versions.
+            self.round.processor_seconds_before = float(saved.get("processor_seconds", 0.0))
             epochs_done = int(saved["epochs_done"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self.path} does not fit this run ({error}); remove it to repeat round {self.round.number} from its "
                 f"start"
             ) from error
-        if self.round.number == 0:
-            # Snapshots are counted from the dense round's first step, whichever attempt took it.
-            self.round.steps = epochs_done * self.epoch_steps
+        # Snapshots are counted from the dense round's first step, whichever attempt took it.
+        self.round.steps = int(saved.get("steps", epochs_done * self.epoch_steps))
         return epochs_done
 
     def save_if_due(self, report: EpochReport) -> None:
@@ -302,6 +310,8 @@ class _Checkpoint:
             "epochs_done": report.epochs_done,
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
+            "steps": self.round.steps,
+            "processor_seconds": self.round.processor_seconds_before + time.process_time() - self.processor_started,
             "seconds": self.round.seconds_before + time.monotonic() - self.started,
         }
         write_file(self.path, lambda temporary: states.save(temporary, state))
@@ -317,6 +327,26 @@ def _keep_snapshot(
     """After so many epochs of the dense round, writes what another run may rewind to."""
     step = epoch * epoch_steps
     round.after_step(step, lambda: snapshot.take(_kept(round.folder, epoch), step, model, objects))
+
+
+def _work(operations: Operations, round: Round, recipe: Recipe, examples: Examples) -> Work:
+    """For the ledger: what this round computed."""
+    seen = round.steps * min(recipe.batch_size, len(examples))
+    return Work(
+        epochs=round.steps / steps_per_epoch(recipe, examples),
+        training_flops=seen * operations.training,
+        inference_flops=operations.forward,
+        inference_flops_left=operations.left(round.masks),
+    )
+
+
+def _require_snapshots(folder: Path, epochs: Sequence[int]) -> None:
+    missing = [epoch for epoch in epochs if not _kept(folder, epoch).exists()]
+    if missing:
+        raise ConfigurationError(
+            f"the dense network in {folder} is trained already and kept no snapshot after epoch {missing[0]}; train "
+            f"it again in another folder"
+        )
 
 
 def _kept(folder: Path, epoch: int) -> Path:

@@ -120,7 +120,7 @@ def test_every_file_of_a_run_is_text_or_safetensors(run: tuple[Path, str]) -> No
             header_bytes = int.from_bytes(content[:8], "little")
             assert isinstance(json.loads(content[8 : 8 + header_bytes]), dict)
         else:
-            assert path.name in ("config.toml", "rounds.jsonl", "round.json", ".lock")
+            assert path.name in ("config.toml", "rounds.jsonl", "round.json", "cost.json", ".lock")
             content.decode("utf-8")
 
 

@@ -16,9 +16,10 @@ from torch import nn
 import gossamer
 from gossamer.report.errors import ReportError
 from gossamer.report.front import networks
+from gossamer.report.latency import as_given, read_latencies
 from gossamer.report.published import read_curves
 from gossamer.report.reproduce import commands
-from gossamer.report.run import LEDGER, read_run
+from gossamer.report.run import LEDGER, named_apart, read_run
 from gossamer.report.series import distinct, group
 from gossamer.report.size import FLOAT16, FLOAT32, layer_size
 from gossamer.rounds.configuration import read
@@ -197,6 +198,22 @@ def test_the_commands_make_the_same_run_again(tmp_path: Path) -> None:
     assert read(tmp_path / "again") == read(tmp_path / "run one")
 
 
+def test_the_commands_say_how_it_was_retrained(tmp_path: Path) -> None:
+    options = "--method weight-rewind --rewind-to 1 --rewound optimizer --one-shot --target-sparsity 0.8 --epochs 2"
+    printed("compress", "digits", *shlex.split(options), "--out", tmp_path / "run")
+    (line,) = (line for line in commands(read_run(tmp_path / "run")) if line.startswith("gossamer compress"))
+    _, *words = shlex.split(line, comments=True)
+    words[words.index("--out") + 1] = str(tmp_path / "again")
+    printed(*words)
+    assert read(tmp_path / "again") == read(tmp_path / "run")
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(make_run: MakeRun) -> None:
+    runs = [make_run(f"{method}/seed-0", [0.9, 0.8], per_round=share) for method, share in (("a", 0.2), ("b", 0.5))]
+    assert [run.name for run in named_apart([read_run(run) for run in runs])] == ["a/seed-0", "b/seed-0"]
+    assert [run.name for run in named_apart([read_run(runs[0])])] == ["seed-0"]
+
+
 def test_a_task_of_ones_own_is_named_in_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     example = Path(__file__).parents[2] / "examples/own_task.py"
@@ -222,6 +239,24 @@ def test_a_report_of_25_rounds_and_160_layers_is_small(tmp_path: Path) -> None:
         round.record(accuracy=0.9 - round.number / 100)
     printed("report", tmp_path / "run", "-o", tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 3e6
+
+
+def test_latencies_of_a_bench_belong_to_the_round_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    engines = {
+        name: {"milliseconds": {"median": time, "p10": 0.1, "p90": 9.0}} for name, time in (("a", 2.5), ("b", 4))
+    }
+    path.write_text(json.dumps({"threads": 2, "machine": {"processor": "an abacus"}, "engines": engines}))
+    number, given = as_given(f"16={path}")
+    points = read_latencies(given, number)
+    assert [(point.round, point.engine, point.milliseconds) for point in points] == [(16, "a", 2.5), (16, "b", 4.0)]
+    assert points[0].where == "measured, medians, threads: 2, an abacus"
+    with pytest.raises(ReportError, match="say of which round: --latency ROUND="):
+        read_latencies(*reversed(as_given(str(path))))  # type: ignore[arg-type]
+    engines["a"]["milliseconds"]["median"] = -1
+    path.write_text(json.dumps({"engines": engines}))
+    with pytest.raises(ReportError, match="expected positive milliseconds, got -1"):
+        read_latencies(path, 3)
 
 
 def test_facts_from_a_file_are_drawn(tmp_path: Path) -> None:

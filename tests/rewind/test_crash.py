@@ -63,13 +63,12 @@ PROGRAM = """
         "Every byte of the run, apart from the time that it took."
         found = {}
         for path in sorted(Path(folder).rglob("*")):
-            if path.is_dir() or path.name == ".lock":
+            if path.is_dir() or path.name in (".lock", "cost.json"):
                 continue
             if path.suffix in (".json", ".jsonl"):
                 lines = [json.loads(line) for line in path.read_text().splitlines()]
                 for line in lines:
-                    for timed in ("seconds", "wall_seconds", "processor_seconds", "energy_joules"):
-                        line.pop(timed, None)
+                    line.pop("seconds", None)
                     line.get("sha256", {}).pop("round.json", None)
                 found[str(path.relative_to(folder))] = lines
             else:

@@ -60,7 +60,7 @@ PROGRAM = """
         "Every byte of the run, apart from the time that it took."
         found = {}
         for path in sorted(Path(folder).rglob("*")):
-            if path.is_dir() or path.name == ".lock":
+            if path.is_dir() or path.name in (".lock", "cost.json"):
                 continue
             if path.name in ("round.json", "rounds.jsonl"):
                 lines = [json.loads(line) for line in path.read_text().splitlines()]

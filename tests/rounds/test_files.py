@@ -7,6 +7,7 @@ import pytest
 
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.rounds.files import locked, remove, sha256, write_file, write_folder, write_text
+from gossamer.rounds.folder import clear_leftovers
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -86,3 +87,11 @@ def test_a_folder_that_cannot_be_locked_says_so(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with pytest.raises(CheckpointError, match=r"\.lock"), locked(tmp_path):
         pass
+
+
+def test_leftovers_of_a_crash_are_cleared_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("training.safetensors.tmp", ".tmpciArEm", "rounds.jsonl", ".lock", ".tmpfiles-of-mine"):
+        (tmp_path / name).touch()
+    (tmp_path / "round-03.tmp").mkdir()
+    clear_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".tmpfiles-of-mine", "rounds.jsonl"]

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
+from gymnasium.utils.env_checker import check_env as gymnasium_check
 from networks_to_search import perceptron, residual
+from stable_baselines3.common.env_checker import check_env as agent_check
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -160,6 +162,13 @@ def test_mistakes_say_what_to_do() -> None:
         environment(network, milliseconds(network.layers, lambda densities: 1.0, 2.0))
 
 
+def test_it_is_an_environment_as_gymnasium_and_the_agent_expect() -> None:
+    for network in (fine(residual(), IMAGE), channels(residual())):
+        world = environment(network, flops(network.layers, 0.5))
+        gymnasium_check(world, skip_render_check=True)
+        agent_check(world, warn=False)  # It recommends -1 to 1, to which the agent scales by itself.
+
+
 # --- observations -------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +267,14 @@ def test_a_trial_leaves_the_model_as_it_was() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_looking_at_a_model_leaves_it_in_training() -> None:
+    model = residual().train()
+    fine(model, IMAGE)
+    channels(model)
+    assert all(module.training for module in model.modules())
+    assert int(model.stem_norm.num_batches_tracked) == 0
 
 
 def test_channels_of_a_residual_sum_share_one_action() -> None:

@@ -72,15 +72,14 @@ struct AccumulatorRow {
     if constexpr (kTail != 0) tail = hn::Add(tail, hn::ResizeBitCast(TailTag(), all));
   }
 
-  // += weight * from[0 .. lanes)
-  HWY_INLINE void MulAdd(float weight, const float* HWY_RESTRICT from) {
-    const FloatVector all = hn::Set(FloatTag(), weight);
+  // += weight * from[0 .. lanes); the weight is in all lanes.
+  HWY_INLINE void MulAdd(FloatVector weight, const float* HWY_RESTRICT from) {
     GOSSAMER_UNROLL
     for (size_t i = 0; i < kFull; ++i) {
-      full[i] = hn::MulAdd(all, hn::LoadU(FloatTag(), from + i * kLanes), full[i]);
+      full[i] = hn::MulAdd(weight, hn::LoadU(FloatTag(), from + i * kLanes), full[i]);
     }
     if constexpr (kTail != 0) {
-      tail = hn::MulAdd(hn::ResizeBitCast(TailTag(), all), hn::LoadU(TailTag(), from + kFull * kLanes), tail);
+      tail = hn::MulAdd(hn::ResizeBitCast(TailTag(), weight), hn::LoadU(TailTag(), from + kFull * kLanes), tail);
     }
   }
 

@@ -100,17 +100,14 @@ HWY_INLINE void AddShiftedLeft(const AccumulatorRow<kFull, kTail>& right, const 
   }
 }
 
+// A step of 2 nonzeros where there is an odd one, and steps of 4.
 template <size_t kFull, size_t kTail>
 HWY_INLINE const uint8_t* MulAddPairs(const uint8_t* HWY_RESTRICT entry, uint32_t pairs,
-                                      const float* HWY_RESTRICT input, AccumulatorRow<kFull, kTail>& sums) {
-  for (; pairs != 0; --pairs, entry += 12) {
+                                      const float* HWY_RESTRICT input, AccumulatorRow<kFull, kTail> (&sums)[1]) {
+  if (pairs % 2 != 0) entry = MulAddStep<2>(entry, input, sums);
+  for (pairs /= 2; pairs != 0; --pairs) {
     PrefetchStream<AccumulatorRow<kFull, kTail>>(entry);
-    float weight[2];
-    uint16_t offset[2];
-    std::memcpy(weight, entry, sizeof(weight));
-    std::memcpy(offset, entry + 8, sizeof(offset));
-    sums.MulAdd(weight[0], input + offset[0]);
-    sums.MulAdd(weight[1], input + offset[1]);
+    entry = MulAddStep<4>(entry, input, sums);
   }
   return entry;
 }
@@ -122,28 +119,28 @@ HWY_NOINLINE const uint8_t* ColumnShiftRows(const RowCall& call) {
   for (int64_t i = 0; i < call.groups; ++i, pairs += 3) {
     const int32_t row = call.rows[i];
     float* accumulators = call.accumulators + row * call.accumulator_pitch;
-    AccumulatorRow<kFull, kTail> sums;
-    sums.Fill(0.0f);
+    AccumulatorRow<kFull, kTail> sums[1];
+    sums[0].Fill(0.0f);
     if (pairs[0] != 0) {
       entry = MulAddPairs(entry, pairs[0], call.input, sums);
-      ShiftRowRight(sums, *call.keep_after_right);
+      ShiftRowRight(sums[0], *call.keep_after_right);
     }
     entry = MulAddPairs(entry, pairs[1], call.input, sums);
     if (pairs[2] != 0) {
-      AccumulatorRow<kFull, kTail> right;
-      right.Fill(0.0f);
+      AccumulatorRow<kFull, kTail> right[1];
+      right[0].Fill(0.0f);
       entry = MulAddPairs(entry, pairs[2], call.input, right);
-      AddShiftedLeft(right, *call.keep_after_left, sums);
+      AddShiftedLeft(right[0], *call.keep_after_left, sums[0]);
     }
     if (call.first) {
-      sums.AddAll(call.bias[row]);
+      sums[0].AddAll(call.bias[row]);
     } else {
-      sums.Add(accumulators);
+      sums[0].Add(accumulators);
     }
     if (call.last) {
-      FinishRow(call, row, sums);
+      FinishRow(call, row, sums[0]);
     } else {
-      sums.Store(accumulators);
+      sums[0].Store(accumulators);
     }
   }
   return entry;

@@ -31,6 +31,12 @@ void RunSlice(const ConvolutionPlan& plan, const TilePlan& tile, const RowSlice&
   }
 }
 
+// Floats from a staged image row to the one below it, which the tile below will need; 0 if there is none.
+int64_t RowAhead(const ConvolutionPlan& plan, int64_t index) {
+  const bool last = index + 2 * plan.output.segments >= plan.output.tiles();
+  return last ? 0 : plan.input.segments * plan.shape.input_channels * plan.input.pitch;
+}
+
 // Slices [first, last) of one tile of one image.
 void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, const float* residual, float* output,
              size_t first, size_t last, float* scratch) {
@@ -56,6 +62,10 @@ void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, con
     const float* input;
     if (plan.direct) {
       input = image + (index * plan.shape.input_channels + block.first_channel) * plan.input.pitch;
+    } else if (!tile.wide_rows.empty()) {
+      StageWideRows(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, block.channels,
+                    plan.channel_floats, RowAhead(plan, index), scratch);
+      input = scratch;
     } else {
       StageBlock(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, plan.shape.stride_width,
                  block.channels, plan.channel_floats, scratch);
@@ -71,13 +81,21 @@ void RunItems(const ConvolutionPlan& plan, const float* input, const float* resi
               const ImageStrides& strides, int64_t first, int64_t last, float* scratch) {
   const int64_t slices = static_cast<int64_t>(plan.slices.size());
   const int64_t tiles = static_cast<int64_t>(plan.tiles.size());
-  for (int64_t item = first; item < last;) {
-    const int64_t slice = item % slices;
-    const int64_t tile = item / slices % tiles;
-    const int64_t image = item / slices / tiles;
-    const int64_t end = HWY_MIN(slices, slice + last - item);
+  const auto run = [&](int64_t image, int64_t tile, int64_t slice, int64_t end) {
     RunTile(plan, tile, input + image * strides.input, residual ? residual + image * strides.output : nullptr,
             output + image * strides.output, static_cast<size_t>(slice), static_cast<size_t>(end), scratch);
+  };
+  for (int64_t item = first; item < last;) {
+    const int64_t image = item / slices / tiles;
+    if (plan.slices_first) {
+      const int64_t slice = item / tiles % slices;
+      run(image, item % tiles, slice, slice + 1);
+      ++item;
+      continue;
+    }
+    const int64_t slice = item % slices;
+    const int64_t end = HWY_MIN(slices, slice + last - item);
+    run(image, item / slices % tiles, slice, end);
     item += end - slice;
   }
 }

@@ -18,7 +18,7 @@ struct ImageStrides {
   int64_t output = 0;
 };
 
-// Computes items [first, last) of plan.items(images): (image, tile, slice), slices innermost. `residual` has the
+// Computes items [first, last) of plan.items(images): in the plan's order. `residual` has the
 // output's layout and may be null or the output itself. `scratch` is this thread's: plan.scratch_floats() floats,
 // aligned to 64 bytes. The panels' images are aligned to 64 bytes for speed only.
 void RunConvolution(const ConvolutionPlan& plan, const float* input, const float* residual, float* output,

@@ -39,14 +39,33 @@ struct RowPart {
   uint32_t entries[3];  // by column shift -1, 0, 1; in pairs
 };
 
+// Writes entries by their number into steps of `step` entries; a first step of fewer takes what does not fill one.
+class StepWriter {
+ public:
+  StepWriter(uint8_t* begin, size_t entries, size_t step) : begin_(begin), first_(entries % step), step_(step) {}
+
+  void Write(size_t entry, float value, uint16_t offset) const {
+    const bool in_first = entry < first_;
+    const size_t begin = in_first ? 0 : first_ + (entry - first_) / step_ * step_;
+    const size_t length = in_first ? first_ : step_;
+    uint8_t* const step = begin_ + 6 * begin;
+    std::memcpy(step + 4 * (entry - begin), &value, sizeof(value));
+    std::memcpy(step + 4 * length + 2 * (entry - begin), &offset, sizeof(offset));
+  }
+
+ private:
+  uint8_t* begin_;
+  size_t first_;
+  size_t step_;
+};
+
 // Builds the blocks and slices of a plan.
 class Packer {
  public:
   Packer(const SparseWeight& weight, const std::vector<StagedTap>& taps, ConvolutionPlan* plan)
       : weight_(weight), taps_(taps), plan_(plan), cursor_(weight.row_start.begin(), weight.row_start.end() - 1) {}
 
-  void Pack(int64_t block_channels, int64_t slices, bool consecutive_rows) {
-    consecutive_rows_ = consecutive_rows;
+  void Pack(int64_t block_channels, int64_t slices) {
     const ConvolutionShape& shape = plan_->shape;
     plan_->slices.resize(static_cast<size_t>(slices));
     const int64_t group_channels = shape.input_channels / shape.groups;
@@ -63,8 +82,7 @@ class Packer {
 
  private:
   void PackGroups(int64_t first_channel, int64_t channels, int64_t first_row, int64_t rows, int64_t block_channels) {
-    const std::vector<std::vector<int32_t>> dealt = consecutive_rows_ ? CutRows(first_row, rows)
-                                                                      : DealRows(first_row, rows);
+    const std::vector<std::vector<int32_t>> cut = CutRows(first_row, rows);
     const int64_t blocks = DivideUp(channels, block_channels);
     const int64_t step = DivideUp(channels, blocks);
     for (int64_t channel = 0; channel < channels; channel += step) {
@@ -74,29 +92,13 @@ class Packer {
       block.first = channel == 0;
       block.last = channel + block.channels == channels;
       plan_->blocks.push_back(block);
-      for (size_t slice = 0; slice < dealt.size(); ++slice) PackSlice(block, dealt[slice], &plan_->slices[slice]);
+      for (size_t slice = 0; slice < cut.size(); ++slice) PackSlice(block, cut[slice], &plan_->slices[slice]);
     }
   }
 
-  // Rows sorted by nonzeros and dealt in snake order, so that every slice has as much work as the others.
-  std::vector<std::vector<int32_t>> DealRows(int64_t first_row, int64_t rows) const {
-    std::vector<int32_t> order;
-    for (int64_t row = first_row; row < first_row + rows; ++row) order.push_back(static_cast<int32_t>(row));
-    const auto kept = [&](int32_t row) {
-      const size_t r = static_cast<size_t>(row);
-      return weight_.row_start[r + 1] - weight_.row_start[r];
-    };
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return kept(a) < kept(b); });
-    const size_t slices = plan_->slices.size();
-    std::vector<std::vector<int32_t>> dealt(slices);
-    for (size_t i = 0; i < order.size(); ++i) {
-      const size_t place = i % slices;
-      dealt[(i / slices) % 2 == 0 ? place : slices - 1 - place].push_back(order[i]);
-    }
-    return dealt;
-  }
-
-  // Consecutive rows, cut where a slice has its share of the nonzeros.
+  // Consecutive rows, cut where a slice has its share of the nonzeros: two threads then write to one cache line at most.
+  // Rows dealt in turn are a little more equal, but at 7 x 7, where a row is three and a half lines, they took both
+  // threads as long as one.
   std::vector<std::vector<int32_t>> CutRows(int64_t first_row, int64_t rows) const {
     const size_t slices = plan_->slices.size();
     const uint64_t begin = weight_.row_start[static_cast<size_t>(first_row)];
@@ -159,16 +161,17 @@ class Packer {
   void EmitGroup(const ChannelBlock& block, const RowPart* parts, size_t width, RowSlice* slice) {
     const uint32_t count = parts[width - 1].end - parts[width - 1].begin;  // the largest
     slice->counts.push_back(count);
-    uint8_t* entry = Append(count * width, slice);
+    uint8_t* const entry = Append(count * width, slice);
     for (size_t g = 0; g < width; ++g) slice->rows.push_back(parts[g].row);
-    for (uint32_t j = 0; j < count; ++j, entry += width * 6) {
+    const StepWriter writer(entry, count * width, width * static_cast<size_t>(StepNonzeros(static_cast<int64_t>(width))));
+    for (uint32_t j = 0; j < count; ++j) {
       for (size_t g = 0; g < width; ++g) {
         const RowPart& part = parts[g];
         const uint32_t kept = part.end - part.begin;
         // Padding repeats the row's last offset, so it can only spread what the row reads anyway.
         const bool padding = j >= kept;
         const uint16_t offset = kept == 0 ? uint16_t{0} : Offset(block, part, padding ? part.end - 1 : part.begin + j);
-        WriteEntry(entry, width, g, padding ? 0.0f : weight_.value[part.begin + j], offset);
+        writer.Write(j * width + g, padding ? 0.0f : weight_.value[part.begin + j], offset);
       }
     }
     plan_->entries += count * width;
@@ -184,16 +187,16 @@ class Packer {
       for (int shift = -1; shift <= 1; ++shift) {
         const uint32_t pairs = part.entries[shift + 1];
         slice->counts.push_back(pairs);
-        uint8_t* entry = Append(2 * pairs, slice);
+        const StepWriter writer(Append(2 * pairs, slice), 2 * pairs, 4);
         uint32_t written = 0;
         uint16_t offset = 0;
         for (uint32_t i = part.begin; i < part.end; ++i) {
           if (Tap(i).column_shift != shift) continue;
           offset = Offset(block, part, i);
-          WriteEntry(entry + written / 2 * 12, 2, written % 2, weight_.value[i], offset);
+          writer.Write(written, weight_.value[i], offset);
           ++written;
         }
-        if (written % 2 == 1) WriteEntry(entry + written / 2 * 12, 2, 1, 0.0f, offset);
+        if (written % 2 == 1) writer.Write(written, 0.0f, offset);
         plan_->entries += 2 * pairs;
       }
     }
@@ -203,11 +206,6 @@ class Packer {
     const size_t size = slice->entries.size();
     slice->entries.resize(size + 6 * entries);
     return slice->entries.data() + size;
-  }
-
-  static void WriteEntry(uint8_t* step, size_t width, size_t place, float value, uint16_t offset) {
-    std::memcpy(step + 4 * place, &value, sizeof(value));
-    std::memcpy(step + 4 * width + 2 * place, &offset, sizeof(offset));
   }
 
   const StagedTap& Tap(uint32_t nonzero) const {
@@ -228,7 +226,6 @@ class Packer {
   const SparseWeight& weight_;
   const std::vector<StagedTap>& taps_;
   ConvolutionPlan* plan_;
-  bool consecutive_rows_ = false;
   std::vector<uint32_t> cursor_;  // the first nonzero of each row that no block has taken yet
   std::vector<RowPart> parts_;
 };
@@ -263,7 +260,11 @@ void PlanTiles(Staging* staging, ConvolutionPlan* plan) {
     planned.rows = static_cast<int32_t>(tile.rows);
     planned.columns = static_cast<int32_t>(tile.columns);
     planned.compact = !plan->direct && tile.rows > 1 && plan->row_lanes != tile.columns;
-    if (!plan->direct) planned.copies = std::move(staging->copies[static_cast<size_t>(index)]);
+    if (!staging->rows.empty()) {
+      planned.wide_rows = std::move(staging->rows[static_cast<size_t>(index)]);
+    } else if (!plan->direct) {
+      planned.copies = std::move(staging->copies[static_cast<size_t>(index)]);
+    }
     const int64_t row_lanes = plan->direct ? tile.columns : plan->row_lanes;
     const int64_t lanes = RoundUp((tile.rows - 1) * row_lanes + tile.columns, kPixelQuantum);
     if (plan->column_shift && !plan->wide_rows) {
@@ -384,8 +385,11 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
   const int64_t most = kMaximumBlockFloats / plan->channel_floats;
   const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(float))));
   const int64_t block_channels = std::clamp<int64_t>(wanted, 1, most);
-  Packer(weight, staging.taps, plan).Pack(block_channels, std::max<int64_t>(1, options.slices),
-                                          options.consecutive_rows);
+  // Many tiles are dealt whole; a few are dealt slice by slice, each slice with all tiles where there are fewest.
+  const int64_t tiles = plan->output.tiles();
+  const int64_t threads = std::max<int64_t>(1, options.slices);
+  plan->slices_first = tiles <= 2 * threads;
+  Packer(weight, staging.taps, plan).Pack(block_channels, tiles >= 8 * threads ? 1 : threads);
 
   if (!plan->direct) {
     int64_t channels = 0;

@@ -44,11 +44,9 @@ Status CheckImage(const ConvolutionShape& shape, int64_t height, int64_t width);
 
 struct PlanOptions {
   KernelTraits traits;       // of the kernels that will run the plan: CurrentKernelTraits()
-  int64_t slices = 1;        // parts that the output channels are dealt into: the number of threads
+  int64_t slices = 1;        // the number of threads: parts that the output channels are dealt into where tiles are few
   int64_t block_bytes = 0;   // of staged input that a kernel call works on; 0: from the cache and the density
   bool column_shift = true;  // whether the in-register column shift may be used
-  // Slices of consecutive rows instead of rows dealt by nonzeros, for outputs that are transposed afterwards.
-  bool consecutive_rows = false;
 };
 
 // One copy of a piece of an image row into the staged block, done for every channel of the block.
@@ -58,6 +56,16 @@ struct StageCopy {
   int32_t zeros_left;  // written before
   int32_t count;       // pixels copied
   int32_t zeros_right; // written after
+};
+
+// A staged row of a tile that is a segment of its image row: one pixel, `count` pixels, one pixel. Sources are floats from
+// the image's first channel; -1: outside the image, zeros.
+struct StageRow {
+  int64_t left;
+  int64_t source;
+  int64_t right;
+  int32_t target;  // floats from the staged channel, a multiple of 16
+  int32_t count;
 };
 
 // Consecutive accumulator lanes that one kernel call computes.
@@ -71,6 +79,7 @@ struct TilePlan {
   int32_t columns;
   bool compact;  // rows of `row_lanes` accumulators are stored as rows of `columns` pixels
   std::vector<StageCopy> copies;
+  std::vector<StageRow> wide_rows;  // instead of copies
   std::vector<LaneSpan> spans;
 };
 
@@ -91,8 +100,14 @@ struct BlockStream {
   int32_t singles;  // rows by themselves
 };
 
-// The rows (output channels) of one thread. `entries` is what the kernels read from beginning to end: for a group of G
-// rows the next nonzero of each, [G x float weight][G x uint16 offset in floats].
+// Nonzeros of each of `rows` rows of a group that stand together in one step of the stream.
+constexpr int64_t StepNonzeros(int64_t rows) { return rows == 4 ? 1 : 2; }
+
+// The rows (output channels) of one thread. `entries` is what the kernels read from beginning to end. A step of it is
+// [n x float weight][n x uint16 offset in floats], with the nonzeros of the group's rows in turn:
+//   group of 4 rows  one nonzero of each a step
+//   group of 1, 2    two of each a step; if their number is odd, the first step has one
+//   column shift     a row's nonzeros by the shift, each in pairs; two pairs a step, if odd one in the first
 struct RowSlice {
   std::vector<uint8_t> entries;
   std::vector<uint32_t> counts;
@@ -125,6 +140,7 @@ struct ConvolutionPlan {
   int64_t accumulator_floats = 0;  // scratch of one thread
   std::vector<ChannelBlock> blocks;
   std::vector<RowSlice> slices;
+  bool slices_first = false;  // items are (image, slice, tile) rather than (image, tile, slice)
   std::vector<TilePlan> tiles;
   // What a shift to the right (left) keeps: all lanes but those of the first (last) column.
   ColumnMask keep_after_right;

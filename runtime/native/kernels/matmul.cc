@@ -121,11 +121,9 @@ Status MakeMatMulPlan(const SparseWeight& weight, const float* bias, const Epilo
   if (const Status status = CheckConvolution(shape, weight); !status.ok()) return status;
   plan->token_tile = TokenTile(options.traits);
   if (const Status status = CheckImage(shape, 1, plan->token_tile); !status.ok()) return status;
-  PlanOptions product_options = options;
-  product_options.consecutive_rows = true;
   ConvolutionPlan& product = plan->product;
   if (const Status status =
-          MakeConvolutionPlan(shape, weight, bias, epilogue, 1, plan->token_tile, product_options, &product);
+          MakeConvolutionPlan(shape, weight, bias, epilogue, 1, plan->token_tile, options, &product);
       !status.ok()) {
     return status;
   }

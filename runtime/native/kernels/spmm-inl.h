@@ -1,7 +1,9 @@
 // The sparse product: output rows += weight * input rows, for the nonzeros of each output row.
 //
 // kRows rows are computed together, each with all its pixels in registers: one broadcast and one 16-bit offset feed
-// kFull (+ a tail) multiply-adds that read their input straight from the cache.
+// kFull (+ a tail) multiply-adds that read their input straight from the cache. Every one of them needs a load, which
+// leaves none to spare: the stream is read in steps of 4 nonzeros, one load for their weights, one for their offsets,
+// and weights are broadcast within registers. With two loads a nonzero a row of 112 pixels takes 8.9 cycles instead of 7.
 #if defined(GOSSAMER_KERNELS_SPMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef GOSSAMER_KERNELS_SPMM_INL_H_
 #undef GOSSAMER_KERNELS_SPMM_INL_H_
@@ -68,19 +70,33 @@ HWY_INLINE void PrefetchStream(const uint8_t* entry) {
   if constexpr (Row::kVectors * kLanes <= 64) hwy::Prefetch(entry + 1024);
 }
 
-// One step of the stream: the next nonzero of each row.
-template <size_t kRows, class Row>
+// One step of the stream: kEntries weights, then as many offsets. Entry e is the next nonzero of row e % kRows. Reads 16
+// bytes of weights even where the step has fewer; streams end with as much slack.
+template <size_t kEntries, size_t kRows, class Row>
 HWY_INLINE const uint8_t* MulAddStep(const uint8_t* HWY_RESTRICT entry, const float* HWY_RESTRICT input,
                                      Row (&sums)[kRows]) {
+  static_assert(kEntries % kRows == 0 && kEntries <= 4, "a step holds up to 4 entries");
+#if HWY_TARGET == HWY_SCALAR
   GOSSAMER_UNROLL
-  for (size_t r = 0; r < kRows; ++r) {
+  for (size_t e = 0; e < kEntries; ++e) {
     float weight;
     uint16_t offset;
-    std::memcpy(&weight, entry + 4 * r, sizeof(weight));
-    std::memcpy(&offset, entry + 4 * kRows + 2 * r, sizeof(offset));
-    sums[r].MulAdd(weight, input + offset);
+    std::memcpy(&weight, entry + 4 * e, sizeof(weight));
+    std::memcpy(&offset, entry + 4 * kEntries + 2 * e, sizeof(offset));
+    sums[e % kRows].MulAdd(hn::Set(FloatTag(), weight), input + offset);
   }
-  return entry + 6 * kRows;
+#else
+  const FloatTag d;
+  const FloatVector weights = hn::BitCast(d, hn::LoadDup128(hn::Repartition<uint8_t, FloatTag>(), entry));
+  uint64_t offsets = 0;
+  std::memcpy(&offsets, entry + 4 * kEntries, 2 * kEntries);
+  const auto at = [&](size_t e) HWY_ATTR { return input + static_cast<uint16_t>(offsets >> (16 * e)); };
+  sums[0].MulAdd(hn::Broadcast<0>(weights), at(0));
+  if constexpr (kEntries > 1) sums[1 % kRows].MulAdd(hn::Broadcast<1>(weights), at(1));
+  if constexpr (kEntries > 2) sums[2 % kRows].MulAdd(hn::Broadcast<2>(weights), at(2));
+  if constexpr (kEntries > 3) sums[3 % kRows].MulAdd(hn::Broadcast<3>(weights), at(3));
+#endif
+  return entry + 6 * kEntries;
 }
 
 template <size_t kRows, size_t kFull, size_t kTail>
@@ -98,12 +114,12 @@ HWY_NOINLINE const uint8_t* SpmmRows(const RowCall& call) {
       for (size_t r = 0; r < kRows; ++r) sums[r].Load(call.accumulators + rows[r] * call.accumulator_pitch);
     }
 
+    constexpr uint32_t kStep = static_cast<uint32_t>(StepNonzeros(kRows));
     uint32_t count = call.counts[group];
-    if (count & 1) entry = MulAddStep(entry, input, sums);
-    for (count >>= 1; count != 0; --count) {
+    if (kStep == 2 && count % 2 != 0) entry = MulAddStep<kRows>(entry, input, sums);
+    for (count /= kStep; count != 0; --count) {
       PrefetchStream<AccumulatorRow<kFull, kTail>>(entry);
-      entry = MulAddStep(entry, input, sums);
-      entry = MulAddStep(entry, input, sums);
+      entry = MulAddStep<kRows * kStep>(entry, input, sums);
     }
 
     if (call.last) {

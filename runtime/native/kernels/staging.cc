@@ -89,6 +89,29 @@ int64_t ChooseRowLanes(const ConvolutionShape& shape, const PanelLayout& output)
   return RoundUp(output.tile_rows * by_8, 16) <= RoundUp(output.tile_rows * by_4, 16) ? by_8 : by_4;
 }
 
+// Input and output are cut into the same segments where the convolution keeps the width.
+bool StagesWholeSegments(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {
+  return shape.stride_width == 1 && input.width == output.width;
+}
+
+// The staged rows of a tile whose input columns are those of one tile of the input, and one more on either side.
+std::vector<StageRow> WideTileRows(const ConvolutionShape& shape, const PanelLayout& input, const Tile& tile,
+                                   const std::vector<Band>& bands, int64_t row_lanes) {
+  const auto place = [&](int64_t row, int64_t column) -> int64_t {
+    if (row < 0 || row >= input.height || column < 0 || column >= input.width) return -1;
+    return input.tile_of(row, column) * shape.input_channels * input.pitch + input.offset_in_tile(row, column);
+  };
+  std::vector<StageRow> rows;
+  for (const Band& band : bands) {
+    for (int64_t r = 0; r < tile.rows + band.last_shift - band.first_shift; ++r) {
+      const int64_t row = (tile.row + band.first_shift + r) * shape.stride_height + band.residue;
+      rows.push_back({place(row, tile.column - 1), place(row, tile.column), place(row, tile.column + tile.columns),
+                      static_cast<int32_t>(band.offset + r * row_lanes), static_cast<int32_t>(tile.columns)});
+    }
+  }
+  return rows;
+}
+
 // Collects the copies of one tile, joined where source and target both go on.
 class CopyList {
  public:
@@ -154,7 +177,8 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
                                                 shape.pad_left);
   staging.row_lanes = ChooseRowLanes(shape, output);
   staging.wide_rows = may_shift && CanShiftWideRows(columns, output);
-  if (staging.wide_rows) staging.row_lanes = RoundUp(output.tile_columns + 2, kBandAlignment);
+  // Whole cache lines: the loads of every other kernel row would cross two of them otherwise.
+  if (staging.wide_rows) staging.row_lanes = RoundUp(output.tile_columns + 2, 16);
   staging.column_shift = staging.wide_rows || (may_shift && CanShiftColumns(columns, shape, input, output,
                                                                             staging.row_lanes, traits));
 
@@ -188,6 +212,12 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
     }
   }
 
+  if (staging.wide_rows && StagesWholeSegments(shape, input, output)) {
+    for (int64_t index = 0; index < output.tiles(); ++index) {
+      staging.rows.push_back(WideTileRows(shape, input, output.tile(index), bands, staging.row_lanes));
+    }
+    return staging;
+  }
   for (int64_t index = 0; index < output.tiles(); ++index) {
     const Tile tile = output.tile(index);
     CopyList copies(input, shape);

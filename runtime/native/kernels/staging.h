@@ -30,6 +30,7 @@ struct Staging {
   int64_t channel_floats = 0;
   std::vector<StagedTap> taps;              // kernel_height x kernel_width
   std::vector<std::vector<StageCopy>> copies;  // of each tile
+  std::vector<std::vector<StageRow>> rows;     // likewise; with wide rows of stride 1 instead of copies
 };
 
 // Image rows that one call of the shifting kernel computes; 0: it cannot. Calls other than the last one of a tile must

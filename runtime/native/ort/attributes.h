@@ -97,12 +97,12 @@ template <class Source>
 ConvolutionAttributes ReadConvolution(const Source& source) {
   const std::vector<int64_t> kernel = IntegersOr(source, "kernel_shape", {1, 1});
   const size_t axes = kernel.size();
-  Require(axes == 1 || axes == 2, "SparseConv: kernel_shape needs two numbers for images, one for sequences");
+  Require(axes == 1 || axes == 2, "kernel_shape needs two numbers for images, one for sequences");
   const std::vector<int64_t> strides = IntegersOr(source, "strides", std::vector<int64_t>(axes, 1));
   const std::vector<int64_t> dilations = IntegersOr(source, "dilations", std::vector<int64_t>(axes, 1));
   const std::vector<int64_t> pads = IntegersOr(source, "pads", std::vector<int64_t>(2 * axes, 0));
   Require(strides.size() == axes && dilations.size() == axes && pads.size() == 2 * axes,
-          "SparseConv: strides and dilations need one number for each of kernel_shape, pads two");
+          "strides and dilations need one number for each of kernel_shape, pads two");
   ConvolutionShape shape;
   shape.output_channels = IntegerOr(source, "output_channels", int64_t{0});
   shape.groups = IntegerOr(source, "group", int64_t{1});

@@ -8,10 +8,12 @@
 #include <vector>
 
 #include "ort/op.h"
+#include "ort/panel_max_pool.h"
 #include "ort/panel_ops.h"
 #include "ort/peak_op.h"
 #include "ort/sparse_conv.h"
 #include "ort/sparse_matmul.h"
+#include "ort/stem_conv.h"
 
 namespace gossamer {
 namespace {
@@ -44,18 +46,28 @@ int64_t ThreadsOf(OrtSessionOptions* options) {
 struct OpSet {
   ToPanelOp to_panel;
   FromPanelOp from_panel;
+  PanelMaxPoolOp panel_max_pool;
   SparseConvOp sparse_conv;
   SparseMatMulOp sparse_matmul;
   PeakOp peak;
+  StemConvOp stem_conv;
   Ort::CustomOpDomain domain{kDomain};
 
   explicit OpSet(int64_t threads)
-      : to_panel(threads), from_panel(threads), sparse_conv(threads), sparse_matmul(threads), peak(threads) {
+      : to_panel(threads),
+        from_panel(threads),
+        panel_max_pool(threads),
+        sparse_conv(threads),
+        sparse_matmul(threads),
+        peak(threads),
+        stem_conv(threads) {
     domain.Add(&to_panel);
     domain.Add(&from_panel);
+    domain.Add(&panel_max_pool);
     domain.Add(&sparse_conv);
     domain.Add(&sparse_matmul);
     domain.Add(&peak);
+    domain.Add(&stem_conv);
   }
 };
 

@@ -69,7 +69,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupted(number: signal.Signals) -> None:
-    print("interrupted; every finished round is kept, and the same command continues", file=sys.stderr)
+    print("interrupted; what was finished is kept, and the same command continues", file=sys.stderr)
     sys.exit(INTERRUPTED + number)
 
 

@@ -18,7 +18,10 @@ def report(
         str | None, typer.Option(help="The network's name in these files, if they have several.")
     ] = None,
     latency: Annotated[
-        list[Path] | None, typer.Option(help="A JSON file of measured or predicted latencies (repeatable).")
+        list[str] | None,
+        typer.Option(
+            help="A JSON file of measured or predicted latencies, or ROUND=FILE of gossamer bench --json (repeatable)."
+        ),
     ] = None,
     explain: Annotated[
         list[Path] | None,
@@ -39,11 +42,12 @@ def report(
 ) -> None:
     """Draw runs as one page: a single file that needs no network, for a browser on a phone or a desk."""
     from gossamer.report import Given, write_report
+    from gossamer.report.latency import as_given
 
     given = Given(
         against=tuple(against or ()),
         network=network,
-        latency=tuple(latency or ()),
+        latency=tuple(as_given(text) for text in latency or ()),
         facts=tuple(explain or ()),
         explain=facts,
         data=data,

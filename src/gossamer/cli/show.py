@@ -8,9 +8,10 @@ from rich import box
 from rich.table import Table
 
 from gossamer.cli.console import console
-from gossamer.cli.wording import value_text
+from gossamer.cli.wording import time_text, value_text
 
 if TYPE_CHECKING:
+    from gossamer.rounds.cost import Cost
     from gossamer.rounds.record import RoundRecord
 
 
@@ -26,7 +27,7 @@ def print_run(folder: Path) -> None:
         CheckpointError: it is no run, or damaged.
     """
     from gossamer.rounds.configuration import read
-    from gossamer.rounds.folder import read_records
+    from gossamer.rounds.folder import read_ledger, read_records
     from gossamer.rounds.stopping import Allowance, smallest_allowed
 
     settings = read(folder)["rounds"]
@@ -39,7 +40,8 @@ def print_run(folder: Path) -> None:
     if "max_drop" in settings:
         allowance = Allowance(settings["max_drop"], settings.get("metric"), settings.get("better"))
     terminal.print(_table(records))
-    for line in _summary(folder, records, smallest_allowed(records, allowance), allowance):
+    best = smallest_allowed(records, allowance)
+    for line in [*_summary(folder, records, best, allowance), *_ledger(read_ledger(folder), best.round)]:
         terminal.print(line, highlight=False)
 
 
@@ -75,4 +77,28 @@ def _summary(folder: Path, records: "list[RoundRecord]", best: "RoundRecord", al
             f"{value_text(dense.metric, dense.val)} (validation)"
         )
     lines.append(f"run: {folder} (a round's model: gossamer.load_round({str(folder)!r}, {best.round}, model))")
+    return lines
+
+
+def _ledger(costs: "list[Cost]", chosen: int) -> list[str]:
+    """What the compression cost, beyond the dense network, and when that is made up for."""
+    from gossamer.rounds.cost import pays_after, total
+
+    bill = total([cost for cost in costs if cost.round > 0])
+    if not bill.rounds:
+        return []
+    counted = ""
+    if bill.epochs is not None and bill.training_flops is not None:
+        counted = f"{bill.epochs:g} epochs, {bill.training_flops:.2e} FLOPs as if dense, "
+    lines = [
+        f"cost of the {bill.rounds} rounds after the dense one: {counted}{bill.steps:,} steps, "
+        f"{time_text(bill.wall_seconds)} ({time_text(bill.processor_seconds)} of processors), "
+        f"{bill.joules / 1000:.3g} kJ (an estimate: 10 W a busy core, 400 W a GPU)"
+    ]
+    inferences = pays_after(costs, chosen)
+    if inferences is not None and chosen > 0:
+        lines.append(
+            f"round {chosen} pays for itself after {inferences:.3g} inferences, if an operation costs the same in "
+            f"training and inference and zeros are skipped entirely (sparse kernels)"
+        )
     return lines

@@ -11,9 +11,14 @@ from gossamer.cli.console import console
 from gossamer.cli.wording import value_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gossamer.explain.subject import Subject
     from gossamer.shrink import Shrunk
     from gossamer.shrink.verify import Agreement
+
+CHANNEL = "channel"
+STRUCTURES = ("exact", CHANNEL)
 
 
 def shrink(
@@ -34,21 +39,41 @@ def shrink(
             "--select-inputs", help="Cut unused input features out of the first layer too, behind an index_select."
         ),
     ] = False,
+    structure: Annotated[
+        str,
+        typer.Option(
+            help="exact: only what cannot matter. channel: then also the channels of the smallest norm, at some cost "
+            "in accuracy, which is shown; nothing is retrained."
+        ),
+    ] = "exact",
+    channels: Annotated[
+        float | None, typer.Option(help="With --structure channel: share of the channels to remove, such as 0.25.")
+    ] = None,
 ) -> None:
     """Cut dead units out of a round's network: the same outputs from smaller tensors.
 
     A unit goes if no surviving path leads from it to the output, or if it is the same for every input; what it
     contributes is added to biases. The outputs are compared on the validation data.
     """
+    from gossamer.errors import ConfigurationError
     from gossamer.explain.subject import open_round
     from gossamer.shrink import load_shrunk, save_shrunk
     from gossamer.shrink import shrink as shrink_model
     from gossamer.shrink.verify import verify
 
+    if structure not in STRUCTURES:
+        raise ConfigurationError(f"--structure is {structure!r}; expected {' or '.join(STRUCTURES)}")
+    if (structure == CHANNEL) != (channels is not None):
+        raise ConfigurationError("--structure channel and --channels SHARE go together; give both or neither")
+    if structure == CHANNEL and select_inputs:
+        raise ConfigurationError("--select-inputs cannot be combined with --structure channel; leave one out")
     subject = open_round(run, round, data_folder=data, task=task)
     validation = subject.data.validation
     inputs, _ = validation.batch(slice(0, 64))
     shrunk = shrink_model(subject.model, inputs, select_unused_inputs=select_inputs)
+    if channels is not None:
+        _slim(subject, shrunk, inputs, channels, out)
+        return
     smaller = shrunk.model
     if out is not None:
         save_shrunk(out, shrunk, source=f"{run.name}, round {subject.record.round}")
@@ -60,11 +85,49 @@ def shrink(
     for line in _summary(subject, shrunk, agreement):
         terminal.print(line, highlight=False)
     if out is not None:
-        terminal.print(
-            f"written to {out} ({out.stat().st_size:,} bytes); it comes back with "
-            f"gossamer.shrink.load_shrunk({str(out)!r}, model), model as it was before pruning",
-            highlight=False,
-        )
+        terminal.print(_written(out), highlight=False)
+
+
+def _slim(subject: "Subject", shrunk: "Shrunk", inputs: "Tensor", share: float, out: Path | None) -> None:
+    """Removes channels as well, and says what that costs on validation."""
+    from gossamer.shrink import load_shrunk, remove_channels, save_shrunk
+    from gossamer.tasks import evaluate
+
+    slimmed = remove_channels(shrunk, inputs, share)
+    smaller = slimmed.model
+    if out is not None:
+        source = f"{subject.folder.name}, round {subject.record.round}, {slimmed.removed} channels removed"
+        save_shrunk(out, slimmed, source=source)
+        smaller = load_shrunk(out, subject.task.model())
+    validation, metric = subject.data.validation, subject.task.metric
+    before, after = (evaluate(model, validation, metric) for model in (subject.model, smaller))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("layer", "channels"):
+        table.add_column(heading, no_wrap=True)
+    for layer in slimmed.layers:
+        table.add_row(layer.name, _change(layer.before, layer.after))
+    terminal = console()
+    terminal.print(table)
+    lines = [
+        f"round {subject.record.round} of {subject.folder}: {shrunk.units_removed:,} units removed exactly, then "
+        f"{slimmed.removed:,} of {sum(layer.before for layer in slimmed.layers):,} channels by their norm",
+        f"parameters {shrunk.parameters_before:,} -> {slimmed.parameters_before:,} -> {slimmed.parameters:,}",
+        f"on {len(validation):,} validation examples: {metric.name} {value_text(metric.name, before)} -> "
+        f"{value_text(metric.name, after)}, without any retraining",
+    ]
+    if slimmed.untouched:
+        lines.append("channels that had to stay: " + ", ".join(slimmed.untouched))
+    if out is not None:
+        lines.append(_written(out))
+    for line in lines:
+        terminal.print(line, highlight=False)
+
+
+def _written(out: Path) -> str:
+    return (
+        f"written to {out} ({out.stat().st_size:,} bytes); it comes back with "
+        f"gossamer.shrink.load_shrunk({str(out)!r}, model), model as it was before pruning"
+    )
 
 
 def _table(shrunk: "Shrunk") -> Table:

@@ -113,12 +113,13 @@ class Grid:
         """The dense training of every seed."""
         snapshots = sorted({self._rewound_to(method) for method in self.methods if method.rewinds_weights})
         for seed in self.seeds:
-            folder = self.folder / "dense" / f"seed-{seed}"
+            folder = self._dense_folder(seed)
             command = [*self._command(seed, folder), "--dense-only", "--target-sparsity", repr(self.target_sparsity)]
             command += ["--per-round", repr(self.per_round)]
             if snapshots:
                 command += ["--keep-snapshots", ",".join(map(str, snapshots))]
-            moments = [f"{epoch} epochs" if epoch else "0 steps" for epoch in snapshots]
+            # What a dense run that is finished did not keep cannot be had from it any more: see `_cell`.
+            moments = [_moment(epoch) for epoch in snapshots if not self._lacks_snapshot(seed, epoch)]
             yield Job(f"dense seed {seed}", folder, tuple(command), None, None, tuple(moments))
 
     def cells(self) -> "Iterator[Job]":
@@ -133,9 +134,14 @@ class Grid:
         return (folder if density is None else folder / f"density-{density:.6g}") / f"seed-{seed}"
 
     def _cell(self, method: Method, seed: int, density: float | None) -> "Job":
-        folder, dense = self.cell_folder(method, seed, density), self.folder / "dense" / f"seed-{seed}"
+        folder = self.cell_folder(method, seed, density)
+        dense: Path | None = self._dense_folder(seed)
         target = self.target_sparsity if density is None else float(1 - as_written(density))
-        command = [*self._command(seed, folder), "--dense", str(dense), "--method", method.strategy]
+        command = [*self._command(seed, folder), "--method", method.strategy]
+        if method.rewinds_weights and self._lacks_snapshot(seed, self._rewound_to(method)):
+            # A method that was added later trains the same dense network again, to pass by what it rewinds to.
+            dense = None
+        command += [] if dense is None else ["--dense", str(dense)]
         command += ["--target-sparsity", repr(target)]
         command += ["--per-round", repr(self.per_round)] if density is None else ["--one-shot"]
         if method.retrain_epochs is not None:
@@ -151,9 +157,22 @@ class Grid:
         options += ["--epochs", str(self.epochs)] if self.epochs is not None else []
         return [*options, *self.extra]
 
+    def _dense_folder(self, seed: int) -> Path:
+        return self.folder / "dense" / f"seed-{seed}"
+
+    def _lacks_snapshot(self, seed: int, epoch: int) -> bool:
+        """Whether the dense run is finished and did not keep what it was after so many epochs."""
+        folder = self._dense_folder(seed)
+        finished = folder.exists() and bool(read_records(folder))
+        return finished and not kept_snapshot(folder, _moment(epoch)).exists()
+
     def _rewound_to(self, method: Method) -> int:
         """The epoch whose weights a method goes back to."""
         return 0 if method.retrain_epochs is None else self.schedule_epochs - method.retrain_epochs
+
+
+def _moment(epoch: int) -> str:
+    return f"{epoch} epochs" if epoch else "0 steps"
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@
      "points": [{"run": "lenet", "round": 3, "milliseconds": 0.41}, ...]}
 
 `run` is the name of a run's folder; without it a point belongs to all runs of the report. `engine` may tell several
-curves apart.
+curves apart. A file of `gossamer bench model.onnx --json`, which knows no round, is given as ROUND=FILE.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gossamer.report.errors import ReportError
 from gossamer.report.given import read_json
@@ -26,24 +27,57 @@ class Latency:
     where: str
 
 
-def read_latencies(path: Path) -> list[Latency]:
+def as_given(text: str) -> tuple[int | None, Path]:
+    """`FILE`, or `ROUND=FILE` for a file that knows no round -> the round, if one is said, and the path."""
+    number, equals, path = text.partition("=")
+    return (int(number), Path(path)) if equals and number.isdecimal() else (None, Path(text))
+
+
+def read_latencies(path: Path, number: int | None = None) -> list[Latency]:
     """All points of a file.
+
+    Args:
+        number: the round to which a file of `gossamer bench` belongs.
 
     Raises:
         ReportError: the file has another layout.
     """
     content = read_json(path)
+    if isinstance(content, dict) and isinstance(content.get("engines"), dict):
+        if number is None:
+            raise ReportError(f"{path} is of one network; say of which round: --latency ROUND={path}")
+        return _benched(path, content, number)
     points = content.get("points") if isinstance(content, dict) else None
     if not isinstance(points, list):
-        raise ReportError(f"{path} has no list 'points' of latencies; expected run, round and milliseconds of each")
+        raise ReportError(
+            f"{path} is neither a file of `gossamer bench model.onnx --json` nor has it a list 'points' of latencies "
+            f"with round and milliseconds"
+        )
     what, where = str(content.get("what", "measured")), str(content.get("where", "on an unnamed machine"))
     found = []
     for point in points:
-        number = point.get("round") if isinstance(point, dict) else None
-        time = point.get("milliseconds") if isinstance(point, dict) else None
-        if not isinstance(number, int) or not is_number(time) or time is None or time <= 0:
+        if not isinstance(point, dict) or not isinstance(point.get("round"), int):
             raise ReportError(f"{path}: expected a round and positive milliseconds, got {point!r}")
-        run = point.get("run")
-        engine = str(point.get("engine", what))
-        found.append(Latency(None if run is None else str(run), number, float(time), engine, f"{what}, {where}"))
+        run = None if point.get("run") is None else str(point["run"])
+        time = _milliseconds(path, point.get("milliseconds"))
+        found.append(Latency(run, point["round"], time, str(point.get("engine", what)), f"{what}, {where}"))
     return found
+
+
+def _benched(path: Path, content: dict[str, Any], number: int) -> list[Latency]:
+    machine = content.get("machine")
+    processor = machine.get("processor", "an unnamed machine") if isinstance(machine, dict) else "an unnamed machine"
+    where = f"measured, medians, threads: {content.get('threads', '?')}, {processor}"
+    return [
+        Latency(
+            None, number, _milliseconds(path, times.get("median") if isinstance(times, dict) else times), name, where
+        )
+        for name, facts in content["engines"].items()
+        for times in [facts.get("milliseconds") if isinstance(facts, dict) else None]
+    ]
+
+
+def _milliseconds(path: Path, value: Any) -> float:
+    if not is_number(value) or value <= 0:
+        raise ReportError(f"{path}: expected positive milliseconds, got {value!r}")
+    return float(value)

@@ -34,17 +34,16 @@ def _compress(run: Run) -> str:
     rounds, settings, scope = (table(run.tables, name) for name in ("rounds", "settings", "scope"))
     method, recipe = table(run.tables, "method"), table(settings, "recipe")
     words = ["gossamer", "compress", str(table(run.tables, "origin").get("task", run.task))]
+    words += _options((rounds, "target_sparsity", None), (rounds, "max_drop", None))
+    if rounds.get("one_shot") is not True:
+        # With one cut, these follow from the target.
+        words += _options((rounds, "rounds", None), (rounds, "per_round", 0.2))
     words += _options(
-        (rounds, "target_sparsity", None),
-        (rounds, "max_drop", None),
-        (rounds, "rounds", None),
-        (rounds, "per_round", 0.2),
         (settings, "epochs", recipe.get("epochs")),
         (rounds, "seed", 0),
         (settings, "device", "cpu"),
     )
-    if method.get("retraining", "lr-rewind") != "lr-rewind":
-        words += ["--method", str(method["retraining"])]
+    words += _retraining(rounds, method, settings)
     words += _options((method, "criterion", "magnitude"), (method, "structure", "unstructured"))
     if method.get("allocation", "global") != "global":
         given = method["allocation"] == "densities"
@@ -58,6 +57,22 @@ def _compress(run: Run) -> str:
     if settings.get("optimizer_state") == "fresh":
         words.append("--fresh-optimizer")
     return _line(*words, "--out", run.name) + "  # and --data DIR, if the task needs it"
+
+
+def _retraining(rounds: dict[str, Any], method: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """How the network was retrained after a cut; what was rewound to is written down as "3 epochs" or "100 steps"."""
+    words = []
+    if method.get("retraining", "lr-rewind") != "lr-rewind":
+        words += ["--method", str(method["retraining"])]
+    if rounds.get("one_shot") is True:
+        words.append("--one-shot")
+    for name, option in (("retrain_for", "rewind-epochs"), ("rewind_to", "rewind-to")):
+        if name in method:
+            count, _, unit = str(method[name]).partition(" ")
+            words += [f"--{option}-step" if unit.startswith("step") else f"--{option}", count]
+    if "rewound" in method:
+        words += ["--rewound", ",".join(map(str, method["rewound"])) or "none"]
+    return words + _options((settings, "fine_tune_rate", None))
 
 
 def _options(*known: tuple[dict[str, Any], str, Any]) -> list[str]:

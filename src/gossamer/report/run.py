@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ class Run:
     """A run with at least one finished round."""
 
     folder: Path
+    name: str
+    """Of the folder; with those above it if another run of the report has the same."""
     tables: dict[str, Any]
     """Of its config.toml."""
     records: tuple[RoundRecord, ...]
@@ -33,10 +36,6 @@ class Run:
     """Number of the recommended round."""
     why: str
     """By which rule."""
-
-    @property
-    def name(self) -> str:
-        return self.folder.resolve().name
 
     @property
     def task(self) -> str | None:
@@ -96,7 +95,16 @@ def read_run(folder: Path, max_drop: float | None = None) -> Run:
         tuple(layer_size(name, mask) for name, mask in load_masks(folder, record.round).items()) for record in records
     )
     number, why = _recommended(records, table(tables, "rounds"), max_drop)
-    return Run(folder, tables, tuple(records), layers, _costs(folder, records), number, why)
+    return Run(folder, folder.resolve().name, tables, tuple(records), layers, _costs(folder, records), number, why)
+
+
+def named_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs, under as much of their folders' paths as it takes to tell them apart."""
+    parts = [run.folder.resolve().parts for run in runs]
+    length = next(
+        length for length in range(1, 1 + max(map(len, parts))) if len({of[-length:] for of in parts}) == len(runs)
+    )
+    return [replace(run, name="/".join(of[-length:])) for run, of in zip(runs, parts, strict=True)]
 
 
 def table(tables: dict[str, Any], name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from gossamer.report.latency import Latency, read_latencies
 from gossamer.report.markup import Markup, chart, details, element, join, paragraph, select, table, text
 from gossamer.report.published import Curve, read_curves
 from gossamer.report.reproduce import commands
-from gossamer.report.run import flat, read_run
+from gossamer.report.run import flat, named_apart, read_run
 from gossamer.report.series import Series, group
 from gossamer.report.size import FLOAT16
 from gossamer.rounds.files import write_text
@@ -33,8 +33,8 @@ class Given:
     """Files of published curves (`gossamer.report.published`)."""
     network: str | None = None
     """The network's name in them."""
-    latency: tuple[Path, ...] = ()
-    """Files of latencies (`gossamer.report.latency`)."""
+    latency: tuple[tuple[int | None, Path], ...] = ()
+    """Files of latencies (`gossamer.report.latency`), each with its round if it knows none."""
     facts: tuple[Path, ...] = ()
     """Files of `gossamer explain --json`."""
     explain: bool = True
@@ -73,7 +73,7 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
     given = given or Given()
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a run was given twice; expected the folders of different runs")
-    runs = [read_run(folder, given.max_drop) for folder in folders]
+    runs = named_apart([read_run(folder, given.max_drop) for folder in folders])
     series = group(runs)
     metrics = dict.fromkeys(run.metric for run in runs)
     if len(metrics) > 1:
@@ -82,7 +82,7 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
             f"make a report of each"
         )
     curves = [curve for path in given.against for curve in read_curves(path, given.network, runs[0].task)]
-    latencies = [latency for path in given.latency for latency in read_latencies(path)]
+    latencies = [latency for number, path in given.latency for latency in read_latencies(path, number)]
     facts = [(read_facts(path), str(path)) for path in given.facts] or _computed(series, given)
     write_text(out, _page(series, curves, latencies, facts))
 

@@ -25,6 +25,7 @@ from gossamer.rewind.strategies import DEFAULT, Retraining, Schedule, Span, Unit
 from gossamer.rounds import folder as run_folder
 from gossamer.rounds import randomness
 from gossamer.rounds.configuration import FILE, Configuration
+from gossamer.rounds.cost import Cost, Work
 from gossamer.rounds.files import locked, remove
 from gossamer.rounds.plan import Plan
 from gossamer.rounds.record import RoundRecord
@@ -51,6 +52,10 @@ class Round:
     """The folder of the run."""
     seconds_before: float
     """Time that an interrupted attempt at this round already took; whoever resumes it inside a round sets it."""
+    processor_seconds_before: float
+    """The same of processor time."""
+    work: Work | None
+    """For the ledger: what the round computed, where somebody counted it."""
     result: RoundRecord | None
     """What was recorded; None until then."""
 
@@ -65,6 +70,9 @@ class Round:
         self.seconds_before = 0.0
         self.result = None
         self._started = time.monotonic()
+        self._processor_started = time.process_time()
+        self.processor_seconds_before = 0.0
+        self.work = None
         self._schedule: Schedule | None = None
         self._steps_per_epoch: int | None = None
 
@@ -329,7 +337,18 @@ class _Run:
             "random": randomness.capture(),
             "objects": {name: thing.state_dict() for name, thing in self.state.items()},
         }
-        written = run_folder.write_round(self.folder, record, self.model, round.masks, state, snapshot_file)
+        cost = Cost(
+            round=round.number,
+            method=self.retraining.method if round.number > 0 else "dense",
+            device=next(self.model.parameters()).device.type,
+            steps=self.counter.steps,
+            wall_seconds=round_to_milliseconds(seconds),
+            processor_seconds=round_to_milliseconds(
+                round.processor_seconds_before + time.process_time() - round._processor_started
+            ),
+            work=round.work,
+        )
+        written = run_folder.write_round(self.folder, record, self.model, round.masks, state, snapshot_file, cost)
         if snapshot_file is not None:
             remove(snapshot_file)
         return written

@@ -7,6 +7,7 @@
         masks.safetensors  one bit a prunable weight (see `gossamer.prune.masks.pack`)
         state.safetensors  random generators, optimizers: what the next round starts from
         round.json         the round's line of rounds.jsonl
+        cost.json          what the round cost
         snapshot.safetensors  only of the dense round, if weights are rewound: what to
     round-01/ ...
     snapshot.safetensors   the same while the dense round goes on
@@ -31,6 +32,7 @@ from gossamer.prune import masks as mask_files
 from gossamer.prune.enforce import hold
 from gossamer.prune.scope import unwrap
 from gossamer.rounds import state as states
+from gossamer.rounds.cost import COST, Cost, read_cost
 from gossamer.rounds.files import TEMPORARY, remove, sha256, write_folder, write_text
 from gossamer.rounds.record import RoundRecord
 
@@ -41,6 +43,8 @@ RECORD = "round.json"
 TABLE = "rounds.jsonl"
 TRAINING = "training.safetensors"
 SNAPSHOT = "snapshot.safetensors"
+SAFETENSORS_TEMPORARY = ".tmp??????"
+"""The names under which safetensors itself writes a file before it gets the one that was asked for."""
 
 
 def round_folder(folder: Path, number: int) -> Path:
@@ -48,9 +52,10 @@ def round_folder(folder: Path, number: int) -> Path:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Removes what a crash left half-written; nothing that was finished carries the suffix."""
-    for path in folder.glob(f"*{TEMPORARY}"):
-        remove(path)
+    """Removes what a crash left half-written; nothing that was finished has such a name."""
+    for pattern in (f"*{TEMPORARY}", SAFETENSORS_TEMPORARY):
+        for path in folder.glob(pattern):
+            remove(path)
 
 
 def write_round(
@@ -60,11 +65,13 @@ def write_round(
     masks: Mapping[str, Tensor],
     state: Any,
     snapshot: Path | None = None,
+    cost: Cost | None = None,
 ) -> RoundRecord:
     """Adds a finished round to the folder, whole or not at all, and returns its record with the files' checksums.
 
     Args:
         snapshot: a file that goes into the round's folder too, as `SNAPSHOT`.
+        cost: its page of the ledger. It is told only, and differs from run to run: no checksum covers it.
 
     Raises:
         CheckpointError: it cannot be written, or the state cannot be stored without pickle.
@@ -84,6 +91,8 @@ def write_round(
             files.append(SNAPSHOT)
         finished = replace(record, sha256={name: sha256(destination / name) for name in files}).sealed()
         (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
+        if cost is not None:
+            (destination / COST).write_text(cost.to_json() + "\n", encoding="utf-8")
 
     write_folder(round_folder(folder, record.round), write)
     write_table(folder, read_records(folder))
@@ -124,6 +133,16 @@ def read_records(folder: Path) -> list[RoundRecord]:
             raise CheckpointError(_damaged(path, f"it says round {record.round}"))
         records.append(record)
     return records
+
+
+def read_ledger(folder: Path) -> list[Cost]:
+    """What the finished rounds cost, as far as that was kept.
+
+    Raises:
+        CheckpointError: a page of it is damaged.
+    """
+    costs = [read_cost(round_folder(folder, record.round)) for record in read_records(folder)]
+    return [cost for cost in costs if cost is not None]
 
 
 def load_masks(folder: str | Path, number: int) -> dict[str, Tensor]:
@@ -183,6 +202,9 @@ def take_over_dense(folder: Path, dense: Path, moment: str | None) -> RoundRecor
         if any(finished.sha256[name] != records[0].sha256[name] for name in (MODEL, MASKS, STATE)):
             raise CheckpointError(f"{dense} changed while its dense round was copied; run the same command again")
         (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
+        cost = round_folder(dense, 0) / COST
+        if cost.exists():
+            shutil.copyfile(cost, destination / COST)
 
     write_folder(round_folder(folder, 0), write)
     return finished

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.rounds.plan import as_written
 from gossamer.search.budget import Budget
 from gossamer.search.compressible import Compressible
 from gossamer.search.errors import SearchError
@@ -113,7 +114,7 @@ class Environment(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.budget = budget
         self.reward = reward
         self.judge = judge
-        self.lowest = tuple(math.ceil(lowest_density * size) for size in network.sizes)
+        self.lowest = tuple(math.ceil(as_written(lowest_density) * size) for size in network.sizes)
         self.lowest_density = lowest_density
         budget.check(network, self.lowest)
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (FEATURES,), np.float32)

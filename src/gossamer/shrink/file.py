@@ -19,6 +19,7 @@ from gossamer.errors import CheckpointError
 from gossamer.prune.scope import unwrap
 from gossamer.rounds.files import write_file
 from gossamer.rounds.folder import storable
+from gossamer.shrink.channels import Slimmed
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.resize import leave_sizes_open, resize_layer, resize_normalisation, select_inputs
 from gossamer.shrink.shrinking import Shrunk
@@ -29,7 +30,7 @@ DESCRIPTION = "gossamer.shrunk"
 FORMAT = 1
 
 
-def save_shrunk(path: Path, shrunk: Shrunk, source: str = "") -> None:
+def save_shrunk(path: Path, shrunk: Shrunk | Slimmed, source: str = "") -> None:
     """Writes a shrunk network, whole or not at all.
 
     Args:

@@ -1,0 +1,13 @@
+# Cross-building for 64-bit ARM Linux with Debian's compiler (apt-get install g++-aarch64-linux-gnu), tests under qemu.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
+find_program(GOSSAMER_QEMU NAMES qemu-aarch64-static qemu-aarch64)
+if(GOSSAMER_QEMU)
+  set(CMAKE_CROSSCOMPILING_EMULATOR ${GOSSAMER_QEMU};-L;/usr/aarch64-linux-gnu)
+endif()

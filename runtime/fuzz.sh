@@ -1,0 +1,24 @@
+#!/bin/sh
+# Fuzzes decoder, packers and kernels for a while. New inputs are kept in BUILD/fuzz-corpus and used the next time.
+#
+#   fuzz.sh PYTHON BUILD SECONDS   (make fuzz SECONDS=60)
+set -eu
+python=$1 build=$2 seconds=$3
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$build"
+build=$(cd "$build" && pwd)
+bin=$(cd "$(dirname "$python")" && pwd)
+command -v clang++ > /dev/null || {
+  echo "== Fuzzing SKIPPED: clang++ is missing (on Debian: apt-get install clang)"
+  exit 0
+}
+CC=clang CXX=clang++ "$bin/cmake" -S "$here" -B "$build/fuzz" -G Ninja -DCMAKE_MAKE_PROGRAM="$bin/ninja" \
+  -DGOSSAMER_BUILD_FUZZ=ON -DGOSSAMER_SANITIZE=address,undefined,fuzzer-no-link \
+  -DGOSSAMER_DOWNLOADS="$build/downloads" > "$build/fuzz.log"
+"$bin/cmake" --build "$build/fuzz" >> "$build/fuzz.log" || { tail -n 30 "$build/fuzz.log" >&2; exit 1; }
+mkdir -p "$build/fuzz-corpus" "$build/fuzz-findings"
+PYTHONPATH=$here/src "$python" "$here/native/fuzz/make_seeds.py" "$build/fuzz-seeds"
+"$build/fuzz/native/fuzz/packer_fuzz" "$build/fuzz-corpus" "$build/fuzz-seeds" -max_total_time="$seconds" -max_len=8192 \
+  -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix="$build/fuzz-findings/" \
+  > "$build/fuzz-run.log" 2>&1 || { tail -n 60 "$build/fuzz-run.log"; exit 1; }
+grep -E "DONE|stat::number_of_executed|stat::average_exec|stat::peak_rss" "$build/fuzz-run.log"

@@ -1,0 +1,54 @@
+"""Writes the fuzzer's first inputs: weights of every kind, packed by the numpy writer, with a recipe before each.
+
+python make_seeds.py FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from gossamer_runtime import weights
+
+# Rank 2 for products, 3 and 4 for convolutions; last a weight with more columns than 16 bits address.
+SHAPES = [
+    (5, 7),
+    (16, 33),
+    (8, 4, 3),
+    (6, 5, 1, 1),
+    (9, 6, 3, 3),
+    (16, 1, 3, 3),
+    (4, 3, 7, 7),
+    (12, 4, 5, 1),
+    (1, 1),
+    (2, 70000),
+]
+RECIPE_BYTES = 16
+
+
+def seeds(rng: np.random.Generator) -> list[bytes]:
+    """One input for each shape, density, value type and use."""
+    made = []
+    for shape in SHAPES:
+        for density in (0.0, 0.01, 0.2, 1.0):
+            if np.prod(shape) > 10_000 and density > 0.01:
+                continue
+            for half in (False, True):
+                weight = rng.standard_normal(shape).astype(np.float32)
+                weight[rng.random(shape) >= density] = 0
+                for use in (0, 1, 2):
+                    # Strides and dilations of 1, a padding of 1, an image of a few rows; the rest as it comes.
+                    recipe = bytearray(rng.bytes(RECIPE_BYTES))
+                    recipe[:2] = 1, use
+                    if use == 2:
+                        groups = 7 if shape[1] == 1 else 0
+                        recipe[2:6] = groups, rng.choice([0x11, 0x22, 0x12]), 0b001001, 0b01010101
+                        recipe[7:9] = rng.integers(3, 20), rng.integers(3, 130)
+                    made.append(bytes(recipe) + weights.encode(weight, half=half))
+    return made
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(seeds(np.random.default_rng(0))):
+        (folder / f"seed-{number:03}").write_bytes(seed)

@@ -1,0 +1,213 @@
+// libFuzzer target: bytes that somebody else wrote, through the decoder, the packers and the kernels that trust them.
+//
+// An input is 16 bytes that choose what the weight is used for, then a packed weight. Decoder and packers run under the
+// sanitizers. Every buffer of the kernels has exactly the size that the op library would ask ONNX Runtime for.
+//
+//   packer_fuzz CORPUS -max_total_time=60 (make fuzz SECONDS=60)
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "format/checksum.h"
+#include "format/sparse_weight.h"
+#include "kernels/convolution.h"
+#include "kernels/depthwise.h"
+#include "kernels/fully_connected.h"
+#include "kernels/matmul.h"
+
+namespace gossamer {
+namespace {
+
+constexpr size_t kRecipeBytes = 16;
+constexpr size_t kChecksumBytes = 4;
+// More work than this is slow and shows nothing that less would not.
+constexpr int64_t kMostFloats = int64_t{1} << 20;
+constexpr size_t kMostProducts = size_t{1} << 22;
+
+// The bytes that choose: two uses of one byte would tie choices to each other, so each is taken once.
+class Recipe {
+ public:
+  explicit Recipe(const uint8_t* bytes) : next_(bytes), end_(bytes + kRecipeBytes) {}
+  int64_t Take(int64_t choices) { return next_ == end_ ? 0 : *next_++ % choices; }
+
+ private:
+  const uint8_t* next_;
+  const uint8_t* end_;
+};
+
+// Floats that end at a page that must not be touched (and begin after one, at the next multiple of 64 bytes): the vector
+// code is not instrumented, so the processor has to notice what it reads or writes beside a buffer.
+class Floats {
+ public:
+  Floats() = default;
+  explicit Floats(int64_t count, float value = 1.0f) {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+    size_ = (bytes + page - 1) / page * page + 2 * page;
+    memory_ = static_cast<uint8_t*>(mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (memory_ == MAP_FAILED || mprotect(memory_ + page, size_ - 2 * page, PROT_READ | PROT_WRITE) != 0) std::abort();
+    data_ = reinterpret_cast<float*>(memory_ + size_ - page - bytes);
+    std::fill_n(data_, count, value);
+  }
+  ~Floats() {
+    if (memory_ != nullptr) munmap(memory_, size_);
+  }
+  Floats(Floats&& other) noexcept { *this = std::move(other); }
+  Floats& operator=(Floats&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    std::swap(size_, other.size_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+
+  float* get() const { return data_; }
+
+ private:
+  uint8_t* memory_ = nullptr;
+  size_t size_ = 0;
+  float* data_ = nullptr;
+};
+
+Epilogue TakeEpilogue(Recipe* recipe) {
+  const Activation activation = static_cast<Activation>(recipe->Take(6));
+  return activation == Activation::kClip ? Epilogue::Clip(0.0f, 6.0f) : Epilogue::Of(activation);
+}
+
+void FuzzFullyConnected(const SparseWeight& weight, Recipe* recipe) {
+  FullyConnectedPlan plan;
+  const std::vector<float> bias(static_cast<size_t>(weight.rows), 1.0f);
+  const Epilogue epilogue = TakeEpilogue(recipe);
+  const float* given = recipe->Take(2) ? bias.data() : nullptr;
+  if (!MakeFullyConnectedPlan(weight, given, epilogue, 1 + recipe->Take(4), &plan).ok()) return;
+  const Floats input = Floats(weight.columns);
+  const Floats residual = recipe->Take(2) ? Floats(weight.rows) : Floats();
+  const Floats output = Floats(weight.rows);
+  RunFullyConnected(plan, input.get(), residual.get(), output.get(), 0, plan.items());
+}
+
+void FuzzMatMul(const SparseWeight& weight, Recipe* recipe) {
+  MatMulPlan plan;
+  PlanOptions options;
+  options.traits = CurrentKernelTraits();
+  const Epilogue epilogue = TakeEpilogue(recipe);
+  options.slices = 1 + recipe->Take(4);
+  options.block_bytes = 64 * recipe->Take(256);
+  const int64_t tokens = 1 + recipe->Take(256);
+  if (weight.rows * tokens > kMostFloats || weight.columns * tokens > kMostFloats) return;
+  if (!MakeMatMulPlan(weight, nullptr, epilogue, options, &plan).ok()) return;
+  if (plan.product.entries * static_cast<size_t>(tokens) > kMostProducts) return;
+  const Floats input = Floats(weight.columns * tokens);
+  const Floats residual = recipe->Take(2) ? Floats(weight.rows * tokens) : Floats();
+  const Floats output = Floats(weight.rows * tokens);
+  const Floats scratch = Floats((plan.scratch_floats() + 15) / 16 * 16);
+  RunMatMul(plan, tokens, input.get(), residual.get(), output.get(), 0, plan.items(tokens), scratch.get());
+}
+
+// A shape for the weight as a hostile model could declare it: mostly one that fits, sometimes any.
+ConvolutionShape TakeShape(const SparseWeight& weight, Recipe* recipe) {
+  ConvolutionShape shape;
+  const bool two_axes = weight.shape.size() == 4;
+  shape.kernel_height = two_axes ? weight.shape[2] : 1;
+  shape.kernel_width = two_axes ? weight.shape[3] : weight.shape.size() == 3 ? weight.shape[2] : 1;
+  shape.output_channels = weight.rows;
+  const int64_t groups = recipe->Take(8);
+  shape.groups = groups == 7 ? weight.rows : 1 + groups;  // depthwise, as often as each other number
+  shape.input_channels = weight.columns / std::max<int64_t>(1, shape.taps()) * shape.groups;
+  const int64_t strides = recipe->Take(256);
+  shape.stride_height = strides % 16;
+  shape.stride_width = strides / 16;
+  const int64_t dilations = recipe->Take(64);
+  shape.dilation_height = dilations % 8;
+  shape.dilation_width = dilations / 8;
+  const int64_t pads = recipe->Take(256);
+  shape.pad_top = pads % 4;
+  shape.pad_left = pads / 4 % 4;
+  shape.pad_bottom = pads / 16 % 4;
+  shape.pad_right = pads / 64;
+  return shape;
+}
+
+template <class Plan, class Run>
+void RunPlan(const Plan& plan, const ConvolutionShape& shape, bool with_residual, const Run& run) {
+  const ImageStrides strides{plan.input.image_stride(shape.input_channels),
+                             plan.output.image_stride(shape.output_channels)};
+  if (strides.input > kMostFloats || strides.output > kMostFloats || plan.scratch_floats() > 4 * kMostFloats) return;
+  const Floats input = Floats(strides.input);
+  const Floats residual = with_residual ? Floats(strides.output) : Floats();
+  const Floats output = Floats(strides.output);
+  const Floats scratch = Floats((plan.scratch_floats() + 15) / 16 * 16);
+  run(plan, input.get(), residual.get(), output.get(), strides, 0, plan.items(1), scratch.get());
+}
+
+void FuzzConvolution(const SparseWeight& weight, Recipe* recipe) {
+  const ConvolutionShape shape = TakeShape(weight, recipe);
+  const Epilogue epilogue = TakeEpilogue(recipe);
+  const int64_t height = recipe->Take(64);
+  const int64_t width = recipe->Take(256);
+  if (!CheckConvolution(shape, weight).ok() || !CheckImage(shape, height, width).ok()) return;
+  if (shape.output_height(height) * shape.output_width(width) > kMostFloats) return;
+  const int64_t pixels = shape.output_height(height) * shape.output_width(width);
+  if (weight.kept() * static_cast<size_t>(pixels) > kMostProducts) return;
+
+  PlanOptions options;
+  options.traits = CurrentKernelTraits();
+  options.slices = 1 + recipe->Take(4);
+  options.block_bytes = 64 * recipe->Take(256);
+  const int64_t flags = recipe->Take(4);
+  options.column_shift = flags & 1;
+  const bool with_residual = flags & 2;
+  if (IsDepthwise(shape)) {
+    const std::vector<float> bias(static_cast<size_t>(weight.rows), 1.0f);
+    DepthwisePlan plan;
+    if (!MakeDepthwisePlan(shape, weight, bias.data(), epilogue, height, width, options.slices, &plan).ok()) return;
+    RunPlan(plan, shape, with_residual, RunDepthwise);
+    return;
+  }
+  ConvolutionPlan plan;
+  if (!MakeConvolutionPlan(shape, weight, nullptr, epilogue, height, width, options, &plan).ok()) return;
+  RunPlan(plan, shape, with_residual, RunConvolution);
+}
+
+void FuzzPackedWeight(std::vector<uint8_t> bytes, Recipe recipe) {
+  // A fuzzer does not guess checksums: mostly the right one is put in.
+  if (recipe.Take(8) != 0 && bytes.size() >= kChecksumBytes) {
+    const uint32_t checksum = Checksum(bytes.data(), bytes.size() - kChecksumBytes);
+    for (size_t i = 0; i < kChecksumBytes; ++i) {
+      bytes[bytes.size() - kChecksumBytes + i] = static_cast<uint8_t>(checksum >> (8 * i));
+    }
+  }
+  // A copy of exactly its size: a vector may have more room than it uses.
+  const std::unique_ptr<uint8_t[]> exact(new uint8_t[bytes.size()]);
+  std::copy(bytes.begin(), bytes.end(), exact.get());
+  SparseWeight weight;
+  if (!DecodeSparseWeight(exact.get(), bytes.size(), &weight).ok()) return;
+  if (weight.row_start.size() != static_cast<size_t>(weight.rows) + 1 || weight.row_start.back() != weight.kept() ||
+      weight.column.size() != weight.kept()) {
+    std::abort();
+  }
+  if (weight.rows > (1 << 16) || weight.columns > kMostFloats) return;
+  switch (recipe.Take(4)) {
+    case 0:
+      return FuzzFullyConnected(weight, &recipe);
+    case 1:
+      return FuzzMatMul(weight, &recipe);
+    default:
+      return FuzzConvolution(weight, &recipe);
+  }
+}
+
+}  // namespace
+}  // namespace gossamer
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size < gossamer::kRecipeBytes) return 0;
+  gossamer::FuzzPackedWeight(std::vector<uint8_t>(data + gossamer::kRecipeBytes, data + size), gossamer::Recipe(data));
+  return 0;
+}

@@ -1,0 +1,66 @@
+#include "ort/panel_max_pool.h"
+
+#include "kernels/max_pool.h"
+#include "ort/attributes.h"
+#include "ort/panel_shape.h"
+#include "ort/parallel.h"
+
+namespace gossamer {
+namespace {
+
+template <class Source>
+ConvolutionAttributes ReadPool(const Source& source) {
+  ConvolutionAttributes attributes = ReadConvolution(source);
+  attributes.shape.input_channels = attributes.shape.output_channels = IntegerOr(source, "channels", int64_t{0});
+  attributes.shape.groups = 1;
+  Require(CheckNumbers(attributes.shape));
+  return attributes;
+}
+
+}  // namespace
+
+PanelMaxPoolKernel::PanelMaxPoolKernel(const Ort::ConstKernelInfo& info, int64_t threads) : threads_(threads) {
+  const ConvolutionAttributes attributes = ReadPool(info);
+  shape_ = attributes.shape;
+  rank_ = attributes.axes + 2;
+}
+
+void PanelMaxPoolKernel::Compute(Ort::KernelContext& context) const {
+  const std::optional<FloatInput> input = GetFloatInput(context, 0);
+  Require(input.has_value(), "PanelMaxPool: no input");
+  Require(input->shape.size() == rank_, "PanelMaxPool: kernel_shape has not one number for each axis of the input");
+  const PanelLayout layout = RequirePanel(input->shape, shape_.input_channels);
+  Require(CheckImage(shape_, layout.height, layout.width));
+  MaxPoolPlan plan;
+  Require(MakeMaxPoolPlan(shape_, layout.height, layout.width, threads_, &plan));
+  const int64_t images = input->shape[0];
+  float* output = context.GetOutput(0, PanelShape(rank_, images, plan.output, shape_.output_channels))
+                      .GetTensorMutableData<float>();
+  const ImageStrides strides{plan.input.image_stride(shape_.input_channels),
+                             plan.output.image_stride(shape_.output_channels)};
+  // Whole cache lines each, so that no two threads write to one.
+  const int64_t scratch_floats = (plan.scratch_floats() + 15) / 16 * 16;
+  float* scratch = Scratch::OfThisThread(scratch_floats * threads_);
+  ParallelRanges(context, plan.items(images), threads_, [&](int64_t first, int64_t last, int64_t part) {
+    RunMaxPool(plan, input->data, output, strides, first, last, scratch + part * scratch_floats);
+  });
+}
+
+void PanelMaxPoolOp::Infer(Ort::ShapeInferContext& context) {
+  const InferredShape& input = context.GetInputShape(0);
+  const ConvolutionAttributes attributes = ReadPool(static_cast<const Ort::ShapeInferContext&>(context));
+  if (!KnowsImage(input)) return;
+  Require(input.size() == attributes.axes + 2, "PanelMaxPool: kernel_shape has not one number for each axis of the input");
+  const ConvolutionShape& shape = attributes.shape;
+  Require(CheckImage(shape, HeightOf(input), WidthOf(input)));
+  const int64_t height = shape.output_height(HeightOf(input));
+  const int64_t width = shape.output_width(WidthOf(input));
+  RequireImage(shape.output_channels, height, width);
+  InferredShape output = input;
+  output[1] = MakePanelLayout(height, width).storage_channels(shape.output_channels);
+  if (output.size() == 4) output[2] = height;
+  output[output.size() - 1] = width;
+  Ort::ThrowOnError(context.SetOutputShape(0, output));
+}
+
+}  // namespace gossamer

@@ -1,0 +1,60 @@
+"""Floating-point operations of a network, counted by torch (a multiplication and an addition are two)."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gossamer.prune.masks import count_kept, count_prunable
+from gossamer.rounds import randomness
+from gossamer.tasks.task import Examples, Recipe
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Of one example, with every weight there."""
+
+    forward: float
+    training: float
+    """Forward and backward pass."""
+    forward_of: Mapping[str, float]
+    """Name of each layer that contains no other -> its share of `forward`."""
+
+    def left(self, masks: Mapping[str, Tensor]) -> float:
+        """Of a forward pass, without those of pruned weights: each layer in proportion to its density."""
+        saved = 0.0
+        for name, mask in masks.items():
+            layer = {name: mask}
+            share = 1 - count_kept(layer) / count_prunable(layer)
+            saved += self.forward_of.get(name.rpartition(".")[0], 0.0) * share
+        return self.forward - saved
+
+
+def count_operations(model: nn.Module, recipe: Recipe, examples: Examples) -> Operations:
+    """Counts on a copy of the model; neither the model nor the global random numbers change.
+
+    Matrix products and convolutions are counted, as torch does; what works element by element is not.
+    """
+    subject = copy.deepcopy(model)
+    count = min(2, len(examples))
+    inputs, targets = examples.batch(slice(0, count))
+    with randomness.seeded(0):
+        subject.eval()
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            subject(inputs)
+        training = FlopCounterMode(display=False)
+        subject.train()
+        with training:
+            recipe.loss(subject(inputs).float(), targets).backward()
+    # The counter puts the class of the whole before each layer's name.
+    layers = {name.partition(".")[2]: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    leaves = {name for name, module in model.named_modules() if next(module.children(), None) is None}
+    return Operations(
+        counter.get_total_flops() / count,
+        training.get_total_flops() / count,
+        {name: flops / count for name, flops in layers.items() if name in leaves},
+    )
