@@ -161,6 +161,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(source)!r}){CHILD}", folder, str(MEMORY)],
         capture_output=True,
         text=True,
+        timeout=300,  # against a plan that never ends; all of them together take two seconds
     )
     got = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
     assert done.returncode == 0, f"ended by {done.returncode} after {len(got)} models: {done.stderr[-2000:]}"
