@@ -112,12 +112,17 @@ def read_calibration(path: Path) -> Calibration:
             raise ValueError(f"its version is {content['version']!r}, not {VERSION}")
         return Calibration(
             _whole(content["threads"]),
-            {str(kind): {str(name): _price(p) for name, p in prices.items()} for kind, prices in _table(content, "prices")},
+            {
+                str(kind): {str(name): _price(p) for name, p in prices.items()}
+                for kind, prices in _table(content, "prices")
+            },
             _price(content["overhead"]),
             {str(name): str(value) for name, value in _table(content, "machine")},
         )
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError, ValueError) as error:
-        raise ConfigurationError(f"{path} is no calibration ({error}); make it anew: gossamer bench calibrate") from error
+        raise ConfigurationError(
+            f"{path} is no calibration ({error}); make it anew: gossamer bench calibrate"
+        ) from error
 
 
 def _table(content: Mapping[str, Any], name: str) -> Sequence[tuple[Any, Any]]:
