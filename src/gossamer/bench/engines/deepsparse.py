@@ -1,7 +1,8 @@
 """DeepSparse 1.8.0, the last release, in an environment of its own, which is made when it is asked for first.
 
 It needs Python 3.11 and older versions of onnx and numpy than gossamer, so it runs in another process
-(`deepsparse_worker`), which times one run at a time on request: its runs can take turns with those of engines in this process.
+(`deepsparse_worker`), which times one run at a time on request: its runs can take turns with those of engines in this
+process.
 """
 
 import hashlib
