@@ -86,11 +86,10 @@ class Graph:
 
     def build(self) -> onnx.ModelProto:
         stem = self.constant("stem.weight", self.draw((64, 3, 7, 7), 1.0))
-        shape = {"kernel_shape": [7, 7], "strides": [2, 2], "pads": [3] * 4}
+        shape: dict[str, object] = {"kernel_shape": [7, 7], "strides": [2, 2], "pads": [3] * 4}
         if self.sparse:
-            current = self.node(
-                "StemConv", ["image", stem], "pool", "gossamer", output_channels=64, activation="relu", max_pool=1, **shape
-            )
+            shape |= {"output_channels": 64, "activation": "relu", "max_pool": 1}
+            current = self.node("StemConv", ["image", stem], "pool", "gossamer", **shape)
         else:
             current = self.node("Conv", ["image", stem], "stem", **shape)
             current = self.node("Relu", [current], "stem.relu")

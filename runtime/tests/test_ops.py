@@ -363,6 +363,65 @@ def test_a_planar_tensor_is_no_panel() -> None:
         session.run(None, {"x": np.zeros((1, 4, 7, 7), np.float32)})
 
 
+def stem(weight: np.ndarray, bias: np.ndarray, max_pool: bool, **attributes: object) -> tuple[bytes, bytes]:
+    """A dense convolution of an image, ReLU and perhaps a pooling, with gossamer's op and with ONNX's."""
+    kernel = {"kernel_shape": list(weight.shape[2:]), **attributes}
+    inputs, constants = {"x": ["n", weight.shape[1], "h", "w"]}, {"w": weight, "b": bias}
+    fused = helper.make_node(
+        "StemConv",
+        ["x", "w", "b"],
+        ["p"],
+        domain="gossamer",
+        output_channels=len(weight),
+        activation="relu",
+        max_pool=int(max_pool),
+        **kernel,
+    )
+    back = helper.make_node("FromPanel", ["p"], ["y"], domain="gossamer", channels=len(weight))
+    plain = [helper.make_node("Conv", ["x", "w", "b"], ["c"], **kernel), helper.make_node("Relu", ["c"], ["r"])]
+    if max_pool:
+        pooling = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
+        plain.append(helper.make_node("MaxPool", ["r"], ["y"], **pooling))
+    else:
+        plain.append(helper.make_node("Identity", ["r"], ["y"]))
+    return model([fused, back], inputs, constants, ["y"]), model(plain, inputs, constants, ["y"])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("max_pool", [False, True])
+@pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 1), (3, 2)])
+def test_stem(kernel: int, stride: int, max_pool: bool, threads: int) -> None:
+    weight = RNG.standard_normal((24, 3, kernel, kernel)).astype(np.float32)
+    bias = RNG.standard_normal(24).astype(np.float32)
+    fused, plain = stem(weight, bias, max_pool, strides=[stride] * 2, pads=[kernel // 2] * 4)
+    sessions = gossamer_runtime.Session(fused, threads=threads), dense(plain)
+    for shape in [(1, 3, 56, 48), (3, 3, 31, 17), (1, 3, 1, 2), (0, 3, 8, 8)]:
+        feed = {"x": RNG.standard_normal(shape).astype(np.float32)}
+        got, expected = (session.run(None, feed)[0] for session in sessions)
+        assert_close(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"strides": [1, 3]}, "stride"),
+        ({"strides": [0, 1]}, "stride"),
+        ({"dilations": [2, 1]}, "dilations"),
+        ({"group": 3}, "group"),
+        ({"output_channels": 5}, "shape"),
+        ({"kernel_shape": [3, 5]}, "shape"),
+        ({"pads": [-1] * 4}, "padding"),
+        ({"max_pool": 2}, "max_pool"),
+    ],
+)
+def test_a_stem_that_cannot_be_computed_is_an_error(attributes: dict, message: str) -> None:
+    node = {"output_channels": 4, "kernel_shape": [3, 3], **attributes}
+    nodes = [helper.make_node("StemConv", ["x", "w"], ["p"], domain="gossamer", **node)]
+    source = model(nodes, {"x": [1, 3, 8, 8]}, {"w": np.ones((4, 3, 3, 3), np.float32)}, ["p"])
+    with pytest.raises(Exception, match=message):
+        gossamer_runtime.Session(source)
+
+
 def test_imports_no_torch() -> None:
     code = (
         "import sys, gossamer_runtime, gossamer_runtime.run; sys.exit(any(m in sys.modules for m in ('torch', 'onnx')))"

@@ -325,8 +325,7 @@ def test_a_pretrained_resnet_scores_the_same(real_data: Path, tmp_path: Path) ->
     if not path.is_file():
         pytest.skip(f"no {path}")
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("12fca82f")
-    # The only pickle that is read: its bytes are those of a known file.
-    content = torch.load(path, map_location="cpu", weights_only=False)
+    content = torch.load(path, map_location="cpu", weights_only=True)
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     test = load_split(CIFAR10, real_data, "test")

@@ -179,10 +179,10 @@ def test_damaged_curves_are_refused(content: str, message: str, tmp_path: Path) 
 def test_the_ledger_is_read_beside_the_seconds(tmp_path: Path) -> None:
     small_run(tmp_path / "run")
     run = read_run(tmp_path / "run")
-    pages = [json.loads((tmp_path / f"run/round-{number:02d}/cost.json").read_text()) for number in range(3)]
-    assert [costs["steps"] for costs in run.costs] == [page["steps"] for page in pages]
-    assert [costs["FLOPs, as if dense"] for costs in run.costs] == [page["work"]["training_flops"] for page in pages]
-    assert [costs["joules (an estimate)"] for costs in run.costs] == [page["estimated_joules"] for page in pages]
+    lines = [json.loads(line) for line in (tmp_path / "run/ledger.jsonl").read_text().splitlines()]
+    assert [costs["steps"] for costs in run.costs] == [line["steps"] for line in lines]
+    assert [costs["FLOPs, as if dense"] for costs in run.costs] == [line["training_flops"] for line in lines]
+    assert [costs["joules (an estimate)"] for costs in run.costs] == [line["energy_joules_estimate"] for line in lines]
     assert run.costs[1]["seconds"] == run.records[1].seconds
     printed("report", tmp_path / "run", "--no-facts", "-o", tmp_path / "report.html")
     assert "round 2 makes up for all pruning and retraining after " in (tmp_path / "report.html").read_text()

@@ -58,7 +58,7 @@ def subject_of(model: "onnx.ModelProto", threads: int, folder: Path) -> Subject:
     Raises:
         ConfigurationError: an input is of a type that cannot be drawn, or gossamer's export is not installed.
     """
-    fixed = _at_batch_one(model)
+    fixed = at_batch_one(model)
     if is_sparse(fixed):
         dense, sparse = to_dense(fixed), fixed
     else:
@@ -155,7 +155,7 @@ def weight_counts(dense: "onnx.ModelProto") -> dict[str, int]:
 def _open_all(
     names: Sequence[str], subject: Subject, expected: Sequence[np.ndarray[Any, Any]], stack: ExitStack
 ) -> tuple[dict[str, Runner], dict[str, dict[str, Any]], dict[str, str]]:
-    """Opens each engine and compares its outputs; also what is known of each, and of the others why they are left out."""
+    """Opens each engine and compares its outputs; also what is known of each, and why the others are left out."""
     import time
 
     runners: dict[str, Runner] = {}
@@ -224,7 +224,7 @@ def _take_turns(runners: Mapping[str, Runner], runs: int) -> dict[str, list[floa
     return milliseconds
 
 
-def _at_batch_one(model: "onnx.ModelProto") -> "onnx.ModelProto":
+def at_batch_one(model: "onnx.ModelProto") -> "onnx.ModelProto":
     """A copy whose inputs have sizes, 1 where they were open."""
     import onnx
 

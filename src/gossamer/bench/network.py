@@ -1,7 +1,7 @@
 """Whole networks for measurements, from files: real topology, random weights, random zeros, no training.
 
-A file (`networks/*.txt`, or one of your own) has one line for each layer: its name, its kind, the layers that it reads, and
-settings. Kinds:
+A file (`networks/*.txt`, or one of your own) has one line for each layer: its name, its kind, the layers that it reads,
+and settings. Kinds:
 
     input      3x224x224 (channels, height, width) or 128x768 (tokens, features), without the batch, which is 1
     conv       outputs=, kernel=1, stride=1, padding=kernel // 2, groups=1
@@ -12,8 +12,8 @@ settings. Kinds:
     attention  query,key,value as sources, heads=
     normalise  layer normalisation over the last axis
 
-`conv` and `linear` also take residual=NAME (added before the activation), one of relu and gelu, and `dense` for a layer that
-keeps all its weights. The last layer is the network's output. `#` begins a comment.
+`conv` and `linear` also take residual=NAME (added before the activation), one of relu and gelu, and `dense` for a layer
+that keeps all its weights. The last layer is the network's output. `#` begins a comment.
 """
 
 import math

@@ -87,6 +87,54 @@ def shapes(
 
 
 @bench.command()
+def calibrate(
+    threads: Threads = 1,
+    runs: Annotated[int, typer.Option(help="Of each of the small networks; more are steadier.", min=3)] = 9,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; by default in the user's cache folder.")
+    ] = None,
+) -> None:
+    """Measure this machine for `gossamer predict` and `gossamer export --calibration`; replaces what was measured."""
+    from gossamer.cli.export import with_export_packages
+
+    with_export_packages()
+    from gossamer.predict.calibration import calibrate as measure
+    from gossamer.predict.calibration import default_path, write_calibration
+
+    path = out or default_path(threads)
+    with console().status("calibrating") as status:
+        found = measure(threads, runs, lambda text: status.update(f"calibrating: {text}"))
+    write_calibration(path, found)
+    console().print(f"{len(found.prices)} kinds of layers and ops measured; written to {path}", highlight=False)
+
+
+@bench.command()
+def predictions(
+    threads: Threads = 1,
+    runs: Turns = 25,
+    calibration: Annotated[Path | None, typer.Option(help="Of `gossamer bench calibrate`.")] = None,
+    json_file: Json = None,
+) -> None:
+    """What `gossamer predict` expects of the networks of `gossamer bench shapes`, and what they take."""
+    from gossamer.cli.export import with_export_packages
+
+    with_export_packages()
+    from gossamer.bench.predictions import run
+    from gossamer.predict.calibration import default_path, read_calibration
+
+    result = run(read_calibration(calibration or default_path(threads)), runs)
+    lines = [f"{runs} runs each, medians, ms ({result['machine']['processor']}, {result['threads']} threads)"]
+    for row in result["networks"]:
+        lines.append(
+            f"{row['network']:<16}{row['zeros']:>5.0%} zeros   expected {row['expected']:8.3f}   "
+            f"took {row['milliseconds']:8.3f}   {row['error']:+.1%}"
+            f"      dense: expected {row['dense_expected']:8.3f}   took {row['dense_milliseconds']:8.3f}   "
+            f"{row['dense_error']:+.1%}"
+        )
+    _report(lines, result, json_file)
+
+
+@bench.command()
 def select(json_file: Json = None, runs: Runs = 5, device: Device = "cpu") -> None:
     """Global selection on ResNet-50's 25.5 M weights against torch.nn.utils.prune.global_unstructured."""
     from gossamer.bench import select as bench_select

@@ -11,7 +11,8 @@ def engine_lines(result: dict[str, Any]) -> list[str]:
     weights, machine = result["weights"], result["machine"]
     head = (
         f"{result['what']}: {weights['kept']:,} of {weights['all']:,} weights, {result['threads']} "
-        f"thread{'s' if result['threads'] > 1 else ''}, {result['runs']} runs of each engine in turn ({machine['processor']})"
+        f"thread{'s' if result['threads'] > 1 else ''}, {result['runs']} runs of each engine in turn "
+        f"({machine['processor']})"
     )
     versions = sorted({facts["version"] for facts in result["engines"].values()})
     return [

@@ -11,6 +11,7 @@ from gossamer.cli.console import console
 from gossamer.cli.wording import value_text
 
 if TYPE_CHECKING:
+    from gossamer.export.costs import Costs
     from gossamer.export.exporting import Exported
     from gossamer.export.source import Source
 
@@ -32,6 +33,10 @@ def export(
     task: Annotated[
         str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="A file of `gossamer bench calibrate`: sparse is what is faster there, by its prices."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a network as ONNX; pruned layers become sparse ops where those are faster (gossamer-runtime runs them).
@@ -43,12 +48,20 @@ def export(
     from gossamer.export.source import open_source
 
     opened = open_source(source, round_number=round, data_folder=data, task=task)
-    exported = export_source(opened, out, dense=dense, half=half, overwrite=overwrite)
+    costs = None if calibration is None else _calibrated(calibration)
+    exported = export_source(opened, out, dense=dense, half=half, costs=costs, overwrite=overwrite)
     terminal = console()
     if exported.layers:
         terminal.print(_table(exported))
     for line in _summary(opened, exported):
         terminal.print(line, highlight=False)
+
+
+def _calibrated(path: Path) -> "Costs":
+    from gossamer.predict.calibration import read_calibration
+    from gossamer.predict.network import CalibratedCosts
+
+    return CalibratedCosts(read_calibration(path))
 
 
 def with_export_packages() -> None:

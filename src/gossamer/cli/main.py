@@ -11,6 +11,7 @@ from gossamer.cli.compare import compare
 from gossamer.cli.compress import compress
 from gossamer.cli.explain import explain
 from gossamer.cli.export import export
+from gossamer.cli.predict import predict
 from gossamer.cli.report import report
 from gossamer.cli.search import search
 from gossamer.cli.show import show
@@ -36,6 +37,7 @@ app.command()(show)
 app.command()(explain)
 app.command()(shrink)
 app.command()(export)
+app.command()(predict)
 app.command()(report)
 app.command()(search)
 app.command()(watch)

@@ -1,4 +1,4 @@
-"""How the runtime cuts images into tiles, as far as times depend on it (native/kernels/panel.cc, kernels/staging.cc)."""
+"""How the runtime cuts images into tiles, as far as times depend on it (native/kernels/panel.cc and staging.cc)."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -28,7 +28,7 @@ def fit(samples: Sequence[tuple[Terms, float]]) -> dict[str, float]:
 def _nonnegative_least_squares(
     matrix: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", target: "np.ndarray[tuple[int], np.dtype[np.float64]]"
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """Minimises |matrix x - target| over x >= 0, coordinate by coordinate; few unknowns, so many sweeps cost nothing."""
+    """Minimises |matrix x - target| over x >= 0, coordinate by coordinate; few unknowns: many sweeps cost nothing."""
     gram, right = matrix.T @ matrix, matrix.T @ target
     x = np.zeros(matrix.shape[1])
     for _ in range(SWEEPS):

@@ -15,8 +15,8 @@ SIZES = (
     (16, 32),
     (8, 64),
 )
-"""Height and width, with channels in proportion to what networks have there. None is one of the networks that predictions
-are judged on."""
+"""Height and width, with channels in proportion to what networks have there. None is one of the networks that
+predictions are judged on."""
 TOKENS = ((96, 512), (160, 384))
 VECTORS = (512, 3072, 1536, 10240, 2048, 640)
 """Features between the layers of a chain of fully connected layers."""

@@ -1,7 +1,8 @@
 """DeepSparse 1.8.0, the last release, in an environment of its own, which is made when it is asked for first.
 
-It needs Python 3.11 and older versions of onnx and numpy than gossamer, so it runs in another process (`deepsparse_worker`),
-which times one run at a time on request: its runs can take turns with those of engines in this process.
+It needs Python 3.11 and older versions of onnx and numpy than gossamer, so it runs in another process
+(`deepsparse_worker`), which times one run at a time on request: its runs can take turns with those of engines in this
+process.
 """
 
 import hashlib
@@ -53,7 +54,8 @@ class DeepSparseRunner:
         return float(self._ask({"time": True})["seconds"])
 
     def close(self) -> None:
-        assert self._worker.stdin is not None and self._worker.stdout is not None
+        assert self._worker.stdin is not None
+        assert self._worker.stdout is not None
         self._worker.stdin.close()
         try:
             self._worker.wait(timeout=10)
@@ -64,7 +66,8 @@ class DeepSparseRunner:
         self._errors.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        assert self._worker.stdin is not None and self._worker.stdout is not None
+        assert self._worker.stdin is not None
+        assert self._worker.stdout is not None
         try:
             self._worker.stdin.write(json.dumps(request) + "\n")
             self._worker.stdin.flush()
@@ -154,7 +157,7 @@ def _do(command: list[str], what: str) -> None:
 
 
 def for_deepsparse(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The same network in opset 19, DeepSparse's newest; its only op of later ones that occurs here, Gelu, in its parts."""
+    """The same network in opset 19, DeepSparse's newest; the only op of later ones that occurs, Gelu, in its parts."""
     import onnx
     from onnx import helper, numpy_helper
 

@@ -68,7 +68,7 @@ def open_dense(subject: Subject, profile: Path | None = None) -> SessionRunner:
 
 
 def open_int8(subject: Subject) -> SessionRunner:
-    """The dense form, quantised: 8-bit weights for each output channel, 8-bit activations, ranges from seeded inputs."""
+    """The dense form, quantised: 8-bit weights for each output channel, 8-bit activations, ranges of seeded inputs."""
     _require_onnx_runtime()
     from onnxruntime import quantization
 

@@ -1,0 +1,132 @@
+"""`gossamer predict`: will it be faster here?"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from gossamer.cli.console import console
+from gossamer.cli.export import with_export_packages
+
+if TYPE_CHECKING:
+    from gossamer.predict.calibration import Calibration
+    from gossamer.predict.network import Prediction
+
+
+def predict(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A run's folder, an .onnx file that holds zeros, path/file.py:function, a task, or one of the "
+            "networks of `gossamer bench shapes`."
+        ),
+    ],
+    round: Annotated[
+        int | None, typer.Option(help="Which round of a run; the recommended one by default, -1 is the last.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of the calibration.", min=1)] = 1,
+    density: Annotated[
+        float | None, typer.Option(help="Only for a network of `gossamer bench shapes`.", min=0.0, max=1.0)
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="The file of `gossamer bench calibrate`; its usual place by default.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+) -> None:
+    """How long each layer would take on this machine, dense and sparse, and the whole network, before exporting it."""
+    with_export_packages()
+    from gossamer.predict.calibration import default_path, read_calibration
+    from gossamer.predict.network import predict as predict_network
+
+    prices = read_calibration(calibration or default_path(threads))
+    prediction = predict_network(_network(source, round, density, data, task), prices)
+    console().print(_table(prediction))
+    for line in _summary(prediction, prices):
+        console().print(line, highlight=False)
+    if json_file is not None:
+        from gossamer.rounds.files import write_text
+
+        write_text(json_file, json.dumps(facts(prediction, prices), indent=2) + "\n")
+        console().print(f"written to {json_file}", highlight=False)
+
+
+def _network(source: str, round: int | None, density: float | None, data: Path | None, task: str | None) -> Any:
+    if density is not None:
+        from gossamer.bench.network import build, find_network
+
+        return build(find_network(source), density)
+    if source.endswith(".onnx"):
+        from gossamer.bench.compare import read_model
+        from gossamer.bench.dense import is_sparse, to_dense
+
+        model = read_model(Path(source))
+        return to_dense(model) if is_sparse(model) else model
+    from gossamer.export.source import open_source
+
+    return open_source(source, round_number=round, data_folder=data, task=task).dense
+
+
+def facts(prediction: "Prediction", calibration: "Calibration") -> dict[str, Any]:
+    """Everything expected, in milliseconds."""
+    from gossamer.bench.layers import shape_text
+
+    return {
+        "threads": calibration.threads,
+        "machine": dict(calibration.machine),
+        "milliseconds": 1e3 * prediction.expected,
+        "dense_milliseconds": 1e3 * prediction.dense,
+        "conversions_milliseconds": 1e3 * prediction.conversions,
+        "other_milliseconds": 1e3 * prediction.other,
+        "layers": [
+            {
+                "name": layer.name,
+                "shape": shape_text(layer.shape),
+                "density": layer.density,
+                "dense_milliseconds": 1e3 * layer.dense,
+                "sparse_milliseconds": 1e3 * layer.sparse,
+                "break_even_density": layer.break_even,
+                "runs": layer.form,
+            }
+            for layer in prediction.layers
+        ],
+    }
+
+
+def _table(prediction: "Prediction") -> Table:
+    from gossamer.bench.layers import shape_text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("layer", no_wrap=True)
+    table.add_column("shape", no_wrap=True)
+    for title in ("kept", "dense ms", "sparse ms", "wins below"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("runs", no_wrap=True)
+    for layer in prediction.layers:
+        table.add_row(
+            layer.name,
+            shape_text(layer.shape),
+            f"{layer.density:.1%}",
+            f"{1e3 * layer.dense:.3f}",
+            f"{1e3 * layer.sparse:.3f}",
+            f"{layer.break_even:.0%}",
+            layer.form,
+        )
+    return table
+
+
+def _summary(prediction: "Prediction", calibration: "Calibration") -> list[str]:
+    threads = f"{calibration.threads} thread{'s' if calibration.threads > 1 else ''}"
+    return [
+        f"expected: {1e3 * prediction.expected:.2f} ms, dense {1e3 * prediction.dense:.2f} ms "
+        f"({prediction.dense / prediction.expected:.2f} times faster), one input, {threads}",
+        f"of it {1e3 * prediction.conversions:.2f} ms for changes of layout, {1e3 * prediction.other:.2f} ms for what "
+        f"is no layer",
+        f"by the calibration of {calibration.machine.get('processor', 'an unknown processor')}",
+    ]

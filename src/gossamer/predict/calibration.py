@@ -1,0 +1,184 @@
+"""What a short measurement finds out about a machine: the price of every term of a layer's time."""
+
+import tempfile
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tomli_w
+
+from gossamer.bench.folders import cache_folder
+from gossamer.errors import ConfigurationError
+from gossamer.predict.other import node_terms
+from gossamer.predict.prices import fit
+from gossamer.predict.specimens import specimens
+from gossamer.predict.terms import Terms, dense_terms, sparse_terms
+
+if TYPE_CHECKING:
+    from gossamer.bench.layers import MeasuredNetwork
+
+VERSION = 1
+DENSITIES = (0.05, 0.1, 0.2, 0.5)
+UNSEEN_OP = 5e-6
+UNSEEN_FLOAT = 0.3e-9
+"""Seconds of a node, and of each of its numbers, of a kind that no specimen has: stated as unknown, not as nothing."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Prices, with what they belong to."""
+
+    threads: int
+    prices: Mapping[str, Mapping[str, float]]
+    """Class of a layer -> term -> seconds for each unit."""
+    overhead: float
+    """Seconds of a run beyond its nodes."""
+    machine: Mapping[str, str]
+    """Processor and versions."""
+
+    def seconds(self, terms: Terms) -> float:
+        """The time of a layer or node."""
+        prices = self.prices.get(terms.kind)
+        if prices is None:
+            return UNSEEN_OP + UNSEEN_FLOAT * terms.amounts.get("float", 0)
+        return sum(prices.get(name, 0.0) * amount for name, amount in terms.amounts.items())
+
+
+def default_path(threads: int) -> Path:
+    """Where `gossamer bench calibrate` keeps what it found, and `gossamer predict` looks for it."""
+    return cache_folder() / f"calibration-{threads}-thread{'s' if threads > 1 else ''}.toml"
+
+
+def calibrate(threads: int = 1, runs: int = 9, progress: Callable[[str], object] = lambda text: None) -> Calibration:
+    """Times small networks of every class of layer, dense and at several densities, and fits the prices to them.
+
+    Args:
+        threads: of ONNX Runtime.
+        runs: of each network.
+        progress: is told what comes next.
+
+    Raises:
+        EngineFailed: ONNX Runtime or gossamer-runtime is not installed.
+    """
+    from gossamer.bench.measure import machine
+
+    samples: dict[str, list[tuple[Terms, float]]] = defaultdict(list)
+    overheads: list[float] = []
+    for specimen in specimens():
+        for density in DENSITIES:
+            progress(f"{specimen.name} at {density:.0%}")
+            forms = ("sparse", "dense") if density == DENSITIES[0] else ("sparse",)
+            measured, overhead = _measure(specimen, density, threads, runs, forms)
+            overheads.append(overhead)
+            for terms, seconds in _samples(measured):
+                samples[terms.kind].append((terms, seconds))
+    facts = {name: str(value) for name, value in machine().items()}
+    prices = {kind: fit(found) for kind, found in sorted(samples.items())}
+    return Calibration(threads, prices, float(np.median(overheads)), facts)
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Writes it as TOML, for people to read."""
+    from gossamer.rounds.files import write_text
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "version": VERSION,
+        "threads": calibration.threads,
+        "overhead": calibration.overhead,
+        "machine": dict(calibration.machine),
+        "prices": {kind: dict(prices) for kind, prices in calibration.prices.items()},
+    }
+    write_text(path, tomli_w.dumps(content))
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Reads what `write_calibration` wrote.
+
+    Raises:
+        ConfigurationError: there is none, or it is damaged.
+    """
+    if not path.is_file():
+        raise ConfigurationError(
+            f"there is no calibration {path}; make one in a minute: gossamer bench calibrate (with the same --threads)"
+        )
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != VERSION:
+            raise ValueError(f"its version is {content['version']!r}, not {VERSION}")
+        return Calibration(
+            _whole(content["threads"]),
+            {
+                str(kind): {str(name): _price(p) for name, p in prices.items()}
+                for kind, prices in _table(content, "prices")
+            },
+            _price(content["overhead"]),
+            {str(name): str(value) for name, value in _table(content, "machine")},
+        )
+    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path} is no calibration ({error}); make it anew: gossamer bench calibrate"
+        ) from error
+
+
+def _table(content: Mapping[str, Any], name: str) -> Sequence[tuple[Any, Any]]:
+    return list(content[name].items())
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} threads")
+    return value
+
+
+def _price(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{value!r} is no price in seconds")
+    return float(value)
+
+
+def _measure(
+    specimen: Any, density: float, threads: int, runs: int, forms: Sequence[str]
+) -> "tuple[MeasuredNetwork, float]":
+    """Also the seconds of a run of the sparse form beyond its nodes."""
+    from gossamer.bench.compare import random_inputs
+    from gossamer.bench.engines import Subject
+    from gossamer.bench.layers import measure_layers
+    from gossamer.bench.network import build
+    from gossamer.export.costs import EverythingSparse
+    from gossamer.export.rewrite import rewrite
+
+    dense = build(specimen, density)
+    sparse = rewrite(dense, costs=EverythingSparse()).model
+    with tempfile.TemporaryDirectory(prefix="gossamer-calibrate-") as folder:
+        subject = Subject(dense, sparse, random_inputs(dense), threads, Path(folder))
+        measured = measure_layers(subject, runs, forms=forms)
+        nodes = sum(layer.sparse for layer in measured.layers) + sum(seconds for _, seconds in measured.other_sparse)
+        return measured, max(0.0, _whole_run(subject, runs) - nodes)
+
+
+def _whole_run(subject: Any, runs: int) -> float:
+    from gossamer.bench.engines import open_runner
+
+    runner = open_runner("gossamer", subject)
+    try:
+        return float(np.median([runner.seconds() for _ in range(2 * runs)][runs:]))
+    finally:
+        runner.close()
+
+
+def _samples(measured: "MeasuredNetwork") -> list[tuple[Terms, float]]:
+    found = []
+    for entry in measured.layers:
+        shape, density = entry.layer.shape, entry.layer.density
+        if entry.sparse and density < 1:
+            found.append((sparse_terms(shape, density), entry.sparse))
+        if entry.dense:
+            found.append((dense_terms(shape), entry.dense))
+    for node, seconds in measured.other_sparse:
+        found.append((node_terms(measured.graph, node), seconds))
+    return [(terms, seconds) for terms, seconds in found if seconds > 0]

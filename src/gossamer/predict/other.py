@@ -1,0 +1,54 @@
+"""Terms of the nodes that are no layers: pooling, normalisation, attention, what exporters put between layers."""
+
+import math
+from typing import TYPE_CHECKING
+
+from gossamer.predict.terms import Terms, conversion_terms
+
+if TYPE_CHECKING:
+    import onnx
+
+    from gossamer.export.graph import Graph
+    from gossamer.export.shapes import Size
+
+VIEWS = ("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze")
+"""Ops that move no numbers."""
+CONVERSIONS = ("FromPanel", "ToPanel")
+
+
+def node_terms(graph: "Graph", node: "onnx.NodeProto") -> Terms:
+    """Of any node that is no layer, a change between layouts or one of ONNX's own.
+
+    Args:
+        graph: the dense network, which knows the shapes of planes.
+    """
+    if node.op_type not in CONVERSIONS:
+        return other_terms(graph, node)
+    planes = node.input[0] if node.op_type == "ToPanel" else node.output[0]
+    sizes = [size if isinstance(size, int) else 1 for size in graph.shapes.get(planes, ())]
+    sizes = [*sizes, *[1] * (3 - len(sizes))]
+    images, channels, height, width = sizes if len(sizes) == 4 else (sizes[0], sizes[1], 1, sizes[2])
+    return conversion_terms(channels, height, width, images)
+
+
+def other_terms(graph: "Graph", node: "onnx.NodeProto") -> Terms:
+    """Of a node of ONNX's own, by its kind: so much a node and so much for each number of its largest value.
+
+    Args:
+        graph: the dense network, which knows the shapes.
+    """
+    kind = f"other {node.op_type}"
+    if node.op_type in VIEWS:
+        return Terms(kind, {"op": 1})
+    values = [name for name in (*node.input, *node.output) if name and name not in graph.tensors]
+    floats = max((_floats(graph.shapes.get(name, ())) for name in values), default=0)
+    if node.op_type == "MatMul" and len(values) == 3:
+        depth = graph.shapes.get(node.input[0], (1,))[-1]
+        outputs = _floats(graph.shapes.get(node.output[0], ()))
+        return Terms(kind, {"op": 1, "multiply-add": outputs * (depth if isinstance(depth, int) else 1)})
+    return Terms(kind, {"op": 1, "float": floats})
+
+
+def _floats(shape: "tuple[Size, ...]") -> int:
+    """Numbers in a value; an axis whose size is not known counts as 1, as a batch of one does."""
+    return math.prod(size if isinstance(size, int) else 1 for size in shape)
