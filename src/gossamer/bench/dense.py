@@ -50,6 +50,7 @@ class _Unpacking:
     def __init__(self, model: "onnx.ModelProto") -> None:
         self.model = model
         self.nodes: list[onnx.NodeProto] = []
+        self._node_names = {node.name for node in model.graph.node}
         self._packed = {tensor.name: tensor for tensor in model.graph.initializer}
         self._unpacked: dict[str, onnx.TensorProto] = {}
 
@@ -77,7 +78,13 @@ class _Unpacking:
     def add(self, kind: str, inputs: list[str], output: str, name: str = "", **attributes: Any) -> str:
         from onnx import helper
 
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=name or output, **attributes))
+        if not name:
+            # ONNX Runtime refuses a second node of a name, and a layer is often named as the value that it ends in.
+            name = output
+            while name in self._node_names:
+                name += ".dense"
+            self._node_names.add(name)
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=name, **attributes))
         return output
 
     def scalar(self, value: float, name: str) -> str:
@@ -195,7 +202,7 @@ def _unpack_product(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
 
 
 def _pass_on(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
-    unpacking.add("Identity", [node.input[0]], node.output[0])
+    unpacking.add("Identity", [node.input[0]], node.output[0], node.name)
 
 
 _UNPACKED: dict[str, Callable[[_Unpacking, "onnx.NodeProto"], None]] = {

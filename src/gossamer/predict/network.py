@@ -91,18 +91,16 @@ class Prediction:
     other: float
     """Of all nodes that are no layers, in the sparse network."""
     other_dense: float
-    overhead: float
-    """Of a run beyond its nodes."""
 
     @property
     def expected(self) -> float:
         """Of the network as it would be exported."""
-        return sum(layer.expected for layer in self.layers) + self.conversions + self.other + self.overhead
+        return sum(layer.expected for layer in self.layers) + self.conversions + self.other
 
     @property
     def dense(self) -> float:
         """Of the network in ONNX Runtime without gossamer."""
-        return sum(layer.dense for layer in self.layers) + self.other_dense + self.overhead
+        return sum(layer.dense for layer in self.layers) + self.other_dense
 
 
 def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
@@ -147,7 +145,6 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
         _of_nodes(graph, (node for node in sparse_nodes if not node.domain and not own & {*node.output}), calibration)
         + sum(costs.pool(pool.shape, panels=True) for pool in pools),
         _of_nodes(graph, (node for place, node in enumerate(graph.nodes) if place not in inside), calibration),
-        calibration.overhead,
     )
 
 
