@@ -155,16 +155,41 @@ def _input(node: "onnx.NodeProto", place: int) -> str:
     return node.input[place] if place < len(node.input) else ""
 
 
+WINDOW = ("kernel_shape", "strides", "pads", "dilations")
+STEM_POOL = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
+
+
+def _kept(attributes: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: attributes[name] for name in names if name in attributes}
+
+
 def _unpack_convolution(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
     attributes = _attributes(node)
     inputs = [_input(node, 0), unpacking.weight(node, _input(node, 1)), _input(node, 2)]
-    kept = {
-        name: attributes[name]
-        for name in ("kernel_shape", "strides", "pads", "dilations", "group")
-        if name in attributes
-    }
+    kept = _kept(attributes, *WINDOW, "group")
     value = unpacking.add("Conv", inputs if inputs[2] else inputs[:2], f"{node.output[0]}.sums", node.name, **kept)
     unpacking.finish_layer(node, value, _input(node, 3), attributes)
+
+
+def _unpack_stem(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
+    import onnx
+
+    attributes = _attributes(node)
+    convolution = onnx.NodeProto()
+    convolution.CopyFrom(node)
+    pooled = bool(attributes.get("max_pool", 0))
+    if pooled:
+        convolution.output[0] = f"{node.output[0]}.unpooled"
+    inputs = [name for name in node.input if name]
+    value = unpacking.add("Conv", inputs, f"{node.output[0]}.sums", node.name, **_kept(attributes, *WINDOW))
+    unpacking.finish_layer(convolution, value, "", attributes)
+    if pooled:
+        unpacking.add("MaxPool", [convolution.output[0]], node.output[0], **STEM_POOL)
+
+
+def _unpack_pool(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
+    kept = {"kernel_shape": [1, 1], **_kept(_attributes(node), *WINDOW)}
+    unpacking.add("MaxPool", [node.input[0]], node.output[0], node.name, **kept)
 
 
 def _unpack_product(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
@@ -182,6 +207,8 @@ def _pass_on(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
 
 _UNPACKED: dict[str, Callable[[_Unpacking, "onnx.NodeProto"], None]] = {
     "SparseConv": _unpack_convolution,
+    "StemConv": _unpack_stem,
+    "PanelMaxPool": _unpack_pool,
     "SparseMatMul": _unpack_product,
     "ToPanel": _pass_on,
     "FromPanel": _pass_on,
