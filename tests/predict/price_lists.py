@@ -17,11 +17,11 @@ SPARSE = (
 DENSE = ("dense 1x1", "dense kxk", "dense depthwise", "dense of an image", "dense product", "dense vector")
 
 
-def price_list(prices: Mapping[str, Mapping[str, float]], overhead: float = 0.0) -> Calibration:
-    return Calibration(1, prices, overhead, {"processor": "made up"})
+def price_list(prices: Mapping[str, Mapping[str, float]]) -> Calibration:
+    return Calibration(1, prices, {"processor": "made up"})
 
 
-def by_op(sparse: float, dense: float, conversion: float = 0.0, overhead: float = 0.0) -> Calibration:
+def by_op(sparse: float, dense: float, conversion: float = 0.0) -> Calibration:
     """So many seconds for every sparse layer, for every dense one and for every change of layout, whatever its size."""
     kinds = {**dict.fromkeys(SPARSE, sparse), **dict.fromkeys(DENSE, dense), "conversion": conversion}
-    return price_list({kind: {"op": seconds} for kind, seconds in kinds.items()}, overhead)
+    return price_list({kind: {"op": seconds} for kind, seconds in kinds.items()})

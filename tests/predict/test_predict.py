@@ -42,7 +42,7 @@ def file_of(folder: Path, calibration: Calibration) -> Path:
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     prices = {"sparse 1x1, narrow": {"op": 1.25e-6, "multiply-add vector": 3.1e-10}, "other Softmax": {"op": 0.0}}
-    written = Calibration(3, prices, 7.5e-6, {"processor": 'a "quoted" one', "torch": "2.13"})
+    written = Calibration(3, prices, {"processor": 'a "quoted" one', "torch": "2.13"})
     path = tmp_path / "deep" / "calibration.toml"
     write_calibration(path, written)
     assert read_calibration(path) == written
@@ -65,8 +65,8 @@ def test_the_usual_place_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.
         (r"op = [^\n]+", "op = nan"),
         (r"op = [^\n]+", "op = true"),
         (r"op = [^\n]+", "op = [1e-6]"),
-        (r"overhead = [^\n]+", "overhead = 1e9"),
-        (r"overhead = [^\n]+", "overhead = "),
+        (r"op = [^\n]+", "op = 1e9"),
+        (r"op = [^\n]+", "op = "),
         (r"(?s)\[prices.*", ""),
         (r"(?s)\[machine\].*?\n\n", "machine = 3\n"),
         (r"(?s).*", "\x00"),
@@ -137,7 +137,7 @@ def test_break_even_of_layers_that_never_or_always_win() -> None:
 
 
 def test_a_networks_time_is_the_sum_of_what_it_runs() -> None:
-    prices = by_op(sparse=1e-3, dense=4e-3, conversion=0.1e-3, overhead=0.01e-3)
+    prices = by_op(sparse=1e-3, dense=4e-3, conversion=0.1e-3)
     others = {"other GlobalAveragePool": {"op": 0.3e-3}, "other Flatten": {"op": 0.2e-3}}
     expected = predict(build(read("chain", CHAIN), 0.2), replace(prices, prices={**prices.prices, **others}))
     # All four layers are cheaper sparse, by price: also the last, though it keeps all its weights.
@@ -146,8 +146,8 @@ def test_a_networks_time_is_the_sum_of_what_it_runs() -> None:
     # The image becomes panels before the first layer, and the last convolution's panels become planes.
     assert expected.conversions == pytest.approx(2 * 0.1e-3)
     assert expected.other == expected.other_dense == pytest.approx(0.5e-3)
-    assert expected.expected == pytest.approx(4 * 1e-3 + 0.2e-3 + 0.5e-3 + 0.01e-3)
-    assert expected.dense == pytest.approx(4 * 4e-3 + 0.5e-3 + 0.01e-3)
+    assert expected.expected == pytest.approx(4 * 1e-3 + 0.2e-3 + 0.5e-3)
+    assert expected.dense == pytest.approx(4 * 4e-3 + 0.5e-3)
 
 
 def test_where_sparse_is_dear_a_network_is_expected_to_stay_dense() -> None:

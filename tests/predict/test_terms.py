@@ -45,6 +45,8 @@ def test_terms_of_a_1x1_convolution() -> None:
             "sum vector": 64 * 3 * 28 * 7,
             "output": 64 * 56 * 56,
             "input": 256 * 56 * 56,
+            # What the second cache does not hold of inputs and outputs.
+            "far activation": (256 + 64) * 56 * 56 - 250_000,
         },
     )
     assert dense_terms(shape) == Terms(
@@ -83,7 +85,7 @@ def test_terms_of_a_depthwise_convolution() -> None:
     shape = LayerShape("conv", 64, 64, 14, 14, kernel=(3, 3), pads=(1, 1, 1, 1), groups=64)
     outputs = 64 * 14 * 14
     expected = {"op": 1, "multiply-add": 9 * outputs, "input": outputs, "output": outputs}
-    assert sparse_terms(shape, 1.0) == Terms("sparse depthwise", expected)
+    assert sparse_terms(shape, 1.0) == Terms("sparse depthwise", {**expected, "far activation": 0})
     assert dense_terms(shape) == Terms("dense depthwise", {"op": 1, "multiply-add": 9 * outputs, "output": outputs})
 
 
