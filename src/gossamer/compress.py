@@ -253,6 +253,8 @@ def compress(
         for epoch in keep_snapshots if dense_only else ():
             snapshot.require(_kept(round.folder, epoch), epoch * epoch_steps, round.steps)
     progress.remove()
+    # Left by a kill between the end of the last round and its removal there.
+    remove(Path(folder) / TRAINING)
     return read_records(Path(folder))
 
 

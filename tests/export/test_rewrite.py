@@ -429,6 +429,12 @@ class FixedCosts:
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return self.price
 
+    def stem(self, shape: LayerShape) -> float:
+        return 1.0
+
+    def pool(self, shape: LayerShape, *, panels: bool) -> float:
+        return 0.02 if panels else 0.01
+
 
 def chain(*outputs: int) -> onnx.ModelProto:
     """1x1 convolutions behind one another, with these numbers of output channels."""
@@ -502,7 +508,8 @@ def random_network(rng: np.random.Generator) -> onnx.ModelProto:
         elif choice < 0.6:
             new(str(rng.choice(["Relu", "Sigmoid", "HardSwish", "Tanh"])), [source], channels, extent)
         elif choice < 0.7 and extent > 4:
-            new("AveragePool", [source], channels, extent // 2, kernel_shape=[2, 2], strides=[2, 2])
+            kind = str(rng.choice(["AveragePool", "MaxPool"]))
+            new(kind, [source], channels, extent // 2, kernel_shape=[2, 2], strides=[2, 2])
         else:
             others = [name for name, shape in values.items() if shape == values[source]]
             other = others[int(rng.integers(len(others)))]

@@ -260,6 +260,13 @@ def test_latencies_of_a_bench_belong_to_the_round_that_is_said(tmp_path: Path) -
     points = read_latencies(given, number)
     assert [(point.round, point.engine, point.milliseconds) for point in points] == [(16, "a", 2.5), (16, "b", 4.0)]
     assert points[0].where == "measured, medians, threads: 2, an abacus"
+    predicted = tmp_path / "predicted.json"
+    predicted.write_text('{"threads": 1, "machine": {}, "milliseconds": 0.5, "dense_milliseconds": 2}')
+    points = read_latencies(predicted, 3)
+    assert [(point.engine, point.milliseconds) for point in points] == [
+        ("predicted, sparse", 0.5),
+        ("predicted, dense", 2.0),
+    ]
     with pytest.raises(ReportError, match="say of which round: --latency ROUND="):
         read_latencies(*reversed(as_given(str(path))))  # type: ignore[arg-type]
     engines["a"]["milliseconds"]["median"] = -1

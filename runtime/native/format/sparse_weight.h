@@ -34,7 +34,7 @@ enum class ValueType : uint8_t { kFloat32 = 0, kFloat16 = 1 };
 // Limits that keep what a small hostile file can make a reader allocate within reason.
 inline constexpr size_t kMaximumRank = 8;
 inline constexpr uint64_t kMaximumRows = uint64_t{1} << 22;
-inline constexpr uint64_t kMaximumElements = uint64_t{1} << 40;
+inline constexpr uint64_t kMaximumElements = uint64_t{1} << 36;
 
 // A decoded weight: compressed rows. Columns ascend within a row.
 struct SparseWeight {

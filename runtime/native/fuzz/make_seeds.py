@@ -23,6 +23,8 @@ SHAPES = [
     (2, 70000),
 ]
 RECIPE_BYTES = 16
+# As packer_fuzz.cc numbers them.
+USES = ("fully connected", "matmul", "stem", "pooling", "convolution")
 
 
 def seeds(rng: np.random.Generator) -> list[bytes]:
@@ -35,12 +37,12 @@ def seeds(rng: np.random.Generator) -> list[bytes]:
             for half in (False, True):
                 weight = rng.standard_normal(shape).astype(np.float32)
                 weight[rng.random(shape) >= density] = 0
-                for use in (0, 1, 2):
+                for use in range(len(USES)):
                     # Strides and dilations of 1, a padding of 1, an image of a few rows; the rest as it comes.
                     recipe = bytearray(rng.bytes(RECIPE_BYTES))
                     recipe[:2] = 1, use
-                    if use == 2:
-                        groups = 7 if shape[1] == 1 else 0
+                    if use >= USES.index("stem"):
+                        groups = 7 if shape[1] == 1 and use != USES.index("stem") else 0
                         recipe[2:6] = groups, rng.choice([0x11, 0x22, 0x12]), 0b001001, 0b01010101
                         recipe[7:9] = rng.integers(3, 20), rng.integers(3, 130)
                     made.append(bytes(recipe) + weights.encode(weight, half=half))

@@ -21,6 +21,8 @@
 #include "kernels/depthwise.h"
 #include "kernels/fully_connected.h"
 #include "kernels/matmul.h"
+#include "kernels/max_pool.h"
+#include "kernels/stem.h"
 
 namespace gossamer {
 namespace {
@@ -175,6 +177,59 @@ void FuzzConvolution(const SparseWeight& weight, Recipe* recipe) {
   RunPlan(plan, shape, with_residual, RunConvolution);
 }
 
+// The dense first convolution, with the weight's zeros written out.
+void FuzzStem(const SparseWeight& weight, Recipe* recipe) {
+  const ConvolutionShape shape = TakeShape(weight, recipe);
+  const Epilogue epilogue = TakeEpilogue(recipe);
+  const int64_t height = recipe->Take(64);
+  const int64_t width = recipe->Take(256);
+  StemOptions options;
+  options.traits = CurrentStemTraits();
+  const int64_t flags = recipe->Take(4);
+  options.max_pool = flags & 1;
+  options.may_transform = flags & 2;
+  if (!CheckConvolution(shape, weight).ok() || !CheckImage(shape, height, width).ok()) return;
+  const int64_t weights = weight.rows * weight.columns;
+  const int64_t pixels = shape.output_height(height) * shape.output_width(width);
+  if (weights > kMostFloats || weights * pixels > static_cast<int64_t>(kMostProducts)) return;
+  const Floats dense = Floats(weights, 0.0f);
+  for (size_t row = 0; row < static_cast<size_t>(weight.rows); ++row) {
+    for (uint32_t i = weight.row_start[row]; i < weight.row_start[row + 1]; ++i) {
+      dense.get()[row * static_cast<size_t>(weight.columns) + weight.column[i]] = weight.value[i];
+    }
+  }
+  StemPlan plan;
+  if (!MakeStemPlan(shape, dense.get(), nullptr, epilogue, height, width, options, &plan).ok()) return;
+  const int64_t floats = plan.output.image_stride(shape.output_channels);
+  if (floats > kMostFloats || plan.scratch_floats() > 4 * kMostFloats) return;
+  const Floats image = Floats(shape.input_channels * height * width);
+  const Floats output = Floats(floats);
+  const Floats scratch = Floats(plan.scratch_floats());
+  RunStem(plan, image.get(), output.get(), 0, plan.strips(), scratch.get());
+}
+
+// Pooling has no weight; the shape of one says how many channels there are and how large its kernel is.
+void FuzzMaxPool(const SparseWeight& weight, Recipe* recipe) {
+  ConvolutionShape shape = TakeShape(weight, recipe);
+  shape.groups = 1;
+  shape.input_channels = shape.output_channels;
+  const int64_t height = recipe->Take(64);
+  const int64_t width = recipe->Take(256);
+  const int64_t parts = 1 + recipe->Take(4);
+  if (!CheckNumbers(shape).ok() || !CheckImage(shape, height, width).ok()) return;
+  const int64_t pixels = shape.output_height(height) * shape.output_width(width);
+  if (shape.output_channels * pixels * shape.taps() > static_cast<int64_t>(kMostProducts)) return;
+  MaxPoolPlan plan;
+  if (!MakeMaxPoolPlan(shape, height, width, parts, &plan).ok()) return;
+  const ImageStrides strides{plan.input.image_stride(shape.input_channels),
+                             plan.output.image_stride(shape.output_channels)};
+  if (strides.input > kMostFloats || strides.output > kMostFloats || plan.scratch_floats() > kMostFloats) return;
+  const Floats input = Floats(strides.input);
+  const Floats output = Floats(strides.output);
+  const Floats scratch = Floats((plan.scratch_floats() + 15) / 16 * 16);
+  RunMaxPool(plan, input.get(), output.get(), strides, 0, plan.items(1), scratch.get());
+}
+
 void FuzzPackedWeight(std::vector<uint8_t> bytes, Recipe recipe) {
   // A fuzzer does not guess checksums: mostly the right one is put in.
   if (recipe.Take(8) != 0 && bytes.size() >= kChecksumBytes) {
@@ -193,11 +248,15 @@ void FuzzPackedWeight(std::vector<uint8_t> bytes, Recipe recipe) {
     std::abort();
   }
   if (weight.rows > (1 << 16) || weight.columns > kMostFloats) return;
-  switch (recipe.Take(4)) {
+  switch (recipe.Take(6)) {
     case 0:
       return FuzzFullyConnected(weight, &recipe);
     case 1:
       return FuzzMatMul(weight, &recipe);
+    case 2:
+      return FuzzStem(weight, &recipe);
+    case 3:
+      return FuzzMaxPool(weight, &recipe);
     default:
       return FuzzConvolution(weight, &recipe);
   }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/limits.h"
 #include "kernels/staging.h"
 
 namespace gossamer {
@@ -14,8 +15,6 @@ namespace {
 constexpr int64_t kMaximumBlockFloats = 65535;
 // Kernels may read up to one vector past the last entry or the last staged pixel.
 constexpr int64_t kSlackFloats = 32;
-constexpr int64_t kMaximumImageFloats = int64_t{1} << 40;
-constexpr int64_t kMaximumExtent = int64_t{1} << 24;
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t RoundUp(int64_t a, int64_t b) { return DivideUp(a, b) * b; }
@@ -59,6 +58,18 @@ class StepWriter {
   size_t step_;
 };
 
+// Groups that fit into one block of channels together are worked on together.
+int64_t JoinedGroups(const ConvolutionShape& shape, int64_t block_channels) {
+  return std::max<int64_t>(1, block_channels / (shape.input_channels / shape.groups));
+}
+
+// Blocks that a convolution is cut into, at most.
+int64_t CountBlocks(const ConvolutionShape& shape, int64_t block_channels) {
+  const int64_t joined = JoinedGroups(shape, block_channels);
+  const int64_t channels = std::min(joined, shape.groups) * (shape.input_channels / shape.groups);
+  return DivideUp(shape.groups, joined) * DivideUp(channels, block_channels);
+}
+
 // Builds the blocks and slices of a plan.
 class Packer {
  public:
@@ -70,8 +81,7 @@ class Packer {
     plan_->slices.resize(static_cast<size_t>(slices));
     const int64_t group_channels = shape.input_channels / shape.groups;
     const int64_t group_rows = shape.output_channels / shape.groups;
-    // Groups that fit into one block together are worked on together.
-    const int64_t joined = std::max<int64_t>(1, block_channels / group_channels);
+    const int64_t joined = JoinedGroups(shape, block_channels);
     for (int64_t group = 0; group < shape.groups; group += joined) {
       const int64_t groups = std::min(joined, shape.groups - group);
       PackGroups(group * group_channels, groups * group_channels, group * group_rows, groups * group_rows,
@@ -83,17 +93,18 @@ class Packer {
  private:
   void PackGroups(int64_t first_channel, int64_t channels, int64_t first_row, int64_t rows, int64_t block_channels) {
     const std::vector<std::vector<int32_t>> cut = CutRows(first_row, rows);
-    const int64_t blocks = DivideUp(channels, block_channels);
-    const int64_t step = DivideUp(channels, blocks);
+    const int64_t step = DivideUp(channels, DivideUp(channels, block_channels));
+    std::vector<ChannelBlock> blocks;
     for (int64_t channel = 0; channel < channels; channel += step) {
       ChannelBlock block;
       block.first_channel = first_channel + channel;
       block.channels = std::min(step, channels - channel);
       block.first = channel == 0;
       block.last = channel + block.channels == channels;
-      plan_->blocks.push_back(block);
-      for (size_t slice = 0; slice < cut.size(); ++slice) PackSlice(block, cut[slice], &plan_->slices[slice]);
+      blocks.push_back(block);
     }
+    for (size_t slice = 0; slice < cut.size(); ++slice) PackSlice(blocks, cut[slice], &plan_->slices[slice]);
+    plan_->blocks.insert(plan_->blocks.end(), blocks.begin(), blocks.end());
   }
 
   // Consecutive rows, cut where a slice has its share of the nonzeros: two threads then write to one cache line at most.
@@ -114,13 +125,34 @@ class Packer {
     return cut;
   }
 
-  void PackSlice(const ChannelBlock& block, const std::vector<int32_t>& rows, RowSlice* slice) {
-    parts_.clear();
-    for (const int32_t row : rows) {
-      const RowPart part = TakePart(block, row);
-      // A row must pass through the first and the last block even with no nonzeros there: for its bias and its store.
-      if (part.begin != part.end || block.first || block.last) parts_.push_back(part);
+  // A row waits for the block of its next nonzero. Asking every row at every block would take rows x blocks steps, which a
+  // weight without nonzeros makes as many as it likes at no cost in bytes. The first and the last block take all rows, for
+  // their bias and their store.
+  void PackSlice(const std::vector<ChannelBlock>& blocks, const std::vector<int32_t>& rows, RowSlice* slice) {
+    std::vector<std::vector<int32_t>> waiting(blocks.size());
+    waiting[0] = rows;
+    for (size_t b = 0; b < blocks.size(); ++b) {
+      const std::vector<int32_t> taken = std::move(waiting[b]);
+      parts_.clear();
+      for (const int32_t row : taken) {
+        parts_.push_back(TakePart(blocks[b], row));
+        if (b + 1 < blocks.size()) waiting[NextBlock(blocks, row)].push_back(row);
+      }
+      PackBlock(blocks[b], slice);
     }
+  }
+
+  // The block of a row's next nonzero; the last one if there is none.
+  size_t NextBlock(const std::vector<ChannelBlock>& blocks, int32_t row) const {
+    const size_t r = static_cast<size_t>(row);
+    if (cursor_[r] == weight_.row_start[r + 1]) return blocks.size() - 1;
+    const int64_t channel = weight_.column[cursor_[r]] / plan_->shape.taps() + GroupChannel(row);
+    return static_cast<size_t>((channel - blocks[0].first_channel) / blocks[0].channels);
+  }
+
+  // The parts of one block, in the order of their rows.
+  void PackBlock(const ChannelBlock& block, RowSlice* slice) {
+    std::sort(parts_.begin(), parts_.end(), [](const RowPart& a, const RowPart& b) { return a.row < b.row; });
     BlockStream stream{slice->entries.size(), slice->counts.size(), slice->rows.size(), 0, 0};
     if (plan_->column_shift) {
       PackShifted(block, slice);
@@ -301,8 +333,9 @@ Status CheckNumbers(const ConvolutionShape& shape) {
       return Status::Problem("convolution: channels, groups, kernel, strides and dilations must be within 1 to 2^24");
     }
   }
+  if (shape.taps() > kMaximumTaps) return Status::Problem("convolution: a kernel of more than 2^14 positions");
   for (const int64_t pad : {shape.pad_top, shape.pad_left, shape.pad_bottom, shape.pad_right}) {
-    if (!Within(pad, 0, kMaximumExtent)) return Status::Problem("convolution: padding must be within 0 and 2^24");
+    if (!Within(pad, 0, kMaximumPadding)) return Status::Problem("convolution: padding must be within 0 and 2^16");
   }
   if (shape.input_channels % shape.groups != 0 || shape.output_channels % shape.groups != 0) {
     return Status::Problem("convolution: the groups do not divide the channels");
@@ -320,24 +353,14 @@ Status CheckConvolution(const ConvolutionShape& shape, const SparseWeight& weigh
 }
 
 Status CheckImage(const ConvolutionShape& shape, int64_t height, int64_t width) {
-  if (!Within(height, 1, kMaximumExtent) || !Within(width, 1, kMaximumExtent)) {
-    return Status::Problem("convolution: the image's height and width must be within 1 and 2^24");
-  }
+  if (const Status status = CheckPanelSize(shape.input_channels, height, width); !status.ok()) return status;
   const int64_t reach_height = shape.dilation_height * (shape.kernel_height - 1) + 1;
   const int64_t reach_width = shape.dilation_width * (shape.kernel_width - 1) + 1;
   if (height + shape.pad_top + shape.pad_bottom < reach_height ||
       width + shape.pad_left + shape.pad_right < reach_width) {
     return Status::Problem("convolution: the kernel is larger than the padded image");
   }
-  const double input = static_cast<double>(shape.input_channels) * static_cast<double>(height + 128) *
-                       static_cast<double>(width + 128);
-  const double output = static_cast<double>(shape.output_channels) *
-                        static_cast<double>(shape.output_height(height) + 128) *
-                        static_cast<double>(shape.output_width(width) + 128);
-  if (std::max(input, output) > static_cast<double>(kMaximumImageFloats)) {
-    return Status::Problem("convolution: the image is too large");
-  }
-  return Status::Ok();
+  return CheckPanelSize(shape.output_channels, shape.output_height(height), shape.output_width(width));
 }
 
 Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& weight, const float* bias,
@@ -363,8 +386,10 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
     staging.taps.push_back({0, 0});
     staging.row_lanes = plan->output.tile_columns;
     staging.channel_floats = plan->input.pitch;
-  } else {
-    staging = MakeStaging(shape, plan->input, plan->output, options.traits, options.column_shift);
+  } else if (const Status status = MakeStaging(shape, plan->input, plan->output, options.traits, options.column_shift,
+                                               kMaximumBlockFloats, &staging);
+             !status.ok()) {
+    return status;
   }
   plan->column_shift = staging.column_shift;
   plan->wide_rows = staging.wide_rows;
@@ -374,10 +399,11 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
     plan->keep_after_right = MaskWithout(0, plan->row_lanes, options.traits.shift_lanes);
     plan->keep_after_left = MaskWithout(plan->row_lanes - 1, plan->row_lanes, options.traits.shift_lanes);
   }
-  if (plan->channel_floats > kMaximumBlockFloats) {
-    return Status::Problem("convolution: one channel of a tile takes more than 256 KiB for so large a kernel");
-  }
   PlanTiles(&staging, plan);
+  plan->accumulator_floats = RoundUp(shape.output_channels * plan->accumulator_pitch + kSlackFloats, 16);
+  if (plan->accumulator_floats > kMaximumScratchFloats) {
+    return Status::Problem("convolution: the sums of one tile take more than 256 MiB");
+  }
 
   const double density = static_cast<double>(weight.kept()) /
                          (static_cast<double>(weight.rows) * static_cast<double>(weight.columns));
@@ -389,14 +415,17 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
   const int64_t tiles = plan->output.tiles();
   const int64_t threads = std::max<int64_t>(1, options.slices);
   plan->slices_first = tiles <= 2 * threads;
-  Packer(weight, staging.taps, plan).Pack(block_channels, tiles >= 8 * threads ? 1 : threads);
+  const int64_t slices = tiles >= 8 * threads ? 1 : threads;
+  if (CountBlocks(shape, block_channels) > kMaximumStreams / slices) {
+    return Status::Problem("convolution: more than 2^20 blocks of input channels over all threads");
+  }
+  Packer(weight, staging.taps, plan).Pack(block_channels, slices);
 
   if (!plan->direct) {
     int64_t channels = 0;
     for (const ChannelBlock& block : plan->blocks) channels = std::max(channels, block.channels);
     plan->stage_floats = RoundUp(channels * plan->channel_floats + kSlackFloats, 16);
   }
-  plan->accumulator_floats = RoundUp(shape.output_channels * plan->accumulator_pitch + kSlackFloats, 16);
   return Status::Ok();
 }
 

@@ -263,7 +263,7 @@ namespace {
 // Scratch of one thread at most, in floats: 4 MiB.
 constexpr int64_t kMaximumStageFloats = int64_t{1} << 20;
 // Weights at most, zeros included.
-constexpr int64_t kMaximumWeights = int64_t{1} << 28;
+constexpr int64_t kMaximumWeights = int64_t{1} << 24;
 // Vectors are read and written whole.
 constexpr int64_t kSlackFloats = 32;
 
@@ -292,7 +292,8 @@ Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weig
     if (StagedHaloFloats(shape, plan->output) > static_cast<double>(kMaximumStageFloats)) {
       return Status::Problem("depthwise convolution: one channel of a tile takes more than 4 MiB for so large a kernel");
     }
-    HaloStaging staging = MakeHaloStaging(shape, plan->input, plan->output);
+    HaloStaging staging;
+    if (const Status status = MakeHaloStaging(shape, plan->input, plan->output, &staging); !status.ok()) return status;
     plan->row_floats = staging.row_floats;
     plan->tap_offsets = std::move(staging.tap_offsets);
     for (int64_t index = 0; index < plan->output.tiles(); ++index) {
@@ -309,7 +310,7 @@ Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weig
   // A hostile file can declare a kernel of any size at no cost in bytes; the dense weights only follow what is checked.
   const int64_t taps = shape.taps();
   if (static_cast<double>(shape.output_channels) * static_cast<double>(taps) > static_cast<double>(kMaximumWeights)) {
-    return Status::Problem("depthwise convolution: more than 2^28 weights");
+    return Status::Problem("depthwise convolution: more than 2^24 weights");
   }
   plan->weights.assign(static_cast<size_t>(shape.output_channels * taps), 0.0f);
   for (int64_t row = 0; row < shape.output_channels; ++row) {

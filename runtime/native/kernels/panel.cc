@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/limits.h"
+
 namespace gossamer {
 namespace {
 
@@ -72,6 +74,20 @@ int64_t PanelLayout::storage_channels(int64_t channels) const {
 int64_t PanelLayout::offset_in_tile(int64_t row, int64_t column) const {
   const int64_t columns = std::min(tile_columns, width - column / tile_columns * tile_columns);
   return row % tile_rows * columns + column % tile_columns;
+}
+
+Status CheckPanelSize(int64_t channels, int64_t height, int64_t width) {
+  for (const int64_t extent : {channels, height, width}) {
+    if (extent < 1 || extent > kMaximumExtent) {
+      return Status::Problem("channels, height and width of an image must be within 1 and 2^24");
+    }
+  }
+  // At most 2^24 each, so neither product can overflow.
+  if (height * width > kMaximumPixels) return Status::Problem("the image is too large: more than 2^26 pixels");
+  if (channels > kMaximumImageFloats / (height * width)) {
+    return Status::Problem("the image is too large: more than 2^32 numbers");
+  }
+  return Status::Ok();
 }
 
 PanelLayout MakePanelLayout(int64_t height, int64_t width) {

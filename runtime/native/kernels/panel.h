@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "format/status.h"
+
 namespace gossamer {
 
 // Pixels of a tile at most. 2 rows of 56, 4 of 28, 8 of 14, all 49 of 7 x 7: each at most 112.
@@ -56,7 +58,10 @@ struct PanelLayout {
   int64_t image_stride(int64_t channels) const { return storage_channels(channels) * height * width; }
 };
 
-// height and width are at least 1.
+// Whether an image is one of the sizes that panels are made for (limits.h).
+Status CheckPanelSize(int64_t channels, int64_t height, int64_t width);
+
+// Needs CheckPanelSize to have passed.
 PanelLayout MakePanelLayout(int64_t height, int64_t width);
 
 // Between [channels][height][width] and the panel of one image, tiles [first, last).

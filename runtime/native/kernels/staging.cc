@@ -4,6 +4,8 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/limits.h"
+
 namespace gossamer {
 namespace {
 
@@ -112,6 +114,20 @@ std::vector<StageRow> WideTileRows(const ConvolutionShape& shape, const PanelLay
   return rows;
 }
 
+// Whether staging `staged_rows` rows of `lanes` pixels for each tile takes few enough copies: one for each tile of the input
+// that a row crosses, or even for each pixel where the stride is larger than those.
+Status CheckCopies(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
+                   int64_t staged_rows, int64_t lanes) {
+  const double crossed = static_cast<double>(lanes) * static_cast<double>(shape.stride_width) /
+                         static_cast<double>(input.tile_columns);
+  const double pieces = input.segments == 1 ? 1.0 : std::min(crossed + 2.0, static_cast<double>(lanes));
+  if (static_cast<double>(output.tiles()) * static_cast<double>(staged_rows) * pieces >
+      static_cast<double>(kMaximumStageCopies)) {
+    return Status::Problem("convolution: the image is too large for such a kernel, its plan would take more than 384 MiB");
+  }
+  return Status::Ok();
+}
+
 // Collects the copies of one tile, joined where source and target both go on.
 class CopyList {
  public:
@@ -168,55 +184,64 @@ int64_t ShiftedRows(int64_t rows, int64_t row_lanes, const KernelTraits& traits)
   return traits.shift_lanes / row_lanes / step * step;
 }
 
-Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
-                    const KernelTraits& traits, bool may_shift) {
-  Staging staging;
+Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
+                   const KernelTraits& traits, bool may_shift, int64_t most_floats, Staging* staging) {
+  *staging = Staging();
   const std::vector<AxisTap> rows = AxisTaps(shape.kernel_height, shape.stride_height, shape.dilation_height,
                                              shape.pad_top);
   const std::vector<AxisTap> columns = AxisTaps(shape.kernel_width, shape.stride_width, shape.dilation_width,
                                                 shape.pad_left);
-  staging.row_lanes = ChooseRowLanes(shape, output);
-  staging.wide_rows = may_shift && CanShiftWideRows(columns, output);
+  staging->row_lanes = ChooseRowLanes(shape, output);
+  staging->wide_rows = may_shift && CanShiftWideRows(columns, output);
   // Whole cache lines: the loads of every other kernel row would cross two of them otherwise.
-  if (staging.wide_rows) staging.row_lanes = RoundUp(output.tile_columns + 2, 16);
-  staging.column_shift = staging.wide_rows || (may_shift && CanShiftColumns(columns, shape, input, output,
-                                                                            staging.row_lanes, traits));
+  if (staging->wide_rows) staging->row_lanes = RoundUp(output.tile_columns + 2, 16);
+  staging->column_shift = staging->wide_rows || (may_shift && CanShiftColumns(columns, shape, input, output,
+                                                                            staging->row_lanes, traits));
 
   const int64_t alignment = std::min<int64_t>(8, traits.vector_lanes);
-  std::vector<Band> bands = MakeBands(rows, staging.row_lanes % alignment != 0 && shape.kernel_height > 1);
+  std::vector<Band> bands = MakeBands(rows, staging->row_lanes % alignment != 0 && shape.kernel_height > 1);
   int64_t plane_floats = 0;
+  int64_t plane_rows = 0;
   for (Band& band : bands) {
     band.offset = plane_floats;
     const int64_t band_rows = output.tile_rows + band.last_shift - band.first_shift;
-    plane_floats += RoundUp(band_rows * staging.row_lanes, kBandAlignment);
+    plane_rows += band_rows;
+    plane_floats += RoundUp(band_rows * staging->row_lanes, kBandAlignment);
   }
 
   std::vector<AxisTap> planes;
   std::vector<int64_t> plane_of_column;
   for (const AxisTap& tap : columns) {
-    const AxisTap plane{staging.wide_rows ? -1 : staging.column_shift ? 0 : tap.shift, tap.residue};
+    const AxisTap plane{staging->wide_rows ? -1 : staging->column_shift ? 0 : tap.shift, tap.residue};
     auto found = std::find_if(planes.begin(), planes.end(), [&](const AxisTap& p) {
       return p.shift == plane.shift && p.residue == plane.residue;
     });
     if (found == planes.end()) found = planes.insert(planes.end(), plane);
     plane_of_column.push_back(found - planes.begin());
   }
-  staging.channel_floats = plane_floats * static_cast<int64_t>(planes.size());
+  staging->channel_floats = plane_floats * static_cast<int64_t>(planes.size());
+  if (staging->channel_floats > most_floats) {
+    return Status::Problem("convolution: one channel of a tile takes more than 256 KiB for so large a kernel");
+  }
+  const int64_t staged_rows = plane_rows * static_cast<int64_t>(planes.size());
+  if (const Status status = CheckCopies(shape, input, output, staged_rows, staging->row_lanes); !status.ok()) {
+    return status;
+  }
 
   for (const AxisTap& row : rows) {
     const Band& band = *std::find_if(bands.begin(), bands.end(), [&](const Band& b) { return b.Serves(row); });
-    const int64_t row_offset = band.offset + (row.shift - band.first_shift) * staging.row_lanes;
+    const int64_t row_offset = band.offset + (row.shift - band.first_shift) * staging->row_lanes;
     for (size_t kw = 0; kw < columns.size(); ++kw) {
-      const int shift = staging.column_shift ? static_cast<int>(columns[kw].shift) : 0;
-      staging.taps.push_back({plane_of_column[kw] * plane_floats + row_offset, staging.wide_rows ? -shift : shift});
+      const int shift = staging->column_shift ? static_cast<int>(columns[kw].shift) : 0;
+      staging->taps.push_back({plane_of_column[kw] * plane_floats + row_offset, staging->wide_rows ? -shift : shift});
     }
   }
 
-  if (staging.wide_rows && StagesWholeSegments(shape, input, output)) {
+  if (staging->wide_rows && StagesWholeSegments(shape, input, output)) {
     for (int64_t index = 0; index < output.tiles(); ++index) {
-      staging.rows.push_back(WideTileRows(shape, input, output.tile(index), bands, staging.row_lanes));
+      staging->rows.push_back(WideTileRows(shape, input, output.tile(index), bands, staging->row_lanes));
     }
-    return staging;
+    return Status::Ok();
   }
   for (int64_t index = 0; index < output.tiles(); ++index) {
     const Tile tile = output.tile(index);
@@ -225,14 +250,14 @@ Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, con
       for (const Band& band : bands) {
         for (int64_t row = 0; row < tile.rows + band.last_shift - band.first_shift; ++row) {
           copies.AddRow((tile.row + band.first_shift + row) * shape.stride_height + band.residue,
-                        tile.column + planes[plane].shift, planes[plane].residue, staging.row_lanes,
-                        static_cast<int64_t>(plane) * plane_floats + band.offset + row * staging.row_lanes);
+                        tile.column + planes[plane].shift, planes[plane].residue, staging->row_lanes,
+                        static_cast<int64_t>(plane) * plane_floats + band.offset + row * staging->row_lanes);
         }
       }
     }
-    staging.copies.push_back(copies.Take());
+    staging->copies.push_back(copies.Take());
   }
-  return staging;
+  return Status::Ok();
 }
 
 double StagedHaloFloats(const ConvolutionShape& shape, const PanelLayout& output) {
@@ -246,7 +271,8 @@ double StagedHaloFloats(const ConvolutionShape& shape, const PanelLayout& output
          staged(output.tile_columns, shape.kernel_width, shape.stride_width, shape.dilation_width);
 }
 
-HaloStaging MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {
+Status MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
+                       HaloStaging* staging) {
   const std::vector<AxisTap> rows = AxisTaps(shape.kernel_height, shape.stride_height, shape.dilation_height,
                                              shape.pad_top);
   const std::vector<AxisTap> columns = AxisTaps(shape.kernel_width, shape.stride_width, shape.dilation_width,
@@ -255,25 +281,32 @@ HaloStaging MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& in
   // Planes are to columns what bands are to rows.
   std::vector<Band> planes = MakeBands(columns, false);
 
-  HaloStaging staging;
+  *staging = HaloStaging();
   for (const Band& plane : planes) {
-    staging.row_floats = std::max(staging.row_floats, output.tile_columns + plane.last_shift - plane.first_shift);
+    staging->row_floats = std::max(staging->row_floats, output.tile_columns + plane.last_shift - plane.first_shift);
   }
   int64_t plane_floats = 0;
+  int64_t plane_rows = 0;
   for (Band& band : bands) {
     band.offset = plane_floats;
-    plane_floats += (output.tile_rows + band.last_shift - band.first_shift) * staging.row_floats;
+    const int64_t band_rows = output.tile_rows + band.last_shift - band.first_shift;
+    plane_rows += band_rows;
+    plane_floats += band_rows * staging->row_floats;
   }
   for (size_t plane = 0; plane < planes.size(); ++plane) {
     planes[plane].offset = static_cast<int64_t>(plane) * plane_floats;
   }
-  staging.channel_floats = plane_floats * static_cast<int64_t>(planes.size());
+  staging->channel_floats = plane_floats * static_cast<int64_t>(planes.size());
+  const int64_t staged_rows = plane_rows * static_cast<int64_t>(planes.size());
+  if (const Status status = CheckCopies(shape, input, output, staged_rows, staging->row_floats); !status.ok()) {
+    return status;
+  }
 
   for (const AxisTap& row : rows) {
     const Band& band = *std::find_if(bands.begin(), bands.end(), [&](const Band& b) { return b.Serves(row); });
     for (const AxisTap& column : columns) {
       const Band& plane = *std::find_if(planes.begin(), planes.end(), [&](const Band& b) { return b.Serves(column); });
-      staging.tap_offsets.push_back(plane.offset + band.offset + (row.shift - band.first_shift) * staging.row_floats +
+      staging->tap_offsets.push_back(plane.offset + band.offset + (row.shift - band.first_shift) * staging->row_floats +
                                     column.shift - plane.first_shift);
     }
   }
@@ -285,14 +318,14 @@ HaloStaging MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& in
       for (const Band& band : bands) {
         for (int64_t row = 0; row < tile.rows + band.last_shift - band.first_shift; ++row) {
           copies.AddRow((tile.row + band.first_shift + row) * shape.stride_height + band.residue,
-                        tile.column + plane.first_shift, plane.residue, staging.row_floats,
-                        plane.offset + band.offset + row * staging.row_floats);
+                        tile.column + plane.first_shift, plane.residue, staging->row_floats,
+                        plane.offset + band.offset + row * staging->row_floats);
         }
       }
     }
-    staging.copies.push_back(copies.Take());
+    staging->copies.push_back(copies.Take());
   }
-  return staging;
+  return Status::Ok();
 }
 
 }  // namespace gossamer

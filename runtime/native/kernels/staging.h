@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "format/status.h"
 #include "kernels/convolution_plan.h"
 
 namespace gossamer {
@@ -37,8 +38,9 @@ struct Staging {
 // end with a whole vector, because a kernel stores whole vectors.
 int64_t ShiftedRows(int64_t rows, int64_t row_lanes, const KernelTraits& traits);
 
-Staging MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
-                    const KernelTraits& traits, bool may_shift);
+// Refuses staged channels of more than `most_floats` and more copies than limits.h allows, before it makes any.
+Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
+                   const KernelTraits& traits, bool may_shift, int64_t most_floats, Staging* staging);
 
 // The staging of a single channel with a halo: one plane for each column residue, whose rows hold every pixel that any of
 // the kernel's columns looks at. Taps are then not aligned, but nothing is copied twice.
@@ -52,7 +54,8 @@ struct HaloStaging {
 // What channel_floats will be, at least, before anything is allocated.
 double StagedHaloFloats(const ConvolutionShape& shape, const PanelLayout& output);
 
-HaloStaging MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output);
+Status MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
+                       HaloStaging* staging);
 
 }  // namespace gossamer
 

@@ -1,5 +1,6 @@
 #include "ort/panel_ops.h"
 
+#include "kernels/limits.h"
 #include "kernels/panel.h"
 #include "ort/attributes.h"
 #include "ort/panel_shape.h"
@@ -7,7 +8,12 @@
 
 namespace gossamer {
 
-ToPanelKernel::ToPanelKernel(const Ort::ConstKernelInfo&, int64_t threads) : threads_(threads) {}
+ToPanelKernel::ToPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads) : threads_(threads) {
+  const std::vector<int64_t> known = KnownShape(info, 0);
+  if (!KnowsImage(known)) return;
+  const ImageShape image = ImageOf(known);
+  RequireImage(image.channels < 0 ? 1 : image.channels, image.height, image.width);
+}
 
 void ToPanelKernel::Compute(Ort::KernelContext& context) const {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
@@ -39,7 +45,9 @@ void ToPanelOp::Infer(Ort::ShapeInferContext& context) {
 
 FromPanelKernel::FromPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads)
     : threads_(threads), channels_(IntegerOr(info, "channels", int64_t{0})) {
-  Require(channels_ >= 1, "FromPanel: the attribute channels must be at least 1");
+  Require(channels_ >= 1 && channels_ <= kMaximumExtent, "FromPanel: the attribute channels must be within 1 and 2^24");
+  const std::vector<int64_t> known = KnownShape(info, 0);
+  if (KnowsImage(known)) RequireImage(channels_, ImageOf(known).height, ImageOf(known).width);
 }
 
 void FromPanelKernel::Compute(Ort::KernelContext& context) const {
@@ -64,6 +72,8 @@ void FromPanelOp::Infer(Ort::ShapeInferContext& context) {
   const InferredShape& input = context.GetInputShape(0);
   const int64_t channels = IntegerOr(static_cast<const Ort::ShapeInferContext&>(context), "channels", int64_t{0});
   if ((input.size() != 3 && input.size() != 4) || channels < 1) return;
+  Require(channels <= kMaximumExtent, "FromPanel: the attribute channels must be within 1 and 2^24");
+  if (KnowsImage(input)) RequireImage(channels, HeightOf(input), WidthOf(input));
   InferredShape output = input;
   output[1] = channels;
   Ort::ThrowOnError(context.SetOutputShape(0, output));

@@ -10,17 +10,8 @@
 
 namespace gossamer {
 
-// Refuses sizes whose products could overflow; a model file can declare any.
-inline constexpr int64_t kMaximumExtent = int64_t{1} << 24;
-inline constexpr double kMaximumFloats = 1e12;
-
 inline void RequireImage(int64_t channels, int64_t height, int64_t width) {
-  Require(channels >= 1 && height >= 1 && width >= 1 && channels <= kMaximumExtent && height <= kMaximumExtent &&
-              width <= kMaximumExtent,
-          "channels, height and width must be within 1 and 2^24");
-  Require(static_cast<double>(channels) * static_cast<double>(height + 128) * static_cast<double>(width + 128) <
-              kMaximumFloats,
-          "the image is too large");
+  Require(CheckPanelSize(channels, height, width));
 }
 
 // A tensor's dimensions as those of a batch of images. A sequence [images, channels, length] is an image of one row.

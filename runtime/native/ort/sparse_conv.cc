@@ -1,6 +1,7 @@
 #include "ort/sparse_conv.h"
 
 #include "kernels/convolution.h"
+#include "kernels/limits.h"
 #include "ort/attributes.h"
 #include "ort/constants.h"
 #include "ort/panel_shape.h"

@@ -1,5 +1,7 @@
 #include "ort/sparse_matmul.h"
 
+#include <algorithm>
+
 #include "kernels/convolution.h"
 #include "ort/attributes.h"
 #include "ort/constants.h"
@@ -9,6 +11,9 @@ namespace gossamer {
 
 SparseMatMulKernel::SparseMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads)
     : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight(info, 1)) {
+  // Shape inference believes the attribute, for the weight's bytes are not read there.
+  Require(IntegerOr(info, "output_features", weight_.rows) == weight_.rows,
+          "SparseMatMul: output_features is not the number of the weight's rows");
   bias_ = ReadBias(info, 2, weight_.rows);
   const std::vector<int64_t> known = KnownShape(info, 0);
   if (known.empty()) return;
@@ -57,10 +62,11 @@ void SparseMatMulKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> residual = GetFloatInput(context, 3);
   Require(!residual || residual->shape == output_shape, "SparseMatMul: the residual has not the output's shape");
   const float* add = residual ? residual->data : nullptr;
+  float* output = context.GetOutput(0, output_shape).GetTensorMutableData<float>();
+  // Without tokens the other dimensions cost no memory, and their product could overflow.
+  if (std::find(input->shape.begin(), input->shape.end(), 0) != input->shape.end()) return;
   int64_t tokens = 1;
   for (size_t axis = 0; axis + 1 < input->shape.size(); ++axis) tokens *= input->shape[axis];
-  float* output = context.GetOutput(0, output_shape).GetTensorMutableData<float>();
-  if (tokens == 0) return;
 
   if (tokens == 1) {
     const FullyConnectedPlan& plan = PlanForOne();
@@ -81,6 +87,7 @@ void SparseMatMulOp::Infer(Ort::ShapeInferContext& context) {
   const InferredShape& input = context.GetInputShape(0);
   const int64_t outputs = IntegerOr(static_cast<const Ort::ShapeInferContext&>(context), "output_features", int64_t{0});
   if (input.empty() || outputs < 1) return;
+  Require(static_cast<uint64_t>(outputs) <= kMaximumRows, "SparseMatMul: output_features must be at most 2^22");
   InferredShape output = input;
   output.back() = outputs;
   Ort::ThrowOnError(context.SetOutputShape(0, output));

@@ -371,6 +371,65 @@ TEST(Convolution, RefusesWhatIsNone) {
   EXPECT_FALSE(CheckImage(shape, 1 << 24, 1 << 24).ok());
 }
 
+TEST(Convolution, RefusesWhatCostsNoBytesInAFile) {
+  ConvolutionShape shape = Square(4, 4, 1, 1);
+  EXPECT_TRUE(CheckImage(shape, 1 << 13, 1 << 13).ok());
+  EXPECT_FALSE(CheckImage(shape, 1 << 13, (1 << 13) + 1).ok());
+  shape.input_channels = int64_t{1} << 20;
+  EXPECT_TRUE(CheckImage(shape, 64, 64).ok());
+  EXPECT_FALSE(CheckImage(shape, 64, 65).ok());
+
+  shape = Square(4, 4, 1, 1);
+  shape.pad_top = shape.pad_bottom = 1 << 15;
+  ASSERT_TRUE(CheckNumbers(shape).ok());
+  EXPECT_TRUE(CheckImage(shape, 1, 1 << 9).ok());
+  EXPECT_FALSE(CheckImage(shape, 1, 1 << 11).ok());  // its output: 2^27 pixels
+  shape.pad_top = (1 << 16) + 1;
+  EXPECT_FALSE(CheckNumbers(shape).ok());
+
+  shape = Square(4, 4, 1, 1);
+  shape.kernel_height = shape.kernel_width = 128;
+  EXPECT_TRUE(CheckNumbers(shape).ok());
+  shape.kernel_width = 129;
+  EXPECT_FALSE(CheckNumbers(shape).ok());
+}
+
+// A weight of `shape` without nonzeros.
+SparseWeight Empty(const std::vector<int64_t>& shape) {
+  SparseWeight weight;
+  weight.shape = shape;
+  weight.rows = shape[0];
+  weight.columns = shape[1] * shape[2] * shape[3];
+  weight.row_start.assign(static_cast<size_t>(weight.rows) + 1, 0);
+  return weight;
+}
+
+TEST(Convolution, PlansOfHugeEmptyWeightsAreRefusedOrSmall) {
+  PlanOptions options;
+  options.traits = CurrentKernelTraits();
+  ConvolutionPlan plan;
+  const auto made = [&](const ConvolutionShape& shape, int64_t height, int64_t width) {
+    const SparseWeight weight = Empty({shape.output_channels, shape.input_channels / shape.groups, shape.kernel_height,
+                                       shape.kernel_width});
+    EXPECT_TRUE(CheckConvolution(shape, weight).ok());
+    EXPECT_TRUE(CheckImage(shape, height, width).ok());
+    return MakeConvolutionPlan(shape, weight, nullptr, Epilogue(), height, width, options, &plan).ok();
+  };
+  // Rows pass the first block and the last one only, though there are hundreds between.
+  ASSERT_TRUE(made(Square(70000, 16386, 1, 1), 13, 120));
+  ASSERT_GT(plan.blocks.size(), 100u);
+  EXPECT_EQ(plan.slices[0].rows.size(), 2u * 16386u);
+  // Sums of 2^22 rows, then blocks of 2^24 channels, then a copy for each row of each tile.
+  EXPECT_FALSE(made(Square(4, 1 << 22, 1, 1), 7, 7));
+  options.slices = 64;
+  EXPECT_FALSE(made(Square(1 << 24, 4, 3, 1), 4, 4));
+  options.slices = 1;
+  ConvolutionShape tall = Square(1, 1, 1, 1);
+  tall.kernel_height = 500;
+  tall.dilation_height = 30;
+  EXPECT_FALSE(made(tall, 1 << 24, 4));
+}
+
 TEST(Convolution, RefusesAKernelTooLargeForABlock) {
   ConvolutionShape shape = Square(1, 1, 1, 1);
   shape.kernel_height = 900;

@@ -50,6 +50,7 @@ class _Unpacking:
     def __init__(self, model: "onnx.ModelProto") -> None:
         self.model = model
         self.nodes: list[onnx.NodeProto] = []
+        self._node_names = {node.name for node in model.graph.node}
         self._packed = {tensor.name: tensor for tensor in model.graph.initializer}
         self._unpacked: dict[str, onnx.TensorProto] = {}
 
@@ -77,7 +78,13 @@ class _Unpacking:
     def add(self, kind: str, inputs: list[str], output: str, name: str = "", **attributes: Any) -> str:
         from onnx import helper
 
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=name or output, **attributes))
+        if not name:
+            # ONNX Runtime refuses a second node of a name, and a layer is often named as the value that it ends in.
+            name = output
+            while name in self._node_names:
+                name += ".dense"
+            self._node_names.add(name)
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=name, **attributes))
         return output
 
     def scalar(self, value: float, name: str) -> str:
@@ -148,16 +155,41 @@ def _input(node: "onnx.NodeProto", place: int) -> str:
     return node.input[place] if place < len(node.input) else ""
 
 
+WINDOW = ("kernel_shape", "strides", "pads", "dilations")
+STEM_POOL: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
+
+
+def _kept(attributes: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: attributes[name] for name in names if name in attributes}
+
+
 def _unpack_convolution(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
     attributes = _attributes(node)
     inputs = [_input(node, 0), unpacking.weight(node, _input(node, 1)), _input(node, 2)]
-    kept = {
-        name: attributes[name]
-        for name in ("kernel_shape", "strides", "pads", "dilations", "group")
-        if name in attributes
-    }
+    kept = _kept(attributes, *WINDOW, "group")
     value = unpacking.add("Conv", inputs if inputs[2] else inputs[:2], f"{node.output[0]}.sums", node.name, **kept)
     unpacking.finish_layer(node, value, _input(node, 3), attributes)
+
+
+def _unpack_stem(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
+    import onnx
+
+    attributes = _attributes(node)
+    convolution = onnx.NodeProto()
+    convolution.CopyFrom(node)
+    pooled = bool(attributes.get("max_pool", 0))
+    if pooled:
+        convolution.output[0] = f"{node.output[0]}.unpooled"
+    inputs = [name for name in node.input if name]
+    value = unpacking.add("Conv", inputs, f"{node.output[0]}.sums", node.name, **_kept(attributes, *WINDOW))
+    unpacking.finish_layer(convolution, value, "", attributes)
+    if pooled:
+        unpacking.add("MaxPool", [convolution.output[0]], node.output[0], **STEM_POOL)
+
+
+def _unpack_pool(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
+    kept = {"kernel_shape": [1, 1], **_kept(_attributes(node), *WINDOW)}
+    unpacking.add("MaxPool", [node.input[0]], node.output[0], node.name, **kept)
 
 
 def _unpack_product(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
@@ -170,11 +202,13 @@ def _unpack_product(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
 
 
 def _pass_on(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
-    unpacking.add("Identity", [node.input[0]], node.output[0])
+    unpacking.add("Identity", [node.input[0]], node.output[0], node.name)
 
 
 _UNPACKED: dict[str, Callable[[_Unpacking, "onnx.NodeProto"], None]] = {
     "SparseConv": _unpack_convolution,
+    "StemConv": _unpack_stem,
+    "PanelMaxPool": _unpack_pool,
     "SparseMatMul": _unpack_product,
     "ToPanel": _pass_on,
     "FromPanel": _pass_on,

@@ -62,16 +62,27 @@ def measure_layers(
     places = {sparse_nodes[place].output[0]: place for place in sparse}
     layers = []
     for layer in find_layers(graph, linear_residual=_takes_linear_residual(sparse_nodes)):
+        nodes = (*layer.nodes, *_pooling_taken_along(graph, layer, sparse_nodes))
         # A layer that became sparse ends in a panel; one that did not is made of the same nodes as before.
-        values = {f"{layer.output}{PANEL}", *(graph.nodes[place].output[0] for place in layer.nodes)}
+        ends = (layer.output, *(graph.nodes[place].output[0] for place in nodes[len(layer.nodes) :]))
+        values = {*(f"{end}{PANEL}" for end in ends), *(graph.nodes[place].output[0] for place in nodes)}
         its_sparse = sum(sparse.pop(places[value], 0.0) for value in values if value in places)
-        layers.append(MeasuredLayer(layer, its_sparse, sum(dense.pop(place, 0.0) for place in layer.nodes)))
+        layers.append(MeasuredLayer(layer, its_sparse, sum(dense.pop(place, 0.0) for place in nodes)))
     return MeasuredNetwork(
         graph,
         tuple(layers),
         tuple((sparse_nodes[place], seconds) for place, seconds in sparse.items()),
         tuple((graph.nodes[place], seconds) for place, seconds in dense.items()),
     )
+
+
+def _pooling_taken_along(graph: "Graph", layer: "Layer", nodes: "Sequence[onnx.NodeProto]") -> tuple[int, ...]:
+    """The max pooling behind a stem that its sparse form computes with it."""
+    following = graph.only_reader(layer.output)
+    if following is None:
+        return ()
+    made = f"{graph.nodes[following].output[0]}{PANEL}"
+    return (following,) if any(n.op_type == "StemConv" and n.output[0] == made for n in nodes) else ()
 
 
 def _takes_linear_residual(nodes: "Sequence[onnx.NodeProto]") -> bool:

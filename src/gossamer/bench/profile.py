@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 ENDING = "_kernel_time"
 BLOCKED = "_nchwc"
 """ONNX Runtime marks nodes that it moved to its own layout so."""
+FUSED = "fused "
+"""And so a Gemm that it joined with the activation behind it."""
 
 Opening = Callable[[Path], SessionRunner]
 
@@ -46,7 +48,7 @@ def _typical(events: Sequence[Mapping[str, Any]], warmups: int) -> dict[str, flo
     microseconds: dict[str, list[int]] = {}
     for event in events:
         if event.get("cat") == "Node" and str(event["name"]).endswith(ENDING):
-            name = str(event["name"]).removesuffix(ENDING).removesuffix(BLOCKED)
+            name = str(event["name"]).removesuffix(ENDING).removesuffix(BLOCKED).removeprefix(FUSED)
             # Nodes that ONNX Runtime adds may have no name; their index tells them apart.
             key = name if name else f"node {event['args'].get('node_index')}"
             microseconds.setdefault(key, []).append(event["dur"])

@@ -11,14 +11,14 @@ from gossamer.cli.bench_tables import engine_lines, engine_table, layer_table
 from gossamer.cli.console import console
 
 if TYPE_CHECKING:
-    import click
     import onnx
 
 
 class _ModelByDefault(TyperGroup):
     """`gossamer bench FILE` is short for `gossamer bench model FILE`."""
 
-    def parse_args(self, ctx: "click.Context", args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # The context is click's own or, in newer versions of typer, that of its copy of click.
         if args and args[0] not in self.commands and not {*args} & {*ctx.help_option_names}:
             args = ["model", *args]
         return super().parse_args(ctx, args)

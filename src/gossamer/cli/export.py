@@ -94,6 +94,7 @@ def _table(exported: "Exported") -> Table:
 
 def _summary(source: "Source", exported: "Exported") -> list[str]:
     sparse = sum(layer.form == "sparse" for layer in exported.layers)
+    stems = sum(layer.form == "stem" for layer in exported.layers)
     lines = []
     if exported.layers:
         lines.append(f"{sparse} of {len(exported.layers)} layers run sparse, the others as dense ones")
@@ -111,7 +112,7 @@ def _summary(source: "Source", exported: "Exported") -> list[str]:
         f"{source.name} written to {exported.path}: {exported.file_bytes:,} bytes, dense {exported.dense_bytes:,} "
         f"({ratio:.2f}x smaller)"
     )
-    if exported.layers and sparse:
+    if sparse or stems:
         lines.append(f"it runs with gossamer_runtime.Session({str(exported.path)!r}), or: gossamer-run {exported.path}")
     elif exported.layers:
         lines.append("no layer is faster sparse, so any ONNX runtime runs it")

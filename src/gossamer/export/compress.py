@@ -24,7 +24,8 @@ OLDEST_OPSET = 13
 
 
 def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.ModelProto:
-    """The same network with its fp32 initializers of two and more axes stored without their zeros.
+    """The same network with its fp32 initializers of two and more axes stored without their zeros, those of StemConv
+    apart.
 
     Args:
         half: store values as fp16, of weights without zeros too.
@@ -36,8 +37,12 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
     result.CopyFrom(model)
     writer = _Unpacking(half)
     del result.graph.initializer[:]
+    # Its op takes constants only, and a session may be told not to fold what would become one.
+    plain = {name for node in graph.nodes if node.op_type == "StemConv" for name in node.input}
     for tensor in model.graph.initializer:
-        if not (tensor.name in graph.tensors and _is_weight(tensor) and writer.store(tensor)):
+        if not (
+            tensor.name not in plain and tensor.name in graph.tensors and _is_weight(tensor) and writer.store(tensor)
+        ):
             result.graph.initializer.append(tensor)
     if not writer.nodes:
         return model

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gossamer.export.layers import LayerShape
+from gossamer.export.stems import FEW_CHANNELS
 
 
 class Costs(Protocol):
@@ -17,6 +18,12 @@ class Costs(Protocol):
 
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         """Of ToPanel or FromPanel on an activation."""
+
+    def stem(self, shape: LayerShape) -> float:
+        """Of StemConv, with or without a pooling."""
+
+    def pool(self, shape: LayerShape, *, panels: bool) -> float:
+        """Of a max pooling, PanelMaxPool or ONNX Runtime's."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,26 @@ DENSE_ROW = Rate(240e-12)
 """A product with one row reads every weight from memory for one multiply-add."""
 SPARSE_1X1 = Rate(27.5e-12, 93e-12)
 SPARSE_KXK = Rate(25.9e-12, 199e-12)
+SPARSE_IMAGE = Rate(20e-12, 199e-12)
+"""Of convolutions of up to `FEW_CHANNELS` channels that keep all their weights."""
 SPARSE_PRODUCT = Rate(27.5e-12, 270e-12)
 SPARSE_DEPTHWISE = Rate(60e-12)
 SPARSE_ROW = Rate(477e-12, 16e-9)
 """Its activations are the outputs."""
 CONVERSION = Rate(0.0, 0.4e-9, op=4e-6)
 """ONNX Runtime's dense convolutions have a layout of their own, so that it often converts at the same place as well."""
+STEM = Rate(9.5e-12, 0.33e-9)
+"""Its activations are the convolution's outputs, whole vectors of channels. 7 x 7 at stride 2 takes half the
+multiply-adds that are counted here."""
+STEM_UNCACHED = Rate(9.5e-12, 0.53e-9)
+CACHED = 2_000_000
+"""Outputs that some cache still holds."""
+STEM_CHANNELS = 32
+POOL = Rate(0.0, 0.2e-9)
+"""Its activations are inputs and outputs."""
+PANEL_POOL = Rate(45e-9)
+"""For each row of the window and each row of a channel's output, however long. At 56 pixels and below that is more than
+ONNX Runtime's takes, with the changes of the layout around it."""
 VECTOR = 16
 """Rows that a sparse product computes at once, whether there are as many or not."""
 MARGIN = 1.05
@@ -54,7 +75,8 @@ class MeasuredCosts:
 
     Fitted to the times of 287 convolutions, 39 depthwise ones and 31 linear layers of the networks of `gossamer bench
     shapes`, at 5 to 70% density, inside ONNX Runtime 1.32; the median of estimated by measured time is 0.97 to 1.05 in
-    each class. Elsewhere they decide well as far as the ratios are alike.
+    each class. Elsewhere they decide well as far as the ratios are alike. Rates of stems and
+    poolings were chosen by hand after 12 and 10 of them, each in a session of its own.
     """
 
     def dense(self, shape: LayerShape) -> float:
@@ -68,6 +90,19 @@ class MeasuredCosts:
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return CONVERSION.time(0, images * channels * height * width)
 
+    def stem(self, shape: LayerShape) -> float:
+        pixels = shape.images * shape.output_height * shape.output_width
+        channels = -(-shape.outputs // STEM_CHANNELS) * STEM_CHANNELS
+        rate = STEM if pixels * channels <= CACHED else STEM_UNCACHED
+        return MARGIN * rate.time(pixels * channels * (shape.weights // shape.outputs), pixels * channels)
+
+    def pool(self, shape: LayerShape, *, panels: bool) -> float:
+        if panels:
+            rows = shape.images * shape.outputs * shape.output_height
+            return MARGIN * PANEL_POOL.time(rows * shape.kernel[0])
+        inputs, outputs = _activations(shape)
+        return POOL.time(0, inputs + outputs)
+
 
 def _sparse(shape: LayerShape, density: float) -> float:
     if shape.kind == "linear":
@@ -77,10 +112,17 @@ def _sparse(shape: LayerShape, density: float) -> float:
         return SPARSE_PRODUCT.time(rows * shape.weights * density, rows * (shape.inputs + shape.outputs))
     if shape.depthwise:
         return SPARSE_DEPTHWISE.time(shape.multiply_adds)
-    inputs = shape.images * shape.inputs * shape.height * shape.width
-    outputs = shape.images * shape.outputs * shape.output_height * shape.output_width
+    inputs, outputs = _activations(shape)
     rate = SPARSE_1X1 if shape.kernel == (1, 1) else SPARSE_KXK
+    if rate is SPARSE_KXK and density == 1 and shape.inputs <= FEW_CHANNELS:
+        rate = SPARSE_IMAGE
     return rate.time(shape.multiply_adds * density, inputs + outputs)
+
+
+def _activations(shape: LayerShape) -> tuple[int, int]:
+    """Numbers read and written."""
+    inputs = shape.images * shape.inputs * shape.height * shape.width
+    return inputs, shape.images * shape.outputs * shape.output_height * shape.output_width
 
 
 class EverythingSparse:
@@ -95,3 +137,9 @@ class EverythingSparse:
 
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return 1e-9
+
+    def stem(self, shape: LayerShape) -> float:
+        return 1.0
+
+    def pool(self, shape: LayerShape, *, panels: bool) -> float:
+        return 0.0

@@ -25,9 +25,9 @@ UNKNOWN_EXTENT = 28
 
 @dataclass(frozen=True)
 class LayerShape:
-    """All that decides how long a layer takes, apart from its zeros."""
+    """All that decides how long a layer takes, apart from its zeros; or a pooling, whose groups are its channels."""
 
-    kind: Kind
+    kind: Literal["conv", "linear", "pool"]
     inputs: int
     """Channels or features."""
     outputs: int
@@ -133,13 +133,13 @@ def _convolution(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None
     attributes = attributes_of(node)
     spatial = weight.ndim - 2
     group = _integer(attributes.get("group", 1))
-    strides = _integers(attributes.get("strides"), spatial, 1)
-    dilations = _integers(attributes.get("dilations"), spatial, 1)
+    strides = integers_of(attributes.get("strides"), spatial, 1)
+    dilations = integers_of(attributes.get("dilations"), spatial, 1)
     kernel = tuple(weight.shape[2:])
     sizes = graph.shapes.get(node.input[0], (None,) * weight.ndim)
     if len(sizes) != weight.ndim or group < 1 or weight.shape[0] % group:
         return None
-    pads = _pads(attributes, sizes[2:], kernel, strides, dilations)
+    pads = pads_of(attributes, sizes[2:], kernel, strides, dilations)
     if pads is None or min((*pads, *strides, *dilations)) < 0:
         return None
     if sequence:
@@ -150,14 +150,14 @@ def _convolution(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None
         "conv",
         inputs=weight.shape[1] * group,
         outputs=weight.shape[0],
-        height=_known(height),
-        width=_known(width),
-        kernel=_pair(kernel),
-        strides=_pair(strides),
-        dilations=_pair(dilations),
+        height=known_size(height),
+        width=known_size(width),
+        kernel=pair_of(kernel),
+        strides=pair_of(strides),
+        dilations=pair_of(dilations),
         pads=(pads[0], pads[1], pads[2], pads[3]),
         groups=group,
-        images=_known(sizes[0], UNKNOWN_IMAGES),
+        images=known_size(sizes[0], UNKNOWN_IMAGES),
     )
     name = _name(graph, node)
     return Layer(
@@ -209,7 +209,7 @@ def _linear(
 ) -> Layer:
     rows = 1
     for axis, size in enumerate(sizes[:-1]):
-        rows *= _known(size, UNKNOWN_IMAGES if axis == 0 else UNKNOWN_EXTENT)
+        rows *= known_size(size, UNKNOWN_IMAGES if axis == 0 else UNKNOWN_EXTENT)
     shape = LayerShape("linear", inputs=weight.shape[1], outputs=weight.shape[0], width=rows)
     name = _name(graph, node)
     return Layer(name, "linear", weight, bias, shape, node.input[0], node.output[0], (place,), rank=len(sizes))
@@ -275,18 +275,19 @@ def _bias(graph: Graph, name: str, outputs: int, rank: int = 2) -> tuple[Weight 
     return (np.ascontiguousarray(np.broadcast_to(values.reshape(-1), (outputs,))),)
 
 
-def _pads(
+def pads_of(
     attributes: dict[str, object],
     sizes: tuple[Size, ...],
     kernel: tuple[int, ...],
     strides: tuple[int, ...],
     dilations: tuple[int, ...],
 ) -> tuple[int, ...] | None:
-    """As many at the beginning of all axes, then at their ends; None if they depend on sizes that are not known."""
+    """The padding of a window: at the beginning of all axes, then at their ends; None if it depends on sizes that are
+    not known."""
     automatic = attributes.get("auto_pad", b"NOTSET")
     spatial = len(kernel)
     if automatic == b"NOTSET":
-        return _integers(attributes.get("pads"), 2 * spatial, 0)
+        return integers_of(attributes.get("pads"), 2 * spatial, 0)
     if automatic == b"VALID":
         return (0,) * (2 * spatial)
     before, after = [], []
@@ -300,7 +301,7 @@ def _pads(
     return (*before, *after)
 
 
-def _known(size: Size, otherwise: int = UNKNOWN_EXTENT) -> int:
+def known_size(size: Size, otherwise: int = UNKNOWN_EXTENT) -> int:
     return size if isinstance(size, int) and size > 0 else otherwise
 
 
@@ -308,9 +309,9 @@ def _integer(value: object) -> int:
     return int(str(value))
 
 
-def _integers(value: object, count: int, otherwise: int) -> tuple[int, ...]:
+def integers_of(value: object, count: int, otherwise: int) -> tuple[int, ...]:
     return tuple(int(number) for number in value) if isinstance(value, list) else (otherwise,) * count
 
 
-def _pair(values: tuple[int, ...]) -> tuple[int, int]:
+def pair_of(values: tuple[int, ...]) -> tuple[int, int]:
     return values[0], values[1]

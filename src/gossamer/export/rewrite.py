@@ -17,7 +17,9 @@ from gossamer.export.errors import ExportError
 from gossamer.export.graph import GRAPH, Graph, is_standard
 from gossamer.export.layers import UNKNOWN_EXTENT, UNKNOWN_IMAGES, Kind, Layer, find_layers, same_shape
 from gossamer.export.layout import Unit, choose_panels
+from gossamer.export.pools import Pool, pool_at
 from gossamer.export.shapes import Size
+from gossamer.export.stems import Stem, stem_of
 
 DOMAIN = "gossamer"
 DOMAIN_VERSION = 1
@@ -28,7 +30,8 @@ ELEMENTWISE = (*_RECTIFIERS, *_SMOOTH, "Abs", "Identity", "Neg", "Sqrt")
 ELEMENTWISE_OF_TWO = ("Add", "Mul", "Sub")
 """Ops that treat every number of their inputs alike, so that it does not matter how those lie in memory."""
 
-Form = Literal["sparse", "dense"]
+Form = Literal["sparse", "stem", "dense"]
+"""A stem keeps its dense weights and runs as `StemConv`."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,12 @@ class LayerReport:
     kept: int
     form: Form
     reason: str
-    """Why it is dense; empty for a sparse one."""
+    """Why it is dense or a stem; empty for a sparse one."""
     output: str
-    """The value of the dense network that it computes, its residual and activation included."""
+    """The value of the dense network that it computes: its residual and activation included, a stem's pooling too."""
     dense_time: float
     sparse_time: float
-    """Seconds, as estimated."""
+    """Seconds, as estimated, with sparse weights."""
 
     @property
     def density(self) -> float:
@@ -87,8 +90,14 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
     convolutions = [layer for layer in layers if layer.kind == "conv"]
     fused = {place for layer in layers for place in layer.nodes}
     passive = [p for p in range(len(graph.nodes)) if p not in fused and _is_elementwise(graph, p)]
-    units = [_unit_of_layer(layer, costs) for layer in convolutions] + [_unit_of_node(graph, p) for p in passive]
-    inside = {p for layer in convolutions for p in layer.nodes} | set(passive)
+    pools = _find_pools(graph, layers)
+    stems = _find_stems(graph, convolutions, passive, pools, costs)
+    taken_along = {stem.pool.place for stem in stems.values() if stem.pool is not None}
+    pools = [pool for pool in pools if pool.place not in taken_along]
+    parts: list[Layer | Stem | Pool | int] = [stems.get(layer.output, layer) for layer in convolutions]
+    parts += [*pools, *passive]
+    units = [_unit(graph, part, costs) for part in parts]
+    inside = {place for part in parts for place in _places(part)}
     outside = [
         value
         for value, places in graph.readers.items()
@@ -98,34 +107,79 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
         value: costs.conversion(*_extents(graph, value)) for unit in units for value in (*unit.inputs, unit.output)
     }
     chosen = choose_panels(units, outside, times)
-    on_panels = [layer for place, layer in enumerate(convolutions) if place in chosen]
-    passive_on_panels = [p for place, p in enumerate(passive, len(convolutions)) if place in chosen]
     linear = [
         layer
         for layer in layers
         if layer.kind == "linear" and costs.sparse(layer.shape, layer.density) < costs.dense(layer.shape)
     ]
     writer = _Writer(graph, half)
-    for layer in (*on_panels, *linear):
-        writer.replaced[max(layer.nodes)] = layer
-        writer.dropped.update(layer.nodes)
-    writer.relaid.update(passive_on_panels)
-    writer.read_panels.update(passive_on_panels, *(layer.nodes for layer in on_panels))
-    sparse = {layer.nodes[0] for layer in (*on_panels, *linear)}
+    for part in (*(part for place, part in enumerate(parts) if place in chosen), *linear):
+        writer.replaced[max(_places(part))] = part
+        writer.dropped.update(_places(part))
+        if not (isinstance(part, Layer) and part.kind == "linear"):
+            writer.read_panels.update(_places(part))
     written = writer.write()
+    became = {(part.layer if isinstance(part, Stem) else part).output: part for part in writer.layers()}
     return Rewritten(
-        written, tuple(_report(layer, layer.nodes[0] in sparse, costs) for layer in layers), writer.reported_panels()
+        written, tuple(_report(layer, became.get(layer.output), costs) for layer in layers), writer.reported_panels()
     )
 
 
-def _unit_of_layer(layer: Layer, costs: Costs) -> Unit:
-    inputs = (layer.source, *([layer.residual] if layer.residual else []))
-    return Unit(inputs, layer.output, costs.sparse(layer.shape, layer.density), costs.dense(layer.shape))
+def _places(part: Layer | Stem | Pool | int) -> tuple[int, ...]:
+    """The nodes that a part replaces; an elementwise node is its own place."""
+    if isinstance(part, int):
+        return (part,)
+    return (part.place,) if isinstance(part, Pool) else part.nodes
 
 
-def _unit_of_node(graph: Graph, place: int) -> Unit:
-    node = graph.nodes[place]
-    return Unit(tuple(dict.fromkeys(_activations(graph, node))), node.output[0], 0.0, 0.0)
+def _unit(graph: Graph, part: Layer | Stem | Pool | int, costs: Costs) -> Unit:
+    if isinstance(part, int):
+        node = graph.nodes[part]
+        return Unit(tuple(dict.fromkeys(_activations(graph, node))), node.output[0], 0.0, 0.0)
+    if isinstance(part, Pool):
+        times = [costs.pool(part.shape, panels=panels) for panels in (True, False)]
+        return Unit((part.source,), part.output, *times)
+    if isinstance(part, Stem):
+        dense = costs.dense(part.layer.shape)
+        pooling = 0.0 if part.pool is None else costs.pool(part.pool.shape, panels=False)
+        # It reads planes wherever it runs.
+        return Unit((), part.output, costs.stem(part.layer.shape), dense + pooling)
+    inputs = (part.source, *([part.residual] if part.residual else []))
+    return Unit(inputs, part.output, costs.sparse(part.shape, part.density), costs.dense(part.shape))
+
+
+def _find_pools(graph: Graph, layers: Iterable[Layer]) -> list[Pool]:
+    """Max poolings of fp32 values: those before or behind layers, and what elementwise ops make of these."""
+    floats = {value for layer in layers for value in (layer.source, layer.output)}
+    found = []
+    for place, node in enumerate(graph.nodes):
+        pool = pool_at(graph, place)
+        if pool is not None and {pool.source, pool.output} & floats:
+            found.append(pool)
+            floats.add(pool.output)
+        elif is_standard(node, *ELEMENTWISE, *ELEMENTWISE_OF_TWO) and floats.intersection(node.input):
+            floats.update(node.output)
+    return found
+
+
+def _find_stems(
+    graph: Graph, convolutions: Iterable[Layer], passive: Iterable[int], pools: Iterable[Pool], costs: Costs
+) -> dict[str, Stem]:
+    """By the convolution's output: stems of which StemConv makes panels sooner than ToPanel and SparseConv do."""
+    convolutions, pools = list(convolutions), list(pools)
+    maybe_panels = {layer.output for layer in convolutions} | {pool.output for pool in pools}
+    maybe_panels |= {graph.nodes[place].output[0] for place in passive}
+    found = {}
+    for layer in convolutions:
+        stem = stem_of(graph, layer)
+        if stem is None or layer.source in maybe_panels:
+            continue
+        otherwise = costs.conversion(*_extents(graph, layer.source)) + costs.sparse(layer.shape, layer.density)
+        if stem.pool is not None:
+            otherwise += costs.pool(stem.pool.shape, panels=True)
+        if costs.stem(layer.shape) < otherwise:
+            found[layer.output] = stem
+    return found
 
 
 def _activations(graph: Graph, node: onnx.NodeProto) -> list[str]:
@@ -166,10 +220,13 @@ def _extents(graph: Graph, value: str) -> tuple[int, int, int, int]:
     return channels, height, width, images
 
 
-def _report(layer: Layer, sparse: bool, costs: Costs) -> LayerReport:
+def _report(layer: Layer, became: Layer | Stem | None, costs: Costs) -> LayerReport:
     dense_time, sparse_time = costs.dense(layer.shape), costs.sparse(layer.shape, layer.density)
-    if sparse:
+    form: Form = "dense" if became is None else "stem" if isinstance(became, Stem) else "sparse"
+    if form == "sparse":
         reason = ""
+    elif form == "stem":
+        reason = "dense weights, from the image straight into the layout of sparse layers"
     elif layer.kept == layer.weight.size:
         reason = "no zeros"
     elif sparse_time >= dense_time:
@@ -181,9 +238,9 @@ def _report(layer: Layer, sparse: bool, costs: Costs) -> LayerReport:
         layer.kind,
         layer.weight.shape,
         layer.kept,
-        "sparse" if sparse else "dense",
+        form,
         reason,
-        layer.output,
+        layer.output if became is None else became.output,
         dense_time,
         sparse_time,
     )
@@ -195,11 +252,10 @@ class _Writer:
     def __init__(self, graph: Graph, half: bool) -> None:
         self.graph = graph
         self.half = half
-        self.replaced: dict[int, Layer] = {}
-        """Last node of a layer -> the layer that becomes a sparse op there."""
+        self.replaced: dict[int, Layer | Stem | Pool | int] = {}
+        """Last node of a layer, stem or pooling -> what becomes an op of gossamer there; an elementwise node that runs
+        on panels -> itself."""
         self.dropped: set[int] = set()
-        self.relaid: set[int] = set()
-        """Nodes that run on panels as they are."""
         self.read_panels: set[int] = set()
         """All nodes that run on panels, or become part of one that does."""
         self.panels: dict[str, tuple[str, int]] = {}
@@ -212,16 +268,33 @@ class _Writer:
         self.taken |= {value.name for value in graph.model.graph.input}
 
     def write(self) -> onnx.ModelProto:
-        self.node_names = {node.name for place, node in enumerate(self.graph.nodes) if place not in self.dropped}
+        self.node_names = {
+            node.name
+            for place, node in enumerate(self.graph.nodes)
+            if place not in self.dropped or self.replaced.get(place) == place
+        }
         for place, node in enumerate(self.graph.nodes):
             if place in self.replaced:
-                layer = self.replaced[place]
-                self._linear(layer) if layer.kind == "linear" else self._convolution(layer)
-            elif place in self.relaid:
-                self._elementwise(node)
+                self._replace(self.replaced[place])
             elif place not in self.dropped:
                 self.nodes.append(node)
         return self._model()
+
+    def layers(self) -> list[Layer | Stem]:
+        """What became ops with weights."""
+        return [part for part in self.replaced.values() if isinstance(part, Layer | Stem)]
+
+    def _replace(self, part: Layer | Stem | Pool | int) -> None:
+        if isinstance(part, int):
+            self._elementwise(self.graph.nodes[part])
+        elif isinstance(part, Pool):
+            self._pool(part)
+        elif isinstance(part, Stem):
+            self._stem(part)
+        elif part.kind == "linear":
+            self._linear(part)
+        else:
+            self._convolution(part)
 
     def reported_panels(self) -> dict[str, tuple[str, int]]:
         return {value: self.panels[value] for value in sorted(self.made_as_panels)}
@@ -251,6 +324,29 @@ class _Writer:
         }
         self._add("SparseConv", inputs, self._new_panel(layer.output, shape.outputs), layer.name, attributes)
         self._planes_if_read(layer.output)
+
+    def _stem(self, stem: Stem) -> None:
+        layer = stem.layer
+        shape = layer.shape
+        # Not compressed either: the op takes constants only, however the session optimises.
+        inputs = [layer.source, self._constant(f"{layer.name}.weight", layer.weight), self._bias(layer)]
+        attributes = {
+            "output_channels": shape.outputs,
+            "kernel_shape": list(shape.kernel),
+            "strides": list(shape.strides),
+            "pads": list(shape.pads),
+            **layer.activation.attributes,
+            "max_pool": int(stem.pool is not None),
+        }
+        self._add("StemConv", inputs, self._new_panel(stem.output, shape.outputs), layer.name, attributes)
+        self._planes_if_read(stem.output)
+
+    def _pool(self, pool: Pool) -> None:
+        channels = pool.shape.outputs
+        source = self._as_panel(pool.source, channels)
+        name = self.graph.nodes[pool.place].name or pool.output
+        self._add("PanelMaxPool", [source], self._new_panel(pool.output, channels), name, pool.attributes)
+        self._planes_if_read(pool.output)
 
     def _elementwise(self, node: onnx.NodeProto) -> None:
         channels = _extents(self.graph, node.output[0])[0]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
+LEAST = 0.2e-6
+"""Seconds of a node at least: the profiler's clock ticks in microseconds."""
 UNSEEN_OP = 5e-6
 UNSEEN_FLOAT = 0.3e-9
 """Seconds of a node, and of each of its numbers, of a kind that no specimen has: stated as unknown, not as nothing."""
@@ -35,8 +37,6 @@ class Calibration:
     threads: int
     prices: Mapping[str, Mapping[str, float]]
     """Class of a layer -> term -> seconds for each unit."""
-    overhead: float
-    """Seconds of a run beyond its nodes."""
     machine: Mapping[str, str]
     """Processor and versions."""
 
@@ -66,19 +66,19 @@ def calibrate(threads: int = 1, runs: int = 9, progress: Callable[[str], object]
     """
     from gossamer.bench.measure import machine
 
-    samples: dict[str, list[tuple[Terms, float]]] = defaultdict(list)
-    overheads: list[float] = []
+    measured: list[_Measured] = []
     for specimen in specimens():
         for density in DENSITIES:
             progress(f"{specimen.name} at {density:.0%}")
             forms = ("sparse", "dense") if density == DENSITIES[0] else ("sparse",)
-            measured, overhead = _measure(specimen, density, threads, runs, forms)
-            overheads.append(overhead)
-            for terms, seconds in _samples(measured):
-                samples[terms.kind].append((terms, seconds))
+            measured.append(_measure(specimen, density, threads, runs, forms))
+    watching = _price_of_watching(measured)
+    samples: dict[str, list[tuple[Terms, float]]] = defaultdict(list)
+    for network in measured:
+        for terms, seconds in network.samples:
+            samples[terms.kind].append((terms, max(seconds - watching, LEAST)))
     facts = {name: str(value) for name, value in machine().items()}
-    prices = {kind: fit(found) for kind, found in sorted(samples.items())}
-    return Calibration(threads, prices, float(np.median(overheads)), facts)
+    return Calibration(threads, {kind: fit(found) for kind, found in sorted(samples.items())}, facts)
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -89,7 +89,6 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     content = {
         "version": VERSION,
         "threads": calibration.threads,
-        "overhead": calibration.overhead,
         "machine": dict(calibration.machine),
         "prices": {kind: dict(prices) for kind, prices in calibration.prices.items()},
     }
@@ -116,7 +115,6 @@ def read_calibration(path: Path) -> Calibration:
                 str(kind): {str(name): _price(p) for name, p in prices.items()}
                 for kind, prices in _table(content, "prices")
             },
-            _price(content["overhead"]),
             {str(name): str(value) for name, value in _table(content, "machine")},
         )
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError, ValueError) as error:
@@ -141,10 +139,18 @@ def _price(value: object) -> float:
     return float(value)
 
 
-def _measure(
-    specimen: Any, density: float, threads: int, runs: int, forms: Sequence[str]
-) -> "tuple[MeasuredNetwork, float]":
-    """Also the seconds of a run of the sparse form beyond its nodes."""
+@dataclass(frozen=True)
+class _Measured:
+    samples: Sequence[tuple[Terms, float]]
+    nodes: int
+    """Of the sparse form."""
+    in_nodes: float
+    """Seconds of a run, as the profiler adds them up."""
+    whole: float
+    """Seconds of a run that nobody watches."""
+
+
+def _measure(specimen: Any, density: float, threads: int, runs: int, forms: Sequence[str]) -> _Measured:
     from gossamer.bench.compare import random_inputs
     from gossamer.bench.engines import Subject
     from gossamer.bench.layers import measure_layers
@@ -153,12 +159,22 @@ def _measure(
     from gossamer.export.rewrite import rewrite
 
     dense = build(specimen, density)
-    sparse = rewrite(dense, costs=EverythingSparse()).model
+    rewritten = rewrite(dense, costs=EverythingSparse())
+    form_of = {layer.output: layer.form for layer in rewritten.layers}
     with tempfile.TemporaryDirectory(prefix="gossamer-calibrate-") as folder:
-        subject = Subject(dense, sparse, random_inputs(dense), threads, Path(folder))
+        subject = Subject(dense, rewritten.model, random_inputs(dense), threads, Path(folder))
         measured = measure_layers(subject, runs, forms=forms)
-        nodes = sum(layer.sparse for layer in measured.layers) + sum(seconds for _, seconds in measured.other_sparse)
-        return measured, max(0.0, _whole_run(subject, runs) - nodes)
+        times = [layer.sparse for layer in measured.layers] + [seconds for _, seconds in measured.other_sparse]
+        samples = _samples(measured, form_of)
+        return _Measured(samples, sum(seconds > 0 for seconds in times), sum(times), _whole_run(subject, runs))
+
+
+def _price_of_watching(measured: Sequence[_Measured]) -> float:
+    """Seconds that the profiler adds to every node: in_nodes - price * nodes = whole, with relative errors that are
+    least in the mean square, so that small networks, where it matters, decide."""
+    shares = np.array([network.nodes / network.whole for network in measured])
+    excess = np.array([network.in_nodes / network.whole - 1 for network in measured])
+    return max(0.0, float(shares @ excess / (shares @ shares)))
 
 
 def _whole_run(subject: Any, runs: int) -> float:
@@ -171,14 +187,13 @@ def _whole_run(subject: Any, runs: int) -> float:
         runner.close()
 
 
-def _samples(measured: "MeasuredNetwork") -> list[tuple[Terms, float]]:
+def _samples(measured: "MeasuredNetwork", form_of: Mapping[str, str]) -> list[tuple[Terms, float]]:
     found = []
     for entry in measured.layers:
-        shape, density = entry.layer.shape, entry.layer.density
-        if entry.sparse and density < 1:
-            found.append((sparse_terms(shape, density), entry.sparse))
+        shape = entry.layer.shape
+        if form_of[entry.layer.output] == "sparse":
+            found.append((sparse_terms(shape, entry.layer.density), entry.sparse))
         if entry.dense:
             found.append((dense_terms(shape), entry.dense))
-    for node, seconds in measured.other_sparse:
-        found.append((node_terms(measured.graph, node), seconds))
+    found += [(node_terms(measured.graph, node), seconds) for node, seconds in measured.other_sparse]
     return [(terms, seconds) for terms, seconds in found if seconds > 0]

@@ -32,6 +32,20 @@ class CalibratedCosts:
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return self.calibration.seconds(conversion_terms(channels, height, width, images))
 
+    def stem(self, shape: "LayerShape") -> float:
+        from gossamer.export.costs import MeasuredCosts
+
+        # Not calibrated: what it takes where the rates were measured, in proportion to the dense layer's time here.
+        there = MeasuredCosts()
+        return there.stem(shape) * self.dense(shape) / there.dense(shape)
+
+    def pool(self, shape: "LayerShape", *, panels: bool) -> float:
+        from gossamer.export.costs import MeasuredCosts
+
+        there = MeasuredCosts()
+        extents = shape.inputs, shape.height, shape.width, shape.images
+        return there.pool(shape, panels=panels) * self.conversion(*extents) / there.conversion(*extents)
+
     def break_even(self, shape: "LayerShape") -> float:
         """The density below which the layer is faster sparse, conversions left aside; 0: never, 1: always."""
         dense = self.dense(shape)
@@ -56,14 +70,15 @@ class PredictedLayer:
     density: float
     dense: float
     sparse: float
+    """With sparse weights; of a stem, as `StemConv`."""
     break_even: float
     """Density below which it is faster sparse."""
     form: str
-    """What the export will make of it: "sparse" or "dense"."""
+    """What the export will make of it: "sparse", "stem" or "dense"."""
 
     @property
     def expected(self) -> float:
-        return self.sparse if self.form == "sparse" else self.dense
+        return self.dense if self.form == "dense" else self.sparse
 
 
 @dataclass(frozen=True)
@@ -76,18 +91,16 @@ class Prediction:
     other: float
     """Of all nodes that are no layers, in the sparse network."""
     other_dense: float
-    overhead: float
-    """Of a run beyond its nodes."""
 
     @property
     def expected(self) -> float:
         """Of the network as it would be exported."""
-        return sum(layer.expected for layer in self.layers) + self.conversions + self.other + self.overhead
+        return sum(layer.expected for layer in self.layers) + self.conversions + self.other
 
     @property
     def dense(self) -> float:
         """Of the network in ONNX Runtime without gossamer."""
-        return sum(layer.dense for layer in self.layers) + self.other_dense + self.overhead
+        return sum(layer.dense for layer in self.layers) + self.other_dense
 
 
 def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
@@ -100,6 +113,7 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
     from gossamer.export.constants import prepared
     from gossamer.export.graph import Graph
     from gossamer.export.layers import find_layers
+    from gossamer.export.pools import pool_at
     from gossamer.export.rewrite import rewrite
 
     fixed = at_batch_one(model)
@@ -107,7 +121,10 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
     rewritten = rewrite(fixed, costs=costs)
     graph = Graph(prepared(fixed))
     layers = find_layers(graph)
-    forms = {report.output: report.form for report in rewritten.layers}
+    forms = {layer.output: report.form for layer, report in zip(layers, rewritten.layers, strict=True)}
+    values = {panel: value for value, (panel, _) in rewritten.panels.items()}
+    made = {values[node.output[0]] for node in rewritten.model.graph.node if node.op_type == "PanelMaxPool"}
+    pools = [pool for place in range(len(graph.nodes)) if (pool := pool_at(graph, place)) and pool.output in made]
     inside = {place for layer in layers for place in layer.nodes}
     own = {name for place in inside for name in graph.nodes[place].output}
     sparse_nodes = list(rewritten.model.graph.node)
@@ -118,16 +135,16 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
                 layer.shape,
                 layer.density,
                 costs.dense(layer.shape),
-                costs.sparse(layer.shape, layer.density),
+                costs.stem(layer.shape) if forms[layer.output] == "stem" else costs.sparse(layer.shape, layer.density),
                 costs.break_even(layer.shape),
                 forms[layer.output],
             )
             for layer in layers
         ),
         _of_nodes(graph, (node for node in sparse_nodes if node.op_type in CONVERSIONS), calibration),
-        _of_nodes(graph, (node for node in sparse_nodes if not node.domain and not own & {*node.output}), calibration),
+        _of_nodes(graph, (node for node in sparse_nodes if not node.domain and not own & {*node.output}), calibration)
+        + sum(costs.pool(pool.shape, panels=True) for pool in pools),
         _of_nodes(graph, (node for place, node in enumerate(graph.nodes) if place not in inside), calibration),
-        calibration.overhead,
     )
 
 

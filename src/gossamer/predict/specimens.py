@@ -17,6 +17,8 @@ SIZES = (
 )
 """Height and width, with channels in proportion to what networks have there. None is one of the networks that
 predictions are judged on."""
+DEEP = ((56, 224), (28, 448), (14, 448))
+"""Height and width, with the many channels of deep 3x3 layers, whose weights come from memory."""
 TOKENS = ((96, 512), (160, 384))
 VECTORS = (512, 3072, 1536, 10240, 2048, 640)
 """Features between the layers of a chain of fully connected layers."""
@@ -26,6 +28,7 @@ def specimens() -> list[Network]:
     """The networks, from `gossamer.bench.network`'s lines."""
     return [
         *(read(f"convolutions-{size}", _convolutions(size, channels)) for size, channels in SIZES),
+        *(read(f"deep-{size}", _deep(size, channels)) for size, channels in DEEP),
         *(read(f"products-{tokens}", _products(tokens, features)) for tokens, features in TOKENS),
         read("vectors", _vectors()),
     ]
@@ -56,6 +59,19 @@ average   average   joined
 """
 
 
+def _deep(size: int, channels: int) -> str:
+    return f"""
+image   input   3x{2 * size}x{2 * size}
+stem    conv    image   outputs=64 kernel=3 relu dense
+pooled  maxpool stem    kernel=2 stride=2 padding=0
+first   conv    pooled  outputs={channels} kernel=3 relu
+second  conv    first   outputs={channels} kernel=3 relu
+wide    conv    second  outputs={2 * channels} relu
+narrow  conv    wide    outputs={channels} relu
+average average narrow
+"""
+
+
 def _products(tokens: int, features: int) -> str:
     return f"""
 tokens    input     {tokens}x{features}
@@ -66,6 +82,12 @@ down      linear    up        outputs={features} residual=second
 half      linear    down      outputs={features // 2}
 back      linear    half      outputs={3 * features}
 last      linear    back      outputs={features}
+query     linear    last      outputs={features}
+key       linear    last      outputs={features}
+value     linear    last      outputs={features}
+seen      attention query,key,value heads={features // 64}
+mixed     linear    seen      outputs={features} residual=last
+steady    normalise mixed
 """
 
 

@@ -19,6 +19,8 @@ FEW_ROWS = 4
 NARROW_VECTORS = 4
 """Registers of a tile up to which four rows of weights share them instead of two."""
 FEW_CHANNELS = 4
+NEAR_FLOATS = 250_000
+"""Activations of a layer that stay in the second cache (1 MB); the others come from farther away."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def sparse_terms(shape: "LayerShape", density: float) -> Terms:
     cut = tiling(shape.output_height, shape.output_width)
     taps = shape.kernel[0] * shape.kernel[1]
     if shape.depthwise:
-        return Terms("sparse depthwise", {"op": 1, "multiply-add": taps * outputs, "input": inputs, "output": outputs})
+        amounts = {"op": 1, "multiply-add": taps * outputs, "input": inputs, "output": outputs}
+        return Terms("sparse depthwise", {**amounts, "far activation": _far(inputs + outputs)})
     vectors, tiles = cut.vectors * shape.images, cut.tiles * shape.images
     blocks = math.ceil(shape.inputs * inputs_of_a_tile(shape) / BLOCK_FLOATS)
     common = {
@@ -73,6 +76,7 @@ def sparse_terms(shape: "LayerShape", density: float) -> Terms:
         "kept weight, tile": kept * tiles,
         "sum vector": shape.outputs * blocks * vectors,
         "output": outputs,
+        "far activation": _far(inputs + outputs),
     }
     if taps == 1 and shape.strides == (1, 1):
         kind = "sparse 1x1, narrow" if cut.widest <= NARROW_VECTORS else "sparse 1x1"
@@ -90,6 +94,10 @@ def inputs_of_a_tile(shape: "LayerShape") -> float:
     pixels = shape.output_height * shape.output_width / cut.tiles
     rows = max(1.0, pixels / shape.output_width)
     return (rows + (shape.kernel[0] - 1) / shape.strides[0]) * shape.output_width * _phases(shape)
+
+
+def _far(floats: float) -> float:
+    return max(0.0, floats - NEAR_FLOATS)
 
 
 def _phases(shape: "LayerShape") -> int:

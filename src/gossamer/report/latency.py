@@ -4,7 +4,8 @@
      "points": [{"run": "lenet", "round": 3, "milliseconds": 0.41}, ...]}
 
 `run` is the name of a run's folder; without it a point belongs to all runs of the report. `engine` may tell several
-curves apart. A file of `gossamer bench model.onnx --json`, which knows no round, is given as ROUND=FILE.
+curves apart. A file of `gossamer bench model.onnx --json` or `gossamer predict --json`, which knows no round, is
+given as ROUND=FILE.
 """
 
 from dataclasses import dataclass
@@ -43,10 +44,11 @@ def read_latencies(path: Path, number: int | None = None) -> list[Latency]:
         ReportError: the file has another layout.
     """
     content = read_json(path)
-    if isinstance(content, dict) and isinstance(content.get("engines"), dict):
-        if number is None:
-            raise ReportError(f"{path} is of one network; say of which round: --latency ROUND={path}")
-        return _benched(path, content, number)
+    of_one_network = isinstance(content, dict) and ("engines" in content or "dense_milliseconds" in content)
+    if of_one_network and number is None:
+        raise ReportError(f"{path} is of one network; say of which round: --latency ROUND={path}")
+    if of_one_network and number is not None:
+        return _of_round(path, content, number)
     points = content.get("points") if isinstance(content, dict) else None
     if not isinstance(points, list):
         raise ReportError(
@@ -64,17 +66,25 @@ def read_latencies(path: Path, number: int | None = None) -> list[Latency]:
     return found
 
 
-def _benched(path: Path, content: dict[str, Any], number: int) -> list[Latency]:
+def _of_round(path: Path, content: dict[str, Any], number: int) -> list[Latency]:
+    """What a bench measured on every engine, or what was predicted for the sparse and the dense network."""
     machine = content.get("machine")
     processor = machine.get("processor", "an unnamed machine") if isinstance(machine, dict) else "an unnamed machine"
-    where = f"measured, medians, threads: {content.get('threads', '?')}, {processor}"
-    return [
-        Latency(
-            None, number, _milliseconds(path, times.get("median") if isinstance(times, dict) else times), name, where
-        )
-        for name, facts in content["engines"].items()
-        for times in [facts.get("milliseconds") if isinstance(facts, dict) else None]
-    ]
+    times: dict[str, Any] = {
+        "predicted, sparse": content.get("milliseconds"),
+        "predicted, dense": content.get("dense_milliseconds"),
+    }
+    what = "predicted"
+    if isinstance(content.get("engines"), dict):
+        what = "measured, medians"
+        times = {name: _median(facts) for name, facts in content["engines"].items()}
+    where = f"{what}, threads: {content.get('threads', '?')}, {processor}"
+    return [Latency(None, number, _milliseconds(path, time), name, where) for name, time in times.items()]
+
+
+def _median(facts: Any) -> Any:
+    spread = facts.get("milliseconds") if isinstance(facts, dict) else None
+    return spread.get("median") if isinstance(spread, dict) else None
 
 
 def _milliseconds(path: Path, value: Any) -> float:

@@ -89,4 +89,5 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 def _said(key: str, value: Any) -> str:
     """A method is known by its name; what a number means has to be said."""
-    return value if isinstance(value, str) else f"{key.rpartition('.')[2]} {value}"
+    named = isinstance(value, str) and not value[:1].isdigit()
+    return str(value) if named else f"{key.rpartition('.')[2]} {value}"

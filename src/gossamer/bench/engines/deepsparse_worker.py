@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 # DeepSparse prints to standard output; answers go to a copy of it.
 answers = os.fdopen(os.dup(1), "w")
@@ -23,23 +24,25 @@ import numpy as np  # noqa: E402
 
 
 class Worker:
-    def open(self, model, threads, inputs):
+    """A network in DeepSparse, and what is asked of it."""
+
+    def open(self, model: str, threads: int, inputs: str) -> dict[str, Any]:
         self.engine = deepsparse.Engine(model=model, batch_size=1, num_cores=threads)
         with np.load(inputs, allow_pickle=False) as arrays:
             self.inputs = [np.ascontiguousarray(arrays[name]) for name in self.engine.input_names]
         return {"version": "DeepSparse " + deepsparse.__version__}
 
-    def write_outputs(self, path):
+    def write_outputs(self, path: str) -> dict[str, Any]:
         np.savez(path, *self.engine.run(self.inputs))
         return {}
 
-    def time(self):
+    def time(self) -> dict[str, Any]:
         started = time.perf_counter()
         # The inputs were checked by the first run; the check would be counted otherwise.
         self.engine.run(self.inputs, val_inp=False)
         return {"seconds": time.perf_counter() - started}
 
-    def answer(self, request):
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if "model" in request:
             return self.open(request["model"], request["threads"], request["inputs"])
         if "outputs" in request:

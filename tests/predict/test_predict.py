@@ -1,0 +1,236 @@
+"""Calibrations in files, what they make of networks, and the commands that use them."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from command_line import gossamer
+from export.onnx_graphs import native_library, ops
+from predict.price_lists import by_op, price_list
+from small_run import printed, refused, small_run
+
+from gossamer.bench.network import build, find_network, read
+from gossamer.errors import ConfigurationError
+from gossamer.export.layers import LayerShape
+from gossamer.export.rewrite import rewrite
+from gossamer.predict import calibration as calibrating
+from gossamer.predict.calibration import Calibration, calibrate, default_path, read_calibration, write_calibration
+from gossamer.predict.network import CalibratedCosts, predict
+
+CHAIN = """
+image   input 32x12x12
+first   conv  image   outputs=48 kernel=3 relu
+second  conv  first   outputs=64 relu
+third   conv  second  outputs=32 kernel=3 relu
+pooled  average third
+classes linear pooled outputs=10 dense
+"""
+
+
+def file_of(folder: Path, calibration: Calibration) -> Path:
+    path = folder / "calibration.toml"
+    write_calibration(path, calibration)
+    return path
+
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    prices = {"sparse 1x1, narrow": {"op": 1.25e-6, "multiply-add vector": 3.1e-10}, "other Softmax": {"op": 0.0}}
+    written = Calibration(3, prices, {"processor": 'a "quoted" one', "torch": "2.13"})
+    path = tmp_path / "deep" / "calibration.toml"
+    write_calibration(path, written)
+    assert read_calibration(path) == written
+
+
+def test_the_usual_place_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_path(1) == tmp_path / "gossamer" / "calibration-1-thread.toml"
+    assert default_path(4) == tmp_path / "gossamer" / "calibration-4-threads.toml"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement"),
+    [
+        (r"version = 1", "version = 2"),
+        (r"version = 1", ""),
+        (r"threads = 1", "threads = 0"),
+        (r"threads = 1", 'threads = "1"'),
+        (r"op = [^\n]+", "op = -1e-6"),
+        (r"op = [^\n]+", "op = nan"),
+        (r"op = [^\n]+", "op = true"),
+        (r"op = [^\n]+", "op = [1e-6]"),
+        (r"op = [^\n]+", "op = 1e9"),
+        (r"op = [^\n]+", "op = "),
+        (r"(?s)\[prices.*", ""),
+        (r"(?s)\[machine\].*?\n\n", "machine = 3\n"),
+        (r"(?s).*", "\x00"),
+    ],
+)
+def test_a_damaged_calibration_is_refused(tmp_path: Path, pattern: str, replacement: str) -> None:
+    path = file_of(tmp_path, by_op(1e-3, 2e-3))
+    content = path.read_text()
+    damaged = re.sub(pattern, replacement, content, count=1)
+    assert damaged != content
+    path.write_text(damaged)
+    with pytest.raises(ConfigurationError, match=r"is no calibration .*; make it anew: gossamer bench calibrate"):
+        read_calibration(path)
+
+
+def test_without_a_calibration_the_command_says_how_to_make_one(tmp_path: Path) -> None:
+    missing = tmp_path / "none.toml"
+    result = gossamer(tmp_path, "predict", "resnet-20", "--density", 0.1, "--calibration", missing)
+    assert result.returncode == 2
+    assert "gossamer bench calibrate" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "there is no calibration" in refused("export", "digits", "--calibration", missing)
+
+
+def test_a_calibration_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native_library()
+    # The real specimens take a minute.
+    monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
+    path = tmp_path / "calibration.toml"
+    printed("bench", "calibrate", "--runs", 3, "--out", path)
+    measured = read_calibration(path)
+    assert measured.threads == 1
+    assert {"sparse 1x1", "sparse kxk", "dense 1x1", "dense kxk", "dense vector", "conversion"} <= set(measured.prices)
+    assert all(price >= 0 for prices in measured.prices.values() for price in prices.values())
+    assert any(price > 0 for price in measured.prices["dense kxk"].values())
+    assert predict(build(read("chain", CHAIN), 0.1), measured).expected > 0
+
+
+def test_a_calibration_tells_what_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    native_library()
+    monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
+    told: list[str] = []
+    assert calibrate(runs=3, progress=told.append).machine["processor"]
+    assert told == ["small at 5%", "small at 10%", "small at 20%", "small at 50%"]
+
+
+# --- break-even ---------------------------------------------------------------------------------------------------
+
+
+def test_break_even_is_where_the_lines_cross() -> None:
+    shape = LayerShape("linear", 512, 100)
+    # Sparse: 2 us + 1 ns for each of 51,200 d kept weights; dense: 27.6 us. They cross at d = 0.5.
+    costs = CalibratedCosts(
+        price_list({"sparse vector": {"op": 2e-6, "kept weight": 1e-9}, "dense vector": {"op": 27.6e-6}})
+    )
+    assert costs.break_even(shape) == pytest.approx(0.5, abs=1e-6)
+    assert costs.sparse(shape, 0.49) < costs.dense(shape) < costs.sparse(shape, 0.51)
+
+
+def test_break_even_of_layers_that_never_or_always_win() -> None:
+    shape = LayerShape("linear", 512, 100)
+    assert CalibratedCosts(by_op(sparse=2e-3, dense=1e-3)).break_even(shape) == 0
+    assert CalibratedCosts(by_op(sparse=1e-3, dense=1e-3)).break_even(shape) == 0
+    assert CalibratedCosts(by_op(sparse=1e-3, dense=2e-3)).break_even(shape) == 1
+
+
+# --- networks -----------------------------------------------------------------------------------------------------
+
+
+def test_a_networks_time_is_the_sum_of_what_it_runs() -> None:
+    prices = by_op(sparse=1e-3, dense=4e-3, conversion=0.1e-3)
+    others = {"other GlobalAveragePool": {"op": 0.3e-3}, "other Flatten": {"op": 0.2e-3}}
+    expected = predict(build(read("chain", CHAIN), 0.2), replace(prices, prices={**prices.prices, **others}))
+    # All four layers are cheaper sparse, by price: also the last, though it keeps all its weights.
+    assert [layer.form for layer in expected.layers] == ["sparse"] * 4
+    assert [layer.name for layer in expected.layers] == ["first", "second", "third", "classes"]
+    # The image becomes panels before the first layer, and the last convolution's panels become planes.
+    assert expected.conversions == pytest.approx(2 * 0.1e-3)
+    assert expected.other == expected.other_dense == pytest.approx(0.5e-3)
+    assert expected.expected == pytest.approx(4 * 1e-3 + 0.2e-3 + 0.5e-3)
+    assert expected.dense == pytest.approx(4 * 4e-3 + 0.5e-3)
+
+
+def test_where_sparse_is_dear_a_network_is_expected_to_stay_dense() -> None:
+    expected = predict(build(read("chain", CHAIN), 0.2), by_op(sparse=2e-3, dense=1e-3))
+    assert {layer.form for layer in expected.layers} == {"dense"}
+    assert expected.conversions == 0
+    assert expected.expected == expected.dense
+
+
+def test_conversions_that_cost_more_than_a_layer_saves_are_left_out() -> None:
+    lone = build(read("lone", "image input 32x12x12\nonly conv image outputs=48 kernel=3"), 0.2)
+    assert [layer.form for layer in predict(lone, by_op(1e-3, 2e-3, conversion=0.4e-3)).layers] == ["sparse"]
+    assert [layer.form for layer in predict(lone, by_op(1e-3, 2e-3, conversion=0.6e-3)).layers] == ["dense"]
+
+
+def test_what_is_predicted_is_what_the_export_makes() -> None:
+    calibration = by_op(1e-3, 2e-3, conversion=0.4e-3)
+    model = build(find_network("resnet-20"), 0.1)
+    rewritten = rewrite(model, costs=CalibratedCosts(calibration))
+    expected = predict(model, calibration)
+    assert [layer.form for layer in expected.layers] == [layer.form for layer in rewritten.layers]
+    assert expected.conversions == pytest.approx(0.4e-3 * sum("Panel" in kind for kind in ops(rewritten.model)))
+
+
+# --- the commands -------------------------------------------------------------------------------------------------
+
+
+def test_a_known_network_is_predicted(tmp_path: Path) -> None:
+    path, out = file_of(tmp_path, by_op(1e-3, 2e-3)), tmp_path / "expected.json"
+    text = printed("predict", "resnet-20", "--density", 0.1, "--calibration", path, "--json", out)
+    assert "by the calibration of made up" in text
+    facts = json.loads(out.read_text())
+    # 19 convolutions, two of which are joined by projections, and the classifier.
+    assert len(facts["layers"]) == 22
+    assert {layer["runs"] for layer in facts["layers"]} == {"sparse"}
+    assert {layer["break_even_density"] for layer in facts["layers"]} == {1}
+    total = sum(layer["sparse_milliseconds"] for layer in facts["layers"])
+    assert total == pytest.approx(22)
+    beyond = facts["milliseconds"] - total
+    assert beyond == pytest.approx(facts["conversions_milliseconds"] + facts["other_milliseconds"])
+
+
+def test_an_onnx_file_is_predicted_sparse_or_not(tmp_path: Path) -> None:
+    path = file_of(tmp_path, by_op(1e-3, 2e-3))
+    model = build(read("chain", CHAIN), 0.2)
+    plain, sparse = tmp_path / "plain.onnx", tmp_path / "sparse.onnx"
+    onnx.save(model, plain)
+    onnx.save(rewrite(model, costs=CalibratedCosts(by_op(1e-3, 2e-3))).model, sparse)
+    expected = []
+    for file in (plain, sparse):
+        out = file.with_suffix(".json")
+        printed("predict", file, "--calibration", path, "--json", out)
+        expected.append(json.loads(out.read_text()))
+    assert [layer["runs"] for layer in expected[0]["layers"]] == ["sparse"] * 4
+    shapes, densities = ([[layer[key] for layer in e["layers"]] for e in expected] for key in ("shape", "density"))
+    assert shapes[0] == shapes[1]
+    assert densities[0] == densities[1]
+
+
+def test_a_run_is_predicted_and_exported_by_the_same_prices(tmp_path: Path) -> None:
+    native_library()
+    run = tmp_path / "run"
+    small_run(run)
+    for name, calibration, form in (
+        ("cheap", by_op(sparse=1e-4, dense=1e-3), "sparse"),
+        ("dear", by_op(sparse=1e-3, dense=1e-4), "dense"),
+    ):
+        path = file_of(tmp_path, calibration)
+        facts, exported = tmp_path / f"{name}.json", tmp_path / f"{name}.onnx"
+        printed("predict", run, "--round", -1, "--calibration", path, "--json", facts)
+        layers = json.loads(facts.read_text())["layers"]
+        assert {layer["runs"] for layer in layers} == {form}
+        assert any(layer["density"] < 0.1 for layer in layers)
+        printed("export", run, "--round", -1, "--calibration", path, "--out", exported)
+        sparse_ops = [kind for kind in ops(onnx.load(exported)) if kind.startswith("Sparse")]
+        assert len(sparse_ops) == (len(layers) if form == "sparse" else 0)
+
+
+def test_what_cannot_be_predicted_is_refused(tmp_path: Path) -> None:
+    path = file_of(tmp_path, by_op(1e-3, 2e-3))
+    assert "expected more than 0" in refused("predict", "resnet-20", "--density", 0, "--calibration", path)
+    assert "there is no network 'resnet-21'" in refused("predict", "resnet-21", "--density", 0.1, "--calibration", path)
+    assert "nothing to export" in refused("predict", "resnet-50", "--calibration", path)
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(np.random.default_rng(0).bytes(1000))
+    assert "is damaged or no ONNX file" in refused("predict", damaged, "--calibration", path)

@@ -1,0 +1,175 @@
+"""Terms of layers worked out by hand, and prices found again in times that were made from them."""
+
+import numpy as np
+import pytest
+
+from gossamer.bench.network import build
+from gossamer.export.graph import Graph
+from gossamer.export.layers import LayerShape, find_layers
+from gossamer.predict.panels import Tiling, tiling
+from gossamer.predict.prices import fit
+from gossamer.predict.specimens import specimens
+from gossamer.predict.terms import Terms, dense_terms, sparse_terms
+
+
+@pytest.mark.parametrize(
+    ("extent", "expected"),
+    [
+        # 112 pixels are 7 registers of 16 floats. A tile is two rows of 56, of which there are 28.
+        ((56, 56), Tiling(28, 28 * 7, 7)),
+        # Four rows of 28.
+        ((28, 28), Tiling(7, 7 * 7, 7)),
+        # Eight rows of 14 and six: 84 pixels are 5 registers and 4 pixels, half a register.
+        ((14, 14), Tiling(2, 7 + 5.5, 7)),
+        # 49 pixels are 3 registers and one pixel.
+        ((7, 7), Tiling(1, 3.5, 3.5)),
+        # Rows of 224 are halved.
+        ((224, 224), Tiling(448, 448 * 7, 7)),
+        ((1, 1), Tiling(1, 0.5, 0.5)),
+    ],
+)
+def test_images_are_cut_into_tiles(extent: tuple[int, int], expected: Tiling) -> None:
+    assert tiling(*extent) == expected
+
+
+def test_terms_of_a_1x1_convolution() -> None:
+    shape = LayerShape("conv", 256, 64, 56, 56)
+    kept = 256 * 64 * 0.25
+    assert sparse_terms(shape, 0.25) == Terms(
+        "sparse 1x1",
+        {
+            "op": 1,
+            "multiply-add vector": kept * 28 * 7,
+            "kept weight, tile": kept * 28,
+            # 256 channels of a tile are 28,672 floats: three blocks of at most 13,000.
+            "sum vector": 64 * 3 * 28 * 7,
+            "output": 64 * 56 * 56,
+            "input": 256 * 56 * 56,
+            # What the second cache does not hold of inputs and outputs.
+            "far activation": (256 + 64) * 56 * 56 - 250_000,
+        },
+    )
+    assert dense_terms(shape) == Terms(
+        "dense 1x1",
+        {
+            "op": 1,
+            "multiply-add": 256 * 64 * 56 * 56,
+            "weight": 256 * 64,
+            "input": 256 * 56 * 56,
+            "output": 64 * 56 * 56,
+        },
+    )
+
+
+def test_terms_of_a_3x3_convolution() -> None:
+    shape = LayerShape("conv", 32, 48, 28, 28, kernel=(3, 3), pads=(1, 1, 1, 1))
+    terms = sparse_terms(shape, 0.5)
+    assert terms.kind == "sparse kxk"
+    kept = 32 * 48 * 9 * 0.5
+    assert terms.amounts["multiply-add vector"] == kept * 49
+    assert terms.amounts["kept weight, tile"] == kept * 7
+    # A tile of four rows reads six, and there are seven tiles.
+    assert terms.amounts["staged"] == 32 * (4 + 2) * 28 * 7
+
+
+def test_terms_of_a_strided_3x3_convolution() -> None:
+    shape = LayerShape("conv", 32, 48, 56, 56, kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
+    terms = sparse_terms(shape, 0.5)
+    assert terms.kind == "sparse kxk, strided"
+    # Of the input's 4 phases each tile reads 4 rows and a halo of 2 / 2 = 1.
+    assert terms.amounts["staged"] == 32 * (4 + 1) * 28 * 4 * 7
+    assert terms.amounts["output"] == 48 * 28 * 28
+
+
+def test_terms_of_a_depthwise_convolution() -> None:
+    shape = LayerShape("conv", 64, 64, 14, 14, kernel=(3, 3), pads=(1, 1, 1, 1), groups=64)
+    outputs = 64 * 14 * 14
+    expected = {"op": 1, "multiply-add": 9 * outputs, "input": outputs, "output": outputs}
+    assert sparse_terms(shape, 1.0) == Terms("sparse depthwise", {**expected, "far activation": 0})
+    assert dense_terms(shape) == Terms("dense depthwise", {"op": 1, "multiply-add": 9 * outputs, "output": outputs})
+
+
+def test_terms_of_fully_connected_layers() -> None:
+    vector = LayerShape("linear", 512, 100)
+    assert sparse_terms(vector, 0.5) == Terms("sparse vector", {"op": 1, "kept weight": 25_600, "output": 100})
+    assert dense_terms(vector) == Terms("dense vector", {"op": 1, "weight": 51_200})
+    tokens = LayerShape("linear", 512, 100, width=128)
+    assert sparse_terms(tokens, 0.5) == Terms(
+        "sparse product",
+        {
+            "op": 1,
+            # 128 rows are two tiles of 64, of 4 registers each.
+            "multiply-add vector": 25_600 * 8,
+            "kept weight, tile": 25_600 * 2,
+            # 512 features of 112 rows are 57,344 floats: five blocks.
+            "sum vector": 100 * 5 * 8,
+            "input": 512 * 128,
+            "output": 100 * 128,
+        },
+    )
+
+
+def test_the_specimens_cover_every_class_of_layer() -> None:
+    found = set()
+    for specimen in specimens():
+        if specimen.name in ("convolutions-28", "convolutions-7", "products-96"):
+            for layer in find_layers(Graph(build(specimen, 0.1))):
+                found |= {sparse_terms(layer.shape, 0.1).kind, dense_terms(layer.shape).kind}
+    assert found >= {
+        "sparse 1x1",
+        "sparse 1x1, narrow",
+        "sparse 1x1, strided",
+        "sparse kxk",
+        "sparse kxk, strided",
+        "sparse depthwise",
+        "sparse product",
+        "dense 1x1",
+        "dense kxk",
+        "dense depthwise",
+        "dense of an image",
+        "dense product",
+    }
+    assert "vectors" in {specimen.name for specimen in specimens()}
+
+
+PRICES = {"op": 4e-6, "multiply-add": 3e-11, "output": 0.0}
+
+
+def samples(noise: float) -> list[tuple[Terms, float]]:
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(40):
+        amounts = {"op": 1.0, "multiply-add": float(rng.uniform(1e4, 1e7)), "output": float(rng.uniform(1e3, 1e5))}
+        exact = sum(PRICES[name] * amount for name, amount in amounts.items())
+        made.append((Terms("any", amounts), exact * (1 + noise * float(rng.standard_normal()))))
+    return made
+
+
+def test_known_prices_are_found_again() -> None:
+    found = fit(samples(noise=0))
+    assert found["op"] == pytest.approx(PRICES["op"], rel=1e-3)
+    assert found["multiply-add"] == pytest.approx(PRICES["multiply-add"], rel=1e-3)
+    assert found["output"] * 1e5 < 1e-3 * PRICES["op"]
+
+
+def test_prices_are_never_negative_and_near_in_noise() -> None:
+    noisy = samples(noise=0.05)
+    found = fit(noisy)
+    assert all(price >= 0 for price in found.values())
+    for terms, seconds in noisy:
+        assert sum(found[name] * amount for name, amount in terms.amounts.items()) == pytest.approx(seconds, rel=0.25)
+
+
+def test_a_term_that_would_need_a_negative_price_costs_nothing() -> None:
+    # More outputs, less time: the best price would be below zero.
+    falling = [(Terms("any", {"op": 1.0, "output": float(n)}), 1e-5 - 1e-7 * n) for n in range(1, 50)]
+    found = fit(falling)
+    assert found["output"] == 0
+    assert 5e-6 < found["op"] < 1e-5
+
+
+def test_small_layers_matter_as_much_as_large_ones() -> None:
+    # One price cannot fit both: in relative errors, the least squares of 1/x-weighted samples lie between.
+    found = fit([(Terms("any", {"op": 1.0}), 1.0), (Terms("any", {"op": 1.0}), 100.0)])
+    # Minimises (p - 1)^2 + (p / 100 - 1)^2: p = (1 + 1/100) / (1 + 1/100^2).
+    assert found["op"] == pytest.approx(1.01 / 1.0001)
