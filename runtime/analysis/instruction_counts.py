@@ -1,6 +1,6 @@
 """Counts the instructions that whole layers take on 64-bit ARM, under qemu's user mode: exact, and not a time.
 
-    cmake --build build/aarch64 && python runtime/analysis/instruction_counts.py build/aarch64 --json counts.json
+    make test-aarch64 && python runtime/analysis/instruction_counts.py build/wheel-aarch64 --json counts.json
 
 qemu logs each block of instructions when it is translated and each execution of a block. `kernel_bench --count` runs a
 layer twice and in another process three times; what is left of the difference is one run of the layer, staging and
@@ -116,7 +116,7 @@ def main() -> None:
         twice, multiply_adds = run(bench, shape, options.density, 1, options.qemu, options.libraries)
         thrice, _ = run(bench, shape, options.density, 2, options.qemu, options.libraries)
         count = thrice - twice
-        # For 4 multiply-adds that are asked for, so lanes beyond the image cost too; 1 would be nothing but multiply-adds.
+        # For 4 multiply-adds that are asked for, so lanes beyond the image count as a cost; 1 would be the least.
         share = [LANES * number / multiply_adds for number in count.tuple()]
         print(f"{name:26}{multiply_adds:14.0f}{count.instructions:14}{share[0]:6.2f}", end="")
         print("".join(f"{number:7.2f}" for number in share[1:]), flush=True)
