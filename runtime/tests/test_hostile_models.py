@@ -1,4 +1,4 @@
-"""Models that somebody else wrote, which declare far more than they hold: each ends in an error, without much memory."""
+"""Models that somebody else wrote, which declare far more than they hold: each ends in an error, in little memory."""
 
 import json
 import subprocess

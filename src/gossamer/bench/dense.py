@@ -156,7 +156,7 @@ def _input(node: "onnx.NodeProto", place: int) -> str:
 
 
 WINDOW = ("kernel_shape", "strides", "pads", "dilations")
-STEM_POOL = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
+STEM_POOL: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
 
 
 def _kept(attributes: dict[str, Any], *names: str) -> dict[str, Any]:
