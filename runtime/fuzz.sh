@@ -18,7 +18,8 @@ CC=clang CXX=clang++ "$bin/cmake" -S "$here" -B "$build/fuzz" -G Ninja -DCMAKE_M
 "$bin/cmake" --build "$build/fuzz" >> "$build/fuzz.log" || { tail -n 30 "$build/fuzz.log" >&2; exit 1; }
 mkdir -p "$build/fuzz-corpus" "$build/fuzz-findings"
 PYTHONPATH=$here/src "$python" "$here/native/fuzz/make_seeds.py" "$build/fuzz-seeds"
+# An input takes milliseconds; the limit is for machines that are busy or stopped for a while.
 "$build/fuzz/native/fuzz/packer_fuzz" "$build/fuzz-corpus" "$build/fuzz-seeds" -max_total_time="$seconds" -max_len=8192 \
-  -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix="$build/fuzz-findings/" \
+  -timeout=60 -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix="$build/fuzz-findings/" \
   > "$build/fuzz-run.log" 2>&1 || { tail -n 60 "$build/fuzz-run.log"; exit 1; }
 grep -E "DONE|stat::number_of_executed|stat::average_exec|stat::peak_rss" "$build/fuzz-run.log"

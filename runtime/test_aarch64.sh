@@ -8,8 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$build"
 build=$(cd "$build" && pwd)
 bin=$(cd "$(dirname "$python")" && pwd)
-# qemu 7.2 of Debian 12 crashes when it loads ONNX Runtime 1.30 or newer.
-onnxruntime=1.23.2
+# qemu 7.2 of Debian 12 crashes when it loads ONNX Runtime 1.30 or newer; the ops need 1.24.
+onnxruntime=1.27.0
 
 for need in aarch64-linux-gnu-g++:g++-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static; do
   command -v "${need%%:*}" > /dev/null || {

@@ -6,6 +6,7 @@
 #define GOSSAMER_KERNELS_FINISH_INL_H_
 #endif
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/accumulator-inl.h"
 #include "kernels/activation-inl.h"
@@ -114,6 +115,16 @@ HWY_INLINE void FinishRow(const RowCall& call, int64_t row, Accumulators& sums) 
     return;
   }
   output += call.span_begin;
+  if (call.ahead != 0) {
+    GOSSAMER_UNROLL
+    for (size_t i = 0; i < Accumulators::kVectors; ++i) hwy::Prefetch(output + call.ahead + i * kLanes);
+    if (residual != nullptr) {
+      GOSSAMER_UNROLL
+      for (size_t i = 0; i < Accumulators::kVectors; ++i) {
+        hwy::Prefetch(residual + call.span_begin + call.ahead + i * kLanes);
+      }
+    }
+  }
   if (residual != nullptr) sums.Add(residual + call.span_begin);
   sums.Clamp(call.epilogue.lower, call.epilogue.upper);
   sums.Store(output);

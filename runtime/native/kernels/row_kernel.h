@@ -26,6 +26,7 @@ struct RowCall {
   float* output;          // of row 0, first pixel of the tile
   const float* residual;  // likewise, or null
   int64_t output_pitch;
+  int64_t ahead;          // from the tile's output and residual to the next one's, to fetch those; 0: do not
   Epilogue epilogue;
   int64_t span_begin;     // first lane of the span within the tile
   int64_t span_lanes;

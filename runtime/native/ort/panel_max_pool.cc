@@ -23,6 +23,8 @@ PanelMaxPoolKernel::PanelMaxPoolKernel(const Ort::ConstKernelInfo& info, int64_t
   const ConvolutionAttributes attributes = ReadPool(info);
   shape_ = attributes.shape;
   rank_ = attributes.axes + 2;
+  const std::vector<int64_t> known = KnownShape(info, 0);
+  if (KnowsImage(known)) Require(CheckImage(shape_, ImageOf(known).height, ImageOf(known).width));
 }
 
 void PanelMaxPoolKernel::Compute(Ort::KernelContext& context) const {

@@ -8,7 +8,12 @@
 
 namespace gossamer {
 
-ToPanelKernel::ToPanelKernel(const Ort::ConstKernelInfo&, int64_t threads) : threads_(threads) {}
+ToPanelKernel::ToPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads) : threads_(threads) {
+  const std::vector<int64_t> known = KnownShape(info, 0);
+  if (!KnowsImage(known)) return;
+  const ImageShape image = ImageOf(known);
+  RequireImage(image.channels < 0 ? 1 : image.channels, image.height, image.width);
+}
 
 void ToPanelKernel::Compute(Ort::KernelContext& context) const {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
@@ -41,6 +46,8 @@ void ToPanelOp::Infer(Ort::ShapeInferContext& context) {
 FromPanelKernel::FromPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads)
     : threads_(threads), channels_(IntegerOr(info, "channels", int64_t{0})) {
   Require(channels_ >= 1 && channels_ <= kMaximumExtent, "FromPanel: the attribute channels must be within 1 and 2^24");
+  const std::vector<int64_t> known = KnownShape(info, 0);
+  if (KnowsImage(known)) RequireImage(channels_, ImageOf(known).height, ImageOf(known).width);
 }
 
 void FromPanelKernel::Compute(Ort::KernelContext& context) const {

@@ -71,6 +71,10 @@ struct OpSet {
   }
 };
 
+// Before 1.24, ONNX Runtime reads through a null pointer, before it asks an op for its shapes, where a node leaves out an
+// optional input and names a later one ("" for the bias and then a residual). Any model file could end the process so.
+constexpr uint32_t kOldestApi = 24;
+
 OpSet& NewOpSet(int64_t threads) {
   static std::mutex mutex;
   static auto* const kept = new std::vector<std::unique_ptr<OpSet>>();
@@ -89,6 +93,10 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(O
   if (api == nullptr) return nullptr;
   Ort::InitApi(api);
   return gossamer::Guarded([&] {
+    if (base->GetApi(gossamer::kOldestApi) == nullptr) {
+      gossamer::Fail(std::string("expected ONNX Runtime 1.24 or newer, got ") + base->GetVersionString() +
+                     ", which crashes on models that leave out an optional input; pip install --upgrade onnxruntime");
+    }
     gossamer::OpSet& ops = gossamer::NewOpSet(gossamer::ThreadsOf(options));
     Ort::UnownedSessionOptions(options).Add(ops.domain);
   });

@@ -11,6 +11,9 @@ namespace gossamer {
 
 SparseMatMulKernel::SparseMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads)
     : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight(info, 1)) {
+  // Shape inference believes the attribute, for the weight's bytes are not read there.
+  Require(IntegerOr(info, "output_features", weight_.rows) == weight_.rows,
+          "SparseMatMul: output_features is not the number of the weight's rows");
   bias_ = ReadBias(info, 2, weight_.rows);
   const std::vector<int64_t> known = KnownShape(info, 0);
   if (known.empty()) return;
