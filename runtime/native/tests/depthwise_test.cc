@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <sstream>
 
+#include "kernels/limits.h"
 #include "tests/panels.h"
 #include "tests/reference.h"
 #include "tests/targets.h"
@@ -214,7 +215,7 @@ TEST(Depthwise, ShapesDrawnAtRandom) {
 }
 
 TEST(Depthwise, RefusesKernelsBeyondReason) {
-  for (const int64_t dilation : {int64_t{1} << 23, int64_t{5000}}) {
+  for (const int64_t dilation : {kMaximumPadding, int64_t{5000}}) {
     ConvolutionShape shape = Square(2, 2, 3, 1);
     shape.groups = 2;
     shape.dilation_height = shape.dilation_width = dilation;
