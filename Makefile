@@ -58,8 +58,10 @@ test-native: setup
 	  echo "== Native tests SKIPPED: gossamer-runtime has no native part here (see above)"; \
 	fi
 
-test-aarch64: $(READY)
-	@runtime/test_aarch64.sh $(VENV)/bin/python build
+# Needs neither torch nor anything else of the workstation's side: an environment of its own with cmake and ninja.
+test-aarch64:
+	@test -x build/aarch64-tools/bin/python || $(PYTHON) -m venv build/aarch64-tools
+	@runtime/test_aarch64.sh build/aarch64-tools/bin/python build
 
 # The wheel for this processor is then tried in an environment of its own, with numpy and onnxruntime only.
 wheels: $(READY)

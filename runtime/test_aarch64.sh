@@ -20,11 +20,14 @@ done
 
 echo "== Cross-building"
 "$here/wheels.sh" "$python" "$build" "$build/dist" aarch64
-"$bin/cmake" -S "$here" -B "$build/aarch64" -G Ninja -DCMAKE_MAKE_PROGRAM="$bin/ninja" \
-  -DCMAKE_TOOLCHAIN_FILE="$here/cmake/aarch64-linux-gnu.cmake" -DGOSSAMER_DOWNLOADS="$build/downloads" > "$build/aarch64.log"
-"$bin/cmake" --build "$build/aarch64" >> "$build/aarch64.log" || { tail -n 30 "$build/aarch64.log" >&2; exit 1; }
+# The wheel's own folder: its objects are compiled once.
+tests=$build/wheel-aarch64
+{ "$bin/cmake" -DGOSSAMER_BUILD_TESTS=ON -DGOSSAMER_BUILD_BENCH=ON "$tests" && "$bin/cmake" --build "$tests"; } \
+  > "$build/aarch64.log" 2>&1 || { tail -n 30 "$build/aarch64.log" >&2; exit 1; }
 echo "== The kernels' tests under qemu"
-"$bin/ctest" --test-dir "$build/aarch64" --parallel 2 --output-on-failure --no-tests=error
+"$bin/ctest" --test-dir "$tests" --parallel 2 --output-on-failure --no-tests=error --quiet \
+  --output-log "$build/aarch64-tests.log" || { cat "$build/aarch64-tests.log"; exit 1; }
+tail -n 4 "$build/aarch64-tests.log"
 
 echo "== Python, ONNX Runtime $onnxruntime and the wheel for aarch64"
 "$here/aarch64_root.sh" "$build/aarch64-root"

@@ -1,6 +1,6 @@
 """Analyses the innermost loops of the NEON kernels with llvm-mca: a model of the processor, not a measurement on one.
 
-    cmake --build build/aarch64 && python runtime/analysis/neon_loops.py build/aarch64 --json neon_loops.json
+    make test-aarch64 && python runtime/analysis/neon_loops.py build/wheel-aarch64 --json neon_loops.json
 
 For each kernel the loop with the most multiply-adds is taken out of the cross-compiled object and run by llvm-mca,
 which assumes that every load hits the first-level cache and that branches are predicted. The peak is what the model

@@ -86,3 +86,11 @@ def test_an_op_of_a_later_version_is_named() -> None:
     next(n for n in sparse.graph.node if n.op_type == "SparseConv").op_type = "SparserConv"
     with pytest.raises(ConfigurationError, match=r"gossamer\.SparserConv, which this version does not know"):
         to_dense(sparse)
+
+
+def test_a_layer_that_is_named_as_its_output_comes_back() -> None:
+    weight = sparse_weight(np.random.default_rng(0), 8, 6)
+    nodes = [node("MatMul", ["rows", "weight"], ["sums"], name="out"), node("Relu", ["sums"], ["out"])]
+    model = network(nodes, {"rows": [5, 8]}, {"weight": weight}, ["out"])
+    rows = draw(5, 8)
+    assert_same(run_dense(to_dense(sparse_form(model)), {"rows": rows}), run_dense(model, {"rows": rows}))

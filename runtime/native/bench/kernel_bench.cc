@@ -1,9 +1,10 @@
 // Times every layer of a shape file with random unstructured zeros; depthwise layers without any.
 //
-//   kernel_bench SHAPES [--density D] [--slices N] [--block KB] [--target NAME] [--repeats N] [--no-shift]
+//   kernel_bench SHAPES [--density D] [--slices N] [--block KB] [--target NAME] [--repeats N] [--no-shift] [--count]
 //
 // Prints for each layer the median and spread of its time, GFLOP/s of the nonzeros (2 a multiply-add) and as if it were
 // dense, and the share of the peak that the same instruction set reaches in registers, measured at the start.
+// With --count, for instruction counts under an emulator, it measures no peak and prints each layer's multiply-adds.
 #include <sys/utsname.h>
 
 #include <algorithm>
@@ -36,6 +37,7 @@ struct Options {
   int64_t block_bytes = 0;
   int repeats = 0;
   bool column_shift = true;
+  bool count = false;
   std::string target;
 };
 
@@ -218,6 +220,8 @@ bool Parse(int count, char** words, Options* options) {
     const char* value = i + 1 < count ? words[i + 1] : nullptr;
     if (word == "--no-shift") {
       options->column_shift = false;
+    } else if (word == "--count") {
+      options->count = true;
     } else if (word[0] != '-') {
       options->shapes = word;
     } else if (value == nullptr) {
@@ -239,18 +243,20 @@ int Main(int count, char** words) {
   Options options;
   if (!Parse(count, words, &options)) {
     std::fprintf(stderr, "usage: kernel_bench SHAPES [--density D] [--slices N] [--block KB] [--target NAME] "
-                         "[--repeats N] [--no-shift]\n");
+                         "[--repeats N] [--no-shift] [--count]\n");
     return 2;
   }
   if (!ChooseTarget(options.target)) return 2;
   const std::vector<LayerShape> layers = ReadShapes(options.shapes);
   if (layers.empty()) return 1;
 
-  const double peak = MeasurePeak();
-  std::printf("%s, %s, 1 thread, peak %.1f GFLOP/s, density %.3f\n", ProcessorName().c_str(), CurrentTargetName(),
-              2e-9 * peak, options.density);
-  std::printf("%-34s %5s %9s %17s %8s %9s %6s %5s %5s\n", "layer", "times", "median ms", "10% .. 90% ms", "GFLOP/s",
-              "as dense", "peak", "pad", "blocks");
+  const double peak = options.count ? 1.0 : MeasurePeak();
+  if (!options.count) {
+    std::printf("%s, %s, 1 thread, peak %.1f GFLOP/s, density %.3f\n", ProcessorName().c_str(), CurrentTargetName(),
+                2e-9 * peak, options.density);
+    std::printf("%-34s %5s %9s %17s %8s %9s %6s %5s %5s\n", "layer", "times", "median ms", "10% .. 90% ms", "GFLOP/s",
+                "as dense", "peak", "pad", "blocks");
+  }
   double total = 0.0, packing = 0.0, work = 0.0, dense = 0.0;
   for (const LayerShape& layer : layers) {
     Timing timing;
@@ -258,6 +264,10 @@ int Main(int count, char** words) {
                        : IsDepthwise(layer.convolution)           ? TimeDepthwise(layer, options, &timing)
                                                                   : TimeConvolution(layer, options, &timing);
     if (!timed) return 1;
+    if (options.count) {
+      std::printf("%s: %.0f\n", layer.name().c_str(), timing.multiply_adds);
+      continue;
+    }
     std::printf("%-34s %5lld %9.4f %8.4f %8.4f %8.1f %9.1f %5.1f%% %4.1f%% %5zu\n", layer.name().c_str(),
                 static_cast<long long>(layer.times), 1e3 * timing.median, 1e3 * timing.low, 1e3 * timing.high,
                 2e-9 * timing.multiply_adds / timing.median, 2e-9 * layer.dense_multiply_adds() / timing.median,
@@ -268,6 +278,7 @@ int Main(int count, char** words) {
     work += times * timing.multiply_adds;
     dense += times * layer.dense_multiply_adds();
   }
+  if (options.count) return 0;
   std::printf("%-34s %5s %9.3f %17s %8.1f %9.1f %5.1f%%   packed in %.0f ms\n", "all", "", 1e3 * total, "",
               2e-9 * work / total, 2e-9 * dense / total, 100.0 * work / total / peak, 1e3 * packing);
   return 0;
