@@ -132,6 +132,8 @@ def _options(threads: int, profile: Path | None) -> "onnxruntime.SessionOptions"
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that wait for this session's next run would take a core from the engine whose turn it is.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     if profile is not None:
         options.enable_profiling = True
