@@ -44,7 +44,7 @@ demo: setup
 
 test: test-native
 	@echo "== Running the tests"
-	@$(VENV)/bin/python -m pytest -q -n auto
+	@$(VENV)/bin/python -m pytest -q -rs -n auto
 
 # The kernels' own tests, in the folder that the wheel was built in.
 test-native: setup
