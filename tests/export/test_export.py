@@ -1,6 +1,7 @@
 """Files: what they hold, from where they come, and that none is kept that computes something else."""
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from onnx import helper, numpy_helper
 from small_run import printed, refused, small_run
 from torch import Tensor, nn
 
+from gossamer.explain.subject import open_round
 from gossamer.export import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import Exported, export
@@ -26,6 +28,7 @@ from gossamer.export.source import Source, open_source
 from gossamer.export.verify import compare_with_dense
 from gossamer.prune.scope import prunable_weights
 from gossamer.prune.select import keep_largest
+from gossamer.shrink import shrink
 from gossamer.tasks import Metric
 from gossamer.tasks.cifar10 import CIFAR10
 from gossamer.tasks.cifar_resnet import CifarResNet
@@ -223,6 +226,27 @@ def test_a_run(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     outputs = np.concatenate([session.run(None, dict(feed))[0] for feed in open_source(str(run), round_number=0).feeds])
     assert outputs.shape == (200, 10)
+
+
+def test_a_run_without_its_dead_units(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    small_run(run)
+    whole, path = tmp_path / "whole.onnx", tmp_path / "small.onnx"
+    printed("export", run, "-o", whole, "--dense")
+    output = " ".join(printed("export", run, "-o", path, "--dense", "--shrink").split())
+    removed = int(re.search(r"without ([\d,]+) dead units", output)[1].replace(",", ""))  # type: ignore[index]
+    subject = open_round(run)
+    assert removed == shrink(subject.model, subject.data.validation.batch(slice(0, 64))[0]).units_removed
+    feeds = open_source(str(run)).feeds
+    outputs = [
+        np.concatenate([session.run(None, dict(feed))[0] for feed in feeds])
+        for session in (
+            onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]) for file in (whole, path)
+        )
+    ]
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4)
+    assert (path.stat().st_size < whole.stat().st_size) == (removed > 0)
+    assert "--shrink" in refused("export", whole, "-o", tmp_path / "other.onnx", "--shrink")
 
 
 OWN = """

@@ -28,6 +28,10 @@ def export(
     dense: Annotated[
         bool, typer.Option("--dense", help="Standard ops only, zeros and all, for any ONNX runtime.")
     ] = False,
+    shrink: Annotated[
+        bool,
+        typer.Option("--shrink", help="Of a run: cut dead units out of the tensors first, as gossamer shrink does."),
+    ] = False,
     half: Annotated[bool, typer.Option("--half", help="Store weights as fp16: half the file.")] = False,
     data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
     task: Annotated[
@@ -47,7 +51,7 @@ def export(
     from gossamer.export.exporting import export as export_source
     from gossamer.export.source import open_source
 
-    opened = open_source(source, round_number=round, data_folder=data, task=task)
+    opened = open_source(source, round_number=round, data_folder=data, task=task, shrunk=shrink)
     costs = None if calibration is None else _calibrated(calibration)
     exported = export_source(opened, out, dense=dense, half=half, costs=costs, overwrite=overwrite)
     terminal = console()

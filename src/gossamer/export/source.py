@@ -19,6 +19,8 @@ from gossamer.export.errors import ExportError
 from gossamer.export.from_torch import to_onnx
 from gossamer.export.sessions import dense_session
 from gossamer.rounds import randomness
+from gossamer.shrink import shrink
+from gossamer.shrink.verify import verify
 from gossamer.tasks import Data, Metric, Task, derived_seed, find_task, initial_model
 from gossamer.tasks.own_task import call_own_function, is_own_task
 from gossamer.tasks.table import TASKS
@@ -30,6 +32,8 @@ EXAMPLES = 1000
 """Validation examples that outputs are compared on, at most."""
 BATCH = 100
 RANDOM_BATCHES = 4
+SHRINK_EXAMPLES = 64
+"""Inputs that the network is traced with before its dead units are cut out."""
 FREE_EXTENTS = (32, 64, 128, 224, 256, 512)
 """Tried in turn for the axes, but the first, that an ONNX file leaves open."""
 OLDEST_COMPLETE_IR = 4
@@ -58,7 +62,12 @@ class Source:
 
 
 def open_source(
-    source: str, *, round_number: int | None = None, data_folder: Path | None = None, task: str | None = None
+    source: str,
+    *,
+    round_number: int | None = None,
+    data_folder: Path | None = None,
+    task: str | None = None,
+    shrunk: bool = False,
 ) -> Source:
     """Opens what the command line names.
 
@@ -68,17 +77,18 @@ def open_source(
         round_number: of a run; -1 is the last, None the recommended one.
         data_folder: where a task's data are.
         task: `path/file.py:function` of a run of one's own task.
+        shrunk: of a run, the network without its dead units (`gossamer.shrink`), compared with the whole one.
 
     Raises:
         GossamerError: there is no such source, it cannot be read, or an option has no meaning for it.
     """
     path = Path(source)
     if path.is_dir():
-        return _from_run(path, round_number, data_folder, task)
-    if round_number is not None or task is not None:
-        option = "--round" if round_number is not None else "--task"
+        return _from_run(path, round_number, data_folder, task, shrunk)
+    if round_number is not None or task is not None or shrunk:
+        option = "--round" if round_number is not None else "--task" if task is not None else "--shrink"
         raise ConfigurationError(
-            f"{option} says which part of a run to take, but {source!r} is no folder of a run; "
+            f"{option} says what of a run to take, but {source!r} is no folder of a run; "
             f"give the folder that gossamer compress wrote (--out), or leave {option} out"
         )
     if path.suffix.lower() == ".onnx":
@@ -95,10 +105,15 @@ def open_source(
     )
 
 
-def _from_run(folder: Path, number: int | None, data_folder: Path | None, task: str | None) -> Source:
+def _from_run(folder: Path, number: int | None, data_folder: Path | None, task: str | None, shrunk: bool) -> Source:
     subject = open_round(folder, number, data_folder=data_folder, task=task)
-    name = f"round {subject.record.round} of {folder}"
-    return _from_network(name, subject.model, subject.data, subject.task.metric)
+    name, model = f"round {subject.record.round} of {folder}", subject.model
+    if shrunk:
+        inputs, _ = subject.data.validation.batch(slice(0, SHRINK_EXAMPLES))
+        found = shrink(model, inputs)
+        verify(model, found.model, subject.data.validation, subject.task.metric)
+        name, model = f"{name} without {found.units_removed:,} dead units", found.model
+    return _from_network(name, model, subject.data, subject.task.metric)
 
 
 def _from_task(task: Task, name: str, data_folder: Path | None) -> Source:
