@@ -301,6 +301,15 @@ def pads_of(
     return (*before, *after)
 
 
+def extents(graph: Graph, value: str) -> tuple[int, int, int, int]:
+    """Channels, height, width and images of an activation, with usual numbers for those that are not known."""
+    shape: tuple[Size, ...] = graph.shapes.get(value, (None, None, None, None))
+    if len(shape) == 3:
+        shape = (shape[0], shape[1], 1, shape[2])
+    images, channels, height, width = shape
+    return known_size(channels), known_size(height), known_size(width), known_size(images, UNKNOWN_IMAGES)
+
+
 def known_size(size: Size, otherwise: int = UNKNOWN_EXTENT) -> int:
     return size if isinstance(size, int) and size > 0 else otherwise
 

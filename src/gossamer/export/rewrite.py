@@ -15,10 +15,9 @@ from gossamer.export.constants import prepared
 from gossamer.export.costs import Costs, MeasuredCosts
 from gossamer.export.errors import ExportError
 from gossamer.export.graph import GRAPH, Graph, is_standard
-from gossamer.export.layers import UNKNOWN_EXTENT, UNKNOWN_IMAGES, Kind, Layer, find_layers, same_shape
+from gossamer.export.layers import Kind, Layer, extents, find_layers, same_shape
 from gossamer.export.layout import Unit, choose_panels
 from gossamer.export.pools import Pool, pool_at
-from gossamer.export.shapes import Size
 from gossamer.export.stems import Stem, stem_of
 
 DOMAIN = "gossamer"
@@ -103,9 +102,7 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
         for value, places in graph.readers.items()
         if any(place == GRAPH or place not in inside for place in places)
     ]
-    times = {
-        value: costs.conversion(*_extents(graph, value)) for unit in units for value in (*unit.inputs, unit.output)
-    }
+    times = {value: costs.conversion(*extents(graph, value)) for unit in units for value in (*unit.inputs, unit.output)}
     chosen = choose_panels(units, outside, times)
     linear = [
         layer
@@ -174,7 +171,7 @@ def _find_stems(
         stem = stem_of(graph, layer)
         if stem is None or layer.source in maybe_panels:
             continue
-        otherwise = costs.conversion(*_extents(graph, layer.source)) + costs.sparse(layer.shape, layer.density)
+        otherwise = costs.conversion(*extents(graph, layer.source)) + costs.sparse(layer.shape, layer.density)
         if stem.pool is not None:
             otherwise += costs.pool(stem.pool.shape, panels=True)
         if costs.stem(layer.shape) < otherwise:
@@ -206,18 +203,6 @@ def _is_elementwise(graph: Graph, place: int) -> bool:
 def _can_be_panel(graph: Graph, value: str) -> bool:
     shape = graph.shapes.get(value, ())
     return len(shape) in (3, 4) and isinstance(shape[1], int)
-
-
-def _extents(graph: Graph, value: str) -> tuple[int, int, int, int]:
-    """Channels, height, width and images of an activation, with usual numbers for those that are not known."""
-    shape: tuple[Size, ...] = graph.shapes.get(value, (None, None, None, None))
-    if len(shape) == 3:
-        shape = (shape[0], shape[1], 1, shape[2])
-    images, channels, height, width = (
-        size if isinstance(size, int) else (UNKNOWN_IMAGES if axis == 0 else UNKNOWN_EXTENT)
-        for axis, size in enumerate(shape)
-    )
-    return channels, height, width, images
 
 
 def _report(layer: Layer, became: Layer | Stem | None, costs: Costs) -> LayerReport:
@@ -349,7 +334,7 @@ class _Writer:
         self._planes_if_read(pool.output)
 
     def _elementwise(self, node: onnx.NodeProto) -> None:
-        channels = _extents(self.graph, node.output[0])[0]
+        channels = extents(self.graph, node.output[0])[0]
         moved = onnx.NodeProto()
         moved.CopyFrom(node)
         del moved.input[:]

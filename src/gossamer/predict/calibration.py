@@ -113,18 +113,14 @@ def read_calibration(path: Path) -> Calibration:
             _whole(content["threads"]),
             {
                 str(kind): {str(name): _price(p) for name, p in prices.items()}
-                for kind, prices in _table(content, "prices")
+                for kind, prices in content["prices"].items()
             },
-            {str(name): str(value) for name, value in _table(content, "machine")},
+            {str(name): str(value) for name, value in content["machine"].items()},
         )
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError, ValueError) as error:
         raise ConfigurationError(
             f"{path} is no calibration ({error}); make it anew: gossamer bench calibrate"
         ) from error
-
-
-def _table(content: Mapping[str, Any], name: str) -> Sequence[tuple[Any, Any]]:
-    return list(content[name].items())
 
 
 def _whole(value: object) -> int:

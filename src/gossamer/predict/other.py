@@ -22,13 +22,12 @@ def node_terms(graph: "Graph", node: "onnx.NodeProto") -> Terms:
     Args:
         graph: the dense network, which knows the shapes of planes.
     """
+    from gossamer.export.layers import extents
+
     if node.op_type not in CONVERSIONS:
         return other_terms(graph, node)
     planes = node.input[0] if node.op_type == "ToPanel" else node.output[0]
-    sizes = [size if isinstance(size, int) else 1 for size in graph.shapes.get(planes, ())]
-    sizes = [*sizes, *[1] * (3 - len(sizes))]
-    images, channels, height, width = sizes if len(sizes) == 4 else (sizes[0], sizes[1], 1, sizes[2])
-    return conversion_terms(channels, height, width, images)
+    return conversion_terms(*extents(graph, planes))
 
 
 def other_terms(graph: "Graph", node: "onnx.NodeProto") -> Terms:
