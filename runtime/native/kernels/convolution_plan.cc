@@ -79,6 +79,7 @@ class Packer {
   void Pack(int64_t block_channels, int64_t slices) {
     const ConvolutionShape& shape = plan_->shape;
     plan_->slices.resize(static_cast<size_t>(slices));
+    streams_.resize(plan_->slices.size());
     const int64_t group_channels = shape.input_channels / shape.groups;
     const int64_t group_rows = shape.output_channels / shape.groups;
     const int64_t joined = JoinedGroups(shape, block_channels);
@@ -87,7 +88,10 @@ class Packer {
       PackGroups(group * group_channels, groups * group_channels, group * group_rows, groups * group_rows,
                  block_channels);
     }
-    for (RowSlice& slice : plan_->slices) slice.entries.resize(slice.entries.size() + kSlackFloats * sizeof(float));
+    for (size_t slice = 0; slice < streams_.size(); ++slice) {
+      streams_[slice].resize(streams_[slice].size() + kSlackFloats * sizeof(float));
+      plan_->slices[slice].entries = StoredBytes(std::move(streams_[slice]));
+    }
   }
 
  private:
@@ -103,7 +107,10 @@ class Packer {
       block.last = channel + block.channels == channels;
       blocks.push_back(block);
     }
-    for (size_t slice = 0; slice < cut.size(); ++slice) PackSlice(blocks, cut[slice], &plan_->slices[slice]);
+    for (size_t slice = 0; slice < cut.size(); ++slice) {
+      stream_ = &streams_[slice];
+      PackSlice(blocks, cut[slice], &plan_->slices[slice]);
+    }
     plan_->blocks.insert(plan_->blocks.end(), blocks.begin(), blocks.end());
   }
 
@@ -153,7 +160,7 @@ class Packer {
   // The parts of one block, in the order of their rows.
   void PackBlock(const ChannelBlock& block, RowSlice* slice) {
     std::sort(parts_.begin(), parts_.end(), [](const RowPart& a, const RowPart& b) { return a.row < b.row; });
-    BlockStream stream{slice->entries.size(), slice->counts.size(), slice->rows.size(), 0, 0};
+    BlockStream stream{stream_->size(), slice->counts.size(), slice->rows.size(), 0, 0};
     if (plan_->column_shift) {
       PackShifted(block, slice);
       stream.singles = static_cast<int32_t>(parts_.size());
@@ -193,7 +200,7 @@ class Packer {
   void EmitGroup(const ChannelBlock& block, const RowPart* parts, size_t width, RowSlice* slice) {
     const uint32_t count = parts[width - 1].end - parts[width - 1].begin;  // the largest
     slice->counts.push_back(count);
-    uint8_t* const entry = Append(count * width, slice);
+    uint8_t* const entry = Append(count * width);
     for (size_t g = 0; g < width; ++g) slice->rows.push_back(parts[g].row);
     const StepWriter writer(entry, count * width, width * static_cast<size_t>(StepNonzeros(static_cast<int64_t>(width))));
     for (uint32_t j = 0; j < count; ++j) {
@@ -219,7 +226,7 @@ class Packer {
       for (int shift = -1; shift <= 1; ++shift) {
         const uint32_t pairs = part.entries[shift + 1];
         slice->counts.push_back(pairs);
-        const StepWriter writer(Append(2 * pairs, slice), 2 * pairs, 4);
+        const StepWriter writer(Append(2 * pairs), 2 * pairs, 4);
         uint32_t written = 0;
         uint16_t offset = 0;
         for (uint32_t i = part.begin; i < part.end; ++i) {
@@ -234,10 +241,10 @@ class Packer {
     }
   }
 
-  static uint8_t* Append(size_t entries, RowSlice* slice) {
-    const size_t size = slice->entries.size();
-    slice->entries.resize(size + 6 * entries);
-    return slice->entries.data() + size;
+  uint8_t* Append(size_t entries) {
+    const size_t size = stream_->size();
+    stream_->resize(size + 6 * entries);
+    return stream_->data() + size;
   }
 
   const StagedTap& Tap(uint32_t nonzero) const {
@@ -259,6 +266,8 @@ class Packer {
   const std::vector<StagedTap>& taps_;
   ConvolutionPlan* plan_;
   std::vector<uint32_t> cursor_;  // the first nonzero of each row that no block has taken yet
+  std::vector<std::vector<uint8_t>> streams_;  // the entries of each slice
+  std::vector<uint8_t>* stream_ = nullptr;     // of the slice that is packed now
   std::vector<RowPart> parts_;
 };
 

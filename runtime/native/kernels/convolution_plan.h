@@ -9,6 +9,7 @@
 #include "format/sparse_weight.h"
 #include "format/status.h"
 #include "kernels/epilogue.h"
+#include "kernels/large_pages.h"
 #include "kernels/machine.h"
 #include "kernels/panel.h"
 
@@ -109,7 +110,7 @@ constexpr int64_t StepNonzeros(int64_t rows) { return rows == 4 ? 1 : 2; }
 //   group of 1, 2    two of each a step; if their number is odd, the first step has one
 //   column shift     a row's nonzeros by the shift, each in pairs; two pairs a step, if odd one in the first
 struct RowSlice {
-  std::vector<uint8_t> entries;
+  StoredBytes entries;
   std::vector<uint32_t> counts;
   std::vector<int32_t> rows;
   std::vector<BlockStream> streams;  // one a block

@@ -70,6 +70,27 @@ HWY_INLINE void PrefetchStream(const uint8_t* entry) {
   if constexpr (Row::kVectors * kLanes <= 64) hwy::Prefetch(entry + 1024);
 }
 
+// Floats of a cache line.
+inline constexpr size_t kLineFloats = 16;
+
+// Fetches the memory that a row's sums will be stored to or, with a residual, be added to. Rows come in the order of their
+// numbers of nonzeros, which no processor guesses.
+template <class Row>
+HWY_INLINE void PrefetchRow(const RowCall& call, int64_t row) {
+  if (!call.last) return;
+  const int64_t place = row * call.output_pitch + call.span_begin;
+  const bool adds = call.residual != nullptr;
+  const float* const from = (adds ? call.residual : call.output) + place;
+  GOSSAMER_UNROLL
+  for (size_t lane = 0; lane < Row::kLaneCount; lane += kLineFloats) {
+    if (adds) {
+      __builtin_prefetch(from + lane, 0, 3);
+    } else {
+      __builtin_prefetch(from + lane, 1, 3);
+    }
+  }
+}
+
 // One step of the stream: kEntries weights, then as many offsets. Entry e is the next nonzero of row e % kRows. Reads 16
 // bytes of weights even where the step has fewer; streams end with as much slack.
 template <size_t kEntries, size_t kRows, class Row>
@@ -114,6 +135,10 @@ HWY_NOINLINE const uint8_t* SpmmRows(const RowCall& call) {
       for (size_t r = 0; r < kRows; ++r) sums[r].Load(call.accumulators + rows[r] * call.accumulator_pitch);
     }
 
+    if (group + 1 < call.groups) {
+      GOSSAMER_UNROLL
+      for (size_t r = 0; r < kRows; ++r) PrefetchRow<AccumulatorRow<kFull, kTail>>(call, rows[kRows + r]);
+    }
     constexpr uint32_t kStep = static_cast<uint32_t>(StepNonzeros(kRows));
     uint32_t count = call.counts[group];
     if (kStep == 2 && count % 2 != 0) entry = MulAddStep<kRows>(entry, input, sums);

@@ -27,7 +27,7 @@ PanelMaxPoolKernel::PanelMaxPoolKernel(const Ort::ConstKernelInfo& info, int64_t
   if (KnowsImage(known)) Require(CheckImage(shape_, ImageOf(known).height, ImageOf(known).width));
 }
 
-void PanelMaxPoolKernel::Compute(Ort::KernelContext& context) const {
+void PanelMaxPoolKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
   Require(input.has_value(), "PanelMaxPool: no input");
   Require(input->shape.size() == rank_, "PanelMaxPool: kernel_shape has not one number for each axis of the input");
@@ -36,8 +36,7 @@ void PanelMaxPoolKernel::Compute(Ort::KernelContext& context) const {
   MaxPoolPlan plan;
   Require(MakeMaxPoolPlan(shape_, layout.height, layout.width, threads_, &plan));
   const int64_t images = input->shape[0];
-  float* output = context.GetOutput(0, PanelShape(rank_, images, plan.output, shape_.output_channels))
-                      .GetTensorMutableData<float>();
+  float* output = output_.Get(context, PanelShape(rank_, images, plan.output, shape_.output_channels));
   const ImageStrides strides{plan.input.image_stride(shape_.input_channels),
                              plan.output.image_stride(shape_.output_channels)};
   // Whole cache lines each, so that no two threads write to one.

@@ -15,14 +15,13 @@ ToPanelKernel::ToPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads) 
   RequireImage(image.channels < 0 ? 1 : image.channels, image.height, image.width);
 }
 
-void ToPanelKernel::Compute(Ort::KernelContext& context) const {
+void ToPanelKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
   Require(input && IsImage(input->shape), "ToPanel: expected an input of three or four dimensions");
   const auto [images, channels, height, width] = ImageOf(input->shape);
   RequireImage(channels, height, width);
   const PanelLayout layout = MakePanelLayout(height, width);
-  float* output =
-      context.GetOutput(0, PanelShape(input->shape.size(), images, layout, channels)).GetTensorMutableData<float>();
+  float* output = output_.Get(context, PanelShape(input->shape.size(), images, layout, channels));
   const int64_t planar = channels * layout.height * layout.width;
   ParallelRanges(context, images * layout.tiles(), threads_, [&, channels = channels](int64_t first, int64_t last, int64_t) {
     for (int64_t item = first; item < last; ++item) {
@@ -50,14 +49,14 @@ FromPanelKernel::FromPanelKernel(const Ort::ConstKernelInfo& info, int64_t threa
   if (KnowsImage(known)) RequireImage(channels_, ImageOf(known).height, ImageOf(known).width);
 }
 
-void FromPanelKernel::Compute(Ort::KernelContext& context) const {
+void FromPanelKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
   Require(input.has_value(), "FromPanel: no input");
   const PanelLayout layout = RequirePanel(input->shape, channels_);
   const int64_t images = input->shape[0];
   std::vector<int64_t> output_shape = input->shape;
   output_shape[1] = channels_;
-  float* output = context.GetOutput(0, output_shape).GetTensorMutableData<float>();
+  float* output = output_.Get(context, output_shape);
   const int64_t planar = channels_ * layout.height * layout.width;
   ParallelRanges(context, images * layout.tiles(), threads_, [&](int64_t first, int64_t last, int64_t) {
     for (int64_t item = first; item < last; ++item) {

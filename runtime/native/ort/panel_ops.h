@@ -10,16 +10,18 @@
 #include <array>
 
 #include "ort/op.h"
+#include "ort/output.h"
 
 namespace gossamer {
 
 class ToPanelKernel {
  public:
   ToPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads);
-  void Compute(Ort::KernelContext& context) const;
+  void Compute(Ort::KernelContext& context);
 
  private:
   int64_t threads_;
+  OutputMemory output_;
 };
 
 struct ToPanelOp : Op<ToPanelOp, ToPanelKernel> {
@@ -33,11 +35,12 @@ struct ToPanelOp : Op<ToPanelOp, ToPanelKernel> {
 class FromPanelKernel {
  public:
   FromPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads);
-  void Compute(Ort::KernelContext& context) const;
+  void Compute(Ort::KernelContext& context);
 
  private:
   int64_t threads_;
   int64_t channels_;
+  OutputMemory output_;
 };
 
 struct FromPanelOp : Op<FromPanelOp, FromPanelKernel> {

@@ -49,13 +49,13 @@ std::shared_ptr<const SparseConvKernel::Plans> SparseConvKernel::Plan(int64_t he
 
 template <class Chosen, class Run>
 void SparseConvKernel::Compute(Ort::KernelContext& context, const FloatInput& input, const Chosen& plan,
-                               const Run& run) const {
+                               const Run& run) {
   const int64_t images = input.shape[0];
   const std::vector<int64_t> output_shape = PanelShape(rank_, images, plan.output, shape_.output_channels);
   const std::optional<FloatInput> residual = GetFloatInput(context, 3);
   Require(!residual || residual->shape == output_shape, "SparseConv: the residual has not the output's shape");
 
-  float* output = context.GetOutput(0, output_shape).GetTensorMutableData<float>();
+  float* output = output_.Get(context, output_shape);
   const ImageStrides strides{plan.input.image_stride(shape_.input_channels),
                              plan.output.image_stride(shape_.output_channels)};
   // Whole cache lines each, so that no two threads write to one.

@@ -19,6 +19,7 @@
 #include "kernels/convolution_plan.h"
 #include "kernels/depthwise.h"
 #include "ort/op.h"
+#include "ort/output.h"
 #include "ort/plan_cache.h"
 
 namespace gossamer {
@@ -36,7 +37,7 @@ class SparseConvKernel {
   };
   std::shared_ptr<const Plans> Plan(int64_t height, int64_t width);
   template <class Chosen, class Run>
-  void Compute(Ort::KernelContext& context, const FloatInput& input, const Chosen& plan, const Run& run) const;
+  void Compute(Ort::KernelContext& context, const FloatInput& input, const Chosen& plan, const Run& run);
 
   int64_t threads_;
   size_t rank_ = 4;  // of input and output
@@ -45,6 +46,7 @@ class SparseConvKernel {
   SparseWeight weight_;
   std::vector<float> bias_;
   PlanCache<Plans> plans_;
+  OutputMemory output_;
 };
 
 struct SparseConvOp : Op<SparseConvOp, SparseConvKernel> {

@@ -62,7 +62,7 @@ void SparseMatMulKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> residual = GetFloatInput(context, 3);
   Require(!residual || residual->shape == output_shape, "SparseMatMul: the residual has not the output's shape");
   const float* add = residual ? residual->data : nullptr;
-  float* output = context.GetOutput(0, output_shape).GetTensorMutableData<float>();
+  float* output = output_.Get(context, output_shape);
   // Without tokens the other dimensions cost no memory, and their product could overflow.
   if (std::find(input->shape.begin(), input->shape.end(), 0) != input->shape.end()) return;
   int64_t tokens = 1;

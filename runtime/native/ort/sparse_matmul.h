@@ -18,6 +18,7 @@
 #include "kernels/fully_connected.h"
 #include "kernels/matmul.h"
 #include "ort/op.h"
+#include "ort/output.h"
 
 namespace gossamer {
 
@@ -36,6 +37,7 @@ class SparseMatMulKernel {
   Epilogue epilogue_;
   SparseWeight weight_;
   std::vector<float> bias_;
+  OutputMemory output_;
   std::mutex mutex_;
   std::unique_ptr<const FullyConnectedPlan> one_;
   std::unique_ptr<const MatMulPlan> many_;

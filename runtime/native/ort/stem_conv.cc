@@ -68,7 +68,7 @@ void StemConvKernel::Compute(Ort::KernelContext& context) {
   RequireImage(shape_.input_channels, input->shape[2], input->shape[3]);
   const std::shared_ptr<const StemPlan> plan = Plan(input->shape[2], input->shape[3]);
   const int64_t channels = shape_.output_channels;
-  float* output = context.GetOutput(0, PanelShape(4, images, plan->output, channels)).GetTensorMutableData<float>();
+  float* output = output_.Get(context, PanelShape(4, images, plan->output, channels));
   const int64_t image_floats = shape_.input_channels * plan->height * plan->width;
   const int64_t strips = plan->strips();
   const int64_t scratch_floats = plan->scratch_floats();

@@ -17,6 +17,7 @@
 
 #include "kernels/stem.h"
 #include "ort/op.h"
+#include "ort/output.h"
 #include "ort/plan_cache.h"
 
 namespace gossamer {
@@ -36,6 +37,7 @@ class StemConvKernel {
   std::vector<float> weight_;
   std::vector<float> bias_;
   PlanCache<StemPlan> plans_;
+  OutputMemory output_;
 };
 
 struct StemConvOp : Op<StemConvOp, StemConvKernel> {
