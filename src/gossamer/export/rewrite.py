@@ -1,6 +1,6 @@
 """A network with zeros in its weights -> the same network with ops of the domain `gossamer` where they are faster."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -86,31 +86,15 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
     costs = costs or MeasuredCosts()
     graph = Graph(prepared(model))
     layers = find_layers(graph)
-    convolutions = [layer for layer in layers if layer.kind == "conv"]
-    fused = {place for layer in layers for place in layer.nodes}
-    passive = [p for p in range(len(graph.nodes)) if p not in fused and _is_elementwise(graph, p)]
-    pools = _find_pools(graph, layers)
-    stems = _find_stems(graph, convolutions, passive, pools, costs)
-    taken_along = {stem.pool.place for stem in stems.values() if stem.pool is not None}
-    pools = [pool for pool in pools if pool.place not in taken_along]
-    parts: list[Layer | Stem | Pool | int] = [stems.get(layer.output, layer) for layer in convolutions]
-    parts += [*pools, *passive]
-    units = [_unit(graph, part, costs) for part in parts]
-    inside = {place for part in parts for place in _places(part)}
-    outside = [
-        value
-        for value, places in graph.readers.items()
-        if any(place == GRAPH or place not in inside for place in places)
-    ]
-    times = {value: costs.conversion(*extents(graph, value)) for unit in units for value in (*unit.inputs, unit.output)}
-    chosen = choose_panels(units, outside, times)
+    parts = find_parts(graph, layers, costs)
+    chosen = choose_panels(parts.units, parts.read_as_planes, parts.conversion_times)
     linear = [
         layer
         for layer in layers
         if layer.kind == "linear" and costs.sparse(layer.shape, layer.density) < costs.dense(layer.shape)
     ]
     writer = _Writer(graph, half)
-    for part in (*(part for place, part in enumerate(parts) if place in chosen), *linear):
+    for part in (*(part for place, part in enumerate(parts.parts) if place in chosen), *linear):
         writer.replaced[max(_places(part))] = part
         writer.dropped.update(_places(part))
         if not (isinstance(part, Layer) and part.kind == "linear"):
@@ -122,14 +106,56 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
     )
 
 
-def _places(part: Layer | Stem | Pool | int) -> tuple[int, ...]:
+Part = Layer | Stem | Pool | int
+"""What runs on panels or on planes as a whole; a number is the place of an elementwise node."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What of a network can run on panels: the question that `choose_panels` answers."""
+
+    parts: tuple[Part, ...]
+    units: tuple[Unit, ...]
+    """Of each part."""
+    read_as_planes: tuple[str, ...]
+    conversion_times: dict[str, float]
+
+
+def find_parts(graph: Graph, layers: Sequence[Layer], costs: Costs, *, no_stems: Collection[str] = ()) -> Parts:
+    """The convolutions, stems, max poolings and elementwise nodes, with their times in both layouts.
+
+    Args:
+        no_stems: outputs of layers that are to stay convolutions.
+    """
+    convolutions = [layer for layer in layers if layer.kind == "conv"]
+    fused = {place for layer in layers for place in layer.nodes}
+    passive = [p for p in range(len(graph.nodes)) if p not in fused and _is_elementwise(graph, p)]
+    pools = _find_pools(graph, layers)
+    stems = _find_stems(graph, convolutions, passive, pools, costs)
+    stems = {output: stem for output, stem in stems.items() if output not in no_stems}
+    taken_along = {stem.pool.place for stem in stems.values() if stem.pool is not None}
+    pools = [pool for pool in pools if pool.place not in taken_along]
+    parts: list[Part] = [stems.get(layer.output, layer) for layer in convolutions]
+    parts += [*pools, *passive]
+    units = [_unit(graph, part, costs) for part in parts]
+    inside = {place for part in parts for place in _places(part)}
+    outside = [
+        value
+        for value, places in graph.readers.items()
+        if any(place == GRAPH or place not in inside for place in places)
+    ]
+    times = {value: costs.conversion(*extents(graph, value)) for unit in units for value in (*unit.inputs, unit.output)}
+    return Parts(tuple(parts), tuple(units), tuple(outside), times)
+
+
+def _places(part: Part) -> tuple[int, ...]:
     """The nodes that a part replaces; an elementwise node is its own place."""
     if isinstance(part, int):
         return (part,)
     return (part.place,) if isinstance(part, Pool) else part.nodes
 
 
-def _unit(graph: Graph, part: Layer | Stem | Pool | int, costs: Costs) -> Unit:
+def _unit(graph: Graph, part: Part, costs: Costs) -> Unit:
     if isinstance(part, int):
         node = graph.nodes[part]
         return Unit(tuple(dict.fromkeys(_activations(graph, node))), node.output[0], 0.0, 0.0)
@@ -171,12 +197,18 @@ def _find_stems(
         stem = stem_of(graph, layer)
         if stem is None or layer.source in maybe_panels:
             continue
-        otherwise = costs.conversion(*extents(graph, layer.source)) + costs.sparse(layer.shape, layer.density)
-        if stem.pool is not None:
-            otherwise += costs.pool(stem.pool.shape, panels=True)
-        if costs.stem(layer.shape) < otherwise:
+        if stem_pays(graph, stem, layer.density, costs):
             found[layer.output] = stem
     return found
+
+
+def stem_pays(graph: Graph, stem: Stem, density: float, costs: Costs) -> bool:
+    """Whether StemConv is faster than ToPanel, SparseConv and PanelMaxPool, with a layer of this density."""
+    shape = stem.layer.shape
+    otherwise = costs.conversion(*extents(graph, stem.layer.source)) + costs.sparse(shape, density)
+    if stem.pool is not None:
+        otherwise += costs.pool(stem.pool.shape, panels=True)
+    return costs.stem(shape) < otherwise
 
 
 def _activations(graph: Graph, node: onnx.NodeProto) -> list[str]:
@@ -237,7 +269,7 @@ class _Writer:
     def __init__(self, graph: Graph, half: bool) -> None:
         self.graph = graph
         self.half = half
-        self.replaced: dict[int, Layer | Stem | Pool | int] = {}
+        self.replaced: dict[int, Part] = {}
         """Last node of a layer, stem or pooling -> what becomes an op of gossamer there; an elementwise node that runs
         on panels -> itself."""
         self.dropped: set[int] = set()
@@ -269,7 +301,7 @@ class _Writer:
         """What became ops with weights."""
         return [part for part in self.replaced.values() if isinstance(part, Layer | Stem)]
 
-    def _replace(self, part: Layer | Stem | Pool | int) -> None:
+    def _replace(self, part: Part) -> None:
         if isinstance(part, int):
             self._elementwise(self.graph.nodes[part])
         elif isinstance(part, Pool):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gossamer.predict.calibration import Calibration
-from gossamer.predict.other import CONVERSIONS, node_terms
+from gossamer.predict.other import CONVERSIONS, max_pool_terms, node_terms
 from gossamer.predict.terms import conversion_terms, dense_terms, sparse_terms
 
 if TYPE_CHECKING:
@@ -42,9 +42,11 @@ class CalibratedCosts:
     def pool(self, shape: "LayerShape", *, panels: bool) -> float:
         from gossamer.export.costs import MeasuredCosts
 
+        if not panels:
+            return self.calibration.seconds(max_pool_terms(shape))
         there = MeasuredCosts()
         extents = shape.inputs, shape.height, shape.width, shape.images
-        return there.pool(shape, panels=panels) * self.conversion(*extents) / there.conversion(*extents)
+        return there.pool(shape, panels=True) * self.conversion(*extents) / there.conversion(*extents)
 
     def break_even(self, shape: "LayerShape") -> float:
         """The density below which the layer is faster sparse, conversions left aside; 0: never, 1: always."""
@@ -126,8 +128,9 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
     made = {values[node.output[0]] for node in rewritten.model.graph.node if node.op_type == "PanelMaxPool"}
     pools = [pool for place in range(len(graph.nodes)) if (pool := pool_at(graph, place)) and pool.output in made]
     inside = {place for layer in layers for place in layer.nodes}
-    own = {name for place in inside for name in graph.nodes[place].output}
-    sparse_nodes = list(rewritten.model.graph.node)
+    others = [node for place, node in enumerate(graph.nodes) if place not in inside]
+    # A max pooling that became an op of gossamer, or part of one, is counted there.
+    counted = {pool.output for pool in pools} | {report.output for report in rewritten.layers if report.form == "stem"}
     return Prediction(
         tuple(
             PredictedLayer(
@@ -141,10 +144,11 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
             )
             for layer in layers
         ),
-        _of_nodes(graph, (node for node in sparse_nodes if node.op_type in CONVERSIONS), calibration),
-        _of_nodes(graph, (node for node in sparse_nodes if not node.domain and not own & {*node.output}), calibration)
+        _of_nodes(graph, (n for n in rewritten.model.graph.node if n.op_type in CONVERSIONS), calibration),
+        # Elementwise ops are theirs in either layout: they go through as many numbers on panels as on planes.
+        _of_nodes(graph, (node for node in others if node.output[0] not in counted), calibration)
         + sum(costs.pool(pool.shape, panels=True) for pool in pools),
-        _of_nodes(graph, (node for place, node in enumerate(graph.nodes) if place not in inside), calibration),
+        _of_nodes(graph, others, calibration),
     )
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import onnx
 
     from gossamer.export.graph import Graph
+    from gossamer.export.layers import LayerShape
     from gossamer.export.shapes import Size
 
 VIEWS = ("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze")
@@ -46,6 +47,13 @@ def other_terms(graph: "Graph", node: "onnx.NodeProto") -> Terms:
         outputs = _floats(graph.shapes.get(node.output[0], ()))
         return Terms(kind, {"op": 1, "multiply-add": outputs * (depth if isinstance(depth, int) else 1)})
     return Terms(kind, {"op": 1, "float": floats})
+
+
+def max_pool_terms(shape: "LayerShape") -> Terms:
+    """Of ONNX's own MaxPool: the same as of its node."""
+    inputs = shape.images * shape.inputs * shape.height * shape.width
+    outputs = shape.images * shape.outputs * shape.output_height * shape.output_width
+    return Terms("other MaxPool", {"op": 1, "float": max(inputs, outputs)})
 
 
 def _floats(shape: "tuple[Size, ...]") -> int:

@@ -1,0 +1,141 @@
+"""The time of the cheapest layout of a network, for many prices of the same layers, as fast as a search needs it.
+
+`export.layout.choose_panels` finds the layout by a minimum cut, in milliseconds. Here only its time is wanted, again
+and again while layers change their densities. Each unit runs on planes or on panels; networks are nearly chains, so
+units are eliminated one by one, as in dynamic programming: what the rest has to know of those that are gone is a small
+table over the layouts of their neighbours. What can be worked out before prices are known is worked out once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+from gossamer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from gossamer.export.layout import Unit
+
+WIDEST = 16
+"""Units that a table may be about. ResNets need 2."""
+
+Times = tuple[float, float]
+"""Of a unit: on planes, on panels."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A time for each choice of layouts (0: planes, 1: panels) of some units, the first one's changing slowest."""
+
+    units: tuple[int, ...]
+    times: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A unit is eliminated. Lists have an entry for each choice of its neighbours' layouts, on planes and on panels."""
+
+    unit: int
+    conversions: tuple[list[float], list[float]]
+    messages: tuple[tuple[int, list[int], list[int]], ...]
+    """Earlier steps whose tables are about this unit, and where in them each choice is found."""
+
+
+class LeastTime:
+    """Times of all units -> the least time of all choices of layouts, conversions included."""
+
+    def __init__(
+        self, units: Sequence["Unit"], read_as_planes: Iterable[str], conversion_times: Mapping[str, float]
+    ) -> None:
+        """As `choose_panels`, but that the units' own times are given later.
+
+        Raises:
+            ConfigurationError: the network branches so widely that this would take too long.
+        """
+        self._steps: list[_Step] = []
+        self._last: list[int] = []
+        """Steps whose table is a single number."""
+        self._eliminate(_conversions(units, set(read_as_planes), conversion_times), len(units))
+
+    def __call__(self, times: Sequence[Times]) -> float:
+        """The least time, in seconds.
+
+        It does not fall when one of the times grows, to the last bit: sums and minima of floats do not either.
+        """
+        tables: list[list[float]] = []
+        for step in self._steps:
+            on_planes, on_panels = times[step.unit]
+            planes = [on_planes + time for time in step.conversions[0]]
+            panels = [on_panels + time for time in step.conversions[1]]
+            for message, if_planes, if_panels in step.messages:
+                table = tables[message]
+                planes = [time + table[place] for time, place in zip(planes, if_planes, strict=True)]
+                panels = [time + table[place] for time, place in zip(panels, if_panels, strict=True)]
+            tables.append(list(map(min, planes, panels)))
+        return sum(tables[step][0] for step in self._last)
+
+    def _eliminate(self, conversions: Sequence[_Table], count: int) -> None:
+        neighbours: dict[int, set[int]] = {unit: set() for unit in range(count)}
+        for table in conversions:
+            for unit in table.units:
+                neighbours[unit].update(table.units)
+        waiting = list(conversions)
+        messages: dict[int, tuple[int, ...]] = {}
+        """Step -> what its table is about."""
+        while neighbours:
+            unit = min(neighbours, key=lambda unit: (len(neighbours[unit]), unit))
+            others = tuple(sorted(neighbours.pop(unit) - {unit}))
+            if len(others) > WIDEST:
+                raise ConfigurationError(
+                    f"the network branches too widely to predict its time for a search ({len(others)} layers depend on "
+                    f"one another's layout, at most {WIDEST} may); search with a budget of flops"
+                )
+            for other in others:
+                neighbours[other].update(others)
+                neighbours[other].discard(unit)
+            mine = [table for table in waiting if unit in table.units]
+            waiting = [table for table in waiting if unit not in table.units]
+            read = [step for step, about in messages.items() if unit in about]
+            places = {step: _places(messages.pop(step), unit, others) for step in read}
+            own = [_places(table.units, unit, others) for table in mine]
+            fixed = [
+                [
+                    sum(table.times[place[layout][choice]] for table, place in zip(mine, own, strict=True))
+                    for choice in range(2 ** len(others))
+                ]
+                for layout in (0, 1)
+            ]
+            if others:
+                messages[len(self._steps)] = others
+            else:
+                self._last.append(len(self._steps))
+            self._steps.append(_Step(unit, (fixed[0], fixed[1]), tuple((step, *places[step]) for step in read)))
+
+
+def _conversions(
+    units: Sequence["Unit"], read_as_planes: set[str], conversion_times: Mapping[str, float]
+) -> list[_Table]:
+    """For every value, the time of its conversion, by the layouts of who makes it and who reads it."""
+    maker = {unit.output: place for place, unit in enumerate(units)}
+    tables = []
+    for value, time in conversion_times.items():
+        readers = {place for place, unit in enumerate(units) if value in unit.inputs}
+        about = tuple(sorted(readers | ({maker[value]} if value in maker else set())))
+        times = []
+        for layouts in product((0, 1), repeat=len(about)):
+            layout = dict(zip(about, layouts, strict=True))
+            read = {layout[reader] for reader in readers} | ({0} if value in read_as_planes else set())
+            made = layout[maker[value]] if value in maker else 0
+            times.append(time if 1 - made in read else 0.0)
+        tables.append(_Table(about, tuple(times)))
+    return tables
+
+
+def _places(about: tuple[int, ...], unit: int, others: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Where a table about some units, one of them `unit`, has the time for each choice of the others' layouts."""
+    found: tuple[list[int], list[int]] = ([], [])
+    for layout in (0, 1):
+        for layouts in product((0, 1), repeat=len(others)):
+            of = {**dict(zip(others, layouts, strict=True)), unit: layout}
+            found[layout].append(sum(of[member] << place for place, member in enumerate(reversed(about))))
+    return found
