@@ -153,7 +153,7 @@ def compress(
     epochs = task.recipe.epochs if epochs is None else epochs
     if epochs < 1:
         raise ConfigurationError(f"epochs is {epochs}; expected at least 1")
-    where = _device(device)
+    where = processor.find_device(device)
     constant_rate = _constant_rate(task.recipe, method, epochs, fine_tune_rate)
     if rewind_epochs is not None and 0 < rewind_epochs <= epochs and _rewinds_weights(method):
         # The same point, told from the start, which is how snapshots are called.
@@ -398,13 +398,3 @@ def _load(task: Task, folder: Path | None, seed: int) -> Data:
     """The task's data, the same whether they are loaded at the start or on resuming in a later round."""
     with randomness.seeded(derived_seed(seed, "data")):
         return task.data(folder)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError(f"device is {name!r}; expected 'cpu' or 'cuda'") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError(f"device is {name!r}, but torch sees no GPU here; use --device cpu")
-    return device

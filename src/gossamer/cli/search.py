@@ -15,6 +15,7 @@ from gossamer.cli.console import console
 from gossamer.cli.wording import value_text
 
 if TYPE_CHECKING:
+    from gossamer.predict.calibration import Calibration
     from gossamer.prune.scope import Scope
     from gossamer.search import Budget, Policy
     from gossamer.search.compressible import Compressible
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from gossamer.search.searching import Episode, Listener
     from gossamer.search.subject import Subject
 
+BUDGETS = ("weights", "flops", "milliseconds")
 LINE_EPISODES = 10
 """Without a terminal every so many episodes are reported."""
 
 SEARCH = "The search"
 SCOPE = "Which weights"
+TIME = "What an inference takes"
 
 
 def search(
@@ -41,8 +44,8 @@ def search(
     budget: Annotated[
         str,
         typer.Option(
-            help="What the network may cost: weights=0.1 or flops=0.5 (shares of dense); or just weights or flops, "
-            "with --reward accuracy-guaranteed."
+            help="What the network may cost: weights=0.1 or flops=0.5 (shares of dense), milliseconds=5 (as gossamer "
+            "predict expects them); or just weights, flops or milliseconds, with --reward accuracy-guaranteed."
         ),
     ],
     out: Annotated[
@@ -56,6 +59,18 @@ def search(
         str,
         typer.Option(help="weights: a density for every layer; channels: for every group of coupled channels."),
     ] = "weights",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[
+        int | None,
+        typer.Option(help="For milliseconds: threads of the calibration; 1 by default.", min=1, rich_help_panel=TIME),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="For milliseconds: the file of `gossamer bench calibrate`; its usual place by default.",
+            rich_help_panel=TIME,
+        ),
+    ] = None,
     reward: Annotated[
         str, typer.Option(help="accuracy, accuracy-guaranteed or retrained.", rich_help_panel=SEARCH)
     ] = "accuracy",
@@ -105,9 +120,13 @@ def search(
     from gossamer.search import search as find
     from gossamer.search.subject import open_subject, short_retraining
     from gossamer.tasks import Examples
+    from gossamer.tasks.processor import find_device
 
     torch.set_flush_denormal(True)
-    subject = open_subject(run, data_folder=data, task=task)
+    where = find_device(device)
+    asked, limit = _asked(budget)
+    prices = _prices(asked, actions, threads, calibration)
+    subject = open_subject(run, data_folder=data, task=task).to(where)
     scope = Scope(tuple(include or ("*",)), tuple(exclude or ())) if include or exclude else subject.scope
     validation = subject.data.validation
     judged = validation
@@ -120,7 +139,7 @@ def search(
             subject.model,
             example=subject.example,
             judge=lambda model: sign * subject.value(model, judged),
-            budget=_budget(budget),
+            budget=_budget(asked, limit, subject, prices),
             folder=out.with_suffix(".search"),
             actions=actions,  # type: ignore[arg-type]
             reward=reward,
@@ -138,6 +157,8 @@ def search(
                 "include": list(scope.include),
                 "exclude": list(scope.exclude),
                 "embeddings": scope.embeddings,
+                "device": where.type,
+                "calibration": None if prices is None else prices.identity,
             },
             checkpoint_seconds=checkpoint_seconds,
             listener=listener,
@@ -146,19 +167,66 @@ def search(
     _print(subject, policy, scope, out)
 
 
-def _budget(text: str) -> "Callable[[Sequence[LayerFacts]], Budget]":
-    """`weights=0.1` and the like."""
-    from gossamer.search import SearchError, flops, weights
+def _asked(text: str) -> tuple[str, float | None]:
+    """`weights=0.1` and the like: the name of the budget, and its number if there is one."""
+    from gossamer.search import SearchError
 
-    kinds = {"weights": weights, "flops": flops}
     name, equals, number = text.partition("=")
+    if name in BUDGETS and not equals:
+        return name, None
     try:
-        share = float(number) if equals else None
+        if name in BUDGETS:
+            return name, float(number)
     except ValueError:
-        name = ""
-    if name not in kinds:
-        raise SearchError(f"the budget is {text!r}; expected weights=SHARE or flops=SHARE, such as weights=0.1")
-    return lambda layers: kinds[name](layers, share)
+        pass
+    raise SearchError(
+        f"the budget is {text!r}; expected weights=SHARE or flops=SHARE (of dense, such as weights=0.1), or "
+        f"milliseconds=NUMBER (such as milliseconds=5)"
+    )
+
+
+def _prices(asked: str, actions: str, threads: int | None, calibration: Path | None) -> "Calibration | None":
+    """By which milliseconds are predicted, as `gossamer predict` takes them; None for another budget."""
+    from gossamer.search import SearchError
+
+    if asked != "milliseconds":
+        if threads is not None or calibration is not None:
+            option = "--threads" if calibration is None else "--calibration"
+            raise SearchError(
+                f"{option} says by what prices milliseconds are predicted, but the budget is one of {asked}; expected "
+                f"--budget milliseconds=NUMBER with it. Leave it out."
+            )
+        return None
+    if actions == "channels":
+        raise SearchError(
+            "milliseconds are predicted for zeros in tensors of their full size, but channels that go make tensors "
+            "smaller; expected --actions weights with this budget, or --budget flops=SHARE for channels"
+        )
+    from gossamer.cli.export import with_export_packages
+
+    with_export_packages()
+    from gossamer.predict.calibration import default_path, read_calibration
+
+    return read_calibration(calibration or default_path(threads or 1))
+
+
+def _budget(
+    asked: str, limit: float | None, subject: "Subject", prices: "Calibration | None"
+) -> "Callable[[Sequence[LayerFacts]], Budget]":
+    from gossamer.search import flops, weights
+    from gossamer.search.budget import milliseconds
+
+    if prices is None:
+        return lambda layers: {"weights": weights, "flops": flops}[asked](layers, limit)
+
+    def of_time(layers: "Sequence[LayerFacts]") -> "Budget":
+        from gossamer.search.expected_time import expected_milliseconds
+
+        inputs = subject.data.validation.batch(slice(0, 2))[0]
+        names = [layer.name for layer in layers]
+        return milliseconds(layers, expected_milliseconds(subject.model, names, (inputs,), prices), limit)
+
+    return of_time
 
 
 def _sign(subject: "Subject", reward: str) -> float:

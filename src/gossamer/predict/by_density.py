@@ -32,11 +32,11 @@ class ExpectedTime:
     """Density of each weight by name -> seconds of one inference, of the network as `gossamer export --calibration`
     would write it.
 
-    It is what `predict` expects, and it never falls when more is kept. Prices are not negative, so a sparse layer's time
-    grows with its density, and with it the least time of all layouts, which is what the export chooses. There is one
-    exception: a first layer that keeps nine tenths may become a stem, which can be faster than with fewer weights. Its
-    time is then the upper envelope, the highest of all lower densities, so that what is predicted in the end is never
-    more than this.
+    It is what `predict` expects, and it never falls when more is kept. Prices are not negative, so a sparse layer's
+    time grows with its density, and with it the least time of all layouts, which is what the export chooses. There is
+    one exception: a first layer that keeps nine tenths may become a stem, which can be faster than with fewer weights.
+    The time is then the upper envelope, the highest of all lower densities of that layer, so that what is predicted in
+    the end is never more than this.
     """
 
     def __init__(self, model: "onnx.ModelProto", calibration: Calibration, shares: Shares) -> None:

@@ -1,5 +1,7 @@
 """What a short measurement finds out about a machine: the price of every term of a layer's time."""
 
+import hashlib
+import json
 import tempfile
 import tomllib
 from collections import defaultdict
@@ -39,6 +41,16 @@ class Calibration:
     """Class of a layer -> term -> seconds for each unit."""
     machine: Mapping[str, str]
     """Processor and versions."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells it from others: by its prices, whatever file they are in."""
+        content = json.dumps([self.threads, self.prices], sort_keys=True)
+        return {
+            "threads": self.threads,
+            "processor": self.machine.get("processor", "unknown"),
+            "prices": hashlib.sha256(content.encode()).hexdigest()[:16],
+        }
 
     def seconds(self, terms: Terms) -> float:
         """The time of a layer or node."""

@@ -12,6 +12,9 @@ from gossamer.search.layers import LayerFacts
 Cost = Callable[[Mapping[str, int]], float]
 """Weights kept, by name -> what the network costs. It must not fall when more are kept."""
 
+NANOSECONDS = 1e6
+"""In a millisecond. A network takes about as many as it has FLOPs, of which the paper takes the logarithm."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -22,6 +25,9 @@ class Budget:
     cost: Cost
     limit: float | None
     """The most that it may cost, in the cost's own unit. None: no limit; the reward weighs the cost."""
+    in_one: float = 1.0
+    """Smaller units in one of the cost's. A reward that weighs the logarithm of the cost takes it in those: were it
+    below 0, as of a tenth of a millisecond, the reward would be for errors."""
 
     def check(self, network: Compressible, lowest: Sequence[int]) -> None:
         """Verifies that the limit can be kept, and that it is one.
@@ -85,14 +91,21 @@ def milliseconds(
     """A budget of predicted time.
 
     Args:
-        predict: density of each weight by name -> milliseconds of one inference.
+        predict: density of each weight by name -> milliseconds of one inference; it must not fall when a density
+            grows. `gossamer.search.expected_time.expected_milliseconds` makes one from a calibration.
         limit: in milliseconds.
+
+    Raises:
+        SearchError: the limit is no number above 0.
     """
     sizes = {layer.name: layer.weights for layer in layers}
     if limit is not None and not limit > 0:
         raise SearchError(f"the budget is {limit} milliseconds; expected a number above 0")
     return Budget(
-        "milliseconds", lambda kept: predict({name: number / sizes[name] for name, number in kept.items()}), limit
+        "milliseconds",
+        lambda kept: predict({name: number / sizes[name] for name, number in kept.items()}),
+        limit,
+        in_one=NANOSECONDS,
     )
 
 

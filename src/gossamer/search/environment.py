@@ -155,7 +155,8 @@ class Environment(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._previous = number / size
         if len(self.chosen) < len(self.network.actions):
             return self._observe(), 0.0, False, False, {"action": done}
-        outcome = Outcome(self.judge(self.chosen), self.budget.cost(self.network.kept(self.chosen)))
+        cost = self.budget.cost(self.network.kept(self.chosen))
+        outcome = Outcome(self.judge(self.chosen), cost, self.budget.in_one)
         last = np.zeros(FEATURES, np.float32)
         facts = {"action": done, "chosen": tuple(self.chosen), "outcome": outcome}
         return last, self.reward.of(outcome), True, False, facts

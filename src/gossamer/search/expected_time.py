@@ -1,7 +1,7 @@
 """Which weights of a torch network the layers of its ONNX network are made of, and so its time by their densities."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +18,13 @@ FIRST_COLOUR = 1024
 
 
 def expected_milliseconds(
-    model: nn.Module, names: Mapping[str, object], example: tuple[Tensor, ...], calibration: Calibration
+    model: nn.Module, names: Sequence[str], example: tuple[Tensor, ...], calibration: Calibration
 ) -> Callable[[Mapping[str, float]], float]:
-    """What `gossamer.search.budget.milliseconds` takes: density of each weight by name -> milliseconds of one inference,
-    as `gossamer predict` expects them of the network as `gossamer export --calibration` would write it.
+    """What `gossamer.search.budget.milliseconds` takes: density of each weight by name -> milliseconds of one
+    inference, as `gossamer predict` expects them of the network as `gossamer export --calibration` would write it.
 
     Exporters rename, transpose and split weights. So a copy of the network is exported, each of whose weights is
-    painted: all its numbers are the same, other than any other weight's. Where they are found afterwards is unmistakable.
+    painted: all its numbers are the same, other than any other weight's, and wherever they turn up they are known.
 
     Args:
         names: of the weights whose densities are asked about; of `gossamer.prunable_weights`.
@@ -38,9 +38,10 @@ def expected_milliseconds(
     from gossamer.predict.by_density import ExpectedTime
 
     painted = copy.deepcopy(model).cpu().float().eval()
-    colours = list(names)
+    # torch's stub for the keyword-only form of `to` knows no memory format.
+    painted = painted.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with torch.no_grad():
-        for place, name in enumerate(colours):
+        for place, name in enumerate(names):
             painted.get_parameter(name).fill_(FIRST_COLOUR + place)
         for module in painted.modules():
             _take_no_part_in_folding(module)
@@ -48,9 +49,9 @@ def expected_milliseconds(
     def shares(layer: "Layer") -> Mapping[str, float]:
         places, counts = np.unique(np.rint(layer.weight).astype(np.int64) - FIRST_COLOUR, return_counts=True)
         return {
-            colours[place]: float(count) / layer.weight.size
+            names[place]: float(count) / layer.weight.size
             for place, count in zip(places, counts, strict=True)
-            if 0 <= place < len(colours)
+            if 0 <= place < len(names)
         }
 
     seconds = ExpectedTime(to_onnx(painted, [value.cpu() for value in example]).model, calibration, shares)

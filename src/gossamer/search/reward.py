@@ -15,6 +15,8 @@ class Outcome:
     """The metric of the pruned network, on images held out of training."""
     cost: float
     """In the budget's unit."""
+    in_one: float = 1.0
+    """Units in one of the budget's, in which a reward weighs the cost (`Budget.in_one`)."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def accuracy(outcome: Outcome) -> float:
 
 def accuracy_guaranteed(outcome: Outcome) -> float:
     """-error x log(cost), which makes small what loses nothing (He et al. 2018, section 3.3, accuracy-guaranteed)."""
-    return -(1 - outcome.value) * math.log(outcome.cost)
+    return -(1 - outcome.value) * math.log(outcome.cost * outcome.in_one)
 
 
 REWARDS: dict[str, Reward] = {

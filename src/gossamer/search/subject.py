@@ -37,6 +37,10 @@ class Subject:
         """The network's input for one example."""
         return self.data.validation.batch(slice(0, 1))[0]
 
+    def to(self, device: torch.device) -> "Subject":
+        """The same in the memory of `device`."""
+        return replace(self, model=self.model.to(device), data=self.data.to(device))
+
     def value(self, model: nn.Module, examples: Examples) -> float:
         """The task's metric."""
         return evaluate(model, examples, self.task.metric)

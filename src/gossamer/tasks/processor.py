@@ -9,7 +9,23 @@ from typing import Any
 import torch
 from torch import nn
 
+from gossamer.errors import ConfigurationError
 from gossamer.tasks.task import Precision, Recipe
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name, "cpu" or "cuda".
+
+    Raises:
+        ConfigurationError: there is none, here or at all.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError(f"device is {name!r}; expected 'cpu' or 'cuda'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(f"device is {name!r}, but torch sees no GPU here; use --device cpu")
+    return device
 
 
 def has_bfloat16(device: torch.device | str = "cpu") -> bool:
