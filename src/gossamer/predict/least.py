@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gossamer.export.layout import Unit
 
 WIDEST = 16
-"""Units that a table may be about. ResNets need 2."""
+"""Units whose layouts may depend on one another at once; a table has a number for every choice. ResNets need 3."""
 
 Times = tuple[float, float]
 """Of a unit: on planes, on panels."""
@@ -85,11 +85,7 @@ class LeastTime:
         while neighbours:
             unit = min(neighbours, key=lambda unit: (len(neighbours[unit]), unit))
             others = tuple(sorted(neighbours.pop(unit) - {unit}))
-            if len(others) > WIDEST:
-                raise ConfigurationError(
-                    f"the network branches too widely to predict its time for a search ({len(others)} layers depend on "
-                    f"one another's layout, at most {WIDEST} may); search with a budget of flops"
-                )
+            _refuse_wide(len(others) + 1)
             for other in others:
                 neighbours[other].update(others)
                 neighbours[other].discard(unit)
@@ -112,6 +108,14 @@ class LeastTime:
             self._steps.append(_Step(unit, (fixed[0], fixed[1]), tuple((step, *places[step]) for step in read)))
 
 
+def _refuse_wide(count: int) -> None:
+    if count > WIDEST:
+        raise ConfigurationError(
+            f"the network branches too widely to predict its time again and again: the layouts of {count} layers "
+            f"depend on one another at once, at most {WIDEST} may; search with a budget of flops"
+        )
+
+
 def _conversions(
     units: Sequence["Unit"], read_as_planes: set[str], conversion_times: Mapping[str, float]
 ) -> list[_Table]:
@@ -121,6 +125,7 @@ def _conversions(
     for value, time in conversion_times.items():
         readers = {place for place, unit in enumerate(units) if value in unit.inputs}
         about = tuple(sorted(readers | ({maker[value]} if value in maker else set())))
+        _refuse_wide(len(about))
         times = []
         for layouts in product((0, 1), repeat=len(about)):
             layout = dict(zip(about, layouts, strict=True))
