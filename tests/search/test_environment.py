@@ -7,16 +7,20 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from networks_to_search import perceptron, residual
+from predict.price_lists import at_random
 from stable_baselines3.common.env_checker import check_env as agent_check
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gossamer import Scope, prunable_weights
+from gossamer.export.from_torch import to_onnx
+from gossamer.predict.network import predict
 from gossamer.search import Budget, SearchError, flops, weights
 from gossamer.search.budget import milliseconds
 from gossamer.search.channels import Channels
 from gossamer.search.compressible import Compressible, pruned
 from gossamer.search.environment import FEATURES, Environment
+from gossamer.search.expected_time import expected_milliseconds
 from gossamer.search.fine_grained import FineGrained
 from gossamer.search.layers import LayerFacts, layers_of
 from gossamer.search.reward import REWARDS, Outcome
@@ -107,6 +111,95 @@ def test_predicted_time_is_a_budget_too() -> None:
     assert 3.99 < facts["outcome"].cost <= 4.0
 
 
+@pytest.mark.parametrize("scale", ["clipped", "rescaled"])
+def test_the_budget_of_predicted_time_is_kept_in_a_thousand_random_episodes(scale: str) -> None:
+    """And what `gossamer predict` expects of the network that is left is the very time that was counted."""
+    generator = np.random.default_rng(0)
+    # What has a layout takes longer, so fewer of the thousand are of the residual network.
+    for make, example, seed, share, count in (
+        (residual, IMAGE, 0, 0.2, 30),
+        (residual, IMAGE, 4, 0.5, 30),
+        (residual, IMAGE, 5, 0.8, 30),
+        (perceptron, VECTOR, 1, 0.1, 205),
+        (perceptron, VECTOR, 1, 0.6, 205),
+    ):
+        model, calibration = make(), at_random(seed)
+        network = fine(model, example)
+        expected = expected_milliseconds(model, [layer.name for layer in network.layers], (example,), calibration)
+        names = [layer.name for layer in network.layers]
+        least, dense = (expected(dict.fromkeys(names, density)) for density in (0.05, 1.0))
+        limit = least + share * (dense - least)
+        world = environment(network, milliseconds(network.layers, expected, limit), scale=scale)
+        for number in range(count):
+            actions = np.clip(generator.uniform(-0.3, 1.3, len(network.actions)), 0, 1)
+            _, facts, _ = episode(world, actions.tolist())
+            assert facts["outcome"].cost <= limit
+            if number == 0:
+                with pruned(model, network.weights, network.masks(facts["chosen"])) as left:
+                    prediction = predict(to_onnx(left, [example]).model, calibration)
+                if prediction.layers[0].form == "stem":
+                    assert 1e3 * prediction.expected <= facts["outcome"].cost * (1 + 1e-9)
+                else:
+                    assert 1e3 * prediction.expected == pytest.approx(facts["outcome"].cost, rel=1e-9)
+
+
+class Disguised(nn.Module):
+    """Layers that an exporter renames, transposes, splits or multiplies with something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(3, 16, 2, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.up = nn.Linear(16, 32, bias=False)
+        self.down = nn.Linear(32, 16)
+        self.again = nn.Linear(16, 32, bias=False)
+        self.again.weight = self.up.weight
+        self.classes = nn.Linear(32, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.grouped(torch.relu(self.norm(self.patches(images))))
+        tokens = features.flatten(2).mT
+        tokens = self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        outputs: Tensor = self.classes(self.again(self.down(torch.relu(self.up(tokens)))).mean(1))
+        return outputs
+
+
+def test_weights_are_found_in_whatever_an_exporter_makes_of_them() -> None:
+    model = Disguised().eval()
+    nn.init.uniform_(model.norm.running_var, 0.5, 2)
+    nn.init.uniform_(model.norm.weight, -2, -0.5)
+    weights = prunable_weights(model)
+    assert len(weights) == 7
+    for seed in range(2):
+        calibration = at_random(seed)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        expected = expected_milliseconds(model, list(weights), (IMAGE,), calibration)
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+        generator = np.random.default_rng(seed)
+        masks = {name: _regular(weight, int(generator.integers(2, 9))) for name, weight in weights.items()}
+        with pruned(model, weights, masks) as left:
+            prediction = predict(to_onnx(left, [IMAGE]).model, calibration)
+        densities = {name: float(mask.double().mean()) for name, mask in masks.items()}
+        assert sorted({*densities.values()}) == pytest.approx(sorted({layer.density for layer in prediction.layers}))
+        assert expected(densities) == pytest.approx(1e3 * prediction.expected, rel=1e-9)
+        for name in weights:
+            assert expected({**densities, name: 1.0}) >= expected(densities)
+
+
+def _regular(weight: Tensor, step: int) -> Tensor:
+    """Every so manieth weight stays, in the parts that the weight is split into as well."""
+    mask = torch.zeros(weight.shape, dtype=torch.bool)
+    rows = weight.shape[0] // 3 if weight.shape[0] == 48 else weight.shape[0]
+    for start in range(0, weight.shape[0], rows):
+        part = torch.zeros(mask[start : start + rows].shape, dtype=torch.bool)
+        part.view(-1)[::step] = True
+        mask[start : start + rows] = part
+    return mask
+
+
 def test_actions_are_clipped_as_by_hand() -> None:
     """60, 80 and 24 weights, a budget of half of them (82), nothing below a quarter (15, 20, 6)."""
     network = fine(perceptron(), VECTOR)
@@ -143,6 +236,15 @@ def test_rewards_by_hand() -> None:
     assert REWARDS["accuracy-guaranteed"].of(outcome) == pytest.approx(-0.1 * 6.907755)
 
 
+def test_the_logarithm_of_a_short_time_does_not_reward_errors() -> None:
+    """A tenth of a millisecond is 100,000 nanoseconds."""
+    network = fine(perceptron(), VECTOR)
+    budget = milliseconds(network.layers, lambda densities: 0.1, None)
+    world = environment(network, budget, reward="accuracy-guaranteed", judge=lambda chosen: 0.9)
+    assert episode(world, [0.5, 0.5, 0.5])[2] == pytest.approx(-0.1 * np.log(100_000))
+    assert episode(world, [0.5, 0.5, 0.5])[1]["outcome"].cost == 0.1
+
+
 def test_mistakes_say_what_to_do() -> None:
     network = fine(perceptron(), VECTOR)
     with pytest.raises(SearchError, match=r"costs 41; expected at least that"):
@@ -154,6 +256,9 @@ def test_mistakes_say_what_to_do() -> None:
     for share in (0, 1, -1, 2):
         with pytest.raises(SearchError, match="between 0 and 1"):
             flops(network.layers, share)
+    for limit in (0, -1, float("nan")):
+        with pytest.raises(SearchError, match="expected a number above 0"):
+            milliseconds(network.layers, lambda densities: 1.0, limit)
     with pytest.raises(SearchError, match="lowest density"):
         environment(network, weights(network.layers, 0.5), lowest=0)
     with pytest.raises(SearchError, match="clipped, rescaled"):

@@ -7,6 +7,7 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ import numpy as np
 import pytest
 import torch
 from command_line import command, environment
+from command_line import gossamer as gossamer_command
 from networks_to_search import perceptron, residual
+from predict.price_lists import at_random
 from small_run import printed, refused
 from torch import Tensor, nn
 
 import gossamer
 from gossamer.compress import compress
 from gossamer.errors import CheckpointError, ConfigurationError, TrainingDivergedError
+from gossamer.predict.calibration import write_calibration
 from gossamer.prune.densities import read_densities
 from gossamer.search import Policy, SearchError, flops, search, weights
 from gossamer.search.agent import Agent, Transition, sigma_of, truncated_normal
@@ -312,6 +316,73 @@ def test_other_rewards(reward: str, run: Path, tmp_path: Path) -> None:
     assert "written to" in text
 
 
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("calibration") / "made-up.toml"
+    write_calibration(path, at_random(1))
+    return path
+
+
+def predicted(folder: Path, *arguments: object) -> dict[str, Any]:
+    """What `gossamer predict` expects."""
+    finished = gossamer_command(folder, "predict", *arguments, "--json", "expected.json")
+    assert finished.returncode == 0, finished.stderr
+    facts: dict[str, Any] = json.loads((folder / "expected.json").read_text())
+    return facts
+
+
+def test_milliseconds_go_from_search_to_compress_to_predict(run: Path, calibration: Path, tmp_path: Path) -> None:
+    dense = predicted(tmp_path, run, "--round", 0, "--calibration", calibration)["milliseconds"]
+    limit = round(0.8 * dense, 6)
+    arguments = ("search", run, "--budget", f"milliseconds={limit}", "--calibration", calibration, *SEARCH)
+    finished = gossamer_command(tmp_path, *arguments, "-o", "policy.toml")
+    assert finished.returncode == 0, finished.stderr
+    assert f"budget: milliseconds of at most {limit}" in finished.stdout
+    cost = tomllib.loads((tmp_path / "policy.toml").read_text())["search"]["cost"]
+    assert cost <= limit
+    compressed = ("compress", "digits", "--epochs", 1, "--per-round", 0.99, "--allocation", "policy.toml")
+    finished = gossamer_command(tmp_path, *compressed, "--out", "run")
+    assert finished.returncode == 0, finished.stderr
+    facts = predicted(tmp_path, "run", "--round", -1, "--calibration", calibration)
+    assert facts["layers"][0]["runs"] != "stem"
+    assert facts["milliseconds"] == pytest.approx(cost, rel=1e-6)
+
+
+def test_another_calibration_is_another_search(run: Path, calibration: Path, tmp_path: Path) -> None:
+    options = ("--episodes", 2, "--warm-up", 1, "--examples", 50, "-o", tmp_path / "policy.toml")
+    arguments = ("search", run, "--budget", "milliseconds", "--reward", "accuracy-guaranteed", *options)
+    text = printed(*arguments, "--calibration", calibration)
+    assert "budget: milliseconds" in text
+    # The same prices in another file are the same search.
+    copied = tmp_path / "copied.toml"
+    copied.write_bytes(calibration.read_bytes())
+    printed(*arguments, "--calibration", copied)
+    write_calibration(copied, at_random(2))
+    message = refused(*arguments, "--calibration", copied)
+    assert "another configuration" in message
+    assert "settings.calibration.prices" in message
+    write_calibration(copied, replace(at_random(1), threads=2))
+    assert "settings.calibration.threads: the folder's run has 1, this one has 2" in refused(
+        *arguments, "--calibration", copied
+    )
+
+
+def test_a_gpu_that_is_not_there_is_refused(run: Path, tmp_path: Path) -> None:
+    common = ("search", run, "--budget", "weights=0.2", "-o", tmp_path / "policy.toml", *SEARCH)
+    assert "expected 'cpu' or 'cuda'" in refused(*common, "--device", "abacus")
+    if not torch.cuda.is_available():
+        assert "torch sees no GPU here; use --device cpu" in refused(*common, "--device", "cuda")
+    assert not (tmp_path / "policy.search").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("actions", ["weights", "channels"])
+def test_a_search_on_a_gpu_keeps_the_budget(actions: str, run: Path, tmp_path: Path) -> None:
+    options = ("--actions", actions, "--device", "cuda", "-o", tmp_path / "policy.toml")
+    printed("search", run, "--budget", "flops=0.5", *options, *SEARCH)
+    assert tomllib.loads((tmp_path / "policy.search" / "config.toml").read_text())["settings"]["device"] == "cuda"
+
+
 def test_a_killed_search_continues(run: Path, tmp_path: Path) -> None:
     arguments = ("search", run, "--budget", "weights=0.2", "--checkpoint-seconds", 0, *SEARCH)
     process = subprocess.Popen(
@@ -367,12 +438,23 @@ def test_a_trained_task_of_ones_own_is_searched(tmp_path: Path) -> None:
     assert len(read_densities(tmp_path / "policy.toml").of) == 4
 
 
-def test_mistakes_on_the_command_line(run: Path, tmp_path: Path) -> None:
+def test_mistakes_on_the_command_line(run: Path, calibration: Path, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "policy.toml")
+    time = ("--calibration", calibration)
     for arguments, message in (
         (("digits", "--budget", "weights=0.1"), "Train a built-in task first"),
         ((run, "--budget", "money=3"), "expected weights=SHARE or flops=SHARE"),
         ((run, "--budget", "weights=x"), "expected weights=SHARE"),
+        ((run, "--budget", "milliseconds=soon", *time), "milliseconds=NUMBER"),
+        ((run, "--budget", "milliseconds=", *time), "milliseconds=NUMBER"),
+        ((run, "--budget", "milliseconds=0", *time), "expected a number above 0"),
+        ((run, "--budget", "milliseconds=1e-6", *time), "Lower the lowest density"),
+        ((run, "--budget", "milliseconds=1e6", *time), "the dense network costs"),
+        ((run, "--budget", "milliseconds", *time), "needs a limit"),
+        ((run, "--budget", "milliseconds=1", "--calibration", tmp_path / "none"), "gossamer bench calibrate"),
+        ((run, "--budget", "milliseconds=1", *time, "--actions", "channels"), "--budget flops=SHARE for channels"),
+        ((run, "--budget", "weights=0.1", *time), "--calibration says by what prices"),
+        ((run, "--budget", "flops=0.1", "--threads", 2), "--threads says by what prices"),
         ((run, "--budget", "weights"), "needs a limit"),
         ((run, "--budget", "weights=0.001"), "Lower the lowest density"),
         ((run, "--budget", "weights=0.1", "--reward", "fame"), "there is no reward"),
