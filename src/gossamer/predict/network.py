@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gossamer.predict.calibration import Calibration
-from gossamer.predict.other import CONVERSIONS, node_terms
+from gossamer.predict.other import between, node_terms
 from gossamer.predict.terms import conversion_terms, dense_terms, sparse_terms
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
     values = {panel: value for value, (panel, _) in rewritten.panels.items()}
     made = {values[node.output[0]] for node in rewritten.model.graph.node if node.op_type == "PanelMaxPool"}
     pools = [pool for place in range(len(graph.nodes)) if (pool := pool_at(graph, place)) and pool.output in made]
-    inside = {place for layer in layers for place in layer.nodes}
-    own = {name for place in inside for name in graph.nodes[place].output}
-    sparse_nodes = list(rewritten.model.graph.node)
+    rest = between(graph, layers, rewritten.model)
     return Prediction(
         tuple(
             PredictedLayer(
@@ -141,10 +139,9 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
             )
             for layer in layers
         ),
-        _of_nodes(graph, (node for node in sparse_nodes if node.op_type in CONVERSIONS), calibration),
-        _of_nodes(graph, (node for node in sparse_nodes if not node.domain and not own & {*node.output}), calibration)
-        + sum(costs.pool(pool.shape, panels=True) for pool in pools),
-        _of_nodes(graph, (node for place, node in enumerate(graph.nodes) if place not in inside), calibration),
+        _of_nodes(graph, rest.conversions, calibration),
+        _of_nodes(graph, rest.other, calibration) + sum(costs.pool(pool.shape, panels=True) for pool in pools),
+        _of_nodes(graph, rest.other_dense, calibration),
     )
 
 

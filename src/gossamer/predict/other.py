@@ -1,6 +1,8 @@
 """Terms of the nodes that are no layers: pooling, normalisation, attention, what exporters put between layers."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gossamer.predict.terms import Terms, conversion_terms
@@ -9,11 +11,41 @@ if TYPE_CHECKING:
     import onnx
 
     from gossamer.export.graph import Graph
+    from gossamer.export.layers import Layer
     from gossamer.export.shapes import Size
 
 VIEWS = ("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze")
 """Ops that move no numbers."""
 CONVERSIONS = ("FromPanel", "ToPanel")
+
+
+@dataclass(frozen=True)
+class Between:
+    """The nodes of a network that are no layers."""
+
+    conversions: "tuple[onnx.NodeProto, ...]"
+    """Changes of layout, in the sparse form."""
+    other: "tuple[onnx.NodeProto, ...]"
+    """ONNX's own, in the sparse form."""
+    other_dense: "tuple[onnx.NodeProto, ...]"
+
+
+def between(graph: "Graph", layers: "Sequence[Layer]", sparse: "onnx.ModelProto") -> Between:
+    """What a network runs beside its layers.
+
+    Args:
+        graph: the dense network, prepared as the export prepares it.
+        layers: those of the graph.
+        sparse: what the export made of it.
+    """
+    inside = {place for layer in layers for place in layer.nodes}
+    own = {name for place in inside for name in graph.nodes[place].output}
+    nodes = list(sparse.graph.node)
+    return Between(
+        tuple(node for node in nodes if node.op_type in CONVERSIONS),
+        tuple(node for node in nodes if not node.domain and not own & {*node.output}),
+        tuple(node for place, node in enumerate(graph.nodes) if place not in inside),
+    )
 
 
 def node_terms(graph: "Graph", node: "onnx.NodeProto") -> Terms:
