@@ -27,7 +27,7 @@ def compare(
         typer.Option(
             help="Names with commas between them; the first is the reference. weight-rewind@10 retrains for the last "
             "10 epochs; one-shot-lr-rewind cuts once; lr-rewind+erk has another allocation (criterion, structure, "
-            "or file of densities).",
+            "or file of densities); lr-rewind+replicates=3 averages three trainings of every round.",
             rich_help_panel=GRID,
         ),
     ] = "lr-rewind,weight-rewind,fine-tune",
