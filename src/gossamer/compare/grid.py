@@ -69,6 +69,11 @@ class Method:
     def rewinds_weights(self) -> bool:
         return STRATEGIES[self.strategy].weights == "rewound"
 
+    @property
+    def constant_rate(self) -> bool:
+        """Whether it retrains with one learning rate instead of a schedule."""
+        return STRATEGIES[self.strategy].rates == "last"
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -146,6 +151,12 @@ class Grid:
         folder = self.folder / "cells" / str(method).replace("/", "_")
         return (folder if density is None else folder / f"density-{density:.6g}") / f"seed-{seed}"
 
+    def holds_constant_rates(self) -> bool:
+        """Whether the folder has runs of methods that retrain with one learning rate."""
+        names = (path.name.split("+")[0].removeprefix(ONE_SHOT) for path in (self.folder / "cells").glob("*"))
+        held = (STRATEGIES.get(name.partition("@")[0]) for name in names)
+        return any(strategy is not None and strategy.rates == "last" for strategy in held)
+
     def _cell(self, method: Method, seed: int, density: float | None) -> "Job":
         folder = self.cell_folder(method, seed, density)
         dense: Path | None = self._dense_folder(seed)
@@ -161,7 +172,7 @@ class Grid:
             command += _options(name)
         if method.retrain_epochs is not None:
             command += ["--rewind-epochs", str(method.retrain_epochs)]
-        if self.fine_tune_rate is not None and STRATEGIES[method.strategy].rates == "last":
+        if self.fine_tune_rate is not None and method.constant_rate:
             command += ["--fine-tune-rate", repr(self.fine_tune_rate)]
         name = f"{method} seed {seed}" + ("" if density is None else f" density {density:.3g}")
         return Job(name, folder, tuple(command), dense, target)
