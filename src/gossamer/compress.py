@@ -1,8 +1,10 @@
 """The main job: a task's network, compressed round by round; the built-in counterpart of a user's own loop."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,7 +22,8 @@ from gossamer.rounds import state as states
 from gossamer.rounds.cost import Work
 from gossamer.rounds.driver import TEST_PREFIX, Round, restore_memory_format, rounds
 from gossamer.rounds.files import remove, write_file
-from gossamer.rounds.folder import TRAINING, kept_snapshot, read_records
+from gossamer.rounds.folder import REPLICATES, TRAINING, kept_snapshot, read_records
+from gossamer.rounds.normalisation import Batches, layers_with_statistics
 from gossamer.rounds.randomness import derived_seed
 from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor
@@ -34,6 +37,7 @@ from gossamer.tasks.training import (
     schedule_of,
     steps_per_epoch,
     train,
+    training_inputs,
 )
 from gossamer.watch.progress import ProgressFile
 
@@ -113,6 +117,7 @@ def compress(
     rewind_to_epoch: int | None = None,
     rewind_to_step: int | None = None,
     rewound: Sequence[str] | None = None,
+    replicates: int = 1,
     fine_tune_rate: float | None = None,
     dense: Path | None = None,
     dense_only: bool = False,
@@ -133,6 +138,9 @@ def compress(
             "fresh" begins every round with none.
         method, one_shot, rewind_epochs, rewind_to_epoch, rewind_to_step, rewound: how to retrain, see
             `gossamer.rounds`. New random weights ("reinit") are drawn as the task's model draws its first ones.
+        replicates: how many times each round after the dense one is trained, each time with other random numbers from
+            the same start, to go on with the average of the weights; see `gossamer.rounds.driver.Round.replicates`.
+            BatchNorm's statistics are then computed by a pass over the training data.
         fine_tune_rate: the learning rate of methods that retrain with a constant one; by default the recipe's
             `fine_tune_rate`, or the last one of its schedule.
         dense: folder of another run of the same settings, whose dense network is taken over instead of training it.
@@ -204,6 +212,7 @@ def compress(
         rewind_to_epoch=rewind_to_epoch,
         rewind_to_step=rewind_to_step,
         rewound=rewound,
+        replicates=replicates,
         fresh_model=task.model,
         dense=dense,
         origin={"task": task_source},
@@ -219,34 +228,40 @@ def compress(
         listener.round_started(round, round.last)
         epoch_steps = steps_per_epoch(task.recipe, splits.train)
         checkpoint = _Checkpoint(round, model, optimizer, epoch_steps, checkpoint_seconds)
-        epochs_done = checkpoint.restore()
-        schedule = round.schedule(epochs * epoch_steps, epoch_steps)
-        for epoch in keep_snapshots if dense_only else ():
-            _keep_snapshot(
-                round, epoch, epoch_steps, model, {} if optimizer_state == "fresh" else {"optimizer": optimizer}
-            )
-        first_epoch, first_step = (epochs_done, 0) if epochs_done else divmod(schedule.first, epoch_steps)
-        for report in train(
-            model,
-            optimizer,
-            task.recipe,
-            splits.train,
-            seed=seed,
-            round_number=round.number,
-            epochs=epochs,
-            first_epoch=first_epoch,
-            first_step=first_step,
-            learning_rate=_learning_rate(schedule, task.recipe, constant_rate),
-            precision=precision,
-        ):
-            checkpoint.save_if_due(report)
-            listener.epoch_finished(round, report)
+        # Of an optimizer that ends with the round, the driver knows nothing.
+        empty = copy.deepcopy(optimizer.state_dict()) if optimizer_state == "fresh" else None
+        for replicate in round.replicates(_inputs(task.recipe, splits.train, seed, round.number)):
+            if empty is not None:
+                optimizer.load_state_dict(copy.deepcopy(empty))
+            epochs_done = checkpoint.restore(replicate)
+            schedule = round.schedule(epochs * epoch_steps, epoch_steps)
+            for epoch in keep_snapshots if dense_only else ():
+                _keep_snapshot(
+                    round, epoch, epoch_steps, model, {} if optimizer_state == "fresh" else {"optimizer": optimizer}
+                )
+            first_epoch, first_step = (epochs_done, 0) if epochs_done else divmod(schedule.first, epoch_steps)
+            for report in train(
+                model,
+                optimizer,
+                task.recipe,
+                splits.train,
+                seed=seed,
+                round_number=round.number,
+                replicate=replicate,
+                epochs=epochs,
+                first_epoch=first_epoch,
+                first_step=first_step,
+                learning_rate=_learning_rate(schedule, task.recipe, constant_rate),
+                precision=precision,
+            ):
+                checkpoint.save_if_due(report, replicate)
+                listener.epoch_finished(round, _of_round(report, replicate, round.trainings))
         metrics = {
             task.metric.name: evaluate(model, splits.validation, task.metric),
             f"{TEST_PREFIX}{task.metric.name}": evaluate(model, splits.test, task.metric),
         }
         operations = operations or count_operations(model, task.recipe, splits.train)
-        round.work = _work(operations, round, task.recipe, splits.train)
+        round.work = _work(operations, round, model, task.recipe, splits.train)
         record = round.record(**metrics)
         checkpoint.remove()
         listener.round_finished(record)
@@ -275,18 +290,28 @@ class _Checkpoint:
         self.optimizer = optimizer
         self.epoch_steps = epoch_steps
         self.least_seconds = least_seconds
-        self.last_save = self.started = time.monotonic()
-        self.processor_started = time.process_time()
+        self.last_save = time.monotonic()
 
-    def restore(self) -> int:
-        """Puts back what an interrupted attempt at this round saved; returns the epochs that need no repetition."""
+    def restore(self, replicate: int) -> int:
+        """Puts back what an interrupted attempt at this replicate saved; returns the epochs that need no repetition.
+
+        Raises:
+            CheckpointError: the file is damaged, does not fit, or is of a later replicate.
+        """
         if not self.path.exists():
             return 0
         saved = states.load(self.path)
-        if saved.get("round") != self.round.number:
-            # Left by a crash between the end of its round and its removal.
+        # Not in the files of older versions.
+        of_replicate = saved.get("replicate", 0)
+        if saved.get("round") != self.round.number or of_replicate < replicate:
+            # Its round or its replicate is finished.
             self.remove()
             return 0
+        if of_replicate > replicate:
+            raise CheckpointError(
+                f"{self.path} is of replicate {of_replicate} of round {self.round.number}, but {REPLICATES} does not "
+                f"hold the ones before it; restore that, or remove both to repeat the round from its start"
+            )
         try:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
@@ -304,17 +329,18 @@ class _Checkpoint:
         self.round.steps = int(saved.get("steps", epochs_done * self.epoch_steps))
         return epochs_done
 
-    def save_if_due(self, report: EpochReport) -> None:
+    def save_if_due(self, report: EpochReport, replicate: int) -> None:
         if report.epochs_done == report.epochs or time.monotonic() - self.last_save < self.least_seconds:
             return
         state: Mapping[str, Any] = {
             "round": self.round.number,
+            "replicate": replicate,
             "epochs_done": report.epochs_done,
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "steps": self.round.steps,
-            "processor_seconds": self.round.processor_seconds_before + time.process_time() - self.processor_started,
-            "seconds": self.round.seconds_before + time.monotonic() - self.started,
+            "processor_seconds": self.round.processor_seconds,
+            "seconds": self.round.seconds,
         }
         write_file(self.path, lambda temporary: states.save(temporary, state))
         self.last_save = time.monotonic()
@@ -331,12 +357,24 @@ def _keep_snapshot(
     round.after_step(step, lambda: snapshot.take(_kept(round.folder, epoch), step, model, objects))
 
 
-def _work(operations: Operations, round: Round, recipe: Recipe, examples: Examples) -> Work:
+def _inputs(recipe: Recipe, examples: Examples, seed: int, round_number: int) -> Batches:
+    """What BatchNorm's statistics after averaging are computed from."""
+    return lambda: training_inputs(recipe, examples, derived_seed(seed, round_number, "statistics"))
+
+
+def _of_round(report: EpochReport, replicate: int, trainings: int) -> EpochReport:
+    """A report of one training as one of its round, which has `trainings` of them."""
+    return replace(report, epochs_done=replicate * report.epochs + report.epochs_done, epochs=trainings * report.epochs)
+
+
+def _work(operations: Operations, round: Round, model: nn.Module, recipe: Recipe, examples: Examples) -> Work:
     """For the ledger: what this round computed."""
-    seen = round.steps * min(recipe.batch_size, len(examples))
+    epoch_steps, batch_size = steps_per_epoch(recipe, examples), min(recipe.batch_size, len(examples))
+    averaged = round.trainings > 1 and layers_with_statistics(model)
+    statistics = epoch_steps * batch_size * operations.forward if averaged else 0.0
     return Work(
-        epochs=round.steps / steps_per_epoch(recipe, examples),
-        training_flops=seen * operations.training,
+        epochs=round.steps / epoch_steps,
+        training_flops=round.steps * batch_size * operations.training + statistics,
         inference_flops=operations.forward,
         inference_flops_left=operations.left(round.masks),
     )

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,22 @@ def test_a_method_is_added_and_another_task_refused(grid: Path) -> None:
     refused = gossamer(grid, *GRID, "--epochs", "2")
     assert refused.returncode == 2
     assert "comparison.epochs: the folder's run has 3, this one has 2" in refused.stderr
+
+
+def test_fine_tuning_with_a_rate_is_added_and_its_rate_stays(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(TASK)
+    small = [*GRID[:2], "--seeds", "1", "--target-sparsity", "0.5", "--per-round", "0.5", "--out", "grid"]
+    assert gossamer(tmp_path, *small, "--methods", "lr-rewind").returncode == 0
+    added = gossamer(tmp_path, *small, "--methods", "lr-rewind,fine-tune", "--fine-tune-rate", "0.02")
+    assert added.returncode == 0, added.stderr
+    run = tomllib.loads((tmp_path / "grid/cells/fine-tune/seed-0/config.toml").read_text())
+    assert run["settings"]["fine_tune_rate"] == 0.02
+    refused = gossamer(tmp_path, *small, "--methods", "lr-rewind,fine-tune", "--fine-tune-rate", "0.03")
+    assert refused.returncode == 2
+    assert "comparison.fine_tune_rate: the folder's run has 0.02, this one has 0.03" in refused.stderr
+    # Methods that have no such rate do not care, and what is known of it is kept.
+    assert gossamer(tmp_path, *small, "--methods", "lr-rewind").returncode == 0
+    assert tomllib.loads((tmp_path / "grid/config.toml").read_text())["comparison"]["fine_tune_rate"] == 0.02
 
 
 def test_a_failing_run_is_named_with_its_last_words(tmp_path: Path) -> None:

@@ -110,6 +110,9 @@ def test_methods_by_name() -> None:
     assert Method.named("lr-rewind@3+erk+lamp") == Method("lr-rewind", 3, False, ("erk", "lamp"))
     assert str(Method.named("one-shot-lr-rewind@3+a/b.toml+2:4")) == "one-shot-lr-rewind@3+a/b.toml+2:4"
     assert Method.named("lr-rewind@3+erk").family == "lr-rewind+erk"
+    assert str(Method.named("fine-tune+replicates=3+erk")) == "fine-tune+replicates=3+erk"
+    with pytest.raises(ConfigurationError, match=r"got \+replicates=x; expected how many"):
+        Method.named("lr-rewind+replicates=x")
     with pytest.raises(ConfigurationError, match=r"\+best names no allocation, criterion or structure"):
         Method.named("lr-rewind+best")
     for wrong in ("magic", "lr-rewind@", "lr-rewind@0", "lr-rewind@x", "one-shot-"):
@@ -131,12 +134,15 @@ def test_the_grid_shares_the_dense_network_of_a_seed() -> None:
     assert {job.dense for job in cells[:5]} == {Path("out/dense/seed-0")}
     assert cells[1].options[-4:] == ("--per-round", "0.2", "--rewind-epochs", "2")
     assert cells[3].options[-3:] == ("--target-sparsity", "0.488", "--one-shot")
-    other = Grid(Path("out"), "digits", (Method.named("lr-rewind+erk+lamp+policies/a.toml+2:4"),), (0,), 0.6)
+    other = Grid(
+        Path("out"), "digits", (Method.named("lr-rewind+erk+lamp+policies/a.toml+2:4+replicates=3"),), (0,), 0.6
+    )
     (cell,) = other.cells()
-    assert cell.folder == Path("out/cells/lr-rewind+erk+lamp+policies_a.toml+2:4/seed-0")
-    assert cell.options[-8:] == (
+    assert cell.folder == Path("out/cells/lr-rewind+erk+lamp+policies_a.toml+2:4+replicates=3/seed-0")
+    assert cell.options[-10:] == (
         *("--allocation", "erk", "--criterion", "lamp"),
         *("--allocation", "policies/a.toml", "--structure", "2:4"),
+        *("--replicates", "3"),
     )
     with pytest.raises(ConfigurationError, match="longer than the 1 epochs"):
         Grid(Path("out"), "digits", methods, (0,), 0.6, epochs=1)

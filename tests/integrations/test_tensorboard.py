@@ -35,6 +35,12 @@ def test_scalars_of_every_epoch_and_round(tmp_path: Path) -> None:
     assert found["round/compression"][1] == (1, pytest.approx(1.25, abs=1e-3))
 
 
+def test_every_replicate_has_steps_of_its_own(tmp_path: Path) -> None:
+    printed("compress", "digits", "--rounds", 2, "--epochs", 2, "--replicates", 2, "--tensorboard", "--out", tmp_path)
+    # 2 epochs of the dense round, 2 x 2 of each of the others.
+    assert [step for step, _ in scalars(tmp_path)["epoch/loss"]] == list(range(1, 11))
+
+
 def test_an_interrupted_run_has_every_epoch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gossamer.compress as module
 

@@ -13,6 +13,7 @@ SPARSE = (
     "sparse kxk",
     "sparse kxk, strided",
     "sparse depthwise",
+    "sparse depthwise, wide",
     "sparse product",
     "sparse vector",
 )
@@ -43,8 +44,11 @@ def at_random(seed: int) -> Calibration:
         "output": 1e-10,
         "sum vector": 1e-10,
         "staged": 1e-10,
+        "channel, tile": 1e-8,
+        "far activation": 1e-10,
+        "curved": 1e-9,
     }
-    dense = {"op": 6e-6, "multiply-add": 2e-10, "weight": 2e-10, "input": 1e-10, "output": 1e-10}
+    dense = {"op": 6e-6, "multiply-add": 2e-10, "weight": 2e-10, "input": 1e-10, "output": 1e-10, "row": 1e-8}
     other = {"op": 3e-6, "float": 2e-9}
     kinds = ("MaxPool", "GlobalAveragePool", "ReduceMean", "Add", "Relu", "Mul", "Sigmoid")
     usual = {

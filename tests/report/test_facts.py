@@ -209,6 +209,7 @@ def test_the_commands_make_the_same_run_again(tmp_path: Path) -> None:
 
 def test_the_commands_say_how_it_was_retrained(tmp_path: Path) -> None:
     options = "--method weight-rewind --rewind-to 1 --rewound optimizer --one-shot --target-sparsity 0.8 --epochs 2"
+    options += " --replicates 2"
     printed("compress", "digits", *shlex.split(options), "--out", tmp_path / "run")
     (line,) = (line for line in commands(read_run(tmp_path / "run")) if line.startswith("gossamer compress"))
     _, *words = shlex.split(line, comments=True)

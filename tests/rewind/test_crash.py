@@ -37,12 +37,14 @@ PROGRAM = """
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         inputs = torch.randn(64, 20)
         for round in gossamer.rounds(model, rounds=3, folder=folder, state={"optimizer": optimizer}, **arguments):
-            for step in round.schedule(40):
-                optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / 40)
-                batch = torch.randperm(64)[:16]
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(inputs[batch]), batch % 5).backward()
-                optimizer.step()
+            # A loader's way: the order of its data is drawn anew from the global random numbers.
+            for _ in round.replicates(lambda: inputs[torch.randperm(64)].split(16)):
+                for step in round.schedule(40):
+                    optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / 40)
+                    batch = torch.randperm(64)[:16]
+                    optimizer.zero_grad()
+                    nn.functional.cross_entropy(model(inputs[batch]), batch % 5).backward()
+                    optimizer.step()
             round.record(accuracy=torch.rand(()).item())
 
     def in_a_process(job, folder, **arguments):
@@ -75,6 +77,7 @@ PROGRAM = """
                 found[str(path.relative_to(folder))] = path.read_bytes()
         return found
 
+    REWINDING = ("weight-rewind", "low-lr-weight-rewind")
     root = Path(sys.argv[1])
     moments = random.Random(2)
     kills = 0
@@ -84,14 +87,17 @@ PROGRAM = """
         ("reinit", built_in, dict(method="reinit", optimizer_state="fresh")),
         ("last", built_in, dict(method="low-lr-weight-rewind", rewind_epochs=1)),
         ("own", own_loop, dict(method="weight-rewind", rewind_to_step=7)),
+        ("average", built_in, dict(method="lr-rewind", replicates=3)),
+        ("average-fresh", built_in, dict(method="weight-rewind", replicates=2, optimizer_state="fresh")),
+        ("average-own", own_loop, dict(method="lr-rewind", replicates=3)),
     ]:
         started = time.monotonic()
         assert wait(in_a_process(job, root / name, **arguments)) == 0
         duration = time.monotonic() - started
         expected = results(root / name)
         assert len([path for path in expected if path.endswith("model.safetensors")]) == (4 if job is own_loop else 5)
-        assert ("round-00/snapshot.safetensors" in expected) == ("rewind" in arguments["method"]), list(expected)
-        assert "snapshot.safetensors" not in expected
+        assert ("round-00/snapshot.safetensors" in expected) == (arguments["method"] in REWINDING), list(expected)
+        assert not {"snapshot.safetensors", "replicates.safetensors", "training.safetensors"} & {*expected}
         killed = 0
         for attempt in range(50):
             while True:
@@ -115,4 +121,4 @@ def test_killed_at_random_moments_every_method_ends_with_the_same_bytes(tmp_path
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) >= 16
+    assert int(done.stdout) >= 28

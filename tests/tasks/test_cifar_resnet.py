@@ -170,3 +170,11 @@ def test_bfloat16_and_float32_agree_on_the_gradient() -> None:
 def gradient_of(parameter: nn.Parameter) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
+
+
+def test_widths_may_be_others() -> None:
+    narrow = CifarResNet(8, widths=(8, 16, 32))
+    # The stem; 3x3 convolutions and the projection of each stage's only block; the linear layer.
+    stages = 2 * 576 + 64, 1152 + 2304 + 128, 4608 + 9216 + 512
+    assert sum(weight.numel() for weight in prunable_weights(narrow).values()) == 216 + sum(stages) + 320
+    assert narrow(torch.zeros(2, 3, 32, 32)).shape == (2, 10)

@@ -17,7 +17,7 @@ from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import find_task
 from gossamer.tasks.training import EpochReport
 from gossamer.watch import Glance, look
-from gossamer.watch.progress import FILE
+from gossamer.watch.progress import FILE, read_progress
 
 
 class Stop(Exception):
@@ -68,6 +68,30 @@ def test_a_run_that_goes_on_is_stopped_and_is_finished(tmp_path: Path, monkeypat
     finished = look(folder)
     assert (finished.state, len(finished.records), finished.progress) == ("finished", 2, None)
     assert not (folder / FILE).exists()
+
+
+def test_the_trainings_of_later_rounds_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gossamer.watch.progress.LEAST_SECONDS", 0.0)
+    looking = Looking(tmp_path, stop_after=0)
+    compress(find_task("digits"), folder=tmp_path, round_count=2, epochs=1, replicates=3, listener=looking)
+    told = [
+        (seen.round, seen.epochs_done, seen.epochs, seen.trainings, seen.trainings_left)
+        for glance in looking.seen
+        if (seen := glance.progress) is not None
+    ]
+    assert told == [
+        (0, 1, 1, 1, 6),
+        *((1, done, 3, 3, 3) for done in (1, 2, 3)),
+        *((2, done, 3, 3, 0) for done in (1, 2, 3)),
+    ]
+
+
+def test_the_file_of_an_older_version_is_understood(tmp_path: Path) -> None:
+    old = {"round": 1, "last_round": 3, "density": 0.8, "epochs_done": 2, "epochs": 5, "losses": [0.5], "written": 1.0}
+    (tmp_path / FILE).write_text(json.dumps({**old, "learning_rate": 0.1, "epoch_seconds": 2.0}))
+    found = read_progress(tmp_path)
+    assert found is not None
+    assert (found.epochs_done, found.trainings, found.trainings_left) == (2, 1, None)
 
 
 def test_a_loop_of_ones_own_shows_its_rounds(tmp_path: Path) -> None:

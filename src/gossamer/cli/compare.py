@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,7 +27,7 @@ def compare(
         typer.Option(
             help="Names with commas between them; the first is the reference. weight-rewind@10 retrains for the last "
             "10 epochs; one-shot-lr-rewind cuts once; lr-rewind+erk has another allocation (criterion, structure, "
-            "or file of densities).",
+            "or file of densities); lr-rewind+replicates=3 averages three trainings of every round.",
             rich_help_panel=GRID,
         ),
     ] = "lr-rewind,weight-rewind,fine-tune",
@@ -76,7 +76,7 @@ def compare(
     from gossamer.compare.grid import Grid, Method
     from gossamer.compare.runner import run_in_processes, run_on_cluster
     from gossamer.errors import ConfigurationError
-    from gossamer.rounds.configuration import FILE, Configuration
+    from gossamer.rounds.configuration import Configuration
     from gossamer.rounds.driver import make_folder
     from gossamer.rounds.files import locked
     from gossamer.tasks import find_task
@@ -106,23 +106,24 @@ def compare(
     )
     make_folder(grid.folder)
     with locked(grid.folder):
-        settings = Configuration(
-            {
-                "comparison": {
-                    "task": task,
-                    "target_sparsity": target_sparsity,
-                    "per_round": per_round,
-                    "epochs": grid.schedule_epochs,
-                    "device": device,
-                    "fine_tune_rate": fine_tune_rate,
-                    "threads": threads,
-                }
-            }
-        )
-        if (grid.folder / FILE).exists():
-            settings.refuse_other(grid.folder)
-        else:
-            settings.write(grid.folder)
+        known = _settings_before(grid.folder)
+        # A rate matters from the first run that has one, so that fine-tuning can be added to what has none.
+        rate_is_open = known is None or not grid.holds_constant_rates()
+        uses_rate = any(method.constant_rate for method in grid.methods)
+        settings = {
+            "task": task,
+            "target_sparsity": target_sparsity,
+            "per_round": per_round,
+            "epochs": grid.schedule_epochs,
+            "device": device,
+            "threads": threads,
+            "fine_tune_rate": fine_tune_rate if uses_rate or known is None else known.get("fine_tune_rate"),
+        }
+        if known is not None:
+            ignored = {"fine_tune_rate": known.get("fine_tune_rate")} if rate_is_open else {}
+            Configuration({"comparison": settings | ignored}).refuse_other(grid.folder)
+        if rate_is_open:
+            Configuration({"comparison": settings}).write(grid.folder)
         everything = [*grid.dense_jobs(), *grid.cells()]
         tell = _Lines(len(everything))
         if cluster is None:
@@ -139,10 +140,21 @@ def compare(
 
 def _threads_before(folder: Path) -> int | None:
     """The threads of each run when the comparison was begun, so that another number of jobs may continue it."""
+    known = (_settings_before(folder) or {}).get("threads")
+    return known if isinstance(known, int) else None
+
+
+def _settings_before(folder: Path) -> dict[str, Any] | None:
+    """What the comparison in the folder was begun with; None: there is none."""
+    from gossamer.errors import CheckpointError
     from gossamer.rounds.configuration import FILE, read
 
-    known = read(folder).get("comparison", {}).get("threads") if (folder / FILE).exists() else None
-    return known if isinstance(known, int) else None
+    if not (folder / FILE).exists():
+        return None
+    found = read(folder).get("comparison", {})
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{folder / FILE} is damaged: comparison is {found!r}; expected a table of settings")
+    return found
 
 
 class _Lines:

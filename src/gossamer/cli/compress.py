@@ -131,6 +131,13 @@ def compress(
             rich_help_panel=RETRAINING,
         ),
     ] = None,
+    replicates: Annotated[
+        int,
+        typer.Option(
+            help="Train every round after the dense one so many times and go on with the average of the weights.",
+            rich_help_panel=RETRAINING,
+        ),
+    ] = 1,
     fine_tune_rate: Annotated[
         float | None,
         typer.Option(
@@ -214,6 +221,7 @@ def compress(
             rewind_to_epoch=rewind_to,
             rewind_to_step=rewind_to_step,
             rewound=None if rewound is None else tuple(part for part in rewound.split(",") if part != "none"),
+            replicates=replicates,
             fine_tune_rate=fine_tune_rate,
             dense=dense,
             dense_only=dense_only,

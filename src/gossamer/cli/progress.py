@@ -56,14 +56,15 @@ class Clock:
         """Whether any epoch was seen."""
         return self._epochs > 0
 
-    def left(self, epochs_left_in_round: int, rounds_left: int | None, epochs: int) -> str:
+    def left(self, round: "Round", report: "EpochReport") -> str:
         """Such as "3 min left"; without a known last round only the time left in this one."""
         if not self._epochs:
             return ""
         an_epoch = self._seconds / self._epochs
-        if rounds_left is None:
-            return f"{time_text(an_epoch * epochs_left_in_round)} left in this round"
-        return f"{time_text(an_epoch * (epochs_left_in_round + rounds_left * epochs))} left"
+        in_round = report.epochs - report.epochs_done
+        if round.trainings_left is None:
+            return f"{time_text(an_epoch * in_round)} left in this round"
+        return f"{time_text(an_epoch * (in_round + round.trainings_left * report.epochs // round.trainings))} left"
 
 
 class PlainLines:
@@ -85,10 +86,9 @@ class PlainLines:
     def epoch_finished(self, round: "Round", report: "EpochReport") -> None:
         self._clock.epoch_took(report.seconds)
         if time.monotonic() - self._last_line >= LINE_SECONDS and report.epochs_done < report.epochs:
-            rounds_left = None if round.last is None else round.last - round.number
-            left = self._clock.left(report.epochs - report.epochs_done, rounds_left, report.epochs)
             self._print(
-                f"round {round.number}  epoch {report.epochs_done}/{report.epochs}  loss {report.loss:.4f}  {left}"
+                f"round {round.number}  epoch {report.epochs_done}/{report.epochs}  loss {report.loss:.4f}  "
+                f"{self._clock.left(round, report)}"
             )
 
     def round_finished(self, record: "RoundRecord") -> None:
@@ -127,14 +127,12 @@ class LiveDisplay:
 
     def epoch_finished(self, round: "Round", report: "EpochReport") -> None:
         self._clock.epoch_took(report.seconds)
-        rounds_left = None if round.last is None else round.last - round.number
-        left = self._clock.left(report.epochs - report.epochs_done, rounds_left, report.epochs)
         self._bars.update(
             self._epochs,
             total=report.epochs,
             completed=report.epochs_done,
             position=f"{report.epochs_done}/{report.epochs}",
-            facts=f"loss {report.loss:.4f}  {left}",
+            facts=f"loss {report.loss:.4f}  {self._clock.left(round, report)}",
         )
 
     def round_finished(self, record: "RoundRecord") -> None:

@@ -174,11 +174,11 @@ def _round(progress: "Progress") -> list[RenderableType]:
 def _left(progress: "Progress") -> str:
     if progress.epochs is None or progress.epoch_seconds is None:
         return ""
-    rounds = None if progress.last_round is None else progress.last_round - progress.round
     epochs = progress.epochs - progress.epochs_done
-    if rounds is None:
+    if progress.trainings_left is None:
         return f"{time_text(progress.epoch_seconds * epochs)} left in this round"
-    return f"{time_text(progress.epoch_seconds * (epochs + rounds * progress.epochs))} left"
+    later = progress.trainings_left * progress.epochs / progress.trainings
+    return f"{time_text(progress.epoch_seconds * (epochs + later))} left"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

@@ -19,6 +19,7 @@ from gossamer.rounds.folder import kept_snapshot, read_records
 from gossamer.rounds.plan import Plan, as_written
 
 ONE_SHOT = "one-shot-"
+REPLICATES = "replicates="
 DEFAULT_ONE_SHOT_ROUNDS = 3
 """One-shot methods need a whole retraining for every density: without a list, those of every third round."""
 
@@ -32,11 +33,13 @@ class Method:
     """t; None: the whole schedule."""
     one_shot: bool = False
     cut: tuple[str, ...] = ()
-    """Names of a criterion, an allocation (or its file) and a structure that are not the paper's."""
+    """Names of a criterion, an allocation (or its file) and a structure that are not the paper's; or replicates=3, for
+    rounds that are trained three times and averaged."""
 
     @classmethod
     def named(cls, text: str) -> "Method":
-        """Reads lr-rewind, weight-rewind@10 (retrain for the last 10 epochs), one-shot-fine-tune or lr-rewind+erk+lamp.
+        """Reads lr-rewind, weight-rewind@10 (retrain for the last 10 epochs), one-shot-fine-tune, lr-rewind+erk+lamp or
+        lr-rewind+replicates=3.
 
         Raises:
             ConfigurationError: it is no such name.
@@ -47,10 +50,10 @@ class Method:
             raise ConfigurationError(
                 f"there is no method {text!r}; expected one of {', '.join(STRATEGIES)}, with {ONE_SHOT} before it to "
                 f"cut once, @10 behind it to retrain for the last 10 epochs only, and +erk for another allocation, "
-                f"criterion or structure"
+                f"criterion or structure, and +replicates=3 for averages of 3 trainings"
             )
         for name in cut:
-            _cut_option(name)
+            _options(name)
         return cls(strategy, int(epochs) if at else None, text.startswith(ONE_SHOT), tuple(cut))
 
     @property
@@ -65,6 +68,11 @@ class Method:
     @property
     def rewinds_weights(self) -> bool:
         return STRATEGIES[self.strategy].weights == "rewound"
+
+    @property
+    def constant_rate(self) -> bool:
+        """Whether it retrains with one learning rate instead of a schedule."""
+        return STRATEGIES[self.strategy].rates == "last"
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,12 @@ class Grid:
         folder = self.folder / "cells" / str(method).replace("/", "_")
         return (folder if density is None else folder / f"density-{density:.6g}") / f"seed-{seed}"
 
+    def holds_constant_rates(self) -> bool:
+        """Whether the folder has runs of methods that retrain with one learning rate."""
+        names = (path.name.split("+")[0].removeprefix(ONE_SHOT) for path in (self.folder / "cells").glob("*"))
+        held = (STRATEGIES.get(name.partition("@")[0]) for name in names)
+        return any(strategy is not None and strategy.rates == "last" for strategy in held)
+
     def _cell(self, method: Method, seed: int, density: float | None) -> "Job":
         folder = self.cell_folder(method, seed, density)
         dense: Path | None = self._dense_folder(seed)
@@ -155,10 +169,10 @@ class Grid:
         command += ["--target-sparsity", repr(target)]
         command += ["--per-round", repr(self.per_round)] if density is None else ["--one-shot"]
         for name in method.cut:
-            command += [_cut_option(name), name]
+            command += _options(name)
         if method.retrain_epochs is not None:
             command += ["--rewind-epochs", str(method.retrain_epochs)]
-        if self.fine_tune_rate is not None and STRATEGIES[method.strategy].rates == "last":
+        if self.fine_tune_rate is not None and method.constant_rate:
             command += ["--fine-tune-rate", repr(self.fine_tune_rate)]
         name = f"{method} seed {seed}" + ("" if density is None else f" density {density:.3g}")
         return Job(name, folder, tuple(command), dense, target)
@@ -183,19 +197,24 @@ class Grid:
         return 0 if method.retrain_epochs is None else self.schedule_epochs - method.retrain_epochs
 
 
-def _cut_option(name: str) -> str:
-    """The option of `gossamer compress` that a name belongs to.
+def _options(name: str) -> list[str]:
+    """What a name behind a plus is for `gossamer compress`.
 
     Raises:
-        ConfigurationError: to none.
+        ConfigurationError: nothing.
     """
     if name in ALLOCATIONS or name.endswith(".toml"):
-        return "--allocation"
+        return ["--allocation", name]
     if name in CRITERIA:
-        return "--criterion"
+        return ["--criterion", name]
     if name in STRUCTURES or ":" in name:
         find_structure(name)
-        return "--structure"
+        return ["--structure", name]
+    if name.startswith(REPLICATES):
+        count = name.removeprefix(REPLICATES)
+        if not (count.isdecimal() and int(count) > 0):
+            raise ConfigurationError(f"got +{name}; expected how many trainings to average, such as +{REPLICATES}3")
+        return ["--replicates", count]
     known = ", ".join([*ALLOCATIONS, *CRITERIA, *STRUCTURES])
     raise ConfigurationError(
         f"+{name} names no allocation, criterion or structure; expected one of {known}, or a file "

@@ -41,6 +41,10 @@ class LayerShape:
     """Top, left, bottom, right, as in ONNX."""
     groups: int = 1
     images: int = 1
+    residual: bool = False
+    """Whether another value is added to its result."""
+    activation: str = "none"
+    """Of the result; a name of `Activation`."""
 
     @property
     def output_height(self) -> int:
@@ -222,7 +226,13 @@ def _with_following(graph: Graph, layer: Layer, taken: set[int], linear_residual
     applied = activation_of(graph, layer.output)
     if applied is None or taken.intersection(applied.nodes):
         return layer
-    return replace(layer, activation=applied.activation, nodes=(*layer.nodes, *applied.nodes), output=applied.output)
+    return replace(
+        layer,
+        activation=applied.activation,
+        nodes=(*layer.nodes, *applied.nodes),
+        output=applied.output,
+        shape=replace(layer.shape, activation=applied.activation.name),
+    )
 
 
 def _with_residual(graph: Graph, layer: Layer, taken: set[int]) -> Layer:
@@ -234,7 +244,13 @@ def _with_residual(graph: Graph, layer: Layer, taken: set[int]) -> Layer:
         return layer
     if not same_shape(graph, others[0], layer.output):
         return layer
-    return replace(layer, residual=others[0], nodes=(*layer.nodes, following), output=graph.nodes[following].output[0])
+    return replace(
+        layer,
+        residual=others[0],
+        nodes=(*layer.nodes, following),
+        output=graph.nodes[following].output[0],
+        shape=replace(layer.shape, residual=True),
+    )
 
 
 def same_shape(graph: Graph, first: str, second: str) -> bool:

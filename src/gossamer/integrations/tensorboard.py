@@ -41,7 +41,9 @@ class TensorBoard:
         pass
 
     def epoch_finished(self, round: "Round", report: "EpochReport") -> None:
-        step = round.number * report.epochs + report.epochs_done
+        # The dense round is trained once, every later one `trainings` times.
+        before = 0 if round.number == 0 else report.epochs // round.trainings + (round.number - 1) * report.epochs
+        step = before + report.epochs_done
         writer = self._open(step)
         for name, value in (
             ("loss", report.loss),

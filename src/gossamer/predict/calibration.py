@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import math
 import tempfile
 import tomllib
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ import tomli_w
 
 from gossamer.bench.folders import cache_folder
 from gossamer.errors import ConfigurationError
-from gossamer.predict.other import node_terms
-from gossamer.predict.prices import fit
+from gossamer.predict.other import between, node_terms
+from gossamer.predict.prices import Observation, fit
 from gossamer.predict.specimens import specimens
 from gossamer.predict.terms import Terms, dense_terms, sparse_terms
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 VERSION = 1
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
-LEAST = 0.2e-6
-"""Seconds of a node at least: the profiler's clock ticks in microseconds."""
+WATCHED_FOR = 0.05
+"""Seconds that a whole network is timed for, at least."""
+WHOLE = 2.0
+"""How much a whole network's time counts beside a node's, of which it has about 20."""
 UNSEEN_OP = 5e-6
 UNSEEN_FLOAT = 0.3e-9
 """Seconds of a node, and of each of its numbers, of a kind that no specimen has: stated as unknown, not as nothing."""
@@ -78,19 +80,14 @@ def calibrate(threads: int = 1, runs: int = 9, progress: Callable[[str], object]
     """
     from gossamer.bench.measure import machine
 
-    measured: list[_Measured] = []
+    observations: list[Observation] = []
     for specimen in specimens():
         for density in DENSITIES:
             progress(f"{specimen.name} at {density:.0%}")
             forms = ("sparse", "dense") if density == DENSITIES[0] else ("sparse",)
-            measured.append(_measure(specimen, density, threads, runs, forms))
-    watching = _price_of_watching(measured)
-    samples: dict[str, list[tuple[Terms, float]]] = defaultdict(list)
-    for network in measured:
-        for terms, seconds in network.samples:
-            samples[terms.kind].append((terms, max(seconds - watching, LEAST)))
+            observations += _observe(specimen, density, threads, runs, forms)
     facts = {name: str(value) for name, value in machine().items()}
-    return Calibration(threads, {kind: fit(found) for kind, found in sorted(samples.items())}, facts)
+    return Calibration(threads, fit(observations), facts)
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -147,18 +144,8 @@ def _price(value: object) -> float:
     return float(value)
 
 
-@dataclass(frozen=True)
-class _Measured:
-    samples: Sequence[tuple[Terms, float]]
-    nodes: int
-    """Of the sparse form."""
-    in_nodes: float
-    """Seconds of a run, as the profiler adds them up."""
-    whole: float
-    """Seconds of a run that nobody watches."""
-
-
-def _measure(specimen: Any, density: float, threads: int, runs: int, forms: Sequence[str]) -> _Measured:
+def _observe(specimen: Any, density: float, threads: int, runs: int, forms: Sequence[str]) -> list[Observation]:
+    """Every node under the profiler, and each form by itself."""
     from gossamer.bench.compare import random_inputs
     from gossamer.bench.engines import Subject
     from gossamer.bench.layers import measure_layers
@@ -172,36 +159,42 @@ def _measure(specimen: Any, density: float, threads: int, runs: int, forms: Sequ
     with tempfile.TemporaryDirectory(prefix="gossamer-calibrate-") as folder:
         subject = Subject(dense, rewritten.model, random_inputs(dense), threads, Path(folder))
         measured = measure_layers(subject, runs, forms=forms)
-        times = [layer.sparse for layer in measured.layers] + [seconds for _, seconds in measured.other_sparse]
-        samples = _samples(measured, form_of)
-        return _Measured(samples, sum(seconds > 0 for seconds in times), sum(times), _whole_run(subject, runs))
+        wholes = {form: _whole_run(subject, form, runs) for form in forms}
+    rest = between(measured.graph, [entry.layer for entry in measured.layers], rewritten)
+    terms: dict[str, list[Terms]] = {"sparse": [], "dense": []}
+    for entry in measured.layers:
+        dense_form = dense_terms(entry.layer.shape)
+        terms["dense"].append(dense_form)
+        sparse = form_of[entry.layer.output] == "sparse"
+        terms["sparse"].append(sparse_terms(entry.layer.shape, entry.layer.density) if sparse else dense_form)
+    terms["sparse"] += [node_terms(measured.graph, node) for node in (*rest.conversions, *rest.other)]
+    terms["dense"] += [node_terms(measured.graph, node) for node in rest.other_dense]
+    nodes = [Observation((one,), seconds, watched=1) for one, seconds in _samples(measured, form_of) if seconds > 0]
+    return nodes + [Observation(tuple(terms[form]), wholes[form], weight=WHOLE) for form in forms]
 
 
-def _price_of_watching(measured: Sequence[_Measured]) -> float:
-    """Seconds that the profiler adds to every node: in_nodes - price * nodes = whole, with relative errors that are
-    least in the mean square, so that small networks, where it matters, decide."""
-    shares = np.array([network.nodes / network.whole for network in measured])
-    excess = np.array([network.in_nodes / network.whole - 1 for network in measured])
-    return max(0.0, float(shares @ excess / (shares @ shares)))
-
-
-def _whole_run(subject: Any, runs: int) -> float:
+def _whole_run(subject: Any, form: str, runs: int) -> float:
+    """Seconds of a run that nobody watches, the median."""
     from gossamer.bench.engines import open_runner
 
-    runner = open_runner("gossamer", subject)
+    runner = open_runner("gossamer" if form == "sparse" else form, subject)
     try:
-        return float(np.median([runner.seconds() for _ in range(2 * runs)][runs:]))
+        first = [runner.seconds() for _ in range(runs)]
+        # Small networks often, so that a short disturbance does not decide their time.
+        again = max(runs, math.ceil(WATCHED_FOR / min(first)))
+        return float(np.median([runner.seconds() for _ in range(again)]))
     finally:
         runner.close()
 
 
-def _samples(measured: "MeasuredNetwork", form_of: Mapping[str, str]) -> list[tuple[Terms, float]]:
-    found = []
+def _samples(measured: "MeasuredNetwork", form_of: Mapping[str, str]) -> "Iterator[tuple[Terms, float]]":
+    """The nodes that the profiler names. ONNX Runtime joins what is added to a linear layer's result with a node behind
+    it, which no longer has the layer's name: only whole runs know what that takes."""
     for entry in measured.layers:
         shape = entry.layer.shape
         if form_of[entry.layer.output] == "sparse":
-            found.append((sparse_terms(shape, entry.layer.density), entry.sparse))
-        if entry.dense:
-            found.append((dense_terms(shape), entry.dense))
-    found += [(node_terms(measured.graph, node), seconds) for node, seconds in measured.other_sparse]
-    return [(terms, seconds) for terms, seconds in found if seconds > 0]
+            yield sparse_terms(shape, entry.layer.density), entry.sparse
+        if not (shape.kind == "linear" and shape.residual):
+            yield dense_terms(shape), entry.dense
+    for node, seconds in measured.other_sparse:
+        yield node_terms(measured.graph, node), seconds

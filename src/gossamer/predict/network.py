@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gossamer.predict.calibration import Calibration
-from gossamer.predict.other import CONVERSIONS, max_pool_terms, node_terms
+from gossamer.predict.other import between, max_pool_terms, node_terms
 from gossamer.predict.terms import conversion_terms, dense_terms, sparse_terms
 
 if TYPE_CHECKING:
@@ -127,10 +127,7 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
     values = {panel: value for value, (panel, _) in rewritten.panels.items()}
     made = {values[node.output[0]] for node in rewritten.model.graph.node if node.op_type == "PanelMaxPool"}
     pools = [pool for place in range(len(graph.nodes)) if (pool := pool_at(graph, place)) and pool.output in made]
-    inside = {place for layer in layers for place in layer.nodes}
-    others = [node for place, node in enumerate(graph.nodes) if place not in inside]
-    # A max pooling that became an op of gossamer, or part of one, is counted there.
-    counted = {pool.output for pool in pools} | {report.output for report in rewritten.layers if report.form == "stem"}
+    rest = between(graph, layers, rewritten)
     return Prediction(
         tuple(
             PredictedLayer(
@@ -144,11 +141,9 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
             )
             for layer in layers
         ),
-        _of_nodes(graph, (n for n in rewritten.model.graph.node if n.op_type in CONVERSIONS), calibration),
-        # Elementwise ops are theirs in either layout: they go through as many numbers on panels as on planes.
-        _of_nodes(graph, (node for node in others if node.output[0] not in counted), calibration)
-        + sum(costs.pool(pool.shape, panels=True) for pool in pools),
-        _of_nodes(graph, others, calibration),
+        _of_nodes(graph, rest.conversions, calibration),
+        _of_nodes(graph, rest.other, calibration) + sum(costs.pool(pool.shape, panels=True) for pool in pools),
+        _of_nodes(graph, rest.other_dense, calibration),
     )
 
 

@@ -1,6 +1,8 @@
 """Terms of the nodes that are no layers: pooling, normalisation, attention, what exporters put between layers."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gossamer.predict.terms import Terms, conversion_terms
@@ -9,12 +11,50 @@ if TYPE_CHECKING:
     import onnx
 
     from gossamer.export.graph import Graph
-    from gossamer.export.layers import LayerShape
+    from gossamer.export.layers import Layer, LayerShape
+    from gossamer.export.rewrite import Rewritten
     from gossamer.export.shapes import Size
 
 VIEWS = ("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze")
 """Ops that move no numbers."""
 CONVERSIONS = ("FromPanel", "ToPanel")
+
+
+@dataclass(frozen=True)
+class Between:
+    """The nodes of a network that are no layers."""
+
+    conversions: "tuple[onnx.NodeProto, ...]"
+    """Changes of layout, in the sparse form."""
+    other: "tuple[onnx.NodeProto, ...]"
+    """ONNX's own, in the sparse form."""
+    other_dense: "tuple[onnx.NodeProto, ...]"
+
+
+def between(graph: "Graph", layers: "Sequence[Layer]", rewritten: "Rewritten") -> Between:
+    """What a network runs beside its layers.
+
+    Args:
+        graph: the dense network, prepared as the export prepares it.
+        layers: those of the graph.
+        rewritten: what the export made of it.
+    """
+    inside = {place for layer in layers for place in layer.nodes}
+    nodes = list(rewritten.model.graph.node)
+    value_of = {panel: value for value, (panel, _) in rewritten.panels.items()}
+    made = {
+        value_of.get(name, name)
+        for node in nodes
+        if node.domain and node.op_type not in CONVERSIONS
+        for name in node.output
+    }
+    others = tuple(node for place, node in enumerate(graph.nodes) if place not in inside)
+    return Between(
+        tuple(node for node in nodes if node.op_type in CONVERSIONS),
+        # Those of the dense network: on panels an elementwise op goes through as many numbers as on planes.
+        tuple(node for node in others if not made & {*node.output}),
+        others,
+    )
 
 
 def node_terms(graph: "Graph", node: "onnx.NodeProto") -> Terms:

@@ -1,34 +1,72 @@
 """Prices of terms from measured times."""
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from gossamer.predict.terms import Terms
 
-SWEEPS = 3000
+SWEEPS = 1000
+REFITS = 5
+USUAL = 0.1
+"""A relative error that says nothing against a measurement."""
 
 
-def fit(samples: Sequence[tuple[Terms, float]]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Observation:
+    """A time that was measured, and all that it is made of."""
+
+    terms: tuple[Terms, ...]
+    """Of one node, or of every node of a network."""
+    seconds: float
+    watched: int = 0
+    """Nodes that ONNX Runtime's profiler watched meanwhile: each took a little longer for it."""
+    weight: float = 1.0
+    """How much its relative error counts."""
+
+
+def fit(observations: Sequence[Observation]) -> dict[str, dict[str, float]]:
     """Prices, none negative, that make the *relative* errors of the times least in the mean square.
 
-    Relative, because the smallest layers matter as much as the largest in a network of small ones.
+    Relative, because the smallest layers matter as much as the largest in a network of small ones. All classes are
+    fitted at once, so that times of whole networks, which nobody watched, say what single nodes that were watched
+    cannot: what the watching costs, and what ONNX Runtime does between the nodes that it reports. On a machine that
+    others use, some times are far too long; a time that misses by more than `USUAL` counts less, in proportion
+    (Huber's weights).
 
-    Args:
-        samples: terms of one class with the seconds that were measured.
+    Returns:
+        Class of a layer -> term -> seconds for each unit.
     """
-    names = list(samples[0][0].amounts)
-    times = np.array([seconds for _, seconds in samples])
-    amounts = np.array([[terms.amounts[name] for name in names] for terms, _ in samples]) / times[:, None]
-    scale = np.maximum(np.linalg.norm(amounts, axis=0), 1e-300)
-    prices = _nonnegative_least_squares(amounts / scale, np.ones(len(samples))) / scale
-    return {name: float(price) for name, price in zip(names, prices, strict=True)}
+    columns = sorted({(terms.kind, name) for found in observations for terms in found.terms for name in terms.amounts})
+    place = {column: number for number, column in enumerate(columns)}
+    watching = len(columns)
+    matrix = np.zeros((len(observations), len(columns) + 1))
+    for row, found in zip(matrix, observations, strict=True):
+        for terms in found.terms:
+            for name, amount in terms.amounts.items():
+                row[place[terms.kind, name]] += amount
+        row[watching] = found.watched
+        row *= found.weight / found.seconds
+    scale = np.maximum(np.linalg.norm(matrix, axis=0), 1e-300)
+    weights = np.array([found.weight for found in observations])
+    trust = np.ones(len(observations))
+    for _ in range(REFITS):
+        solution = _nonnegative_least_squares(matrix / scale * trust[:, None], weights * trust)
+        misses = np.abs((matrix / scale) @ solution / weights - 1)
+        trust = np.sqrt(np.minimum(1.0, USUAL / np.maximum(misses, 1e-12)))
+    prices = solution / scale
+    by_kind: dict[str, dict[str, float]] = defaultdict(dict)
+    for (kind, name), price in zip(columns, prices[:watching], strict=True):
+        by_kind[kind][name] = float(price)
+    return dict(by_kind)
 
 
 def _nonnegative_least_squares(
     matrix: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", target: "np.ndarray[tuple[int], np.dtype[np.float64]]"
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """Minimises |matrix x - target| over x >= 0, coordinate by coordinate; few unknowns: many sweeps cost nothing."""
+    """Minimises |matrix x - target| over x >= 0, coordinate by coordinate; few unknowns: many sweeps cost little."""
     gram, right = matrix.T @ matrix, matrix.T @ target
     x = np.zeros(matrix.shape[1])
     for _ in range(SWEEPS):

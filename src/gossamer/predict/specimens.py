@@ -20,7 +20,7 @@ predictions are judged on."""
 DEEP = ((56, 224), (28, 448), (14, 448))
 """Height and width, with the many channels of deep 3x3 layers, whose weights come from memory."""
 TOKENS = ((96, 512), (160, 384))
-VECTORS = (512, 3072, 1536, 10240, 2048, 640)
+VECTORS = (512, 3072, 1536, 10240, 2048, 640, 96, 24)
 """Features between the layers of a chain of fully connected layers."""
 
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gossamer.predict.panels import tiling
+from gossamer.predict.panels import TILE_PIXELS, VECTOR, tiling
 
 if TYPE_CHECKING:
     from gossamer.export.layers import LayerShape
@@ -19,8 +19,11 @@ FEW_ROWS = 4
 NARROW_VECTORS = 4
 """Registers of a tile up to which four rows of weights share them instead of two."""
 FEW_CHANNELS = 4
+CURVED = ("gelu", "silu")
 NEAR_FLOATS = 250_000
-"""Activations of a layer that stay in the second cache (1 MB); the others come from farther away."""
+DISTANT_FLOATS = 2_000_000
+"""Activations of a layer that stay in the second cache (1 MB), and those that the last one holds (8 MB and more); the
+others come from farther away."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def sparse_terms(shape: "LayerShape", density: float) -> Terms:
                 "sum vector": shape.outputs * blocks * cut.vectors,
                 "input": shape.inputs * shape.width,
                 "output": shape.outputs * shape.width,
+                "curved": _curved(shape),
             },
         )
     outputs = shape.images * shape.outputs * shape.output_height * shape.output_width
@@ -66,8 +70,16 @@ def sparse_terms(shape: "LayerShape", density: float) -> Terms:
     cut = tiling(shape.output_height, shape.output_width)
     taps = shape.kernel[0] * shape.kernel[1]
     if shape.depthwise:
-        amounts = {"op": 1, "multiply-add": taps * outputs, "input": inputs, "output": outputs}
-        return Terms("sparse depthwise", {**amounts, "far activation": _far(inputs + outputs)})
+        amounts = {
+            "op": 1,
+            "multiply-add": taps * outputs,
+            "input": inputs,
+            "output": outputs,
+            "channel, tile": shape.images * shape.outputs * cut.tiles,
+            **_beyond_caches(inputs + outputs),
+        }
+        wide = shape.output_width > TILE_PIXELS
+        return Terms("sparse depthwise, wide" if wide else "sparse depthwise", amounts)
     vectors, tiles = cut.vectors * shape.images, cut.tiles * shape.images
     blocks = math.ceil(shape.inputs * inputs_of_a_tile(shape) / BLOCK_FLOATS)
     common = {
@@ -76,7 +88,7 @@ def sparse_terms(shape: "LayerShape", density: float) -> Terms:
         "kept weight, tile": kept * tiles,
         "sum vector": shape.outputs * blocks * vectors,
         "output": outputs,
-        "far activation": _far(inputs + outputs),
+        **_beyond_caches(inputs + outputs),
     }
     if taps == 1 and shape.strides == (1, 1):
         kind = "sparse 1x1, narrow" if cut.widest <= NARROW_VECTORS else "sparse 1x1"
@@ -96,8 +108,16 @@ def inputs_of_a_tile(shape: "LayerShape") -> float:
     return (rows + (shape.kernel[0] - 1) / shape.strides[0]) * shape.output_width * _phases(shape)
 
 
-def _far(floats: float) -> float:
-    return max(0.0, floats - NEAR_FLOATS)
+def _curved(shape: "LayerShape") -> int:
+    """Results of a product to which an activation is applied that takes many instructions, such as GELU."""
+    return shape.outputs * shape.width * (shape.activation in CURVED)
+
+
+def _beyond_caches(floats: float) -> dict[str, float]:
+    return {
+        "far activation": max(0.0, floats - NEAR_FLOATS),
+        "distant activation": max(0.0, floats - DISTANT_FLOATS),
+    }
 
 
 def _phases(shape: "LayerShape") -> int:
@@ -118,16 +138,31 @@ def dense_terms(shape: "LayerShape") -> Terms:
                 "multiply-add": multiply_adds,
                 "weight": shape.weights,
                 "output": shape.outputs * shape.width,
+                "curved": _curved(shape),
+                "residual": shape.outputs * shape.width * shape.residual,
             },
         )
     outputs = shape.images * shape.outputs * shape.output_height * shape.output_width
     inputs = shape.images * shape.inputs * shape.height * shape.width
     if shape.depthwise:
-        return Terms("dense depthwise", {"op": 1, "multiply-add": multiply_adds, "output": outputs})
+        rows = shape.images * shape.outputs * shape.output_height
+        return Terms("dense depthwise", {"op": 1, "multiply-add": multiply_adds, "output": outputs, "row": rows})
     if shape.inputs <= FEW_CHANNELS:
         return Terms("dense of an image", {"op": 1, "multiply-add": multiply_adds, "output": outputs})
-    common = {"op": 1, "multiply-add": multiply_adds, "weight": shape.weights, "input": inputs, "output": outputs}
+    # ONNX Runtime works on channels in blocks as long as a register, the last one padded.
+    padded = _blocks(shape.inputs) / shape.inputs * _blocks(shape.outputs) / shape.outputs
+    common = {
+        "op": 1,
+        "multiply-add": multiply_adds * padded,
+        "weight": shape.weights * padded,
+        "input": inputs,
+        "output": outputs,
+    }
     return Terms("dense 1x1" if shape.kernel == (1, 1) else "dense kxk", common)
+
+
+def _blocks(channels: int) -> int:
+    return math.ceil(channels / VECTOR) * VECTOR
 
 
 def conversion_terms(channels: int, height: int, width: int, images: int) -> Terms:

@@ -72,7 +72,7 @@ def _retraining(rounds: dict[str, Any], method: dict[str, Any], settings: dict[s
             words += [f"--{option}-step" if unit.startswith("step") else f"--{option}", count]
     if "rewound" in method:
         words += ["--rewound", ",".join(map(str, method["rewound"])) or "none"]
-    return words + _options((settings, "fine_tune_rate", None))
+    return words + _options((method, "replicates", 1), (settings, "fine_tune_rate", None))
 
 
 def _options(*known: tuple[dict[str, Any], str, Any]) -> list[str]:

@@ -87,8 +87,14 @@ class Retraining:
     length: Span | None = None
     rewound: tuple[str, ...] | None = None
     """Of `REWINDABLE`, what goes back with the weights. None: all of it, as in the paper's code."""
+    replicates: int = 1
+    """How many times every round after the dense one is trained, from one start, to be averaged."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.replicates, bool) or not isinstance(self.replicates, int) or self.replicates < 1:
+            raise ConfigurationError(
+                f"replicates is {self.replicates!r}; expected a whole number, 1 (no averaging) or more"
+            )
         if self.method not in STRATEGIES:
             raise ConfigurationError(f"there is no method {self.method!r}; expected one of {', '.join(STRATEGIES)}")
         if self.start is not None and self.length is not None:
@@ -164,6 +170,7 @@ class Retraining:
             "rewind_to": None if self.start is None or self.start.count == 0 else str(self.start),
             "retrain_for": None if self.length is None else str(self.length),
             "rewound": None if everything else list(self.rewinds),
+            "replicates": None if self.replicates == 1 else self.replicates,
         }
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,10 @@ from gossamer.rounds import randomness
 from gossamer.rounds.configuration import FILE, Configuration
 from gossamer.rounds.cost import Cost, Work
 from gossamer.rounds.files import locked, remove
+from gossamer.rounds.normalisation import Batches, layers_with_statistics, recompute_statistics
 from gossamer.rounds.plan import Plan
 from gossamer.rounds.record import RoundRecord
+from gossamer.rounds.replicates import Start, load_trained, put_average, with_one_more
 from gossamer.rounds.stopping import Allowance, Better, smallest_allowed
 
 TEST_PREFIX = "test_"
@@ -75,6 +77,7 @@ class Round:
         self.work = None
         self._schedule: Schedule | None = None
         self._steps_per_epoch: int | None = None
+        self._replicates: Literal["not begun", "begun", "averaged"] = "not begun"
 
     def __repr__(self) -> str:
         return f"<Round {self.number}: {self.kept} of {self.prunable} prunable weights, density {self.density:.2%}>"
@@ -93,6 +96,26 @@ class Round:
     def last(self) -> int | None:
         """The number of the last round of the plan; None when only `max_drop` will end it."""
         return self._run.plan.last
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of this round so far, interrupted attempts up to their last checkpoint included."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    @property
+    def processor_seconds(self) -> float:
+        """The same of processor time."""
+        return self.processor_seconds_before + time.process_time() - self._processor_started
+
+    @property
+    def trainings(self) -> int:
+        """How many times this round is trained: once in the dense round, `replicates` times in the others."""
+        return self._run.retraining.replicates if self.number > 0 else 1
+
+    @property
+    def trainings_left(self) -> int | None:
+        """The same of all rounds after this one; None when only `max_drop` will end the run."""
+        return None if self.last is None else (self.last - self.number) * self._run.retraining.replicates
 
     @property
     def steps(self) -> int:
@@ -126,6 +149,45 @@ class Round:
         self._steps_per_epoch = steps_per_epoch
         self._schedule = self._run.scheduled(self.number, total_steps, steps_per_epoch)
         return self._schedule
+
+    def replicates(self, batches: Batches | None = None) -> Iterator[int]:
+        """Trains this round as often as `rounds(replicates=...)` says, and leaves the average in the model.
+
+            for replicate in round.replicates():
+                train(model)                       # from one start; the data in another order each time
+            round.record(accuracy=evaluate(model))
+
+        Before each replicate the model and the `state` objects are put back to what they were after the cut. The global
+        random numbers go on, so that a loop which draws from them draws another order; one that seeds them itself
+        derives the seed from the number as well. Afterwards the parameters are the mean of the replicates', all else is
+        as replicate 0 left it, and the statistics of normalisation layers are computed anew. Every finished replicate
+        is written to the folder: after an interruption the loop goes on with the next. The dense round, and every round
+        without `replicates`, has replicate 0 only and ends as its training does.
+
+        Args:
+            batches: for models whose normalisation layers have running statistics: a function that returns the inputs
+                of the training data, batch by batch, each as the model takes it.
+
+        Yields:
+            The number of the replicate, from 0; what an interrupted attempt finished is left out.
+
+        Raises:
+            ConfigurationError: `batches` is missing, it was called before in this round, or the replicates end with the
+                same weights.
+            CheckpointError: the folder cannot be written, or is damaged.
+
+        Source: Zimmer, Spiegel, Pokutta, "Sparse Model Soups", ICLR 2024.
+        """
+        if self._replicates != "not begun":
+            raise ConfigurationError(
+                f"round.replicates() was called before in round {self.number}; call it once, around all training"
+            )
+        self._replicates = "begun"
+        if self.trainings == 1:
+            yield 0
+        else:
+            yield from self._run.replicates(self, batches)
+        self._replicates = "averaged"
 
     def after_step(self, step: int, action: Callable[[], None]) -> None:
         """Does `action` once so many optimizer steps of this round were taken; at once if they were just now."""
@@ -237,9 +299,52 @@ class _Run:
                 with snapshot.counted(self.counter):
                     yield round
                 records.append(round.result or round.record())
+            # Left by a crash between the end of the last round and its removal there.
+            remove(self.folder / run_folder.REPLICATES)
             best = smallest_allowed(records, self.allowance)
             if best.round != records[-1].round:
                 run_folder.load_round(self.folder, best.round, self.model)
+
+    def replicates(self, round: Round, batches: Batches | None) -> Iterator[int]:
+        if batches is None and layers_with_statistics(unwrap(self.model)):
+            raise ConfigurationError(
+                "the average of networks with BatchNorm needs statistics of its own; pass round.replicates(batches=...)"
+                ", a function that returns the inputs of the training data, batch by batch"
+            )
+        # After the cut: resuming made it again, to the same bits, so it needs no file.
+        start = Start(self.model, self.state)
+        trained = load_trained(self.folder, round.number)
+        if trained is not None:
+            round.steps = trained.steps
+            round.seconds_before, round.processor_seconds_before = trained.seconds, trained.processor_seconds
+            randomness.restore(dict(trained.random))
+        for number in range(0 if trained is None else trained.count, round.trainings):
+            if number > 0:
+                start.restore(self.model, self.state)
+                # What was pruned is cleared out of the optimizer's slots again, as before the first replicate.
+                hold(self.model, prunable_parameters(self.model, self.weights), round.masks)
+                self._lay_out_state()
+            yield number
+            trained = with_one_more(
+                trained,
+                self.model,
+                self.state,
+                round_number=round.number,
+                steps=round.steps,
+                seconds=round.seconds,
+                processor_seconds=round.processor_seconds,
+            )
+            trained.save(self.folder)
+        assert trained is not None
+        with _as_stored(f"the replicates in {self.folder / run_folder.REPLICATES} do not fit this run"):
+            put_average(trained, self.model, self.state)
+        self._lay_out_state()
+        if batches is not None:
+            recompute_statistics(unwrap(self.model), batches())
+
+    def _lay_out_state(self) -> None:
+        for optimizer in snapshot.optimizers(self.state).values():
+            restore_memory_format(optimizer)
 
     def metric_of(self, metrics: Mapping[str, float], number: int) -> str | None:
         names = [name for name in metrics if not name.startswith(TEST_PREFIX)]
@@ -301,15 +406,19 @@ class _Run:
             case "rewound":
                 path = run_folder.snapshot_of(self.folder)
                 self.snapshot_step = snapshot.rewind(unwrap(self.model), self.state, path, also)
-                for optimizer in snapshot.optimizers(self.state).values():
-                    restore_memory_format(optimizer)
+                self._lay_out_state()
             case "new":
                 snapshot.reinitialise(unwrap(self.model), self.state, self.fresh_model, also)
             case "stay" if self.retraining.strategy.rates == "linear":
                 self.relative_cut = _relative_cut(self.weights, masks, cut)
 
     def finish(self, round: Round, metric: str | None, metrics: dict[str, float]) -> RoundRecord:
-        seconds = round.seconds_before + time.monotonic() - round._started
+        seconds = round.seconds
+        if round.trainings > 1 and round._replicates != "averaged":
+            raise ConfigurationError(
+                f"round {round.number} has {round.trainings} replicates to average, and not all of them were trained; "
+                f"train inside for replicate in round.replicates(), to its end, and record after it"
+            )
         self._verify(round)
         if round.number > 0 and round._schedule is None and not self.retraining.plain:
             raise ConfigurationError(
@@ -343,14 +452,13 @@ class _Run:
             device=next(self.model.parameters()).device.type,
             steps=self.counter.steps,
             wall_seconds=round_to_milliseconds(seconds),
-            processor_seconds=round_to_milliseconds(
-                round.processor_seconds_before + time.process_time() - round._processor_started
-            ),
+            processor_seconds=round_to_milliseconds(round.processor_seconds),
             work=round.work,
         )
         written = run_folder.write_round(self.folder, record, self.model, round.masks, state, snapshot_file, cost)
         if snapshot_file is not None:
             remove(snapshot_file)
+        remove(self.folder / run_folder.REPLICATES)
         return written
 
     def _snapshot_taken(self) -> Path | None:
@@ -461,6 +569,7 @@ def rounds(
     rewind_to_step: int | None = None,
     rewind_to_epoch: int | None = None,
     rewound: Sequence[str] | None = None,
+    replicates: int = 1,
     fresh_model: Callable[[], nn.Module] | None = None,
     dense: str | Path | None = None,
     origin: Mapping[str, Any] | None = None,
@@ -517,6 +626,8 @@ def rounds(
             gossamer takes the snapshot by itself, by counting the optimizer's steps in the dense round.
         rewound: what goes back with the weights, of "optimizer" (state of the torch optimizers in `state`) and
             "statistics" (the model's buffers, such as BatchNorm's); both by default, as in the paper's code.
+        replicates: how many times each round after the dense one is trained, to go on with the average (Zimmer 2024);
+            more than 1 needs `round.replicates`.
         dense: folder of another run of the same settings, whose dense round is taken over instead of training it again.
         fresh_model: for "reinit", makes a newly initialised model; by default the layers' `reset_parameters`.
         origin: where things came from (plain values); recorded, and not compared.
@@ -548,6 +659,7 @@ def rounds(
         {"steps": rewind_steps, "epochs": rewind_epochs},
         {"steps": rewind_to_step, "epochs": rewind_to_epoch},
         rewound,
+        replicates,
     )
     if retraining.strategy.weights == "new" and fresh_model is None:
         snapshot.check_can_reinitialise(model)
@@ -598,7 +710,11 @@ def rounds(
 
 
 def _retraining(
-    method: str, length: Mapping[Unit, int | None], start: Mapping[Unit, int | None], rewound: Sequence[str] | None
+    method: str,
+    length: Mapping[Unit, int | None],
+    start: Mapping[Unit, int | None],
+    rewound: Sequence[str] | None,
+    replicates: int,
 ) -> Retraining:
     lengths = [Span(count, unit) for unit, count in length.items() if count is not None]
     starts = [Span(count, unit) for unit, count in start.items() if count is not None]
@@ -608,7 +724,11 @@ def _retraining(
             f"rewind_epochs, rewind_to_step and rewind_to_epoch"
         )
     return Retraining(
-        method, next(iter(starts), None), next(iter(lengths), None), None if rewound is None else tuple(rewound)
+        method,
+        next(iter(starts), None),
+        next(iter(lengths), None),
+        None if rewound is None else tuple(rewound),
+        replicates,
     )
 
 

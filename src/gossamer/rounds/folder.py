@@ -13,6 +13,7 @@
     round-01/ ...
     snapshot.safetensors   the same while the dense round goes on
     training.safetensors   a built-in task's state inside the round that is going on
+    replicates.safetensors those of its replicates that are trained, if a round trains several
 
 A round exists from the moment its folder gets its name; `rounds.jsonl` is put together from the `round.json` files.
 """
@@ -44,6 +45,7 @@ RECORD = "round.json"
 TABLE = "rounds.jsonl"
 LEDGER = "ledger.jsonl"
 TRAINING = "training.safetensors"
+REPLICATES = "replicates.safetensors"
 SNAPSHOT = "snapshot.safetensors"
 SAFETENSORS_TEMPORARY = ".tmp??????"
 """The names under which safetensors itself writes a file before it gets the one that was asked for."""

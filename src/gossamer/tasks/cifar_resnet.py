@@ -22,23 +22,32 @@ zeros on both sides, where the shape changes.
 
 
 class CifarResNet(nn.Module):
-    """A 3x3 convolution, three stages of residual blocks of 16, 32 and 64 channels, the mean over the image, and a
-    linear layer. Inputs (batch, 3, height, width) -> logits (batch, classes).
+    """A 3x3 convolution, three stages of residual blocks, the mean over the image, and a linear layer.
+
+    Inputs (batch, 3, height, width) -> logits (batch, classes). The stages have 16, 32 and 64 channels unless `widths`
+    says otherwise, whose second and third are each twice the one before.
 
     The modules have the names that PyTorch weights of these networks mostly come with (`layer1.0.conv1`, `linear`).
     """
 
-    def __init__(self, depth: int, shortcut: Shortcut = "projection", classes: int = 10) -> None:
+    def __init__(
+        self,
+        depth: int,
+        shortcut: Shortcut = "projection",
+        classes: int = 10,
+        widths: tuple[int, int, int] = WIDTHS,
+    ) -> None:
         super().__init__()
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"depth is {depth}; expected 6n + 2 layers, such as 20 or 56")
         blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks, shortcut)
-        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks, shortcut)
-        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks, shortcut)
-        self.linear = nn.Linear(WIDTHS[2], classes)
+        first, second, third = widths
+        self.conv1 = nn.Conv2d(3, first, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.layer1 = _stage(first, first, blocks, shortcut)
+        self.layer2 = _stage(first, second, blocks, shortcut)
+        self.layer3 = _stage(second, third, blocks, shortcut)
+        self.linear = nn.Linear(third, classes)
         initialise.for_relu(self)
 
     def forward(self, images: Tensor) -> Tensor:

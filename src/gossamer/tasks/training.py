@@ -24,7 +24,8 @@ class EpochReport:
     """What one epoch of training came to."""
 
     epochs_done: int
-    """How many epochs of the schedule have passed: the `first_epoch` to go on from."""
+    """How many epochs of the schedule have passed: the `first_epoch` to go on from. What a `gossamer.compress.Listener`
+    is told counts all trainings of a round, where it has several."""
     epochs: int
     loss: float
     """Mean training loss over the epoch's steps."""
@@ -51,6 +52,7 @@ def train(
     *,
     seed: int,
     round_number: int = 0,
+    replicate: int = 0,
     epochs: int | None = None,
     first_epoch: int = 0,
     first_step: int = 0,
@@ -65,6 +67,7 @@ def train(
     each epoch.
 
     Args:
+        seed, round_number, replicate: what the random numbers are derived from, with the epoch and what they are for.
         epochs: length of the schedule; the recipe's own unless given. The schedule is stretched over it.
         first_epoch: epochs of the schedule that have passed already (resuming, or rewinding to less than the start).
         first_step: steps of that epoch that are left out too, with their examples.
@@ -89,12 +92,15 @@ def train(
     rate = learning_rate or schedule_of(recipe, epochs * steps)
     if not 0 <= first_step < steps:
         raise ValueError(f"first_step is {first_step}; expected 0 to {steps - 1}, the steps of an epoch")
+    # The first replicate has the random numbers of a round that is trained once.
+    repeated = (replicate,) if replicate else ()
     for epoch in range(first_epoch, epochs):
         started = time.perf_counter()
         model.train()
-        randomness.seed_all(derived_seed(seed, round_number, epoch, "layers"))
-        order = _order(len(examples), derived_seed(seed, round_number, epoch, "order")).to(device)
-        generator = torch.Generator(device).manual_seed(derived_seed(seed, round_number, epoch, "augmentation"))
+        randomness.seed_all(derived_seed(seed, round_number, epoch, "layers", *repeated))
+        order = _order(len(examples), derived_seed(seed, round_number, epoch, "order", *repeated)).to(device)
+        drawn = derived_seed(seed, round_number, epoch, "augmentation", *repeated)
+        generator = torch.Generator(device).manual_seed(drawn)
         total_loss = torch.zeros((), device=device)
         rate_now = 0.0
         skipped = first_step if epoch == first_epoch else 0
@@ -173,6 +179,16 @@ def losses(model: nn.Module, recipe: Recipe, examples: Examples, seed: int) -> I
     for rows in order.split(batch_size)[:GRADIENT_BATCHES]:
         inputs, targets = examples.batch(rows)
         yield recipe.loss(model(inputs).float(), targets)
+
+
+def training_inputs(recipe: Recipe, examples: Examples, seed: int) -> Iterator[Tensor]:
+    """The inputs of one epoch of training, batch by batch, in an order and with augmentation drawn from `seed`."""
+    batch_size = min(recipe.batch_size, len(examples))
+    device = examples.targets.device
+    order = _order(len(examples), derived_seed(seed, "order")).to(device)
+    generator = torch.Generator(device).manual_seed(derived_seed(seed, "augmentation"))
+    for step in range(steps_per_epoch(recipe, examples)):
+        yield _batch(examples, order[step * batch_size : (step + 1) * batch_size], recipe, generator)[0]
 
 
 def _order(count: int, seed: int) -> Tensor:

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,10 @@ class Progress:
     """Of the last epoch."""
     written: float
     """Seconds since 1970."""
+    trainings: int = 1
+    """How many trainings of equal length the epochs are."""
+    trainings_left: int | None = None
+    """The same of all later rounds, if the last one is known."""
 
 
 class ProgressFile:
@@ -48,21 +52,30 @@ class ProgressFile:
         self._now = Progress(0, None, 1.0, 0, None, (), None, None, 0.0)
 
     def round_started(self, round: "Round", last_round: int | None) -> None:
-        self._now = Progress(round.number, last_round, round.density, 0, None, (), None, None, 0.0)
+        self._now = Progress(
+            round.number,
+            last_round,
+            round.density,
+            0,
+            None,
+            (),
+            None,
+            None,
+            0.0,
+            round.trainings,
+            round.trainings_left,
+        )
         self._write()
 
     def epoch_finished(self, round: "Round", report: "EpochReport") -> None:
         due = time.time() - self._now.written >= LEAST_SECONDS or report.epochs_done == report.epochs
-        self._now = Progress(
-            round.number,
-            self._now.last_round,
-            round.density,
-            report.epochs_done,
-            report.epochs,
-            (*self._now.losses, report.loss),
-            report.learning_rate,
-            report.seconds,
-            self._now.written,
+        self._now = replace(
+            self._now,
+            epochs_done=report.epochs_done,
+            epochs=report.epochs,
+            losses=(*self._now.losses, report.loss),
+            learning_rate=report.learning_rate,
+            epoch_seconds=report.seconds,
         )
         if due:
             self._write()
@@ -75,7 +88,7 @@ class ProgressFile:
         self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        self._now = Progress(**{**asdict(self._now), "written": time.time()})
+        self._now = replace(self._now, written=time.time())
         temporary = self._path.with_name(FILE + TEMPORARY)
         try:
             temporary.write_text(json.dumps(asdict(self._now)), encoding="utf-8")
@@ -88,11 +101,13 @@ def read_progress(folder: Path) -> Progress | None:
     """What the file says; None if there is none, or none that can be believed."""
     try:
         values: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        found = Progress(**{field.name: values[field.name] for field in fields(Progress)})
-        numbers = [found.round, found.density, found.epochs_done, found.written, *found.losses]
-        optional = [found.last_round, found.epochs, found.learning_rate, found.epoch_seconds]
+        # Files of older versions lack what has a default.
+        known = [field.name for field in fields(Progress) if field.name in values or field.default is MISSING]
+        found = Progress(**{name: values[name] for name in known})
+        numbers = [found.round, found.density, found.epochs_done, found.written, found.trainings, *found.losses]
+        optional = [found.last_round, found.epochs, found.learning_rate, found.epoch_seconds, found.trainings_left]
         numbers += [number for number in optional if number is not None]
         finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
-        return found if finite else None
+        return found if finite and found.trainings >= 1 else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -1,6 +1,6 @@
 """Prints the rounds of several seeds as one table: median (min, max) of the test metric.
 
-python docs/results/tabulate.py docs/results/lenet-300-100/*.jsonl
+python docs/results/rounds_table.py docs/results/lenet-300-100/*.jsonl
 """
 
 import json

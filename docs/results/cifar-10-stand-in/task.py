@@ -1,0 +1,31 @@
+"""A stand-in for the paper's ResNet-20 where there is no GPU: CIFAR-10 with a ResNet of 8 layers, half as wide, and 6
+epochs a round instead of 182.
+
+    gossamer compare docs/results/cifar-10-stand-in/task.py:task --data DATA --per-round 0.488 \\
+        --target-sparsity 0.9648 --methods lr-rewind,weight-rewind@5,fine-tune --out DIR
+
+The recipe is the paper's for ResNet-20 (learning rate 0.1, cut to a tenth after half and after three quarters of the
+time), shortened. Its last rate, 0.001, is what fine-tuning gets. A round cuts as much as three of the paper's.
+"""
+
+from gossamer.tasks import SGD, Recipe, Steps, Task
+from gossamer.tasks.cifar10 import cifar10, cropped_and_flipped
+from gossamer.tasks.cifar_resnet import CifarResNet
+
+
+def task() -> Task:
+    return Task(
+        name="cifar-10-stand-in",
+        description="ResNet-8 of half the width on CIFAR-10, 6 epochs a round",
+        model=lambda: CifarResNet(depth=8, widths=(8, 16, 32)),
+        data=cifar10,
+        recipe=Recipe(
+            epochs=6,
+            batch_size=128,
+            learning_rate=Steps(first=0.1, milestones=(0.5, 0.75)),
+            optimizer=SGD(momentum=0.9, weight_decay=2e-4),
+            augment=cropped_and_flipped,
+            bfloat16=True,
+            channels_last=True,
+        ),
+    )

@@ -1,0 +1,61 @@
+"""The same network on several builds of the op library, in turn in one process.
+
+    python docs/results/runtime/libraries.py usual=LIBRARY avx2=LIBRARY > FILE
+
+A line of JSON for each share of weights kept: the median in ms of every build, and its ratio to the first one's.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from gossamer.bench.compare import random_inputs
+from gossamer.bench.engines import Subject, open_runner
+from gossamer.bench.engines.engine import Runner
+from gossamer.bench.network import build, find_network
+from gossamer.export.rewrite import to_sparse
+
+NETWORK = "resnet-50"
+DENSITIES = (0.2, 0.1, 0.05)
+WARM_UP, RUNS = 3, 31
+
+
+def main(libraries: dict[str, Path]) -> None:
+    for density in DENSITIES:
+        model = build(find_network(NETWORK), density)
+        sparse, inputs = to_sparse(model), random_inputs(model)
+        with tempfile.TemporaryDirectory() as folder:
+            runners: dict[str, Runner] = {}
+            for name, library in libraries.items():
+                own = Path(folder) / name
+                own.mkdir()
+                # The loader takes two libraries of one path for the same one.
+                os.environ["GOSSAMER_OPS"] = str(shutil.copy(library, own))
+                runners[name] = open_runner("gossamer", Subject(model, sparse, inputs, 1, own))
+            seconds: dict[str, list[float]] = {name: [] for name in runners}
+            for _ in range(WARM_UP + RUNS):
+                for name, runner in runners.items():
+                    runner.seconds()
+                    seconds[name].append(runner.seconds())
+        medians = {name: statistics.median(values[WARM_UP:]) * 1e3 for name, values in seconds.items()}
+        first = next(iter(medians.values()))
+        print(
+            json.dumps(
+                {
+                    "network": NETWORK,
+                    "density": density,
+                    "runs": RUNS,
+                    "milliseconds": {name: round(value, 3) for name, value in medians.items()},
+                    "ratio": {name: round(value / first, 4) for name, value in medians.items()},
+                }
+            ),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main({name: Path(path) for name, path in (argument.split("=", 1) for argument in sys.argv[1:])})
