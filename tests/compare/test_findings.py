@@ -56,6 +56,7 @@ def test_the_largest_compression_is_chosen_on_validation_and_told_of_test() -> N
 def test_paired_differences() -> None:
     found = {one.compression: one for one in differences(POINTS, "higher")}
     assert list(found) == [2, 10, 20, None]
+    assert [one.reference_compression for one in found.values()] == [2, 10, 20, None]
     # Seed by seed 0.01, 0.02, 0.03: mean 0.02, deviation 0.01, t(2) = 4.3027.
     assert found[10].mean == pytest.approx(0.02)
     assert found[10].high == pytest.approx(0.02 + 4.3027 * 0.01 / math.sqrt(3))
@@ -66,6 +67,18 @@ def test_paired_differences() -> None:
     assert {one.other for one in found.values()} == {"b"}
     worse = {one.compression: one for one in differences(POINTS, "lower")}
     assert worse[10].mean == pytest.approx(-0.02)
+
+
+def test_a_density_that_the_reference_lacks_is_compared_with_its_next_smaller_network() -> None:
+    others = [point("c", seed, 20, 0.9, 0.70) for seed in range(3)] + [
+        point("c", seed, 4, 0.9, 0.99) for seed in (0, 1)
+    ]
+    found = differences([*(p for p in POINTS if p.method == "a"), *others], "higher")
+    # Nothing of a is as small as the last one.
+    assert [(one.compression, one.reference_compression) for one in found] == [(5, 10)]
+    # 0.80, 0.79 and 0.78 with a tenth of the weights, against 0.70 with a fifth.
+    assert found[0].mean == pytest.approx(0.09)
+    assert found[0].seeds == 3
 
 
 def test_only_seeds_that_both_have_are_paired() -> None:

@@ -88,7 +88,9 @@ class Difference:
     reference: str
     other: str
     compression: float | None
-    """None: for each seed the mean over all densities from `HIGH_COMPRESSION` on."""
+    """Of the other method. None: for each seed the mean over all densities from `HIGH_COMPRESSION` on."""
+    reference_compression: float | None
+    """The same, or more where the reference was not tried at this density. None like `compression`."""
     mean: float
     low: float
     high: float
@@ -151,30 +153,52 @@ def largest_without_loss(table: Sequence[Row], better: Better) -> list[Largest]:
 
 
 def differences(points: Sequence[Point], better: Better) -> list[Difference]:
-    """The first method against each other one, with the same seed: at every density that both have, and on average."""
+    """The first method against each other one, with the same seed: at every density of the other, and on average.
+
+    Where the reference was not tried at the same density, its next smaller network stands for it: it may keep fewer
+    weights than the other, never more.
+    """
     methods = list(dict.fromkeys(point.method for point in points))
     if not methods:
         return []
     reference, *others = methods
     found = []
     for other in others:
-        paired: dict[float, dict[int, float]] = {}
-        for group in by_density([p for p in points if p.method in (reference, other)]).values():
-            first = {p.seed: p for p in group if p.method == reference}
-            second = {p.seed: p for p in group if p.method == other}
-            compression = group[0].compression
-            both = sorted(first.keys() & second.keys())
-            if both and compression > 1:
-                paired[compression] = {
-                    seed: _goodness(first[seed].test, better) - _goodness(second[seed].test, better) for seed in both
-                }
-        found += [_difference(reference, other, at, values.values()) for at, values in paired.items()]
-        sparse = [values for at, values in paired.items() if at >= HIGH_COMPRESSION]
+        pairs = [
+            (first, second, _paired(first, second, better))
+            for first, second in _no_denser(points, reference, other)
+            if second[0].compression > 1
+        ]
+        pairs = [(first, second, values) for first, second, values in pairs if values]
+        found += [
+            _difference(reference, other, second[0].compression, first[0].compression, values.values())
+            for first, second, values in pairs
+        ]
+        sparse = [values for _, second, values in pairs if second[0].compression >= HIGH_COMPRESSION]
         seeds = set.intersection(*(set(values) for values in sparse)) if sparse else set()
         if seeds:
             means = [statistics.mean(values[seed] for values in sparse) for seed in sorted(seeds)]
-            found.append(_difference(reference, other, None, means))
+            found.append(_difference(reference, other, None, None, means))
     return found
+
+
+def _no_denser(points: Sequence[Point], reference: str, other: str) -> list[tuple[list[Point], list[Point]]]:
+    """For each density of `other`, from dense to sparse, the densest points of `reference` that keep no more."""
+    found = []
+    groups = by_density(point for point in points if point.method in (reference, other))
+    first: list[Point] = []
+    for group in reversed(list(groups.values())):
+        first = [point for point in group if point.method == reference] or first
+        second = [point for point in group if point.method == other]
+        if first and second:
+            found.append((first, second))
+    return found[::-1]
+
+
+def _paired(first: Sequence[Point], second: Sequence[Point], better: Better) -> dict[int, float]:
+    """By how much the first points are better, by seed."""
+    of = {point.seed: _goodness(point.test, better) for point in first}
+    return {point.seed: of[point.seed] - _goodness(point.test, better) for point in second if point.seed in of}
 
 
 def by_density(points: Iterable[Point]) -> Mapping[float, list[Point]]:
@@ -208,10 +232,16 @@ def _smallest_as_good(table: Sequence[Row], medians: Sequence[float], dense: flo
     return max(as_good, key=lambda row: row.compression)
 
 
-def _difference(reference: str, other: str, compression: float | None, values: Iterable[float]) -> Difference:
+def _difference(
+    reference: str,
+    other: str,
+    compression: float | None,
+    reference_compression: float | None,
+    values: Iterable[float],
+) -> Difference:
     values = list(values)
     mean, low, high = mean_with_interval(values)
-    return Difference(reference, other, compression, mean, low, high, len(values))
+    return Difference(reference, other, compression, reference_compression, mean, low, high, len(values))
 
 
 def _goodness(value: float, better: Better) -> float:

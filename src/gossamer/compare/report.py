@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from gossamer.compare.findings import (
+    SAME_DENSITY,
     Difference,
     Largest,
     Point,
@@ -169,12 +170,12 @@ def as_text(
         lines += [
             "",
             f"{paired[0].reference} against the others, test {metric}{points}, seed by seed: mean and 95% interval "
-            f"(Student's t); above zero is for {paired[0].reference}.",
+            f"(Student's t); above zero is for {paired[0].reference}.{_sparser(paired)}",
             "",
         ]
         lines += ["| other | compression | mean | 95% interval | seeds |", "|---|---|---|---|---|"]
         for one in paired:
-            where = "all from 10x on" if one.compression is None else f"{one.compression:.1f}x"
+            where = _where(one)
             limits = f"{_signed(one.low, percent)} to {_signed(one.high, percent)}"
             lines.append(f"| {one.other} | {where} | {_signed(one.mean, percent)} | {limits} | {one.seeds} |")
     if paid:
@@ -185,6 +186,27 @@ def as_text(
             operations = "-" if price.training_flops is None else f"{price.training_flops:.2e}"
             lines.append(f"| {price.method} | {price.runs} | {epochs} | {price.processor_seconds:.0f} | {operations} |")
     return "\n".join(lines) + "\n"
+
+
+def _where(difference: Difference) -> str:
+    """The compression that is compared, and the reference's if it is another."""
+    if difference.compression is None:
+        return "all from 10x on"
+    where = f"{difference.compression:.1f}x"
+    return f"{where} ({difference.reference_compression:.1f}x)" if _is_sparser(difference) else where
+
+
+def _sparser(paired: Sequence[Difference]) -> str:
+    if not any(map(_is_sparser, paired)):
+        return ""
+    return (
+        f" Where {paired[0].reference} was not tried at a density, its next smaller network stands for it, in brackets."
+    )
+
+
+def _is_sparser(difference: Difference) -> bool:
+    there, here = difference.reference_compression, difference.compression
+    return there is not None and here is not None and there > here * (1 + SAME_DENSITY)
 
 
 def _by_density(table: Sequence[Row]) -> list[tuple[float, float, dict[str, Row]]]:
@@ -217,7 +239,11 @@ def _plot(folder: Path, table: Sequence[Row], metric: str) -> list[Path]:
     ]
     unit = ", %" if percent > 1 else ""
     base = altair.Chart.from_dict({"data": {"values": values}, "mark": "line", "encoding": {}}).encode(
-        x=altair.X("compression:Q", scale=altair.Scale(type="log"), title="compression (prunable / kept weights)"),
+        x=altair.X(
+            "compression:Q",
+            scale=altair.Scale(type="log", nice=False),
+            title="compression (prunable / kept weights)",
+        ),
         color=altair.Color("method:N", sort=list(dict.fromkeys(row.method for row in table)), title=None),
     )
     height = altair.Y("median:Q", scale=altair.Scale(zero=False), title=f"test {metric}{unit}: median, min to max")
