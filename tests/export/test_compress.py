@@ -7,9 +7,10 @@ import onnx
 import onnxruntime
 import pytest
 from export.onnx_graphs import network, run_dense, sparse_weight
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from gossamer.export.compress import compress_weights
+from gossamer.export.compress import compress_weights, is_compressed, unpack_weights
+from gossamer.export.errors import ExportError
 
 ROWS, COLUMNS = 257, 131
 MATMUL = helper.make_node("MatMul", ["x", "w"], ["y"])
@@ -58,3 +59,47 @@ def test_two_layers() -> None:
     model = network(nodes, {"x": ["n", ROWS]}, {"w": weight_of(0.05), "v": second}, ["z"])
     x = {"x": np.random.default_rng(2).standard_normal((3, ROWS)).astype(np.float32)}
     assert np.array_equal(run_dense(compress_weights(model), x)[0], run_dense(model, x)[0])
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_way_back_ends_where_it_began(half: bool) -> None:
+    """A mask, gaps and, with fp16, a weight without zeros; one weight is too small to be stored otherwise."""
+    weights = {
+        "mask": weight_of(0.3),
+        "gaps": sparse_weight(np.random.default_rng(3), COLUMNS, 64, density=0.02),
+        "full": np.random.default_rng(4).standard_normal((64, 64)).astype(np.float32),
+        "small": sparse_weight(np.random.default_rng(5), 64, 3),
+    }
+    values = ["x", "a", "b", "c", "d"]
+    nodes = [
+        helper.make_node("MatMul", [source, name], [made], name=f"layer {name}")
+        for source, name, made in zip(values, weights, values[1:], strict=False)
+    ]
+    model = network(nodes, {"x": ["n", ROWS]}, weights, ["d"])
+    compressed = compress_weights(model, half=half)
+    assert is_compressed(compressed)
+    assert not is_compressed(model)
+    back = unpack_weights(compressed)
+    assert list(back.graph.node) == list(model.graph.node)
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in back.graph.initializer}
+    assert found.keys() == weights.keys()
+    for name, weight in weights.items():
+        expected = weight.astype(np.float16).astype(np.float32) if half and name != "small" else weight
+        assert found[name].dtype == np.float32
+        assert np.array_equal(found[name], expected)
+
+
+def test_a_model_without_stored_weights_comes_back_as_it_is() -> None:
+    # A name alone makes no weight: this node works on an input.
+    chance = helper.make_node("Add", ["y", "y"], ["z"], name="z.unpacked")
+    model = network([MATMUL, chance], {"x": [3, ROWS]}, {"w": weight_of(0.3)}, ["z"])
+    assert not is_compressed(model)
+    assert unpack_weights(model) == model
+
+
+def test_a_damaged_weight_is_refused() -> None:
+    compressed = compress_weights(matmul(weight_of(0.3)))
+    shape = next(tensor for tensor in compressed.graph.initializer if tensor.name == "w.shape")
+    shape.CopyFrom(numpy_helper.from_array(np.asarray([ROWS, COLUMNS + 1]), "w.shape"))
+    with pytest.raises(ExportError, match=r"stored without their zeros \(w\) are damaged"):
+        unpack_weights(compressed)

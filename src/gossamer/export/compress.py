@@ -2,9 +2,11 @@
 
 A layer that stays a standard op needs its weight dense. What the file holds instead is the weight's positions and
 values, and a few standard nodes that put them together. Their inputs are constants, so a runtime computes them once,
-when the session is created (constant folding), and the layer runs as if its weight had been stored.
+when the session is created (constant folding), and the layer runs as if its weight had been stored. Other programs take
+such a layer for a product of two computed values; `unpack_weights` gives them its weight.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,13 +16,33 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.export.batch_norm import drop_unread
-from gossamer.export.graph import Graph, array_of
+from gossamer.export.errors import ExportError
+from gossamer.export.graph import STANDARD_DOMAINS, Graph, array_of, is_standard, values_read
+from gossamer.export.sessions import dense_session
 
 SMALL = 1024
 """Weights with fewer elements are not worth the nodes."""
 WORTHWHILE = 0.95
 """Of its bytes a weight has to be stored in at most this share."""
 OLDEST_OPSET = 13
+ENDING = ".unpacked"
+"""Of the name of a node that puts a weight together, behind the name of its value."""
+OPS = (
+    "Add",
+    "BitShift",
+    "Cast",
+    "ConstantOfShape",
+    "CumSum",
+    "Gather",
+    "Less",
+    "Mod",
+    "Reshape",
+    "ScatterElements",
+    "Slice",
+    "Sub",
+    "Where",
+)
+"""Kinds of those nodes."""
 
 
 def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.ModelProto:
@@ -52,6 +74,71 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
     result.graph.node.extend([*writer.nodes, *nodes])
     drop_unread(result)
     return result
+
+
+def is_compressed(model: onnx.ModelProto) -> bool:
+    """Whether the model has weights that are stored as `compress_weights` stores them."""
+    return bool(_unpacking_nodes(model))
+
+
+def unpack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The reverse of `compress_weights`: the same network with those weights as initializers, zeros and all.
+
+    Raises:
+        ExportError: what is stored of a weight is damaged.
+    """
+    unpacking = _unpacking_nodes(model)
+    if not unpacking:
+        return model
+    made = {node.output[0] for node in unpacking}
+    others = [node for node in model.graph.node if not made.intersection(node.output)]
+    read = {name for node in others for name in values_read(node)} | {value.name for value in model.graph.output}
+    names = [node.output[0] for node in unpacking if node.output[0] in read]
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    result.graph.node.extend(others)
+    for name, weight in zip(names, _unpacked(model, unpacking, names), strict=True):
+        result.graph.initializer.append(numpy_helper.from_array(np.asarray(weight), name))
+    drop_unread(result)
+    return result
+
+
+def _unpacking_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """By their names. Should another exporter have named a node so: what it makes of constants is constant as well."""
+    constants = set(_stored(model))
+    found = []
+    for node in model.graph.node:
+        named = len(node.output) == 1 and node.name == f"{node.output[0]}{ENDING}"
+        if named and is_standard(node, *OPS) and constants.issuperset(node.input):
+            found.append(node)
+            constants.add(node.output[0])
+    return found
+
+
+def _unpacked(
+    model: onnx.ModelProto, unpacking: Sequence[onnx.NodeProto], names: Sequence[str]
+) -> list[NDArray[np.generic]]:
+    """Computed by ONNX Runtime, as when the file is loaded."""
+    alone = onnx.ModelProto()
+    alone.ir_version = model.ir_version
+    alone.opset_import.extend(entry for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)
+    read = {name for node in unpacking for name in node.input}
+    tensors = [tensor for name, tensor in _stored(model).items() if name in read]
+    outputs = [onnx.ValueInfoProto(name=name) for name in names]
+    alone.graph.CopyFrom(helper.make_graph(unpacking, "weights", [], outputs, tensors))
+    try:
+        return list(dense_session(alone).run(list(names), {}))
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise ExportError(
+            f"the weights that are stored without their zeros ({', '.join(names)}) are damaged: {str(error).strip()}"
+        ) from error
+
+
+def _stored(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The initializers that no caller can replace."""
+    inputs = {value.name for value in model.graph.input}
+    return {tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in inputs}
 
 
 def _is_weight(tensor: onnx.TensorProto) -> bool:
@@ -140,7 +227,7 @@ class _Unpacking:
         self._node("Reshape", [flat, self._constant(f"{name}.shape", np.asarray(weight.shape))], name)
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: int | str) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}.unpacked", **attributes))  # type: ignore[arg-type]
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}{ENDING}", **attributes))  # type: ignore[arg-type]
         return output
 
     def _constant(self, name: str, values: NDArray[np.generic]) -> str:

@@ -9,11 +9,10 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from gossamer.errors import ConfigurationError
-from gossamer.export.compress import compress_weights
 from gossamer.export.costs import Costs
 from gossamer.export.errors import ExportError
 from gossamer.export.graph import Graph, array_of
-from gossamer.export.rewrite import LayerReport, rewrite
+from gossamer.export.rewrite import LayerReport
 from gossamer.export.sessions import dense_session, sparse_session
 from gossamer.export.source import Source
 from gossamer.export.verify import (
@@ -22,6 +21,7 @@ from gossamer.export.verify import (
     compare_with_twin,
     run_twin,
 )
+from gossamer.export.written import as_written
 from gossamer.rounds.files import write_file
 
 LARGEST_HALF = 65520.0
@@ -80,15 +80,14 @@ def export(
         write_file(path, lambda temporary: _write_dense(source, temporary))
         return _described(source, path, (), source.dense)
     reference = rounded(source.dense) if half else source.dense
-    rewritten = rewrite(reference, costs=costs, half=half)
-    stored = compress_weights(rewritten.model, half=half)
+    written = as_written(reference, costs=costs, half=half)
 
     def write(temporary: Path) -> None:
-        save(stored, temporary)
-        compare_with_dense(reference, temporary, rewritten, source.feeds)
+        save(written.model, temporary)
+        compare_with_dense(reference, temporary, written, source.feeds)
 
     write_file(path, write)
-    return _described(source, path, rewritten.layers, source.dense)
+    return _described(source, path, written.layers, source.dense)
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
