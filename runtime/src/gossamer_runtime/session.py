@@ -1,25 +1,51 @@
 """Sessions that know gossamer's ops."""
 
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import onnxruntime
 
 from gossamer_runtime.library import library_path
 
 THREADS_ENTRY = "gossamer.threads"
+# What ONNX Runtime says of ops that one options object holds twice. It says so only when a session is created.
+REGISTERED_TWICE = "Domain already set in registry"
+
+# The options that hold gossamer's ops, and for how many threads. ONNX Runtime cannot be asked, and a config entry would
+# not do: InferenceSession.get_session_options() returns a copy that has the entries and not the ops.
+_registered: WeakKeyDictionary[onnxruntime.SessionOptions, int] = WeakKeyDictionary()
+_registering = threading.Lock()
 
 
 def session_options(options: onnxruntime.SessionOptions | None = None) -> onnxruntime.SessionOptions:
     """``options`` (or new ones) with gossamer's ops registered and told the number of threads.
 
-    ONNX Runtime does not tell custom ops how many threads a session has, so set ``intra_op_num_threads`` before.
+    The same object is returned, changed: it holds the ops and the entry ``gossamer.threads``. Given again, it is left
+    as it is, so one object serves any number of sessions. ONNX Runtime does not tell custom ops how many threads a
+    session has, and the ops keep the number that they were registered with: set ``intra_op_num_threads`` before.
+
+    Raises:
+        NativeLibraryMissing: gossamer-runtime was installed without its native part; ``options`` are unchanged.
+        ValueError: ``intra_op_num_threads`` was changed after the ops were registered.
     """
     if options is None:
         options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(THREADS_ENTRY, str(options.intra_op_num_threads))
-    options.register_custom_ops_library(library_path())
+    library = library_path()
+    threads = options.intra_op_num_threads
+    with _registering:
+        registered = _registered.get(options)
+        if registered is None:
+            options.add_session_config_entry(THREADS_ENTRY, str(threads))
+            options.register_custom_ops_library(library)
+            _registered[options] = threads
+        elif registered != threads:
+            raise ValueError(
+                f"these options hold gossamer's ops for intra_op_num_threads={registered}, which they keep, "
+                f"got {threads}: make new SessionOptions for another number of threads"
+            )
     return options
 
 
@@ -33,15 +59,34 @@ def Session(  # named for the class that it returns
 ) -> onnxruntime.InferenceSession:
     """A ready ``onnxruntime.InferenceSession`` for a model with sparse ops (or without).
 
-    ``threads`` is short for ``options.intra_op_num_threads``; 0 or nothing leaves the choice to ONNX Runtime.
+    Args:
+        options: go through ``session_options``: they may come from there, and may serve many sessions. Options that
+            ``register_custom_ops_library`` was called on by hand are for ``onnxruntime.InferenceSession``.
+        threads: of a session without ``options``, which have ``intra_op_num_threads`` for that; 0 or nothing leaves the
+            choice to ONNX Runtime.
+
+    Raises:
+        NativeLibraryMissing: gossamer-runtime was installed without its native part.
+        ValueError: ``threads`` is negative or beside ``options``, or the options hold the ops for another number of
+            threads or a second time.
     """
-    if options is None:
-        options = onnxruntime.SessionOptions()
     if threads is not None:
         if threads < 0:
             raise ValueError(f"threads must be 0 or more, got {threads}")
+        if options is not None:
+            raise ValueError(
+                f"expected options or threads, got both: set intra_op_num_threads={threads} on the options instead"
+            )
+        options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
     source = model if isinstance(model, bytes) else os.fspath(model)
-    return onnxruntime.InferenceSession(
-        source, session_options(options), providers=list(providers), **session_arguments
-    )
+    options = session_options(options)
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=list(providers), **session_arguments)
+    except Exception as error:
+        if REGISTERED_TWICE not in str(error):
+            raise
+        raise ValueError(
+            "these options held gossamer's ops already, and now hold them twice: make new ones, and leave registering "
+            "to gossamer_runtime or give the options to onnxruntime.InferenceSession"
+        ) from error
