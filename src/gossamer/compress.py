@@ -128,6 +128,9 @@ def compress(
 ) -> list[RoundRecord]:
     """Trains and prunes the task's network until a stopping rule ends it; continues what the folder already holds.
 
+    A network that comes trained (`Task.pretrained`) is the dense round as it is, and the weights of methods that rewind
+    them go back to it.
+
     Args:
         data_folder: where the task's data are; None for data that a package brings along.
         epochs: training time of every round; the recipe's by default.
@@ -166,6 +169,11 @@ def compress(
     if rewind_epochs is not None and 0 < rewind_epochs <= epochs and _rewinds_weights(method):
         # The same point, told from the start, which is how snapshots are called.
         rewind_to_epoch, rewind_epochs = epochs - rewind_epochs, None
+    if task.pretrained and (any(keep_snapshots) or (_rewinds_weights(method) and (rewind_to_epoch or rewind_to_step))):
+        raise ConfigurationError(
+            f"the network of {task.name} comes trained, so its weights can be rewound to how it came, not to a moment "
+            f"of its training; leave out what to rewind to"
+        )
     model = initial_model(task, seed, where)
     optimizer = task.recipe.optimizer(model)
     precision = processor.precision(task.recipe, where)
@@ -178,6 +186,7 @@ def compress(
         "device": where.type,
         "optimizer_state": optimizer_state,
         "fine_tune_rate": constant_rate,
+        "pretrained": task.pretrained or None,
     }
     data: Data | None = None
 
@@ -213,7 +222,7 @@ def compress(
         rewind_to_step=rewind_to_step,
         rewound=rewound,
         replicates=replicates,
-        fresh_model=task.model,
+        fresh_model=None if task.pretrained else task.model,
         dense=dense,
         origin={"task": task_source},
     )
@@ -239,6 +248,8 @@ def compress(
                 _keep_snapshot(
                     round, epoch, epoch_steps, model, {} if optimizer_state == "fresh" else {"optimizer": optimizer}
                 )
+            if task.pretrained and round.number == 0:
+                continue
             first_epoch, first_step = (epochs_done, 0) if epochs_done else divmod(schedule.first, epoch_steps)
             for report in train(
                 model,

@@ -149,3 +149,61 @@ def test_a_users_own_task_is_compressed(tmp_path: Path) -> None:
     finished = gossamer(tmp_path, "compress", "mine.py:task", "--rounds", "2", "--epochs", "2", "--out", "run")
     assert finished.returncode == 0, finished.stderr
     assert [row["round"] for row in rows(tmp_path / "run")] == [0, 1, 2]
+
+
+PRETRAINED = """
+import torch
+from torch import nn
+from gossamer.tasks import SGD, Data, Examples, OneCycle, Recipe, Task
+
+def data(folder):
+    inputs = torch.randn(96, 4, generator=torch.Generator().manual_seed(0))
+    return Data(*(Examples(part, (part[:, 0] > 0).long()) for part in inputs.split(32)))
+
+def model():  # as a file of weights would give it
+    layer = nn.Linear(4, 2)
+    layer.load_state_dict({"weight": torch.tensor([[-9.0, 1, 2, 3], [9, 4, 5, 6]]), "bias": torch.tensor([0.5, 0.25])})
+    return layer
+
+def task():
+    recipe = Recipe(epochs=3, batch_size=16, learning_rate=OneCycle(peak=0.1), optimizer=SGD(momentum=0.9))
+    return Task("theirs", "somebody else's", model, data, recipe, pretrained=True)
+"""
+THEIRS = ("compress", "theirs.py:task", "--per-round", "0.25", "--rounds", "1", "--out")
+
+
+def test_a_network_that_comes_trained_is_the_dense_round_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text(PRETRAINED)
+    finished = gossamer(tmp_path, *THEIRS, "run")
+    assert finished.returncode == 0, finished.stderr
+    dense, cut = load_round(tmp_path / "run", 0), load_round(tmp_path / "run", 1)
+    assert torch.equal(dense["weight"], torch.tensor([[-9.0, 1, 2, 3], [9, 4, 5, 6]]))
+    # A quarter of the weights that came, the smallest, are cut, and what is left is trained.
+    assert torch.equal(cut["weight"] == 0, torch.tensor([[False, True, True, False], [False, False, False, False]]))
+    assert not torch.equal(cut["bias"], dense["bias"])
+    ledger = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
+    assert [(row["epochs"], row["steps"]) for row in ledger] == [(0, 0), (3, 6)]
+    assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["settings"]["pretrained"] is True
+
+
+def test_weights_that_came_trained_are_rewound_to_how_they_came(tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text(PRETRAINED)
+    finished = gossamer(tmp_path, *THEIRS, "run", "--method", "weight-rewind", "--rounds", "2")
+    assert finished.returncode == 0, finished.stderr
+    refused = gossamer(tmp_path, *THEIRS, "other", "--method", "weight-rewind", "--rewind-epochs", "2")
+    assert refused.returncode == 2
+    assert "comes trained, so its weights can be rewound to how it came, not to a moment" in refused.stderr
+    compared = gossamer(
+        tmp_path,
+        "compare",
+        "theirs.py:task",
+        *("--methods", "lr-rewind,weight-rewind", "--seeds", "1", "--target-sparsity", "0.5", "--out", "grid"),
+    )
+    assert compared.returncode == 0, compared.stderr
+    for method in ("lr-rewind", "weight-rewind"):
+        start = load_round(tmp_path / "grid" / "cells" / method / "seed-0", 0)
+        assert torch.equal(start["weight"], torch.tensor([[-9.0, 1, 2, 3], [9, 4, 5, 6]]))
+
+
+def load_round(run: Path, number: int) -> dict[str, torch.Tensor]:
+    return load_file(run / f"round-{number:02}" / "model.safetensors")

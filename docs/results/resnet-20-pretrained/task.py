@@ -1,7 +1,7 @@
-"""A ResNet-20 that somebody else trained on CIFAR-10, compressed with one epoch a round: what shrink finds in it.
+"""A ResNet-20 that somebody else trained on CIFAR-10, compressed without their script.
 
-    WEIGHTS=resnet20.safetensors gossamer compress docs/results/resnet-20-pretrained/task.py:task --data DIR \\
-        --per-round 0.5 --rounds 6 --out RUN
+    WEIGHTS=resnet20.safetensors gossamer compare docs/results/resnet-20-pretrained/task.py:task --data DIR \\
+        --methods lr-rewind,fine-tune --seeds 1 --per-round 0.488 --target-sparsity 0.866 --out OUT
 
 The weights are those of github.com/akamaster/pytorch_resnet_cifar10 (91.73% on test), as a .safetensors file. That
 network was trained on all 50,000 training images, so the 5,000 of validation are no unseen data here; test is.
@@ -43,16 +43,19 @@ def data(folder: Path | None) -> Data:
 def task() -> Task:
     return Task(
         name="resnet-20-pretrained",
-        description="ResNet-20 from somebody else's weights, one epoch a round",
+        description="ResNet-20 from somebody else's weights, two epochs a round",
         model=model,
         data=data,
         recipe=Recipe(
-            epochs=1,
+            epochs=2,
             batch_size=128,
             learning_rate=OneCycle(peak=0.03),
+            # The last rate of the paper's schedule for this network.
+            fine_tune_rate=0.001,
             optimizer=SGD(momentum=0.9, weight_decay=2e-4),
             augment=cropped_and_flipped,
             bfloat16=True,
             channels_last=True,
         ),
+        pretrained=True,
     )

@@ -112,6 +112,9 @@ class Task:
     """Loads the splits, on the CPU. The argument is the `--data` folder, None when it was not given."""
     recipe: Recipe
     metric: Metric = field(default_factory=Metric)
+    pretrained: bool = False
+    """Whether `model` comes trained, by somebody else perhaps. The dense round is then that network as it is, and the
+    recipe is how it is retrained after every cut."""
 
 
 def describe(recipe: Recipe) -> dict[str, str | int | float | bool]:
