@@ -10,10 +10,11 @@ import onnx
 import pytest
 from bench.test_network import PICTURES
 from command_line import gossamer
-from export.onnx_graphs import native_library, network
+from export.onnx_graphs import native_library, network, run_dense, sparse_weight
 from onnx import helper, numpy_helper
 from small_run import printed, refused
 
+from gossamer.bench.compare import subject_of
 from gossamer.bench.engines import ENGINE_ORDER
 from gossamer.bench.network import build, read
 from gossamer.export.costs import EverythingSparse
@@ -162,6 +163,109 @@ def test_the_batch_that_is_open_is_one(tmp_path: Path) -> None:
     path = tmp_path / "open.onnx"
     onnx.save(network(nodes, {"rows": ["batch", 4]}, {"weight": weight}, ["out"]), path)
     assert "4 of 16 weights" in printed("bench", path, "--runs", 1, "--against", "dense")
+
+
+def half_kept(path: Path) -> onnx.ModelProto:
+    """Three linear layers that are faster dense, and so are stored without their zeros."""
+    rng = np.random.default_rng(0)
+    constants = {f"{place}.weight": sparse_weight(rng, 96, 96, density=0.5) for place in range(3)}
+    nodes = []
+    for place, source in enumerate(["rows", "active0", "active1"]):
+        ends = "out" if place == 2 else f"sums{place}"
+        nodes.append(helper.make_node("Gemm", [source, f"{place}.weight"], [ends], name=str(place), transB=1))
+        if place < 2:
+            nodes.append(helper.make_node("Relu", [ends], [f"active{place}"]))
+    model = network(nodes, {"rows": ["batch", 96]}, constants, ["out"])
+    onnx.save(model, path)
+    return model
+
+
+def test_a_file_with_stored_weights_is_compared_as_its_dense_twin(tmp_path: Path) -> None:
+    plain, stored, twin = (tmp_path / name for name in ("plain.onnx", "stored.onnx", "twin.onnx"))
+    model = half_kept(plain)
+    printed("export", plain, "--out", stored)
+    printed("export", plain, "--dense", "--out", twin)
+    assert len(onnx.load(stored).graph.node) > len(model.graph.node)
+    results = {}
+    for path in (stored, twin):
+        out = path.with_suffix(".json")
+        printed("bench", path, "--runs", 1, "--against", "dense,int8", "--layers", "--json", out)
+        results[path] = measured(out)
+        assert results[path]["skipped"] == {}
+    kept = sum(np.count_nonzero(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer)
+    for result in results.values():
+        assert result["weights"] == {"all": 3 * 96 * 96, "kept": kept}
+        assert [layer["shape"] for layer in result["layers"]] == ["1 x 96 -> 96"] * 3
+        assert all(layer["milliseconds"] > 0 for layer in result["layers"])
+    # Quantised from the same weights and inputs, both err alike, to the last bit.
+    assert len({result["engines"]["int8"]["difference"] for result in results.values()}) == 1
+    assert results[stored]["engines"]["int8"]["difference"] > 0
+
+    subject = subject_of(onnx.load(stored), 1, tmp_path)
+    assert [node.op_type for node in subject.dense.graph.node] == ["Gemm", "Relu", "Gemm", "Relu", "Gemm"]
+    assert np.array_equal(run_dense(subject.dense, subject.inputs)[0], run_dense(model, subject.inputs)[0])
+    # gossamer is timed on what is in the file.
+    assert subject.sparse.graph.node == onnx.load(stored).graph.node
+
+
+def written(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], dict[str, bytes]]:
+    return list(model.graph.node), {tensor.name: tensor.SerializeToString() for tensor in model.graph.initializer}
+
+
+def test_a_plain_file_is_timed_as_the_export_writes_it(tmp_path: Path) -> None:
+    plain, exported = tmp_path / "plain.onnx", tmp_path / "exported.onnx"
+    model = half_kept(plain)
+    printed("export", plain, "--out", exported)
+    subject = subject_of(model, 1, tmp_path)
+    assert written(subject.sparse) == written(onnx.load(exported))
+    assert written(subject.dense) == written(model)
+
+
+def test_the_sizes_that_are_measured_do_not_change_what_is_written(tmp_path: Path) -> None:
+    """The export does not know them; for images of 2 x 2 alone it would leave the layers dense."""
+    plain, exported = tmp_path / "plain.onnx", tmp_path / "exported.onnx"
+    rng = np.random.default_rng(0)
+    constants = {name: sparse_weight(rng, 64, 64, 3, 3, density=0.05) for name in ("first", "second")}
+    nodes = [
+        helper.make_node("Conv", ["image", "first"], ["between"], pads=[1] * 4),
+        helper.make_node("Conv", ["between", "second"], ["out"], pads=[1] * 4),
+    ]
+    onnx.save(network(nodes, {"image": ["batch", 64, "height", "width"]}, constants, ["out"]), plain)
+    printed("export", plain, "--out", exported)
+    subject = subject_of(onnx.load(plain), 1, tmp_path, {"height": 2, "width": 2})
+    assert written(subject.sparse) == written(onnx.load(exported))
+    assert any(node.op_type == "SparseConv" for node in subject.sparse.graph.node)
+
+
+def test_sizes_that_are_open_have_to_be_said(tmp_path: Path) -> None:
+    path, out = tmp_path / "open.onnx", tmp_path / "times.json"
+    weight = sparse_weight(np.random.default_rng(0), 8, 8, 3, 3)
+    nodes = [helper.make_node("Conv", ["image", "weight"], ["out"])]
+    onnx.save(network(nodes, {"image": ["batch", 8, "height", "width"]}, {"weight": weight}, ["out"]), path)
+    arguments = ("bench", path, "--runs", 1, "--against", "dense", "--layers", "--json", out)
+    message = refused(*arguments)
+    assert "height, width" in message
+    assert "--size height=NUMBER --size width=NUMBER" in message
+    missing = refused(*arguments, "--size", "height=6")
+    assert "open, and its time depends on them: width;" in missing
+    unknown = refused(*arguments, "--size", "height=6", "--size", "width=7", "--size", "hight=6", "--size", "batch=2")
+    assert "no open size 'hight', 'batch'; open are height, width" in unknown
+    assert "batch is the batch, which is 1" in unknown
+    for mistaken in ("height", "height=", "=3", "height=-1", "height=six", "height=1.5"):
+        assert f"--size is '{mistaken}'; expected a name and a whole number" in refused(*arguments, "--size", mistaken)
+    assert "says height twice" in refused(*arguments, "--size", "height=6", "--size", "height=7")
+    assert "got 0 for the size height" in refused(*arguments, "--size", "height=0", "--size", "width=7")
+    # Where no window fits ONNX Runtime refuses to run.
+    assert "ONNX Runtime cannot run this network" in refused(*arguments, "--size", "height=2", "--size", "width=7")
+
+    text = printed(*arguments, "--size", "height=6", "--size", "width=7")
+    assert "open.onnx (height=6, width=7): " in text
+    result = measured(out)
+    assert result["sizes"] == {"height": 6, "width": 7}
+    (layer,) = result["layers"]
+    assert layer["shape"] == "8 x 6 x 7 -> 8, 3 x 3"
+    operations = 2 * weight.size * 4 * 5
+    assert layer["dense_gflops"] == pytest.approx(operations / (layer["milliseconds"] * 1e-3) / 1e9)
 
 
 def test_damaged_files_end_in_one_line(sparse_file: Path, tmp_path: Path) -> None:

@@ -94,3 +94,32 @@ def test_a_layer_that_is_named_as_its_output_comes_back() -> None:
     model = network(nodes, {"rows": [5, 8]}, {"weight": weight}, ["out"])
     rows = draw(5, 8)
     assert_same(run_dense(to_dense(sparse_form(model)), {"rows": rows}), run_dense(model, {"rows": rows}))
+
+
+def test_constants_that_only_a_branch_reads_or_the_network_returns_come_back() -> None:
+    rng = np.random.default_rng(0)
+    weight = sparse_weight(rng, 8, 6)
+    constants = {
+        "weight": weight,
+        "limit": np.array(0, np.float32),
+        "shift": draw(6),
+        "returned": draw(3),
+    }
+    branch = {
+        name: helper.make_graph(
+            [node(kind, ["sums", "shift"], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)],
+        )
+        for name, kind in (("more", "Add"), ("less", "Sub"))
+    }
+    nodes = [
+        node("MatMul", ["rows", "weight"], ["sums"]),
+        node("ReduceSum", ["sums"], ["total"], keepdims=0),
+        node("Greater", ["total", "limit"], ["positive"]),
+        node("If", ["positive"], ["out"], then_branch=branch["more"], else_branch=branch["less"]),
+    ]
+    model = network(nodes, {"rows": [5, 8]}, constants, ["out", "returned"])
+    rows = {"rows": draw(5, 8)}
+    assert_same(run_dense(to_dense(sparse_form(model)), rows), run_dense(model, rows))

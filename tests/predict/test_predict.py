@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from command_line import gossamer
-from export.onnx_graphs import native_library, ops
+from export.onnx_graphs import native_library, network, ops, sparse_weight
+from onnx import helper
 from predict.price_lists import by_op, price_list
 from small_run import printed, refused, small_run
 
@@ -205,6 +206,39 @@ def test_an_onnx_file_is_predicted_sparse_or_not(tmp_path: Path) -> None:
     shapes, densities = ([[layer[key] for layer in e["layers"]] for e in expected] for key in ("shape", "density"))
     assert shapes[0] == shapes[1]
     assert densities[0] == densities[1]
+
+
+def test_a_file_with_stored_weights_is_predicted_as_its_dense_twin(tmp_path: Path) -> None:
+    native_library()
+    prices = file_of(tmp_path, by_op(sparse=2e-3, dense=1e-3))
+    plain, stored, twin = (tmp_path / name for name in ("plain.onnx", "stored.onnx", "twin.onnx"))
+    onnx.save(build(read("chain", CHAIN), 0.5), plain)
+    printed("export", plain, "--calibration", prices, "--out", stored)
+    printed("export", plain, "--dense", "--out", twin)
+    assert len(onnx.load(stored).graph.node) > len(onnx.load(twin).graph.node)
+    facts = []
+    for file in (stored, twin):
+        printed("predict", file, "--calibration", prices, "--json", file.with_suffix(".json"))
+        facts.append(json.loads(file.with_suffix(".json").read_text()))
+    assert facts[0] == facts[1]
+    # Four layers of 1 ms, as made up; the other nodes have no price.
+    assert sum(layer["dense_milliseconds"] for layer in facts[0]["layers"]) == pytest.approx(4)
+
+
+def test_sizes_that_are_open_have_to_be_said(tmp_path: Path) -> None:
+    prices = {"dense kxk": {"multiply-add": 1e-9}, "sparse kxk": {"op": 0.5}, "conversion": {"op": 0.0}}
+    path, file, out = file_of(tmp_path, price_list(prices)), tmp_path / "open.onnx", tmp_path / "expected.json"
+    weight = sparse_weight(np.random.default_rng(0), 32, 16, 3, 3)
+    nodes = [helper.make_node("Conv", ["image", "weight"], ["out"])]
+    onnx.save(network(nodes, {"image": ["batch", 16, "height", "width"]}, {"weight": weight}, ["out"]), file)
+    arguments = ("predict", file, "--calibration", path, "--json", out)
+    assert "--size height=NUMBER --size width=NUMBER" in refused(*arguments)
+    assert "no open size 'depth'; open are height, width" in refused(*arguments, "--size", "depth=3")
+    assert "has no output" in refused(*arguments, "--size", "height=2", "--size", "width=9")
+    printed(*arguments, "--size", "height=7", "--size", "width=9")
+    facts = json.loads(out.read_text())
+    assert facts["sizes"] == {"height": 7, "width": 9}
+    assert facts["milliseconds"] == pytest.approx(1e3 * 1e-9 * weight.size * 5 * 7)
 
 
 def test_a_run_is_predicted_and_exported_by_the_same_prices(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gossamer.bench.dense import is_sparse, to_dense
+from gossamer.bench.dense import is_exported, to_dense
 from gossamer.bench.engines import ENGINE_ORDER, EngineFailed, Runner, Subject, open_runner
 from gossamer.bench.engines.engine import description, is_exact
 from gossamer.bench.layers import layer_times
 from gossamer.bench.measure import machine
+from gossamer.bench.sizes import with_sizes
 from gossamer.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -48,26 +49,30 @@ def read_model(path: Path) -> "onnx.ModelProto":
     return model
 
 
-def subject_of(model: "onnx.ModelProto", threads: int, folder: Path) -> Subject:
+def subject_of(model: "onnx.ModelProto", threads: int, folder: Path, sizes: Mapping[str, int] | None = None) -> Subject:
     """Both forms of the network, at batch size 1, and random inputs for it.
 
     Args:
-        model: with gossamer's ops, or plain ONNX with zeros.
+        model: as `gossamer export` wrote it, or plain ONNX with zeros, of which the sparse form is what it would write.
         folder: for files on the way; the caller removes it.
+        sizes: of the inputs, where they are open (`gossamer.bench.sizes`).
 
     Raises:
-        ConfigurationError: an input is of a type that cannot be drawn, or gossamer's export is not installed.
+        ConfigurationError: an input is of a type that cannot be drawn, a size is missing or unknown, or gossamer's
+            export is not installed.
+        ExportError: a weight is damaged.
     """
-    fixed = at_batch_one(model)
-    if is_sparse(fixed):
+    try:
+        from gossamer.export.written import as_written
+    except ImportError as error:
+        raise ConfigurationError(f"{error}; to rewrite networks: pip install 'gossamer[export]'") from error
+    fixed = with_sizes(model, sizes)
+    if is_exported(fixed):
         dense, sparse = to_dense(fixed), fixed
     else:
-        try:
-            from gossamer.export.rewrite import to_sparse
-        except ImportError as error:
-            raise ConfigurationError(f"{error}; to rewrite networks: pip install 'gossamer[export]'") from error
-        dense, sparse = fixed, to_sparse(fixed)
-    return Subject(dense, sparse, random_inputs(fixed), threads, folder)
+        # The export does not know the sizes that are open, so they must not change what it writes here.
+        dense, sparse = fixed, with_sizes(as_written(model).model, sizes)
+    return Subject(dense, sparse, random_inputs(dense), threads, folder)
 
 
 def random_inputs(model: "onnx.ModelProto", seed: int = 1) -> dict[str, np.ndarray[Any, Any]]:
@@ -82,14 +87,20 @@ def random_inputs(model: "onnx.ModelProto", seed: int = 1) -> dict[str, np.ndarr
         kind = NUMPY_TYPES.get(tensor.elem_type)
         if kind is None:
             raise ConfigurationError(f"input {given.name!r} is of a type that cannot be drawn; expected numbers")
-        shape = [axis.dim_value or 1 for axis in tensor.shape.dim]
+        shape = [axis.dim_value for axis in tensor.shape.dim]
         drawn = rng.standard_normal(shape) if np.issubdtype(kind, np.floating) else np.zeros(shape)
         inputs[given.name] = drawn.astype(kind)
     return inputs
 
 
 def compare(
-    model: "onnx.ModelProto", against: Sequence[str], *, threads: int = 1, runs: int = 25, layers: bool = False
+    model: "onnx.ModelProto",
+    against: Sequence[str],
+    *,
+    threads: int = 1,
+    runs: int = 25,
+    layers: bool = False,
+    sizes: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Times the network on gossamer and on other engines, and compares what they compute.
 
@@ -97,27 +108,29 @@ def compare(
     again, and once timed.
 
     Args:
-        model: with gossamer's ops, or plain ONNX with zeros.
+        model: as `gossamer export` wrote it, or plain ONNX with zeros, which is first made what it would write.
         against: names of `gossamer.bench.engines`, without gossamer.
         threads: of each engine.
         runs: turns of each.
         layers: also measure every layer (`gossamer.bench.layers`).
+        sizes: of the inputs, where they are open (`gossamer.bench.sizes`).
 
     Returns:
         `engines`: for each `milliseconds` (median, p10, p90), `ratio` (its median / gossamer's), `ready_seconds`,
         `difference` (largest, of its outputs from ONNX Runtime's in fp32, relative to the largest), `version`;
-        `skipped`: for each engine that could not run why not; `threads`, `runs`, `weights`, `machine`, and `layers`.
+        `skipped`: for each engine that could not run why not; `threads`, `runs`, `sizes`, `weights`, `machine`, and
+        `layers`.
 
     Raises:
         EngineFailed: gossamer or the reference cannot run the network, or gossamer computes something else.
-        ConfigurationError: the network cannot be understood.
+        ConfigurationError: the network cannot be understood, or a size of its inputs is missing or unknown.
     """
     if threads < 1 or runs < 1:
         raise ConfigurationError(f"got {threads} threads and {runs} runs; expected at least 1 of each")
     names = [name for name in ENGINE_ORDER if name == "gossamer" or name in against]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gossamer-bench-")))
-        subject = subject_of(model, threads, folder)
+        subject = subject_of(model, threads, folder, sizes)
         expected = _reference(subject)
         runners, facts, skipped = _open_all(names, subject, expected, stack)
         milliseconds = _take_turns(runners, runs)
@@ -128,6 +141,7 @@ def compare(
             "network": model.graph.name,
             "threads": threads,
             "runs": runs,
+            "sizes": dict(sizes or {}),
             "weights": weight_counts(subject.dense),
             "engines": facts,
             "skipped": skipped,
@@ -222,27 +236,6 @@ def _take_turns(runners: Mapping[str, Runner], runs: int) -> dict[str, list[floa
             runner.seconds()
             milliseconds[name].append(1e3 * runner.seconds())
     return milliseconds
-
-
-def at_batch_one(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """A copy whose inputs have sizes, 1 where they were open."""
-    import onnx
-
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    opened = False
-    for given in fixed.graph.input:
-        for axis in given.type.tensor_type.shape.dim:
-            if not axis.dim_value:
-                axis.Clear()
-                axis.dim_value = 1
-                opened = True
-    if opened:
-        # What was said of other tensors names the open sizes.
-        del fixed.graph.value_info[:]
-        for output in fixed.graph.output:
-            output.type.tensor_type.ClearField("shape")
-    return fixed
 
 
 def _require_onnx() -> None:

@@ -1,4 +1,4 @@
-"""The reverse of exporting: plain ONNX out of a network with gossamer's ops, for engines that do not know them."""
+"""The reverse of exporting: plain ONNX with plain weights out of what `gossamer export` wrote, for other engines."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,26 @@ def is_sparse(model: "onnx.ModelProto") -> bool:
     return any(node.domain == DOMAIN for node in model.graph.node)
 
 
+def is_exported(model: "onnx.ModelProto") -> bool:
+    """Whether it is a file of `gossamer export`: with gossamer's ops, or with weights stored without their zeros."""
+    from gossamer.export.compress import is_compressed
+
+    return is_sparse(model) or is_compressed(model)
+
+
 def to_dense(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The same network in plain ONNX, zeros included; the weights' names are those of the packed ones.
+    """The same network in plain ONNX, its weights initializers, zeros included; their names are those of the packed
+    ones.
 
     Raises:
         ConfigurationError: a node or a packed weight cannot be understood; the message names it.
+        ExportError: a weight of another layer is damaged.
     """
     import onnx
 
+    from gossamer.export.compress import unpack_weights
+
+    model = unpack_weights(model)
     dense = onnx.ModelProto()
     dense.CopyFrom(model)
     unpacking = _Unpacking(dense)
@@ -130,10 +142,12 @@ class _Unpacking:
 
     def finish(self) -> None:
         """Puts the new nodes and weights into the model, and takes out what nothing reads any more."""
+        from gossamer.export.graph import values_read
+
         graph = self.model.graph
         del graph.node[:]
         graph.node.extend(self.nodes)
-        read = {name for node in self.nodes for name in node.input}
+        read = {name for node in self.nodes for name in values_read(node)} | {value.name for value in graph.output}
         kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in self._unpacked]
         kept += [tensor for name, tensor in self._unpacked.items() if name in read]
         del graph.initializer[:]

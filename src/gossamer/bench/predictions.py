@@ -51,10 +51,10 @@ def run(calibration: "Calibration", runs: int) -> dict[str, Any]:
 def _measured(model: "onnx.ModelProto", calibration: "Calibration", runs: int) -> tuple[float, float]:
     """Medians of the sparse and the dense form, which take turns, in milliseconds."""
     from gossamer.bench.compare import random_inputs
-    from gossamer.export.rewrite import rewrite
+    from gossamer.export.written import as_written
     from gossamer.predict.network import CalibratedCosts
 
-    sparse = rewrite(model, costs=CalibratedCosts(calibration)).model
+    sparse = as_written(model, costs=CalibratedCosts(calibration)).model
     with tempfile.TemporaryDirectory(prefix="gossamer-predictions-") as folder:
         subject = Subject(model, sparse, random_inputs(model), calibration.threads, Path(folder))
         runners = [open_runner(engine, subject) for engine in ("gossamer", "dense")]

@@ -1,6 +1,7 @@
 """`gossamer bench`: the measurements behind the claims, to be repeated on any machine."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ from typer.core import TyperGroup
 
 from gossamer.cli.bench_tables import engine_lines, engine_table, layer_table
 from gossamer.cli.console import console
+from gossamer.cli.sizes import Size, sizes_of
 
 if TYPE_CHECKING:
     import onnx
@@ -55,14 +57,18 @@ def model(
     against: Against = "dense,int8",
     runs: Turns = 25,
     layers: Layers = False,
+    size: Size = None,
     json_file: Json = None,
 ) -> None:
     """A network on gossamer against other engines, which take turns, at batch size 1 and on random inputs."""
     from gossamer.bench.compare import read_model
+    from gossamer.bench.sizes import sizes_text
 
     if not file.exists() and not file.suffix:
         raise typer.BadParameter(f"{str(file)!r} is neither a file nor one of {', '.join(COMMANDS)}")
-    _compare(read_model(file), str(file), threads, against, runs, layers, json_file)
+    sizes = sizes_of(size)
+    what = f"{file} ({sizes_text(sizes)})" if sizes else str(file)
+    _compare(read_model(file), what, threads, against, runs, layers, json_file, sizes)
 
 
 @bench.command()
@@ -192,12 +198,20 @@ COMMANDS = tuple(sorted(command.callback.__name__ for command in bench.registere
 
 
 def _compare(
-    network: "onnx.ModelProto", what: str, threads: int, against: str, runs: int, layers: bool, json_file: Path | None
+    network: "onnx.ModelProto",
+    what: str,
+    threads: int,
+    against: str,
+    runs: int,
+    layers: bool,
+    json_file: Path | None,
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
     from gossamer.bench.compare import compare
     from gossamer.bench.engines import engine_names
 
-    result = {"what": what, **compare(network, engine_names(against), threads=threads, runs=runs, layers=layers)}
+    names = engine_names(against)
+    result = {"what": what, **compare(network, names, threads=threads, runs=runs, layers=layers, sizes=sizes)}
     head, *lines = engine_lines(result)
     console().print(head, highlight=False)
     console().print(engine_table(result))

@@ -1,6 +1,7 @@
 """`gossamer predict`: will it be faster here?"""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from gossamer.cli.console import console
 from gossamer.cli.export import with_export_packages
+from gossamer.cli.sizes import Size, sizes_of
 
 if TYPE_CHECKING:
     from gossamer.predict.calibration import Calibration
@@ -34,6 +36,7 @@ def predict(
     calibration: Annotated[
         Path | None, typer.Option(help="The file of `gossamer bench calibrate`; its usual place by default.")
     ] = None,
+    size: Size = None,
     data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
     task: Annotated[
         str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
@@ -46,14 +49,15 @@ def predict(
     from gossamer.predict.network import predict as predict_network
 
     prices = read_calibration(calibration or default_path(threads))
-    prediction = predict_network(_network(source, round, density, data, task), prices)
+    sizes = sizes_of(size)
+    prediction = predict_network(_network(source, round, density, data, task), prices, sizes)
     console().print(_table(prediction))
     for line in _summary(prediction, prices):
         console().print(line, highlight=False)
     if json_file is not None:
         from gossamer.rounds.files import write_text
 
-        write_text(json_file, json.dumps(facts(prediction, prices), indent=2) + "\n")
+        write_text(json_file, json.dumps(facts(prediction, prices, sizes), indent=2) + "\n")
         console().print(f"written to {json_file}", highlight=False)
 
 
@@ -64,21 +68,22 @@ def _network(source: str, round: int | None, density: float | None, data: Path |
         return build(find_network(source), density)
     if source.endswith(".onnx"):
         from gossamer.bench.compare import read_model
-        from gossamer.bench.dense import is_sparse, to_dense
+        from gossamer.bench.dense import is_exported, to_dense
 
         model = read_model(Path(source))
-        return to_dense(model) if is_sparse(model) else model
+        return to_dense(model) if is_exported(model) else model
     from gossamer.export.source import open_source
 
     return open_source(source, round_number=round, data_folder=data, task=task).dense
 
 
-def facts(prediction: "Prediction", calibration: "Calibration") -> dict[str, Any]:
+def facts(prediction: "Prediction", calibration: "Calibration", sizes: Mapping[str, int]) -> dict[str, Any]:
     """Everything expected, in milliseconds."""
     from gossamer.bench.layers import shape_text
 
     return {
         "threads": calibration.threads,
+        "sizes": dict(sizes),
         "machine": dict(calibration.machine),
         "milliseconds": 1e3 * prediction.expected,
         "dense_milliseconds": 1e3 * prediction.dense,

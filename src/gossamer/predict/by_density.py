@@ -48,7 +48,7 @@ class ExpectedTime:
             ConfigurationError: the network branches too widely (`LeastTime`).
             ExportError: a constant is damaged.
         """
-        from gossamer.bench.compare import at_batch_one
+        from gossamer.bench.sizes import with_sizes
         from gossamer.export.constants import prepared
         from gossamer.export.graph import Graph
         from gossamer.export.layers import find_layers
@@ -56,7 +56,7 @@ class ExpectedTime:
         from gossamer.export.stems import Stem
 
         self._costs = costs = CalibratedCosts(calibration)
-        self._graph = Graph(prepared(at_batch_one(model)))
+        self._graph = Graph(prepared(with_sizes(model)))
         self._layers = find_layers(self._graph)
         made_of = ((layer.output, tuple(shares(layer).items())) for layer in self._layers)
         self._made_of = {output: weights for output, weights in made_of if weights}

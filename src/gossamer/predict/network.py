@@ -1,9 +1,10 @@
 """How long a network will take on this machine, layer by layer, before anything is exported."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gossamer.errors import ConfigurationError
 from gossamer.predict.calibration import Calibration
 from gossamer.predict.other import between, max_pool_terms, node_terms
 from gossamer.predict.terms import conversion_terms, dense_terms, sparse_terms
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     import onnx
 
     from gossamer.export.graph import Graph
-    from gossamer.export.layers import LayerShape
+    from gossamer.export.layers import Layer, LayerShape
 
 HALVINGS = 30
 
@@ -105,24 +106,30 @@ class Prediction:
         return sum(layer.dense for layer in self.layers) + self.other_dense
 
 
-def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
+def predict(model: "onnx.ModelProto", calibration: Calibration, sizes: Mapping[str, int] | None = None) -> Prediction:
     """Expects times of a plain ONNX network with zeros, at batch size 1.
 
+    Args:
+        sizes: of its inputs, where they are open (`gossamer.bench.sizes`); the layers' forms are those that the export
+            chooses for inputs of these sizes.
+
     Raises:
+        ConfigurationError: a size is missing or unknown, or a layer has no output at these sizes.
         ExportError: a constant is damaged.
     """
-    from gossamer.bench.compare import at_batch_one
+    from gossamer.bench.sizes import with_sizes
     from gossamer.export.constants import prepared
     from gossamer.export.graph import Graph
     from gossamer.export.layers import find_layers
     from gossamer.export.pools import pool_at
     from gossamer.export.rewrite import rewrite
 
-    fixed = at_batch_one(model)
+    fixed = with_sizes(model, sizes)
     costs = CalibratedCosts(calibration)
-    rewritten = rewrite(fixed, costs=costs)
     graph = Graph(prepared(fixed))
     layers = find_layers(graph)
+    _require_outputs(layers)
+    rewritten = rewrite(fixed, costs=costs)
     forms = {layer.output: report.form for layer, report in zip(layers, rewritten.layers, strict=True)}
     values = {panel: value for value, (panel, _) in rewritten.panels.items()}
     made = {values[node.output[0]] for node in rewritten.model.graph.node if node.op_type == "PanelMaxPool"}
@@ -145,6 +152,18 @@ def predict(model: "onnx.ModelProto", calibration: Calibration) -> Prediction:
         _of_nodes(graph, rest.other, calibration) + sum(costs.pool(pool.shape, panels=True) for pool in pools),
         _of_nodes(graph, rest.other_dense, calibration),
     )
+
+
+def _require_outputs(layers: "Sequence[Layer]") -> None:
+    from gossamer.bench.layers import shape_text
+
+    for layer in layers:
+        shape = layer.shape
+        if min(shape.output_height, shape.output_width) < 1:
+            raise ConfigurationError(
+                f"layer {layer.name} ({shape_text(shape)}) has no output: its kernel is larger than its padded input; "
+                f"expected larger inputs of the network"
+            )
 
 
 def _of_nodes(graph: "Graph", nodes: "Iterable[onnx.NodeProto]", calibration: Calibration) -> float:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CALIBRATION_EXAMPLES = 8
+FATAL = 4
+"""Of ONNX Runtime's levels of messages."""
 
 
 class SessionRunner:
@@ -26,7 +28,10 @@ class SessionRunner:
         self._inputs = subject.inputs
 
     def run(self) -> list[np.ndarray[Any, Any]]:
-        outputs: list[np.ndarray[Any, Any]] = self.session.run(None, self._inputs)
+        try:
+            outputs: list[np.ndarray[Any, Any]] = self.session.run(None, self._inputs)
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise EngineFailed(f"ONNX Runtime cannot run this network: {error}") from error
         return outputs
 
     def seconds(self) -> float:
@@ -134,7 +139,8 @@ def _options(threads: int, profile: Path | None) -> "onnxruntime.SessionOptions"
     options.intra_op_num_threads = threads
     # Threads that wait for this session's next run would take a core from the engine whose turn it is.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = 3
+    # Errors are raised; they need not be printed as well.
+    options.log_severity_level = FATAL
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
