@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.utils import _pytree
 
 from gossamer.export.constants import prepared
 from gossamer.export.errors import ExportError
@@ -37,22 +39,25 @@ def to_onnx(model: nn.Module, inputs: Sequence[Tensor]) -> Traced:
     """The network in evaluation mode as ONNX, fp32, its layers with the names of their modules.
 
     Args:
+        model: stays as it is. Masks of `torch.nn.utils.prune` become zeros of the weights.
         inputs: of `forward`, in order; examples that any others of the same shape may follow. Their first axis counts
             the examples and becomes free; if the network does not let it, all sizes stay as they are here.
 
     Raises:
-        ExportError: torch cannot trace the network, or an op has no counterpart in ONNX.
+        ExportError: torch cannot copy or trace the network, or an op has no counterpart in ONNX.
     """
-    network = copy.deepcopy(model).cpu().float().eval()
+    network = _copied(model).cpu().float().eval()
     examples = tuple(value.cpu() for value in inputs)
     # The tracer takes sizes of 0 and 1 for constants.
     several = tuple(torch.cat([value, value]) if value.dim() and len(value) == 1 else value for value in examples)
-    free = [{0: torch.export.Dim(BATCH)} for _ in several]
+    free = [{0: torch.export.Dim(BATCH)} if value.dim() else {} for value in several]
     try:
         exported = _exported(network, several, free)
     except Exception:
         try:
             exported = _exported(network, examples, None)
+        except ExportError:
+            raise
         except Exception as error:
             raise ExportError(
                 f"torch cannot write a {type(model).__name__} as ONNX: {_reason(error)}. Change what it stumbles over, "
@@ -65,9 +70,40 @@ def to_onnx(model: nn.Module, inputs: Sequence[Tensor]) -> Traced:
     return Traced(named, {value: path for path, value in returned.items()})
 
 
+def tensors_returned(outputs: object) -> list[Tensor]:
+    """What a network returns, in the order of the graph's outputs: dictionaries, lists and tuples laid flat.
+
+    Raises:
+        ExportError: there is something else than tensors among it.
+    """
+    leaves = [leaf for leaf in _pytree.tree_leaves(outputs) if leaf is not None]
+    others = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)]
+    if others or not leaves:
+        raise ExportError(
+            f"the network returns {others[0] if others else 'nothing'}; expected tensors, alone or in tuples, lists "
+            f"and dictionaries. Give gossamer export a network whose forward returns nothing else"
+        )
+    return leaves
+
+
 def output_names(count: int) -> list[str]:
     """Of the graph's outputs."""
     return ["output"] if count == 1 else [f"output_{place}" for place in range(count)]
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A network of its own, with the masks of `torch.nn.utils.prune` multiplied into its weights."""
+    # Pruning and weight_norm leave the weight that they computed last as an attribute, which torch does not copy.
+    computed = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    try:
+        network = copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
+    except Exception as error:
+        raise ExportError(f"torch cannot copy a {type(model).__name__}: {_reason(error)}") from error
+    for module in network.modules():
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, prune.BasePruningMethod):
+                prune.remove(module, hook._tensor_name)
+    return network
 
 
 def _exported(
@@ -75,7 +111,7 @@ def _exported(
 ) -> onnx.ModelProto:
     with torch.no_grad():
         outputs = network(*inputs)
-    count = 1 if isinstance(outputs, Tensor) else len(outputs)
+    count = len(tensors_returned(outputs))
     with _quiet():
         program = torch.onnx.export(
             network,

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from gossamer.export.errors import ExportError
+from gossamer.export.from_torch import tensors_returned
 from gossamer.export.graph import Graph
 from gossamer.export.rewrite import DOMAIN, Rewritten
 from gossamer.export.sessions import dense_session, sparse_session
@@ -74,11 +75,10 @@ def compare_with_dense(dense: onnx.ModelProto, file: Path, rewritten: Rewritten,
 
 
 def run_twin(twin: nn.Module, feed: Feed) -> list[NDArray[np.generic]]:
-    """A torch network's outputs, in order."""
+    """A torch network's outputs, in the order of the graph's."""
     with torch.no_grad():
         outputs = twin(*(torch.from_numpy(np.asarray(values)) for values in feed.values()))
-    several = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    return [output.cpu().numpy() for output in several]
+    return [output.cpu().numpy() for output in tensors_returned(outputs)]
 
 
 def compare_arrays(expected: NDArray[np.generic], got: NDArray[np.generic]) -> Agreement:
@@ -110,7 +110,7 @@ def _compare(expected: Run, got: Run, feeds: Iterable[Feed]) -> Agreement:
 
 def _first_wrong_layer(dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feed: Feed) -> str | None:
     """The first layer, in the graph's order, whose output differs on the first examples."""
-    few = {name: values[:LAYERWISE_EXAMPLES] for name, values in feed.items()}
+    few = _few_examples(dense, feed)
     written = onnx.load(file)
     made = set(Graph(written).producers)
     layers = [layer for layer in rewritten.layers if layer.output in rewritten.panels or layer.output in made]
@@ -146,6 +146,13 @@ def with_outputs(
     return wider
 
 
+def _few_examples(model: onnx.ModelProto, feed: Feed) -> Feed:
+    """The first examples of a batch; all of it where the network fixes their number."""
+    axes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    free = {name for name, sizes in axes.items() if sizes and not sizes[0].HasField("dim_value")}
+    return {name: values[:LAYERWISE_EXAMPLES] if name in free else values for name, values in feed.items()}
+
+
 def _named_outputs(session: onnxruntime.InferenceSession, feed: Feed) -> dict[str, Any]:
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(feed)), strict=True))
@@ -165,7 +172,7 @@ def _first_wrong_module(source: Source, twin: nn.Module) -> str | None:
 
     leaves = {path: module for path, module in twin.named_modules() if path and not list(module.children())}
     handles = [module.register_forward_hook(record(path)) for path, module in leaves.items()]
-    feed = {name: values[:LAYERWISE_EXAMPLES] for name, values in source.feeds[0].items()}
+    feed = _few_examples(source.dense, source.feeds[0])
     try:
         run_twin(twin, feed)
     finally:

@@ -1,0 +1,48 @@
+"""Networks whose inputs are no batches: the comparison takes them as they are."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from export.onnx_graphs import assert_same, native_library, network, run_dense, run_sparse, sparse_weight
+from onnx import helper
+
+from gossamer.export.costs import EverythingSparse
+from gossamer.export.exporting import export
+from gossamer.export.source import open_source
+
+node = helper.make_node
+RNG = np.random.default_rng(0)
+PRODUCT = sparse_weight(RNG, 16, 24)
+KERNEL = sparse_weight(RNG, 8, 8, 3, 3)
+
+
+@pytest.fixture(autouse=True)
+def _native_library() -> None:
+    native_library()
+
+
+CASES: dict[str, tuple[list[onnx.NodeProto], Mapping[str, Sequence[int | str]], Mapping[str, np.ndarray]]] = {
+    "fixed batch": ([node("Conv", ["x", "w"], ["y"])], {"x": [4, 8, 9, 9]}, {"w": KERNEL}),
+    "transposed": ([node("Gemm", ["x", "w"], ["y"], transA=1)], {"x": [16, "n"]}, {"w": PRODUCT}),
+    "one vector": ([node("MatMul", ["x", "w"], ["y"])], {"x": [16]}, {"w": PRODUCT}),
+    "stacked": ([node("MatMul", ["x", "w"], ["y"])], {"x": [4, 5, 16]}, {"w": sparse_weight(RNG, 4, 16, 24)}),
+    "scalar": (
+        [node("Conv", ["x", "w"], ["a"]), node("Mul", ["a", "s"], ["y"])],
+        {"x": ["n", 8, 9, 9], "s": []},
+        {"w": KERNEL},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_inputs_that_are_no_batches(case: str, tmp_path: Path) -> None:
+    nodes, inputs, constants = CASES[case]
+    dense = network(nodes, inputs, constants, ["y"])
+    onnx.save(dense, tmp_path / "dense.onnx")
+    export(open_source(str(tmp_path / "dense.onnx")), tmp_path / "m.onnx", costs=EverythingSparse())
+    sizes = {name: [3 if isinstance(size, str) else size for size in shape] for name, shape in inputs.items()}
+    feed = {name: np.asarray(RNG.standard_normal(shape), np.float32) for name, shape in sizes.items()}
+    assert_same(run_sparse(onnx.load(tmp_path / "m.onnx"), feed), run_dense(dense, feed))
