@@ -13,10 +13,12 @@ from command_line import gossamer
 from export.onnx_graphs import native_library, network, run_dense, sparse_weight
 from onnx import helper, numpy_helper
 from small_run import printed, refused
+from typer.testing import CliRunner
 
 from gossamer.bench.compare import subject_of
 from gossamer.bench.engines import ENGINE_ORDER
 from gossamer.bench.network import build, read
+from gossamer.cli.main import app
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.rewrite import rewrite
 
@@ -266,6 +268,25 @@ def test_sizes_that_are_open_have_to_be_said(tmp_path: Path) -> None:
     assert layer["shape"] == "8 x 6 x 7 -> 8, 3 x 3"
     operations = 2 * weight.size * 4 * 5
     assert layer["dense_gflops"] == pytest.approx(operations / (layer["milliseconds"] * 1e-3) / 1e9)
+
+
+def test_numbers_are_whole_where_the_terminal_is_narrow(sparse_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "times.json"
+    arguments = ["bench", str(sparse_file), "--runs", "1", "--layers", "--json", str(out)]
+    text = CliRunner().invoke(app, arguments, env={"TTY_COMPATIBLE": "1", "TERM": "dumb", "COLUMNS": "80"}).output
+    table = text.partition("\n")[2].split("versions:")[0]
+    assert max(len(line) for line in table.splitlines()) <= 80
+    result = measured(out)
+    for name, facts in result["engines"].items():
+        (line,) = (line for line in table.splitlines() if line.startswith(f"{name} "))
+        times = facts["milliseconds"]
+        assert f" {times['median']:.3f} " in line
+        assert f" {times['p10']:.3f} .. {times['p90']:.3f} " in line
+        assert line.endswith(f" {facts['difference']:.1e}    {facts['ready_seconds']:.2f} s")
+    for layer in result["layers"]:
+        (line,) = (line for line in table.splitlines() if line.startswith(f"{layer['name']} "))
+        numbers = (f"{layer[key]:.3f}" for key in ("milliseconds", "dense_milliseconds"))
+        assert line.replace(layer["shape"], "").split()[1:4] == [f"{layer['density']:.1%}", *numbers]
 
 
 def test_damaged_files_end_in_one_line(sparse_file: Path, tmp_path: Path) -> None:

@@ -13,14 +13,27 @@ from export.onnx_graphs import native_library, network, ops, sparse_weight
 from onnx import helper
 from predict.price_lists import by_op, price_list
 from small_run import printed, refused, small_run
+from typer.testing import CliRunner
 
+from gossamer.bench.engines.onnx_runtime import SessionRunner
 from gossamer.bench.network import build, find_network, read
+from gossamer.cli.main import app
 from gossamer.errors import ConfigurationError
 from gossamer.export.layers import LayerShape
 from gossamer.export.rewrite import rewrite
 from gossamer.predict import calibration as calibrating
-from gossamer.predict.calibration import Calibration, calibrate, default_path, read_calibration, write_calibration
+from gossamer.predict.calibration import (
+    Calibration,
+    Deviation,
+    calibrate,
+    default_path,
+    deviation_of,
+    read_calibration,
+    write_calibration,
+)
 from gossamer.predict.network import CalibratedCosts, predict
+from gossamer.predict.prices import Observation
+from gossamer.predict.terms import Terms
 
 CHAIN = """
 image   input 32x12x12
@@ -47,6 +60,36 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "calibration.toml"
     write_calibration(path, written)
     assert read_calibration(path) == written
+
+
+def test_a_deviation_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = replace(by_op(1e-3, 2e-3), deviation=Deviation(0.03, 0.125, "deep-28 at 10%, sparse"))
+    path = file_of(tmp_path, written)
+    assert read_calibration(path) == written
+    content = path.read_text()
+    for pattern in ("median = [^\n]+", "largest = [^\n]+", "network = [^\n]+"):
+        for replacement in ("", "nothing = 1"):
+            path.write_text(re.sub(pattern, replacement, content))
+            with pytest.raises(ConfigurationError, match="is no calibration"):
+                read_calibration(path)
+    path.write_text(re.sub("largest = [^\n]+", "largest = inf", content))
+    with pytest.raises(ConfigurationError, match="is no calibration"):
+        read_calibration(path)
+
+
+def test_a_deviation_is_of_the_fitted_times_from_the_measured_ones() -> None:
+    prices = price_list({"dense kxk": {"op": 1e-3}, "conversion": {"float": 1e-6}})
+    two, five = (Terms("dense kxk", {"op": number}) for number in (2, 5))
+    changed = Terms("conversion", {"float": 500})
+    wholes = {
+        # Expected: 2.5, 5 and 7 ms.
+        "quick": Observation((two, changed), 2.0e-3),
+        "exact": Observation((five,), 5.0e-3),
+        "slow": Observation((two, five), 8.0e-3),
+    }
+    found = deviation_of(prices, wholes)
+    assert (found.network, found.largest) == ("quick", pytest.approx(0.25))
+    assert found.median == pytest.approx(0.125)
 
 
 def test_the_usual_place_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +140,13 @@ def test_a_calibration_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # The real specimens take a minute.
     monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
     path = tmp_path / "calibration.toml"
-    printed("bench", "calibrate", "--runs", 3, "--out", path)
+    text = printed("bench", "calibrate", "--runs", 3, "--out", path)
     measured = read_calibration(path)
     assert measured.threads == 1
+    assert measured.deviation is not None
+    assert 0 <= measured.deviation.median <= measured.deviation.largest
+    told = f"{measured.deviation.median:.1%} (median) and {measured.deviation.largest:.1%} (largest: small at "
+    assert told in text.replace("\n", " ")
     assert {"sparse 1x1", "sparse kxk", "dense 1x1", "dense kxk", "dense vector", "conversion"} <= set(measured.prices)
     assert all(price >= 0 for prices in measured.prices.values() for price in prices.values())
     assert any(price > 0 for price in measured.prices["dense kxk"].values())
@@ -112,6 +159,34 @@ def test_a_calibration_tells_what_it_measures(monkeypatch: pytest.MonkeyPatch) -
     told: list[str] = []
     assert calibrate(runs=3, progress=told.append).machine["processor"]
     assert told == ["small at 5%", "small at 10%", "small at 20%", "small at 50%"]
+
+
+def test_a_disturbed_measurement_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if another program had taken the processor while the first whole network was timed."""
+    native_library()
+    monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
+    usual, disturbed = SessionRunner.seconds, list[SessionRunner]()
+
+    def seconds(self: SessionRunner) -> float:
+        if not disturbed:
+            disturbed.append(self)
+        return usual(self) * (20 if self is disturbed[0] else 1)
+
+    monkeypatch.setattr(SessionRunner, "seconds", seconds)
+    path = tmp_path / "calibration.toml"
+    text = printed("bench", "calibrate", "--runs", 3, "--out", path)
+    assert "warning: these prices miss the measured time of small at 5%, sparse by " in text
+    deviation = read_calibration(path).deviation
+    assert deviation is not None
+    assert deviation.largest > 0.25
+
+
+def test_predictions_by_a_disturbed_calibration_are_told(tmp_path: Path) -> None:
+    for largest in (0.25, 0.26):
+        path = file_of(tmp_path, replace(by_op(1e-3, 2e-3), deviation=Deviation(0.03, largest, "vectors at 5%, dense")))
+        text = printed("predict", "resnet-20", "--density", 0.1, "--calibration", path)
+        assert ("warning" in text) == (largest > 0.25)
+        assert ("measured time of vectors at 5%, dense by 26%" in text) == (largest > 0.25)
 
 
 # --- break-even ---------------------------------------------------------------------------------------------------
@@ -260,11 +335,44 @@ def test_a_run_is_predicted_and_exported_by_the_same_prices(tmp_path: Path) -> N
         assert len(sparse_ops) == (len(layers) if form == "sparse" else 0)
 
 
+def test_threads_that_are_not_those_of_the_calibration_are_refused(tmp_path: Path) -> None:
+    path = file_of(tmp_path, replace(by_op(1e-3, 2e-3), threads=3))
+    arguments = ("predict", "resnet-20", "--density", 0.1, "--calibration", path)
+    for right in ((), ("--threads", 3)):
+        assert "3 threads" in printed(*arguments, *right)
+    for command in (arguments, ("bench", "predictions", "--calibration", path)):
+        message = refused(*command, "--threads", 4)
+        assert f"--threads is 4, but {path} was measured with 3" in message
+        assert "gossamer bench calibrate --threads 4" in message
+
+
+def test_a_missing_file_is_told_before_a_missing_calibration(tmp_path: Path) -> None:
+    missing = refused("predict", tmp_path / "missing.onnx", "--calibration", tmp_path / "none.toml")
+    assert f"there is no file {tmp_path / 'missing.onnx'}" in missing
+
+
+def test_numbers_are_whole_where_the_terminal_is_narrow(tmp_path: Path) -> None:
+    path, file, out = file_of(tmp_path, by_op(0.1234, 0.1235)), tmp_path / "model.onnx", tmp_path / "expected.json"
+    onnx.save(build(read("chain", CHAIN.replace("second", f"second_{'x' * 40}")), 0.2), file)
+    terminal = {"TTY_COMPATIBLE": "1", "TERM": "dumb", "COLUMNS": "80"}
+    arguments = [str(word) for word in ("predict", file, "--calibration", path, "--json", out)]
+    text = CliRunner().invoke(app, arguments, env=terminal).output
+    table = text.split("expected:")[0]
+    assert max(len(line) for line in table.splitlines()) <= 80
+    assert re.search("second_x+…", table)
+    layers = json.loads(out.read_text())["layers"]
+    for layer, line in zip(layers, table.splitlines()[2:], strict=True):
+        assert line.split()[1:] == [f"{layer['density']:.1%}", "123.500", "123.400", "100%", "sparse"]
+
+
 def test_what_cannot_be_predicted_is_refused(tmp_path: Path) -> None:
     path = file_of(tmp_path, by_op(1e-3, 2e-3))
     assert "expected more than 0" in refused("predict", "resnet-20", "--density", 0, "--calibration", path)
     assert "there is no network 'resnet-21'" in refused("predict", "resnet-21", "--density", 0.1, "--calibration", path)
     assert "nothing to export" in refused("predict", "resnet-50", "--calibration", path)
+    without = refused("predict", "resnet-50", "--calibration", path)
+    assert "a network of `gossamer bench shapes`" in without
+    assert "--density 0.1" in without
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(np.random.default_rng(0).bytes(1000))
     assert "is damaged or no ONNX file" in refused("predict", damaged, "--calibration", path)

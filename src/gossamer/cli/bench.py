@@ -111,12 +111,18 @@ def calibrate(
     with console().status("calibrating") as status:
         found = measure(threads, runs, lambda text: status.update(f"calibrating: {text}"))
     write_calibration(path, found)
-    console().print(f"{len(found.prices)} kinds of layers and ops measured; written to {path}", highlight=False)
+    lines = [f"{len(found.prices)} kinds of layers and ops measured; written to {path}"]
+    if found.deviation is not None:
+        lines.append(
+            f"the prices explain the measured networks within {found.deviation.median:.1%} (median) and "
+            f"{found.deviation.largest:.1%} (largest: {found.deviation.network})"
+        )
+    _print_lines([*lines, *filter(None, [found.warning])])
 
 
 @bench.command()
 def predictions(
-    threads: Threads = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads of the calibration; 1 by default.", min=1)] = None,
     runs: Turns = 25,
     calibration: Annotated[Path | None, typer.Option(help="Of `gossamer bench calibrate`.")] = None,
     json_file: Json = None,
@@ -126,10 +132,12 @@ def predictions(
 
     with_export_packages()
     from gossamer.bench.predictions import run
-    from gossamer.predict.calibration import default_path, read_calibration
+    from gossamer.predict.calibration import find_calibration
 
-    result = run(read_calibration(calibration or default_path(threads)), runs)
-    lines = [f"{runs} runs each, medians, ms ({result['machine']['processor']}, {result['threads']} threads)"]
+    prices = find_calibration(calibration, threads)
+    result = run(prices, runs)
+    lines = [*filter(None, [prices.warning])]
+    lines += [f"{runs} runs each, medians, ms ({result['machine']['processor']}, {result['threads']} threads)"]
     for row in result["networks"]:
         lines.append(
             f"{row['network']:<16}{row['zeros']:>5.0%} zeros   expected {row['expected']:8.3f}   "
@@ -213,10 +221,11 @@ def _compare(
     names = engine_names(against)
     result = {"what": what, **compare(network, names, threads=threads, runs=runs, layers=layers, sizes=sizes)}
     head, *lines = engine_lines(result)
-    console().print(head, highlight=False)
-    console().print(engine_table(result))
+    terminal = console()
+    _print_lines([head])
+    terminal.print(engine_table(result, terminal.width))
     if layers:
-        console().print(layer_table(result))
+        terminal.print(layer_table(result, terminal.width))
     _report(lines, result, json_file)
 
 
@@ -224,9 +233,13 @@ def _extra(result: dict[str, Any], key: str) -> str:
     return f"  {result[key]:8.1f} MiB beyond the masks" if key in result else ""
 
 
-def _report(lines: list[str], result: dict[str, Any], json_file: Path | None) -> None:
+def _print_lines(lines: list[str]) -> None:
     for line in lines:
-        console().print(line, highlight=False)
+        console().print(line, highlight=False, markup=False)
+
+
+def _report(lines: list[str], result: dict[str, Any], json_file: Path | None) -> None:
+    _print_lines(lines)
     if json_file is not None:
         from gossamer.rounds.files import write_text
 

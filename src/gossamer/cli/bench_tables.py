@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from rich import box
 from rich.table import Table
+
+from gossamer.cli.fitted import Column, fitted
 
 
 def engine_lines(result: dict[str, Any]) -> list[str]:
@@ -22,37 +23,34 @@ def engine_lines(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def engine_table(result: dict[str, Any]) -> Table:
-    """A row for each engine."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("engine", no_wrap=True)
-    for heading in ("median ms", "10% .. 90%", "gossamer is", "difference", "ready in"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("what", no_wrap=True)
+def engine_table(result: dict[str, Any], width: int) -> Table:
+    """A row for each engine, in at most `width` cells."""
+    numbers = ("median ms", "10% .. 90%", "gossamer is", "difference", "ready in")
+    columns = [Column("engine", words=True), *map(Column, numbers), Column("what", words=True, spare=True)]
+    rows = []
     for name, facts in result["engines"].items():
         times = facts["milliseconds"]
-        table.add_row(
-            name,
-            f"{times['median']:.3f}",
-            f"{times['p10']:.3f} .. {times['p90']:.3f}",
-            "" if name == "gossamer" else faster(facts["ratio"]),
-            f"{facts['difference']:.1e}",
-            f"{facts['ready_seconds']:.2f} s",
-            facts["what"],
+        rows.append(
+            (
+                name,
+                f"{times['median']:.3f}",
+                f"{times['p10']:.3f} .. {times['p90']:.3f}",
+                "" if name == "gossamer" else faster(facts["ratio"]),
+                f"{facts['difference']:.1e}",
+                f"{facts['ready_seconds']:.2f} s",
+                facts["what"],
+            )
         )
-    return table
+    return fitted(columns, rows, width)
 
 
-def layer_table(result: dict[str, Any]) -> Table:
-    """A row for each layer."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("layer", no_wrap=True)
-    table.add_column("shape", no_wrap=True)
-    headings = ("density", "ms", "dense ms", "GFLOP/s", "as if dense", f"of {result['peak_gflops']:.0f} GFLOP/s")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for layer in result["layers"]:
-        table.add_row(
+def layer_table(result: dict[str, Any], width: int) -> Table:
+    """A row for each layer, in at most `width` cells."""
+    peak = f"of {result['peak_gflops']:.0f}\nGFLOP/s"
+    numbers = ("density", "ms", "dense ms", "GFLOP/s", "as if\ndense", peak)
+    columns = [Column("layer", words=True), Column("shape", words=True, spare=True), *map(Column, numbers)]
+    rows = [
+        (
             layer["name"],
             layer["shape"],
             f"{layer['density']:.1%}",
@@ -62,9 +60,10 @@ def layer_table(result: dict[str, Any]) -> Table:
             _number(layer["dense_gflops"]),
             "-" if layer["peak_share"] is None else f"{layer['peak_share']:.1%}",
         )
-    other = (f"{result[key]:.3f}" for key in ("other_milliseconds", "other_dense_milliseconds"))
-    table.add_row("everything else", "", "", *other, "", "", "")
-    return table
+        for layer in result["layers"]
+    ]
+    other = [f"{result[key]:.3f}" for key in ("other_milliseconds", "other_dense_milliseconds")]
+    return fitted(columns, [*rows, ("everything else", "", "", *other, "", "", "")], width)
 
 
 def faster(ratio: float) -> str:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
 from gossamer.cli.console import console
 from gossamer.cli.export import with_export_packages
+from gossamer.cli.fitted import Column, fitted
 from gossamer.cli.sizes import Size, sizes_of
+from gossamer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from gossamer.predict.calibration import Calibration
@@ -29,7 +30,7 @@ def predict(
     round: Annotated[
         int | None, typer.Option(help="Which round of a run; the recommended one by default, -1 is the last.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of the calibration.", min=1)] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads of the calibration; 1 by default.", min=1)] = None,
     density: Annotated[
         float | None, typer.Option(help="Only for a network of `gossamer bench shapes`.", min=0.0, max=1.0)
     ] = None,
@@ -45,15 +46,17 @@ def predict(
 ) -> None:
     """How long each layer would take on this machine, dense and sparse, and the whole network, before exporting it."""
     with_export_packages()
-    from gossamer.predict.calibration import default_path, read_calibration
+    from gossamer.predict.calibration import find_calibration
     from gossamer.predict.network import predict as predict_network
 
-    prices = read_calibration(calibration or default_path(threads))
     sizes = sizes_of(size)
-    prediction = predict_network(_network(source, round, density, data, task), prices, sizes)
-    console().print(_table(prediction))
+    network = _network(source, round, density, data, task)
+    prices = find_calibration(calibration, threads)
+    prediction = predict_network(network, prices, sizes)
+    terminal = console()
+    terminal.print(_table(prediction, terminal.width))
     for line in _summary(prediction, prices):
-        console().print(line, highlight=False)
+        terminal.print(line, highlight=False, markup=False)
     if json_file is not None:
         from gossamer.rounds.files import write_text
 
@@ -62,18 +65,24 @@ def predict(
 
 
 def _network(source: str, round: int | None, density: float | None, data: Path | None, task: str | None) -> Any:
-    if density is not None:
-        from gossamer.bench.network import build, find_network
+    from gossamer.bench.network import build, find_network, known_networks
 
+    if density is not None:
         return build(find_network(source), density)
-    if source.endswith(".onnx"):
+    if Path(source).suffix.lower() == ".onnx":
         from gossamer.bench.compare import read_model
         from gossamer.bench.dense import is_exported, to_dense
 
         model = read_model(Path(source))
         return to_dense(model) if is_exported(model) else model
     from gossamer.export.source import open_source
+    from gossamer.tasks.table import TASKS
 
+    if source in known_networks() and source not in TASKS and not Path(source).exists():
+        raise ConfigurationError(
+            f"{source!r} is nothing to export, but a network of `gossamer bench shapes` with random weights; say which "
+            f"share of them is kept, such as --density 0.1"
+        )
     return open_source(source, round_number=round, data_folder=data, task=task).dense
 
 
@@ -104,17 +113,16 @@ def facts(prediction: "Prediction", calibration: "Calibration", sizes: Mapping[s
     }
 
 
-def _table(prediction: "Prediction") -> Table:
+def _table(prediction: "Prediction", width: int) -> Table:
     from gossamer.bench.layers import shape_text
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("layer", no_wrap=True)
-    table.add_column("shape", no_wrap=True)
-    for title in ("kept", "dense ms", "sparse ms", "wins below"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("runs", no_wrap=True)
-    for layer in prediction.layers:
-        table.add_row(
+    columns = [
+        Column("layer", words=True),
+        Column("shape", words=True, spare=True),
+        *map(Column, ("kept", "dense ms", "sparse ms", "wins below", "runs")),
+    ]
+    rows = [
+        (
             layer.name,
             shape_text(layer.shape),
             f"{layer.density:.1%}",
@@ -123,7 +131,9 @@ def _table(prediction: "Prediction") -> Table:
             f"{layer.break_even:.0%}",
             layer.form,
         )
-    return table
+        for layer in prediction.layers
+    ]
+    return fitted(columns, rows, width)
 
 
 def _summary(prediction: "Prediction", calibration: "Calibration") -> list[str]:
@@ -134,4 +144,5 @@ def _summary(prediction: "Prediction", calibration: "Calibration") -> list[str]:
         f"of it {1e3 * prediction.conversions:.2f} ms for changes of layout, {1e3 * prediction.other:.2f} ms for what "
         f"is no layer",
         f"by the calibration of {calibration.machine.get('processor', 'an unknown processor')}",
+        *filter(None, [calibration.warning]),
     ]
