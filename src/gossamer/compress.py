@@ -102,7 +102,7 @@ def compress(
     target_sparsity: float | None = None,
     max_drop: float | None = None,
     round_count: int | None = None,
-    per_round: float = 0.2,
+    per_round: float | None = None,
     criterion: str = "magnitude",
     allocation: DensityPlan = "global",
     structure: str = "unstructured",
@@ -166,7 +166,13 @@ def compress(
         raise ConfigurationError(f"epochs is {epochs}; expected at least 1")
     where = processor.find_device(device)
     constant_rate = _constant_rate(task.recipe, method, epochs, fine_tune_rate)
-    if rewind_epochs is not None and 0 < rewind_epochs <= epochs and _rewinds_weights(method):
+    if keep_snapshots and not dense_only:
+        raise ConfigurationError(
+            "snapshots for other runs are kept of a dense network that is trained for them; give dense_only with "
+            "keep_snapshots, or leave it out"
+        )
+    told_from_start = rewind_to_epoch is not None or rewind_to_step is not None
+    if rewind_epochs is not None and not told_from_start and 0 < rewind_epochs <= epochs and _rewinds_weights(method):
         # The same point, told from the start, which is how snapshots are called.
         rewind_to_epoch, rewind_epochs = epochs - rewind_epochs, None
     if task.pretrained and (any(keep_snapshots) or (_rewinds_weights(method) and (rewind_to_epoch or rewind_to_step))):

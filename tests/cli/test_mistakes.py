@@ -122,3 +122,42 @@ def test_a_pattern_that_matches_nothing(tmp_path: Path) -> None:
     message = refused(tmp_path, *QUICK, "--exclude", "hiden", "--out", "run")
     assert "'hiden' matches no parameter" in message
     assert "hidden.weight" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--keep-snapshots", "1"), "give dense_only with keep_snapshots"),
+        (("--method", "weight-rewind", "--rewind-epochs", "1", "--rewind-to", "0"), "give only one of rewind_steps"),
+        (("--method", "weight-rewind", "--rewound", "none,optimizer"), "cannot rewind 'none'"),
+    ],
+)
+def test_options_that_would_be_ignored(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    assert message in refused(tmp_path, *QUICK, *options, "--out", "run")
+
+
+def test_a_share_per_round_beside_one_shot(tmp_path: Path) -> None:
+    one_shot = ("compress", "digits", "--one-shot", "--target-sparsity", "0.5", "--per-round", "0.5", "--out", "run")
+    assert "neither rounds nor a share per round" in refused(tmp_path, *one_shot)
+
+
+@pytest.mark.parametrize(("found", "asked"), [("channels", "unstructured"), ("unstructured", "channels")])
+def test_a_policy_for_another_structure(tmp_path: Path, found: str, asked: str) -> None:
+    (tmp_path / "policy.toml").write_text(f'structure = "{found}"\n[densities]\n"hidden.weight" = 0.5\n')
+    message = refused(tmp_path, *QUICK, "--allocation", "policy.toml", "--structure", asked, "--out", "run")
+    assert f"found for the structure {found}, got {asked}" in message
+
+
+@pytest.mark.parametrize(("kind", "name"), [("comparison", "a comparison"), ("search", "a search")])
+def test_the_folder_of_something_else_is_left_as_it_is(tmp_path: Path, kind: str, name: str) -> None:
+    (tmp_path / "theirs").mkdir()
+    content = f"[{kind}]\nseed = 0\n"
+    (tmp_path / "theirs/config.toml").write_text(content)
+    assert f"theirs holds {name}, which is left as it is" in refused(tmp_path, *QUICK, "--out", "theirs")
+    assert f"theirs holds {name}; expected the folder of a run" in refused(tmp_path, "show", "theirs")
+    assert (tmp_path / "theirs/config.toml").read_text() == content
+
+
+@pytest.mark.parametrize("option", ["--examples", "--retrain-steps"])
+def test_a_search_that_would_judge_or_train_nothing(tmp_path: Path, option: str) -> None:
+    assert option in refused(tmp_path, "search", "run", "--budget", "weights=0.1", "-o", "policy.toml", option, "0")

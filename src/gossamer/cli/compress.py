@@ -54,8 +54,11 @@ def compress(
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="How many times to prune.", rich_help_panel=STOPPING)] = None,
     per_round: Annotated[
-        float, typer.Option(help="Share of the remaining weights that each round prunes.", rich_help_panel=PRUNING)
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            help="Share of the remaining weights that each round prunes; 0.2 by default.", rich_help_panel=PRUNING
+        ),
+    ] = None,
     criterion: Annotated[
         str,
         typer.Option(help="What a weight is worth: magnitude, lamp, taylor or random.", rich_help_panel=PRUNING),
@@ -220,7 +223,7 @@ def compress(
             rewind_epochs=rewind_epochs,
             rewind_to_epoch=rewind_to,
             rewind_to_step=rewind_to_step,
-            rewound=None if rewound is None else tuple(part for part in rewound.split(",") if part != "none"),
+            rewound=None if rewound is None else () if rewound == "none" else tuple(rewound.split(",")),
             replicates=replicates,
             fine_tune_rate=fine_tune_rate,
             dense=dense,

@@ -45,34 +45,36 @@ app.command()(tasks)
 app.add_typer(bench, name="bench")
 
 
-class Terminated(BaseException):
-    """SIGTERM, as an exception, so that what is open is closed."""
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM, as an exception, so that what is open is closed. No KeyboardInterrupt: typer takes that for
+    itself and says nothing."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 130 and 143 interrupted."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Shells have what they put in the background ignore SIGINT.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         app()
     except GossamerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USERS_MISTAKE)
-    except KeyboardInterrupt:
-        _interrupted(signal.SIGINT)
-    except Terminated:
-        _interrupted(signal.SIGTERM)
+    except Interrupted as interrupted:
+        print("interrupted; what was finished is kept, and the same command continues", file=sys.stderr)
+        sys.exit(INTERRUPTED + interrupted.number)
     except BrokenPipeError:
         # Whoever read our output has gone (`gossamer show RUN | head`).
         sys.stderr.close()
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
-def _interrupted(number: signal.Signals) -> None:
-    print("interrupted; what was finished is kept, and the same command continues", file=sys.stderr)
-    sys.exit(INTERRUPTED + number)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 if __name__ == "__main__":

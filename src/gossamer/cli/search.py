@@ -78,10 +78,11 @@ def search(
     warm_up: Annotated[int, typer.Option(help="The first episodes, at random.", rich_help_panel=SEARCH)] = 100,
     examples: Annotated[
         int | None,
-        typer.Option(help="Validation examples that judge a network; all by default.", rich_help_panel=SEARCH),
+        typer.Option(help="Validation examples that judge a network; all by default.", min=1, rich_help_panel=SEARCH),
     ] = None,
     retrain_steps: Annotated[
-        int, typer.Option(help="For --reward retrained: steps before a network is judged.", rich_help_panel=SEARCH)
+        int,
+        typer.Option(help="For --reward retrained: steps before a network is judged.", min=1, rich_help_panel=SEARCH),
     ] = 50,
     lowest_density: Annotated[
         float | None,
@@ -134,6 +135,10 @@ def search(
         rows = slice(0, examples)
         judged = Examples(validation.inputs[rows], validation.targets[rows], validation.prepare)
     sign = _sign(subject, reward)
+    if episodes <= warm_up:
+        console().print(
+            f"all {episodes} episodes are at random: the agent acts after the {warm_up} of --warm-up", highlight=False
+        )
     with _progress(subject.task.metric.name, sign) as listener:
         policy = find(
             subject.model,

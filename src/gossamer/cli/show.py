@@ -26,11 +26,11 @@ def print_run(folder: Path) -> None:
     Raises:
         CheckpointError: it is no run, or damaged.
     """
-    from gossamer.rounds.configuration import read
+    from gossamer.rounds.configuration import RUN, read_of_run
     from gossamer.rounds.folder import read_ledger, read_records
     from gossamer.rounds.stopping import Allowance, smallest_allowed
 
-    settings = read(folder)["rounds"]
+    settings = read_of_run(folder)[RUN]
     records = read_records(folder)
     terminal = console()
     if not records:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.rounds import randomness
-from gossamer.rounds.configuration import read
+from gossamer.rounds.configuration import read_of_run
 from gossamer.rounds.folder import load_masks, load_round, read_records
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.stopping import Allowance, smallest_allowed
@@ -46,8 +46,8 @@ def open_round(
     Raises:
         GossamerError: it is no run of a task, has no such round, is damaged, or the data are missing.
     """
+    settings = read_of_run(folder)
     records = read_records(folder)
-    settings = read(folder)
     if not records:
         raise CheckpointError(f"{folder}: no round is finished yet; wait for the first, or run the same command again")
     if number is None:

@@ -41,6 +41,8 @@ class Cut:
         find_structure(self.structure)
         if isinstance(self.allocation, str):
             find_allocation(self.allocation)
+        else:
+            self.allocation.check_structure(self.structure)
         if needs_gradients and self.losses is None:
             raise ConfigurationError(
                 f"the criterion {self.criterion!r} needs gradients; pass losses=, a function that yields the model's "

@@ -21,6 +21,7 @@ from gossamer.rounds.files import write_text
 from gossamer.rounds.plan import as_written
 
 TABLE = "densities"
+CHANNELS = "channels"
 
 HALVINGS = 100
 """Of the interval in which the exponent is sought: past what a double distinguishes."""
@@ -36,6 +37,8 @@ class Densities:
 
     of: Mapping[str, float]
     """Weight name -> kept / all weights of it, in (0, 1]."""
+    structure: str | None = None
+    """That they were found for: shares of whole output channels, or of single weights. None: not known."""
 
     def __post_init__(self) -> None:
         for name, density in self.of.items():
@@ -43,6 +46,18 @@ class Densities:
                 raise ConfigurationError(
                     f"the density of {name} is {density!r}; expected a number above 0 and at most 1"
                 )
+
+    def check_structure(self, structure: str) -> None:
+        """Verifies that densities of channels are used for channels, and others are not.
+
+        Raises:
+            ConfigurationError: they are not.
+        """
+        if self.structure is not None and (self.structure == CHANNELS) != (structure == CHANNELS):
+            raise ConfigurationError(
+                f"the densities were found for the structure {self.structure}, got {structure}; give {self.structure}, "
+                f"or other densities"
+            )
 
     def total(self, shapes: Shapes) -> int:
         """How many weights these densities keep, each layer rounded to the nearest.
@@ -112,7 +127,10 @@ def read_densities(path: Path) -> Densities:
     table = content.get(TABLE)
     if not isinstance(table, dict) or not table:
         raise ConfigurationError(f'{path} has no [{TABLE}] table; expected lines such as "conv_1.weight" = 0.5 in one')
-    return Densities(table)
+    structure = content.get("structure")
+    if structure is not None and not isinstance(structure, str):
+        raise ConfigurationError(f"{path}: structure is {structure!r}; expected a name, such as {CHANNELS!r}")
+    return Densities(table, structure)
 
 
 def write_densities(path: Path, densities: Densities, facts: Mapping[str, object]) -> None:

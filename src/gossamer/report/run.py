@@ -8,7 +8,7 @@ from typing import Any
 
 from gossamer.errors import CheckpointError
 from gossamer.report.size import FLOAT32, LayerSize, layer_size
-from gossamer.rounds.configuration import INFORMATION, read
+from gossamer.rounds.configuration import INFORMATION, read_of_run
 from gossamer.rounds.cost import Cost
 from gossamer.rounds.folder import load_masks, read_ledger, read_records
 from gossamer.rounds.record import RoundRecord
@@ -84,7 +84,7 @@ def read_run(folder: Path, max_drop: float | None = None) -> Run:
         CheckpointError: it is no run, has no finished round, or is damaged.
         ConfigurationError: the allowed loss cannot be used with the run's metric.
     """
-    tables = read(folder)
+    tables = read_of_run(folder)
     records = read_records(folder)
     if not records:
         raise CheckpointError(f"{folder}: no round is finished yet; wait for the first, or run the same command again")

@@ -20,6 +20,10 @@ VERSIONS, ORIGIN = "versions", "origin"
 INFORMATION = (VERSIONS, ORIGIN)
 """The sections that are recorded but not compared: a run may go on after an upgrade, and after its files moved."""
 
+RUN = "rounds"
+KINDS = {RUN: "a run", "comparison": "a comparison", "search": "a search"}
+"""The first table of a configuration -> what it is of."""
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -38,12 +42,30 @@ class Configuration:
                 f"dictionaries of them"
             ) from error
 
+    @property
+    def kind(self) -> str:
+        """What it is of, by its first table: "rounds" of a run, "comparison", "search"."""
+        return next(iter(self.tables))
+
     def write(self, folder: Path) -> None:
+        """Writes it into the folder, over an older one of the same kind.
+
+        Raises:
+            ConfigurationError: the folder is of something else.
+        """
+        if (folder / FILE).exists() and self.kind not in (found := read(folder)):
+            raise ConfigurationError(
+                f"{folder} holds {_named(found)}, which is left as it is; expected another folder for {self._name}"
+            )
         tables = _without_none(self.tables)
         if origin := _without_none(self.origin):
             tables[ORIGIN] = origin
         tables[VERSIONS] = versions()
         write_text(folder / FILE, tomli_w.dumps(tables))
+
+    @property
+    def _name(self) -> str:
+        return KINDS.get(self.kind, self.kind)
 
     def refuse_other(self, folder: Path) -> None:
         """Verifies that the folder's run is this one.
@@ -105,6 +127,26 @@ def read(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is missing; expected the folder of a gossamer run") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); restore it, or start in a new folder") from error
+
+
+def read_of_run(folder: Path) -> dict[str, Any]:
+    """The same, of a run.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+        ConfigurationError: it is of something else.
+    """
+    tables = read(folder)
+    if RUN not in tables:
+        raise ConfigurationError(
+            f"{folder} holds {_named(tables)}; expected the folder of a run (those of a comparison are in its dense "
+            f"and cells)"
+        )
+    return tables
+
+
+def _named(tables: Mapping[str, Any]) -> str:
+    return next((name for kind, name in KINDS.items() if kind in tables), f"a {FILE} that is not gossamer's")
 
 
 def versions() -> dict[str, Any]:

@@ -28,7 +28,7 @@ from gossamer.rounds.configuration import FILE, Configuration
 from gossamer.rounds.cost import Cost, Work
 from gossamer.rounds.files import locked, remove
 from gossamer.rounds.normalisation import Batches, layers_with_statistics, recompute_statistics
-from gossamer.rounds.plan import Plan
+from gossamer.rounds.plan import PER_ROUND, Plan
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.replicates import Start, load_trained, put_average, with_one_more
 from gossamer.rounds.stopping import Allowance, Better, smallest_allowed
@@ -551,7 +551,7 @@ def rounds(
     target_sparsity: float | None = None,
     max_drop: float | None = None,
     rounds: int | None = None,
-    per_round: float = 0.2,
+    per_round: float | None = None,
     criterion: str = "magnitude",
     allocation: DensityPlan = "global",
     structure: str = "unstructured",
@@ -594,7 +594,7 @@ def rounds(
         target_sparsity: pruned / prunable weights to end at, exactly; in (0, 1).
         max_drop: the largest loss against the dense network that is allowed, in the metric's units.
         rounds: how many times to prune, at least 1.
-        per_round: share of the remaining weights that each round prunes, in (0, 1); the paper's 0.2 by default.
+        per_round: share of the remaining weights that each round prunes, in (0, 1); by default the paper's 0.2.
         criterion: what a weight is worth: "magnitude" (the paper's), "lamp", "taylor" or "random".
         allocation: how the kept weights are shared among the layers: "global" (the paper's: one ranking over all),
             "uniform", "erk", the path of a `.toml` file of densities (see `gossamer.prune.densities`), or densities by
@@ -648,11 +648,12 @@ def rounds(
         raise ConfigurationError("when to stop was not said; pass target_sparsity=0.95, max_drop=0.01 or rounds=10")
     prunable = sum(weight.numel() for weight in weights.values())
     if one_shot:
-        if target_sparsity is None or rounds is not None:
+        if target_sparsity is None or rounds is not None or per_round is not None:
             raise ConfigurationError(
                 "one_shot cuts once, straight to target_sparsity; give that, and neither rounds nor a share per round"
             )
         per_round, rounds = target_sparsity, 1
+    per_round = PER_ROUND if per_round is None else per_round
     plan = Plan(prunable, per_round, target_sparsity, rounds)
     retraining = _retraining(
         method,

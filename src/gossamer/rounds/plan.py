@@ -8,6 +8,8 @@ from math import ceil
 
 from gossamer.errors import ConfigurationError, NothingToPruneError
 
+PER_ROUND = 0.2
+"""The paper's share of the remaining weights that a round prunes."""
 FIRST_CUT = 1
 """Round 0 trains the dense network; the first cut comes before round 1."""
 
@@ -26,7 +28,7 @@ class Plan:
     """
 
     prunable: int
-    per_round: float = 0.2
+    per_round: float = PER_ROUND
     """Share of the remaining weights that every round prunes, in (0, 1)."""
     target_sparsity: float | None = None
     """Pruned weights / prunable weights after the last round, in (0, 1); None: no target."""
