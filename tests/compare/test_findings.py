@@ -1,25 +1,36 @@
 """What a comparison says, on numbers whose answers are known."""
 
+import json
 import math
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gossamer.compare.findings import (
     Point,
-    by_density,
     differences,
     largest_without_loss,
     mean_with_interval,
+    partners_by_density,
     rows,
     with_choice_of_time,
 )
 from gossamer.compare.grid import Grid, Method
 from gossamer.errors import ConfigurationError
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "lenet-300-100"
+ROUNDS = [100, 50, 20, 10, 5, 4]
+"""Of a hundred weights, how many are left in each round."""
+
 
 def point(method: str, seed: int, kept: int, val: float, test: float, family: str | None = None) -> Point:
-    return Point(method, family or method, seed, kept / 100, kept, 100, val, test, 1.0)
+    return Point(method, family or method, seed, ROUNDS.index(kept), kept / 100, kept, 100, val, test, 1.0)
+
+
+def of_round(method: str, seed: int, number: int, kept: int, test: float = 0.5) -> Point:
+    return Point(method, method, seed, number, kept / 1000, kept, 1000, 0.5, test, 1.0)
 
 
 POINTS = [
@@ -111,9 +122,75 @@ def test_the_retraining_time_is_chosen_on_validation_at_every_density() -> None:
     ]
 
 
-def test_densities_that_differ_by_a_weight_are_the_same() -> None:
-    points = [Point("a", "a", 0, kept / 10000, kept, 10000, 1, 1, 1) for kept in (1000, 1001, 800, 10000)]
-    assert [[p.kept for p in group] for group in by_density(points).values()] == [[10000], [1001, 1000], [800]]
+def test_two_rounds_of_a_run_are_two_rows_however_near() -> None:
+    points = [
+        of_round(method, 0, number, kept, test)
+        for method, tests in {"a": [0.5, 0.9, 0.8], "b": [0.5, 0.7, 0.75]}.items()
+        for number, kept, test in zip(range(3), [1000, 512, 511], tests, strict=True)
+    ]
+    assert [(row.method, row.density, row.test.median, row.test.count) for row in rows(points)] == [
+        *(("a", 1.0, 0.5, 1), ("a", 0.512, 0.9, 1), ("a", 0.511, 0.8, 1)),
+        *(("b", 1.0, 0.5, 1), ("b", 0.512, 0.7, 1), ("b", 0.511, 0.75, 1)),
+    ]
+    found = differences(points, "higher")
+    assert [(one.compression, one.reference_compression) for one in found] == [(1000 / 512,) * 2, (1000 / 511,) * 2]
+    assert [one.mean for one in found] == pytest.approx([0.2, 0.05])
+
+
+def test_seeds_that_keep_different_numbers_of_channels_are_one_row() -> None:
+    kept = [[1000, 490, 220, 90], [1000, 450, 240, 60], [1000, 430, 200, 80]]
+    points = [
+        *(of_round("a", seed, number, 1000 // 2**number, 0.6) for seed in range(3) for number in range(4)),
+        *(of_round("b", seed, number, kept[seed][number]) for seed in range(3) for number in range(4)),
+    ]
+    table = [row for row in rows(points) if row.method == "b"]
+    assert [(row.density, row.test.count) for row in table] == [(1.0, 3), (0.45, 3), (0.22, 3), (0.08, 3)]
+    assert [row.compression for row in table] == [1000 / kept for kept in (1000, 450, 220, 80)]
+    found = differences(points, "higher")
+    # The next smaller networks of a stand for it; none is as small as the last.
+    assert [(one.compression, one.reference_compression) for one in found] == [(1000 / 450, 4), (1000 / 220, 8)]
+    assert [one.seeds for one in found] == [3, 3]
+
+
+def test_one_shot_runs_are_told_apart_by_the_density_that_was_asked_for() -> None:
+    # Seed, weights of a hundred that whole channels came to, density that was asked for.
+    runs = [(0, 50, 0.52), (0, 25, 0.3), (1, 25, 0.52), (1, 20, 0.3), (2, 40, 0.52), (2, 25, 0.3)]
+    points = [Point("a", "a", seed, 1, kept / 100, kept, 100, 0.5, 0.5, 1.0, asked) for seed, kept, asked in runs]
+    assert [(row.density, row.test.count) for row in rows(points)] == [(0.4, 3), (0.25, 3)]
+
+
+def test_networks_of_two_methods_are_partners_by_nearness() -> None:
+    # By a weight apart; too far apart; and, of two within reach, the nearer one.
+    assert partners_by_density([1.0, 0.1001, 0.08], [1.0, 0.1, 0.0783]) == {0: 0, 1: 1}
+    assert partners_by_density([0.512, 0.511], [0.511, 0.5]) == {1: 0}
+    assert partners_by_density([0.512, 0.511], [0.5121, 0.5111]) == {0: 0, 1: 1}
+    assert partners_by_density([0.5], []) == {}
+
+
+def test_the_committed_comparison_follows_from_its_points() -> None:
+    written = json.loads((RESULTS / "comparison.json").read_text())
+    points = [
+        Point(**values, **place)
+        for values in written["points"]
+        if "validation" not in values["method"]
+        for place in [_place(values, written["points"])]
+    ]
+    everything = with_choice_of_time(points, written["better"])
+    table = rows(everything)
+    assert [asdict(one) for one in table] == written["rows"]
+    assert [asdict(one) for one in largest_without_loss(table, written["better"])] == written["largest_without_loss"]
+    found = [asdict(one) for one in differences(everything, written["better"])]
+    assert len(found) == 97
+    assert found == written["differences"]
+
+
+def _place(values: dict[str, Any], points: list[dict[str, Any]]) -> dict[str, Any]:
+    """The round of a point that was written without: how many of its run are denser."""
+    run = [one for one in points if (one["method"], one["seed"]) == (values["method"], values["seed"])]
+    number = sum(one["density"] > values["density"] for one in run)
+    if not values["method"].startswith("one-shot-"):
+        return {"round": number, "asked_density": None}
+    return {"round": min(number, 1), "asked_density": values["density"] if number else None}
 
 
 def test_methods_by_name() -> None:

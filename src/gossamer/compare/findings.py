@@ -3,14 +3,14 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from gossamer.rounds.stopping import Better
 
 SAME_DENSITY = 0.02
-"""Densities that differ by less than this share of themselves are compared with one another: one-shot cuts and rounds
-may differ by a weight."""
+"""Densities of two methods that differ by at most this share of the larger one are compared with one another: one-shot
+cuts and rounds may differ by a weight, whole channels by some."""
 HIGH_COMPRESSION = 10.0
 """From here on the differences are also averaged over all densities."""
 # Student's t, two-sided 95%, by degrees of freedom from 1 on (any table of statistics).
@@ -29,16 +29,26 @@ class Point:
     family: str
     """The method without its retraining time."""
     seed: int
+    round: int
+    """0 is the dense network."""
     density: float
     kept: int
     prunable: int
     val: float
     test: float
     seconds: float
+    asked_density: float | None = None
+    """What a one-shot run was to cut to, whatever it came to; None for the dense network, and in iterative runs."""
 
     @property
     def compression(self) -> float:
         return self.prunable / self.kept
+
+    @property
+    def place(self) -> tuple[int, float | None]:
+        """What a method's networks of several seeds have in common, though with whole channels they may keep different
+        numbers of weights."""
+        return self.round, self.asked_density
 
 
 @dataclass(frozen=True)
@@ -58,11 +68,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One method at one density."""
+    """One method after one round (in one shot: at one density that was asked for)."""
 
     method: str
     density: float
     compression: float
+    """Density and compression are medians over the seeds, as the metrics are."""
     val: Spread
     test: Spread
 
@@ -99,24 +110,22 @@ class Difference:
 
 
 def rows(points: Sequence[Point]) -> list[Row]:
-    """Every method at every density, methods in their order, from dense to sparse."""
-    found = []
-    for method in dict.fromkeys(point.method for point in points):
-        for density, group in by_density([point for point in points if point.method == method]).items():
-            found.append(
-                Row(
-                    method,
-                    density,
-                    statistics.median(point.compression for point in group),
-                    Spread.of(point.val for point in group),
-                    Spread.of(point.test for point in group),
-                )
-            )
-    return found
+    """Every method after every round, methods in their order, from dense to sparse."""
+    return [
+        Row(
+            method,
+            _density(group),
+            _compression(group),
+            Spread.of(point.val for point in group),
+            Spread.of(point.test for point in group),
+        )
+        for method in dict.fromkeys(point.method for point in points)
+        for group in _over_seeds(point for point in points if point.method == method)
+    ]
 
 
 def with_choice_of_time(points: Sequence[Point], better: Better) -> list[Point]:
-    """Adds, for each family with several retraining times, the one that is best on validation at each density (by the
+    """Adds, for each family with several retraining times, the one that is best on validation after each round (by the
     median over the seeds), as the paper does."""
     everything = list(points)
     families: dict[str, list[Point]] = defaultdict(list)
@@ -125,18 +134,14 @@ def with_choice_of_time(points: Sequence[Point], better: Better) -> list[Point]:
     for family, members in families.items():
         if len({point.method for point in members}) < 2:
             continue
-        for group in by_density(members).values():
+        for group in _over_seeds(members):
             medians = {
                 method: statistics.median(point.val for point in group if point.method == method)
                 for method in dict.fromkeys(point.method for point in group)
             }
             best = max(medians, key=lambda method: _goodness(medians[method], better))
             name = family + CHOSEN
-            everything += [
-                Point(name, name, p.seed, p.density, p.kept, p.prunable, p.val, p.test, p.seconds)
-                for p in group
-                if p.method == best
-            ]
+            everything += [replace(point, method=name, family=name) for point in group if point.method == best]
     return everything
 
 
@@ -155,8 +160,8 @@ def largest_without_loss(table: Sequence[Row], better: Better) -> list[Largest]:
 def differences(points: Sequence[Point], better: Better) -> list[Difference]:
     """The first method against each other one, with the same seed: at every density of the other, and on average.
 
-    Where the reference was not tried at the same density, its next smaller network stands for it: it may keep fewer
-    weights than the other, never more.
+    Where the reference was not tried at the same density, its next smaller network stands for it: it keeps fewer
+    weights than the other, never more than within `SAME_DENSITY`.
     """
     methods = list(dict.fromkeys(point.method for point in points))
     if not methods:
@@ -167,14 +172,14 @@ def differences(points: Sequence[Point], better: Better) -> list[Difference]:
         pairs = [
             (first, second, _paired(first, second, better))
             for first, second in _no_denser(points, reference, other)
-            if second[0].compression > 1
+            if _compression(second) > 1
         ]
         pairs = [(first, second, values) for first, second, values in pairs if values]
         found += [
-            _difference(reference, other, second[0].compression, first[0].compression, values.values())
+            _difference(reference, other, _compression(second), _compression(first), values.values())
             for first, second, values in pairs
         ]
-        sparse = [values for _, second, values in pairs if second[0].compression >= HIGH_COMPRESSION]
+        sparse = [values for _, second, values in pairs if _compression(second) >= HIGH_COMPRESSION]
         seeds = set.intersection(*(set(values) for values in sparse)) if sparse else set()
         if seeds:
             means = [statistics.mean(values[seed] for values in sparse) for seed in sorted(seeds)]
@@ -183,16 +188,39 @@ def differences(points: Sequence[Point], better: Better) -> list[Difference]:
 
 
 def _no_denser(points: Sequence[Point], reference: str, other: str) -> list[tuple[list[Point], list[Point]]]:
-    """For each density of `other`, from dense to sparse, the densest points of `reference` that keep no more."""
+    """For each network of `other`, from dense to sparse, that of `reference` at the same density, else the densest that
+    keeps less."""
+    first = _over_seeds(point for point in points if point.method == reference)
+    second = _over_seeds(point for point in points if point.method == other)
+    of_first, of_second = [_density(group) for group in first], [_density(group) for group in second]
+    partners = partners_by_density(of_second, of_first)
     found = []
-    groups = by_density(point for point in points if point.method in (reference, other))
-    first: list[Point] = []
-    for group in reversed(list(groups.values())):
-        first = [point for point in group if point.method == reference] or first
-        second = [point for point in group if point.method == other]
-        if first and second:
-            found.append((first, second))
-    return found[::-1]
+    for index, density in enumerate(of_second):
+        smaller = [place for place, its in enumerate(of_first) if its <= density]
+        if index in partners or smaller:
+            found.append((first[partners[index] if index in partners else smaller[0]], second[index]))
+    return found
+
+
+def partners_by_density(densities: Sequence[float], others: Sequence[float]) -> dict[int, int]:
+    """Which of two methods' networks are compared: those of (nearly) the same density, the nearest first, each with one
+    other at most. Index in `densities` -> index in `others`; who has no partner is left out."""
+    pairs = sorted(
+        (abs(density - other), index, place)
+        for index, density in enumerate(densities)
+        for place, other in enumerate(others)
+        if is_same_density(density, other)
+    )
+    found: dict[int, int] = {}
+    for _, index, place in pairs:
+        if index not in found and place not in found.values():
+            found[index] = place
+    return found
+
+
+def is_same_density(density: float, other: float) -> bool:
+    """Whether networks of two methods may be compared."""
+    return min(density, other) >= max(density, other) * (1 - SAME_DENSITY)
 
 
 def _paired(first: Sequence[Point], second: Sequence[Point], better: Better) -> dict[int, float]:
@@ -201,16 +229,20 @@ def _paired(first: Sequence[Point], second: Sequence[Point], better: Better) -> 
     return {point.seed: of[point.seed] - _goodness(point.test, better) for point in second if point.seed in of}
 
 
-def by_density(points: Iterable[Point]) -> Mapping[float, list[Point]]:
-    """Points of (nearly) the same density together, from dense to sparse."""
-    groups: dict[float, list[Point]] = {}
-    for point in sorted(points, key=lambda point: -point.density):
-        last = next(reversed(groups), None)
-        if last is not None and point.density >= last * (1 - SAME_DENSITY):
-            groups[last].append(point)
-        else:
-            groups[point.density] = [point]
-    return groups
+def _over_seeds(points: Iterable[Point]) -> list[list[Point]]:
+    """Points of a method with those of the same round together, from dense to sparse."""
+    groups: dict[tuple[int, float | None], list[Point]] = defaultdict(list)
+    for point in points:
+        groups[point.place].append(point)
+    return sorted(groups.values(), key=_density, reverse=True)
+
+
+def _density(group: Sequence[Point]) -> float:
+    return statistics.median(point.density for point in group)
+
+
+def _compression(group: Sequence[Point]) -> float:
+    return statistics.median(point.compression for point in group)
 
 
 def mean_with_interval(values: Sequence[float]) -> tuple[float, float, float]:

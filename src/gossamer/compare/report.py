@@ -9,13 +9,14 @@ from statistics import median
 from typing import Any
 
 from gossamer.compare.findings import (
-    SAME_DENSITY,
     Difference,
     Largest,
     Point,
     Row,
     differences,
+    is_same_density,
     largest_without_loss,
+    partners_by_density,
     rows,
     with_choice_of_time,
 )
@@ -50,7 +51,8 @@ def collect(grid: Grid) -> list[Point]:
                         raise CheckpointError(f"round {record.round} of {folder} has no metrics; expected val and test")
                     size = (record.density, record.kept, record.prunable)
                     values = (record.val, record.test, record.seconds)
-                    points.append(Point(str(method), method.family, seed, *size, *values))
+                    asked = density if record.round > 0 else None
+                    points.append(Point(str(method), method.family, seed, record.round, *size, *values, asked))
     return points
 
 
@@ -157,7 +159,7 @@ def as_text(
     lines += [f"Test {metric}{' in %' if percent else ''}, median (min, max) of {len(grid.seeds)} seeds.", ""]
     lines += ["| density | compression | " + " | ".join(methods) + " |", "|---|---|" + "---|" * len(methods)]
     for density, compression, cells in _by_density(table):
-        shown = [_spread(cells[method], percent) if method in cells else "-" for method in methods]
+        shown = [_spread(cells[method], percent, len(grid.seeds)) if method in cells else "-" for method in methods]
         lines.append(f"| {density:.2%} | {compression:.1f}x | " + " | ".join(shown) + " |")
     lines += ["", "Largest compression with no loss (median no worse than the dense network's):", ""]
     lines += [f"| method | chosen on validation | its test {metric} | on test, told afterwards |", "|---|---|---|---|"]
@@ -206,18 +208,25 @@ def _sparser(paired: Sequence[Difference]) -> str:
 
 def _is_sparser(difference: Difference) -> bool:
     there, here = difference.reference_compression, difference.compression
-    return there is not None and here is not None and there > here * (1 + SAME_DENSITY)
+    return there is not None and here is not None and there > here and not is_same_density(1 / there, 1 / here)
 
 
 def _by_density(table: Sequence[Row]) -> list[tuple[float, float, dict[str, Row]]]:
-    """Rows of (nearly) the same density side by side, from dense to sparse."""
-    sides: list[tuple[float, float, dict[str, Row]]] = []
-    for row in sorted(table, key=lambda row: -row.density):
-        if sides and row.method not in sides[-1][2] and row.density >= sides[-1][0] * 0.98:
-            sides[-1][2][row.method] = row
-        else:
-            sides.append((row.density, row.compression, {row.method: row}))
-    return sides
+    """Rows of (nearly) the same density side by side, from dense to sparse, with the density and the compression of the
+    first method among them."""
+    sides: list[dict[str, Row]] = []
+    for method in dict.fromkeys(row.method for row in table):
+        own = [row for row in table if row.method == method]
+        partners = partners_by_density(
+            [row.density for row in own], [next(iter(side.values())).density for side in sides]
+        )
+        for index, row in enumerate(own):
+            if index in partners:
+                sides[partners[index]][method] = row
+            else:
+                sides.append({method: row})
+    firsts = [(next(iter(side.values())), side) for side in sides]
+    return [(row.density, row.compression, side) for row, side in sorted(firsts, key=lambda one: -one[0].density)]
 
 
 def _plot(folder: Path, table: Sequence[Row], metric: str) -> list[Path]:
@@ -257,9 +266,10 @@ def _plot(folder: Path, table: Sequence[Row], metric: str) -> list[Path]:
     return [folder / name for name in PLOTS]
 
 
-def _spread(row: Row, percent: bool) -> str:
+def _spread(row: Row, percent: bool, seeds: int) -> str:
     median, least, most = (_value(value, percent) for value in (row.test.median, row.test.least, row.test.most))
-    return f"{median} ({least}, {most})"
+    fewer = f", {row.test.count} of {seeds} seeds" if row.test.count < seeds else ""
+    return f"{median} ({least}, {most}){fewer}"
 
 
 def _value(value: float, percent: bool) -> str:
