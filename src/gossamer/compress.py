@@ -1,7 +1,6 @@
 """The main job: a task's network, compressed round by round; the built-in counterpart of a user's own loop."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from gossamer.rounds.folder import REPLICATES, TRAINING, kept_snapshot, read_rec
 from gossamer.rounds.normalisation import Batches, layers_with_statistics
 from gossamer.rounds.randomness import derived_seed
 from gossamer.rounds.record import RoundRecord
-from gossamer.tasks import processor
+from gossamer.tasks import processor, retraining
 from gossamer.tasks.operations import Operations, count_operations
 from gossamer.tasks.task import Data, Examples, Recipe, Task, describe
 from gossamer.tasks.training import (
@@ -42,10 +41,6 @@ from gossamer.tasks.training import (
 from gossamer.watch.progress import ProgressFile
 
 OptimizerState = Literal["keep", "fresh"]
-
-LEAST_LAST_RATE = 1e-3
-"""A schedule that ends below this share of its highest learning rate has no last rate to fine-tune with (the paper's
-ends at a hundredth)."""
 
 CHECKPOINT_SECONDS = 10.0
 """At the end of an epoch the training state is saved if the last save is at least this long ago. Every epoch's random
@@ -165,7 +160,7 @@ def compress(
     if epochs < 1:
         raise ConfigurationError(f"epochs is {epochs}; expected at least 1")
     where = processor.find_device(device)
-    constant_rate = _constant_rate(task.recipe, method, epochs, fine_tune_rate)
+    constant_rate = retraining.constant_rate(task.recipe, method, fine_tune_rate)
     if keep_snapshots and not dense_only:
         raise ConfigurationError(
             "snapshots for other runs are kept of a dense network that is trained for them; give dense_only with "
@@ -175,11 +170,8 @@ def compress(
     if rewind_epochs is not None and not told_from_start and 0 < rewind_epochs <= epochs and _rewinds_weights(method):
         # The same point, told from the start, which is how snapshots are called.
         rewind_to_epoch, rewind_epochs = epochs - rewind_epochs, None
-    if task.pretrained and (any(keep_snapshots) or (_rewinds_weights(method) and (rewind_to_epoch or rewind_to_step))):
-        raise ConfigurationError(
-            f"the network of {task.name} comes trained, so its weights can be rewound to how it came, not to a moment "
-            f"of its training; leave out what to rewind to"
-        )
+    moments = (rewind_to_epoch, rewind_to_step) if _rewinds_weights(method) else ()
+    retraining.check_moments(task, [*keep_snapshots, *moments])
     model = initial_model(task, seed, where)
     optimizer = task.recipe.optimizer(model)
     precision = processor.precision(task.recipe, where)
@@ -412,33 +404,6 @@ def _kept(folder: Path, epoch: int) -> Path:
 
 def _rewinds_weights(method: str) -> bool:
     return method in STRATEGIES and STRATEGIES[method].weights == "rewound"
-
-
-def _constant_rate(recipe: Recipe, method: str, epochs: int, given: float | None) -> float | None:
-    """The learning rate of methods that retrain with a constant one; None for the others, and where it is the last one
-    of the schedule.
-
-    Raises:
-        ConfigurationError: the schedule ends so near to zero that nothing would be trained, or a rate was given in
-            vain.
-    """
-    if STRATEGIES.get(method, STRATEGIES[DEFAULT]).rates != "last":
-        if given is not None:
-            raise ConfigurationError(f"fine_tune_rate is {given}, but {method} replays the schedule; leave it out")
-        return None
-    rate = recipe.fine_tune_rate if given is None else given
-    if rate is not None:
-        if not (math.isfinite(rate) and rate > 0):
-            raise ConfigurationError(f"fine_tune_rate is {rate}; expected a learning rate above 0, such as 0.001")
-        return rate
-    # A schedule at its last thousandth, as fine as any that is in use.
-    last, highest = recipe.learning_rate(0.999), max(recipe.learning_rate(step / 1000) for step in range(1000))
-    if last < highest * LEAST_LAST_RATE:
-        raise ConfigurationError(
-            f"the recipe's schedule ends at a learning rate of {last:.3g} (highest: {highest:.3g}), at which {method} "
-            f"would change nothing; give fine_tune_rate, such as {highest / 100:.3g}"
-        )
-    return None
 
 
 def _learning_rate(schedule: Schedule, recipe: Recipe, constant: float | None) -> Callable[[int], float]:
