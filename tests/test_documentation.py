@@ -55,5 +55,6 @@ def test_links_lead_to_files(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=[document.name for document in DOCUMENTS])
 def test_files_and_names_that_are_mentioned_exist(document: Path) -> None:
     """`prune/select.py` and the like, in backquotes, are files of the package."""
-    mentioned = set(re.findall(r"`((?:prune|rounds|tasks|cli|bench)/[a-z_0-9]+\.py)", document.read_text()))
+    rooms = "|".join(folder.name for folder in (ROOT / "src/gossamer").iterdir() if folder.is_dir())
+    mentioned = set(re.findall(rf"`((?:{rooms})/[a-z_0-9/]+\.py)", document.read_text()))
     assert not [path for path in mentioned if not (ROOT / "src/gossamer" / path).exists()]

@@ -85,7 +85,9 @@ TASK = Task(
         batch_size=64,
         learning_rate=OneCycle(peak=0.1),
         optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=2e-3),
-        fine_tune_rate=0.001,
+        # Of 0.0003, 0.001, 0.003, 0.01 and 0.03 the best on validation (seeds 20 to 22, 36% cuts, mean error of the
+        # rounds from 10.7% density down: 9.3, 2.3, 1.3, 0.79 and 0.75%).
+        fine_tune_rate=0.03,
         loss=functools.partial(F.cross_entropy, label_smoothing=0.1),
         augment=jittered,
     ),
