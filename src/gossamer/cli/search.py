@@ -210,9 +210,12 @@ def _prices(asked: str, actions: str, threads: int | None, calibration: Path | N
     from gossamer.cli.export import with_export_packages
 
     with_export_packages()
-    from gossamer.predict.calibration import default_path, read_calibration
+    from gossamer.predict.calibration import find_calibration
 
-    return read_calibration(calibration or default_path(threads or 1))
+    found = find_calibration(calibration, threads)
+    if found.warning:
+        console().print(found.warning, highlight=False)
+    return found
 
 
 def _budget(
