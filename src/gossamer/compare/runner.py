@@ -1,7 +1,9 @@
 """Runs the cells of a comparison: several processes of this machine, or tasks of a Ray cluster."""
 
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from gossamer.errors import ConfigurationError, GossamerError
 POLL_SECONDS = 0.2
 LAST_LINES = 5
 """Of a failed run's output, shown in the error."""
+CELL = "gossamer.compare.cell"
+"""The module that a run's process runs."""
 
 Tell = Callable[[Job, str], None]
 """Is told of a job that it "started", is "done", or was "done before"."""
@@ -26,33 +30,74 @@ def run_in_processes(jobs: Sequence[Job], at_once: int, threads: int, tell: Tell
     """Runs all jobs, `at_once` at a time, each after its dense network. What is done already is not run again.
 
     Every job is a process of its own: one that dies takes no other with it. What it says goes to a file beside its
-    folder, `seed-0.log`. When this function is left early, the processes are ended; each continues next time.
+    folder, `seed-0.log`. When this function is left early, or its process dies, the processes end (see
+    `gossamer.compare.cell`); each continues next time.
 
     Raises:
         CellFailedError: a run failed; those that were going on are finished first.
     """
-    waiting, running, failed = _unfinished(jobs, tell), dict[Job, subprocess.Popen[bytes]](), list[Job]()
+    waiting, running, failed = _unfinished(jobs, tell), dict[Job, _Process](), list[CellFailedError]()
     try:
         while running or (waiting and not failed):
-            for job in [job for job, process in running.items() if process.poll() is not None]:
-                code = running.pop(job).returncode
-                if code == 0:
+            for job in [job for job, process in running.items() if process.code is not None]:
+                process = running.pop(job)
+                process.end()
+                if process.code == 0:
                     tell(job, "done")
                 else:
-                    failed.append(job)
+                    failed.append(_failure(job, process.code, process.said()))
             for job in [] if failed else list(waiting):
                 if len(running) < at_once and _ready(job, waiting, running):
                     waiting.remove(job)
-                    running[job] = _start(job, threads)
+                    running[job] = _Process(job, threads)
                     tell(job, "started")
             time.sleep(POLL_SECONDS)
     finally:
         for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
+            process.end()
     if failed:
-        raise _failure(failed[0], _log(failed[0]).read_text(encoding="utf-8", errors="replace"))
+        raise failed[0]
+
+
+class _Process:
+    """A job that is going on."""
+
+    def __init__(self, job: Job, threads: int) -> None:
+        self._log = job.folder.with_name(job.folder.name + ".log")
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        # Ctrl-C is for every process of the terminal. This one hears it and ends the others: blocked signals are
+        # inherited, and stay blocked there.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with self._log.open("ab") as output:
+                # What earlier attempts said stays before it.
+                self._start = output.tell()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", CELL, *job.options],
+                    env=_environment(threads),
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, below zero for a signal; None while it goes on."""
+        return self._process.poll()
+
+    def end(self) -> None:
+        """Ends it, if it goes on, and waits for that."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def said(self) -> str:
+        """What it wrote."""
+        with self._log.open("rb") as file:
+            file.seek(self._start)
+            return file.read().decode("utf-8", errors="replace")
 
 
 def run_on_cluster(jobs: Sequence[Job], address: str, threads: int, tell: Tell) -> None:
@@ -93,7 +138,7 @@ def run_on_cluster(jobs: Sequence[Job], address: str, threads: int, tell: Tell) 
                 job = going_on.pop(handle)
                 code, output = ray.get(handle)
                 if code != 0:
-                    raise _failure(job, output)
+                    raise _failure(job, code, output)
                 tell(job, "done")
     finally:
         ray.shutdown()
@@ -102,6 +147,7 @@ def run_on_cluster(jobs: Sequence[Job], address: str, threads: int, tell: Tell) 
 def _remote_run(threads: int) -> Callable[[Sequence[str], tuple[int, str] | None], tuple[int, str]]:
     """What a machine of the cluster does: a command's options -> exit code and output. What `after` failed, it does not
     begin. A function inside a function travels as it is: the machine's worker need not import torch for it."""
+    module = CELL
 
     def run(options: Sequence[str], after: tuple[int, str] | None) -> tuple[int, str]:
         import os
@@ -110,14 +156,18 @@ def _remote_run(threads: int) -> Callable[[Sequence[str], tuple[int, str] | None
 
         if after is not None and after[0] != 0:
             return after
-        finished = subprocess.run(
-            [sys.executable, "-m", "gossamer.cli.main", *options],
+        with subprocess.Popen(
+            [sys.executable, "-m", module, *options],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            check=False,
-        )
-        return finished.returncode, finished.stdout + finished.stderr
+        ) as process:
+            assert process.stdout is not None
+            output = process.stdout.read()
+            # Before its standard input is closed, which would end it.
+            return process.wait(), output
 
     return run
 
@@ -136,25 +186,23 @@ def _ready(job: Job, waiting: Iterable[Job], running: Iterable[Job]) -> bool:
     return job.dense not in {other.folder for other in (*waiting, *running)}
 
 
-def _start(job: Job, threads: int) -> "subprocess.Popen[bytes]":
-    log = _log(job)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(job.command, env=_environment(threads), stdout=output, stderr=subprocess.STDOUT)
-
-
 def _environment(threads: int) -> dict[str, str]:
     """The number of threads is part of what makes a run's bits; every cell gets the same."""
     return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
-def _log(job: Job) -> Path:
-    return job.folder.with_name(job.folder.name + ".log")
-
-
-def _failure(job: Job, output: str) -> CellFailedError:
-    last = "\n".join(f"  {line}" for line in output.splitlines()[-LAST_LINES:])
+def _failure(job: Job, code: int | None, output: str) -> CellFailedError:
+    last = "".join(f"\n  {line}" for line in output.splitlines()[-LAST_LINES:])
     return CellFailedError(
-        f"{job.name} failed:\n{last}\nWhat is finished is kept; the same command continues. The run by itself: "
-        f"gossamer {' '.join(job.options)}"
+        f"{job.name} {_how_it_ended(code)}{':' if last else '.'}{last}\nWhat is finished is kept; the same command "
+        f"continues. The run by itself: gossamer {' '.join(job.options)}"
     )
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is None or code >= 0:
+        return "failed"
+    number = -code
+    names = {known.value: known.name for known in signal.Signals}
+    reason = ", often because memory ran out (fewer --jobs take less)" if number == signal.SIGKILL else ""
+    return f"was killed by signal {number} ({names.get(number, 'unknown')}){reason}"
