@@ -203,6 +203,11 @@ def test_methods_by_name() -> None:
     assert str(Method.named("fine-tune+replicates=3+erk")) == "fine-tune+replicates=3+erk"
     with pytest.raises(ConfigurationError, match=r"got \+replicates=x; expected how many"):
         Method.named("lr-rewind+replicates=x")
+    with pytest.raises(ConfigurationError, match=r"\+erk and \+uniform, which are all of a kind \(--allocation\)"):
+        Method.named("lr-rewind+erk+lamp+uniform")
+    for two in ("replicates=2+replicates=3", "a.toml+b.toml", "2:4+channels", "lamp+taylor"):
+        with pytest.raises(ConfigurationError, match="all of a kind"):
+            Method.named(f"lr-rewind+{two}")
     with pytest.raises(ConfigurationError, match=r"\+best names no allocation, criterion or structure"):
         Method.named("lr-rewind+best")
     for wrong in ("magic", "lr-rewind@", "lr-rewind@0", "lr-rewind@x", "one-shot-"):
@@ -224,15 +229,22 @@ def test_the_grid_shares_the_dense_network_of_a_seed() -> None:
     assert {job.dense for job in cells[:5]} == {Path("out/dense/seed-0")}
     assert cells[1].options[-4:] == ("--per-round", "0.2", "--rewind-epochs", "2")
     assert cells[3].options[-3:] == ("--target-sparsity", "0.488", "--one-shot")
-    other = Grid(
-        Path("out"), "digits", (Method.named("lr-rewind+erk+lamp+policies/a.toml+2:4+replicates=3"),), (0,), 0.6
-    )
+    other = Grid(Path("out"), "digits", (Method.named("lr-rewind+lamp+policies/a.toml+2:4+replicates=3"),), (0,), 0.6)
     (cell,) = other.cells()
-    assert cell.folder == Path("out/cells/lr-rewind+erk+lamp+policies_a.toml+2:4+replicates=3/seed-0")
-    assert cell.options[-10:] == (
-        *("--allocation", "erk", "--criterion", "lamp"),
+    assert cell.folder == Path("out/cells/lr-rewind+lamp+policies_a.toml+2:4+replicates=3/seed-0")
+    assert cell.options[-8:] == (
+        *("--criterion", "lamp"),
         *("--allocation", "policies/a.toml", "--structure", "2:4"),
         *("--replicates", "3"),
     )
     with pytest.raises(ConfigurationError, match="longer than the 1 epochs"):
         Grid(Path("out"), "digits", methods, (0,), 0.6, epochs=1)
+
+
+def test_runs_of_a_grid_have_folders_of_their_own() -> None:
+    methods = tuple(map(Method.named, ["lr-rewind+a/p.toml", "lr-rewind+a_p.toml"]))
+    with pytest.raises(ConfigurationError, match=r"lr-rewind\+a/p.toml and lr-rewind\+a_p.toml would both be kept in"):
+        Grid(Path("out"), "digits", methods, (0,), 0.6)
+    for densities in [(0.5, 0.1, 0.5), (0.5, 0.50000001)]:
+        with pytest.raises(ConfigurationError, match=r"one-shot density 0\.5 is there 2 times"):
+            Grid(Path("out"), "digits", (Method("lr-rewind", None, True),), (0,), 0.6, one_shot_densities=densities)

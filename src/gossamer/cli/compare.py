@@ -21,7 +21,6 @@ def compare(
         str, typer.Argument(help="A built-in task (see `gossamer tasks`) or your own: path/file.py:function.")
     ],
     out: Annotated[Path, typer.Option(help="The folder of the comparison. The same command continues what is in it.")],
-    target_sparsity: Annotated[float, typer.Option(help="Where iterative methods end, such as 0.95.")],
     methods: Annotated[
         str,
         typer.Option(
@@ -31,6 +30,9 @@ def compare(
             rich_help_panel=GRID,
         ),
     ] = "lr-rewind,weight-rewind,fine-tune",
+    target_sparsity: Annotated[
+        float, typer.Option(help="Where iterative methods end: the share of the weights that is pruned.")
+    ] = 0.95,
     seeds: Annotated[int, typer.Option(help="How many: seeds 0, 1, ...", rich_help_panel=GRID)] = 3,
     per_round: Annotated[
         float, typer.Option(help="Share of the remaining weights that each round prunes.", rich_help_panel=GRID)
@@ -72,7 +74,7 @@ def compare(
 
     Interrupt it whenever you like: the same command continues. More methods or seeds may be added later.
     """
-    from gossamer.compare import report
+    from gossamer.compare import before, report
     from gossamer.compare.grid import Grid, Method
     from gossamer.compare.runner import run_in_processes, run_on_cluster
     from gossamer.errors import ConfigurationError
@@ -83,7 +85,7 @@ def compare(
 
     if seeds < 1 or jobs < 1 or (threads is not None and threads < 1):
         raise ConfigurationError(f"got {seeds} seeds, {jobs} jobs, {threads} threads; expected at least 1 of each")
-    recipe_epochs = find_task(task).recipe.epochs
+    what = find_task(task)
     threads = threads or _threads_before(out) or max(1, (os.cpu_count() or 1) // jobs)
     # On a cluster the runs start elsewhere: what they are told has to mean the same there.
     anchored = Path.resolve if cluster is not None else Path
@@ -100,10 +102,15 @@ def compare(
         one_shot_densities=numbers(one_shot_densities, "--one-shot-densities"),
         data=None if data is None else anchored(data),
         epochs=epochs,
-        recipe_epochs=recipe_epochs,
+        recipe_epochs=what.recipe.epochs,
         device=device,
         fine_tune_rate=fine_tune_rate,
     )
+    before.check_methods(grid, what)
+    # The machines of a cluster are other ones, and what is finished is shown again without data or device.
+    if cluster is None and not all(job.done for job in grid.jobs()):
+        before.check_machine(grid, what)
+    terminal = console()
     make_folder(grid.folder)
     with locked(grid.folder):
         known = _settings_before(grid.folder)
@@ -124,14 +131,17 @@ def compare(
             Configuration({"comparison": settings | ignored}).refuse_other(grid.folder)
         if rate_is_open:
             Configuration({"comparison": settings}).write(grid.folder)
-        everything = [*grid.dense_jobs(), *grid.cells()]
+        for folder in before.begin_again(grid):
+            terminal.print(
+                f"{folder}: its training begins again, for it had passed what a method goes back to", highlight=False
+            )
+        everything = grid.jobs()
         tell = _Lines(len(everything))
         if cluster is None:
             run_in_processes(everything, jobs, threads, tell)
         else:
             run_on_cluster(everything, cluster, threads, tell)
         written = report.write(grid, report.collect(grid))
-    terminal = console()
     terminal.print((grid.folder / report.TABLE).read_text(encoding="utf-8"), highlight=False, markup=False)
     terminal.print("written: " + ", ".join(str(path) for path in written), highlight=False)
     if len(written) == 2:

@@ -1,0 +1,82 @@
+"""What can go wrong in a run of a comparison and can be known before the first one: by the checks that it makes."""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from gossamer.compare.grid import Grid, Method
+from gossamer.errors import ConfigurationError, GossamerError
+from gossamer.prune.criteria import find_criterion
+from gossamer.prune.cut import Cut, allocation_of
+from gossamer.prune.scope import prunable_weights
+from gossamer.rounds.files import locked, remove
+from gossamer.rounds.folder import TRAINING
+from gossamer.rounds.plan import Plan
+from gossamer.tasks import processor, retraining
+from gossamer.tasks.task import Task
+from gossamer.tasks.training import initial_model
+
+
+def check_methods(grid: Grid, task: Task) -> None:
+    """Verifies that the task's network can be cut and retrained by every method.
+
+    Raises:
+        ConfigurationError: it cannot; the message names the method.
+    """
+    model = initial_model(task, grid.seeds[0])
+    for method in grid.methods:
+        try:
+            rate = grid.fine_tune_rate if method.constant_rate else None
+            retraining.constant_rate(task.recipe, method.strategy, rate)
+            retraining.check_moments(task, [grid.rewound_to(method)] if method.rewinds_weights else [])
+            _check_cuts(grid, method, model)
+        except GossamerError as error:
+            raise ConfigurationError(f"{method}: {error}") from error
+
+
+def check_machine(grid: Grid, task: Task) -> None:
+    """Verifies that the device and the task's data are there.
+
+    Raises:
+        ConfigurationError: there is no such device.
+        GossamerError: the data cannot be had.
+    """
+    processor.find_device(grid.device)
+    task.data(grid.data)
+
+
+def begin_again(grid: Grid) -> list[str]:
+    """Has dense trainings begin again that were interrupted after an epoch whose weights a method goes back to that was
+    added since: what is lost of them is less than each run of that method would take to train its own.
+
+    Returns:
+        The names of their folders.
+
+    Raises:
+        ConfigurationError: another process is training one of them.
+    """
+    folders = grid.trained_past_snapshots()
+    for folder in folders:
+        with locked(folder):
+            remove(folder / TRAINING)
+    return [str(folder) for folder in folders]
+
+
+def _check_cuts(grid: Grid, method: Method, model: nn.Module) -> None:
+    weights = prunable_weights(model)
+    prunable = sum(weight.numel() for weight in weights.values())
+    options = {"--criterion": "magnitude", "--allocation": "global", "--structure": "unstructured"} | method.options
+    criterion = options["--criterion"]
+    cut = Cut(
+        criterion,
+        allocation_of(options["--allocation"]),
+        options["--structure"],
+        _no_losses if find_criterion(criterion).needs_gradients else None,
+    )
+    for target in grid.targets(method):
+        cut.check(model, weights, Plan(prunable, target_sparsity=target).smallest)
+
+
+def _no_losses() -> Iterator[Tensor]:
+    """Nothing is cut here."""
+    return iter(())
