@@ -1,15 +1,21 @@
 """`gossamer compare` with real processes: the cells are the runs that anybody would get alone, to the byte."""
 
 import json
+import os
 import signal
 import subprocess
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from command_line import command, environment, gossamer
 from safetensors import safe_open
+
+from gossamer.cli.compare import compare
+from gossamer.errors import ConfigurationError, GossamerError
 
 TASK = """
 from torch import nn, randn, Generator
@@ -28,7 +34,31 @@ def task():
 """
 GRID = ["compare", "tiny.py:task", "--methods", "lr-rewind,weight-rewind@2,one-shot-fine-tune", "--seeds", "2"]
 GRID += ["--target-sparsity", "0.75", "--per-round", "0.5", "--one-shot-densities", "0.25", "--out", "grid"]
+SIZES = ["--target-sparsity", "0.5", "--per-round", "0.5"]
+SMALL = ["compare", "tiny.py:task", "--methods", "lr-rewind", "--seeds", "1", *SIZES, "--out", "grid"]
 RUNS = ["lr-rewind", "weight-rewind@2", "one-shot-fine-tune/density-0.25"]
+
+
+OWN_TASK = f"{Path(__file__).parents[2] / 'examples' / 'own_task.py'}:task"
+
+
+def stopping_once(how: str, after_steps: int = 0) -> str:
+    """The task, whose first training does this once it has made so many steps."""
+    loss = f"""
+import os, time
+from pathlib import Path
+from torch.nn.functional import cross_entropy
+steps = 0
+
+def loss(outputs, targets):
+    global steps
+    steps += 1
+    if steps > {after_steps} and not Path("begun").exists():
+        Path("begun").touch()
+        {how}
+    return cross_entropy(outputs, targets)
+"""
+    return loss + TASK.replace("epochs=3,", "epochs=3, loss=loss,")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +121,22 @@ def test_the_numbers_are_those_of_the_runs(grid: Path) -> None:
         ("weight-rewind@2", 2, 4),
         ("one-shot-fine-tune", 2, 3),
     ]
+    # What the runs' own ledgers say.
+    (price, *_) = numbers["prices"]
+    ledgers = [
+        [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()][1:]
+        for folder in sorted((grid / "grid" / "cells" / "lr-rewind").glob("seed-?"))
+    ]
+    for name in ("wall_seconds", "energy_joules_estimate"):
+        of_runs = [sum(round[name] for round in ledger) for ledger in ledgers]
+        assert price[name] == pytest.approx(sum(of_runs) / 2)
+    # The last network multiplies by 188 weights instead of 750, and adds as often.
+    operations = sum(round["training_flops"] for round in ledgers[0])
+    assert price["pays_after_inferences"] == pytest.approx(operations / (2 * (750 - 188)), rel=0.01)
+    table = (grid / "grid" / "comparison.md").read_text()
+    assert f"| {price['pays_after_inferences']:.3g} |" in table
+    assert "the energy is an estimate: 10 W a busy core" in table
+    assert "larger networks of the same method may be worse than dense" in table
     svg = (grid / "grid" / "comparison.svg").read_text()
     assert svg.startswith("<svg")
     assert "weight-rewind@2" in svg
@@ -134,11 +180,124 @@ def test_fine_tuning_with_a_rate_is_added_and_its_rate_stays(tmp_path: Path) -> 
 
 def test_a_failing_run_is_named_with_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(TASK.replace("peak=0.1", "peak=1e30"))
+    (tmp_path / "grid" / "dense").mkdir(parents=True)
+    (tmp_path / "grid" / "dense" / "seed-0.log").write_text("of an earlier attempt\n")
     failed = gossamer(tmp_path, *GRID)
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: dense seed 0 failed:\n")
     assert "\n  error: the training loss became" in failed.stderr
+    assert "of an earlier attempt" not in failed.stderr
     assert "gossamer compress tiny.py:task --seed 0" in failed.stderr
+
+
+def test_a_run_that_is_killed_is_named_with_the_signal(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(stopping_once("os.kill(os.getpid(), 9)"))
+    (tmp_path / "grid" / "dense").mkdir(parents=True)
+    (tmp_path / "grid" / "dense" / "seed-0.log").write_text("of an earlier attempt\n")
+    failed = gossamer(tmp_path, *SMALL)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith(
+        "error: dense seed 0 was killed by signal 9 (SIGKILL), often because memory ran out"
+    )
+    assert "of an earlier attempt" not in failed.stderr
+    assert gossamer(tmp_path, *SMALL).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_runs_end_with_the_comparison_however_it_ends(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(stopping_once("time.sleep(200)"))
+    begun = subprocess.Popen(
+        command(*SMALL),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while not (tmp_path / "begun").exists():
+        assert begun.poll() is None, begun.communicate()
+        time.sleep(0.05)
+    if number == signal.SIGINT:
+        # As a terminal does: to every process of the group.
+        os.killpg(begun.pid, number)
+    else:
+        begun.kill()
+    begun.communicate()
+    assert begun.returncode == (128 + number if number == signal.SIGINT else -number)
+    # The folder of its run is free, which it would not be for 200 seconds.
+    continued = gossamer(tmp_path, *SMALL)
+    assert continued.returncode == 0, continued.stderr
+    log = (tmp_path / "grid" / "dense" / "seed-0.log").read_text()
+    assert "\nthe comparison that started this run has ended; what was finished is kept\n" in log
+    assert "Traceback" not in log
+
+
+def test_a_method_that_goes_back_is_added_to_an_interrupted_dense_training(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(stopping_once("os.kill(os.getpid(), 9)", after_steps=15))
+    dense = ("compress", "tiny.py:task", "--dense-only", *SIZES, "--seed", 0, "--out", "grid/dense/seed-0")
+    assert gossamer(tmp_path, *dense, "--checkpoint-seconds", 0).returncode == -signal.SIGKILL
+    assert (tmp_path / "grid/dense/seed-0/training.safetensors").exists()
+    finished = gossamer(tmp_path, *SMALL, "--methods", "lr-rewind,weight-rewind")
+    assert finished.returncode == 0, finished.stderr
+    assert "grid/dense/seed-0: its training begins again, for it had passed what a method goes" in finished.stdout
+    # It was trained once more, not once more for the method that goes back to its start.
+    assert (tmp_path / "grid/dense/seed-0/snapshot-0-steps.safetensors").exists()
+    start = [tmp_path / "grid" / run / "seed-0/round-00/cost.json" for run in ("dense", "cells/weight-rewind")]
+    assert start[0].read_bytes() == start[1].read_bytes()
+
+
+def test_a_file_of_densities_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.py").write_text(TASK)
+    policy = Path("policy.toml")
+    policy.write_text('[densities]\n"0.weight" = 0.1\n"3.weight" = 0.5\n')
+    # Where it ends was not said.
+    lines = ("compare", "tiny.py:task", "--methods", "lr-rewind+policy.toml", "--seeds", "1", "--per-round", "0.5")
+    finished = gossamer(tmp_path, *lines, "--out", "grid")
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(Path("grid/comparison.json").read_text())["target_sparsity"] == 0.95
+    again = {
+        "task": "tiny.py:task",
+        "out": Path("grid"),
+        "methods": "lr-rewind+policy.toml",
+        "seeds": 1,
+        "per_round": 0.5,
+    }
+    policy.write_text('[densities]\n"0.weight" = 0.2\n"3.weight" = 0.5\n')
+    before = {path: path.stat().st_mtime_ns for path in Path("grid").rglob("*")}
+    changed = r"grid/cells/lr-rewind\+policy.toml/seed-0 was made with other densities than policy.toml holds now"
+    with pytest.raises(ConfigurationError, match=changed + r" \(0.weight: 0.1 then, 0.2 now\)"):
+        compare(**again)
+    assert {path: path.stat().st_mtime_ns for path in Path("grid").rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": OWN_TASK}, "^fine-tune: the recipe's schedule ends at a learning rate of"),
+        ({"fine_tune_rate": -1.0}, "^fine-tune: fine_tune_rate is -1.0; expected a learning rate above 0"),
+        ({"methods": "lr-rewind+nofile.toml"}, r"^lr-rewind\+nofile.toml: cannot read densities from nofile.toml"),
+        ({"methods": "lr-rewind+other.toml"}, r"^lr-rewind\+other.toml: there is no density for"),
+        (
+            {"methods": "lr-rewind+2:4", "target_sparsity": 0.3},
+            r"^lr-rewind\+2:4: the last round keeps .* weights, but",
+        ),
+        ({"epochs": 0}, "^epochs is 0; expected at least 1"),
+        ({"device": "cuda"}, "^device is 'cuda', but torch sees no GPU here"),
+        ({"device": "toaster"}, "^device is 'toaster'; expected"),
+        ({"task": "lenet-300-100", "data": Path("missing")}, "missing"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_is_trained(
+    options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    Path("other.toml").write_text("[densities]\nelsewhere = 0.5\n")
+    with pytest.raises(GossamerError, match=message):
+        compare(**{"task": "digits", "out": Path("grid"), "target_sparsity": 0.5} | options)
+    # So that a setting which is mended is not that of another comparison.
+    assert not Path("grid").exists()
 
 
 def test_a_dense_network_of_other_settings_is_refused(grid: Path) -> None:

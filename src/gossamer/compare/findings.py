@@ -80,7 +80,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Largest:
-    """The smallest network of a method that is no worse than the dense one, by the medians over the seeds."""
+    """The smallest network of a method that is no worse than the dense one, by the medians over the seeds.
+
+    Only its own median counts: larger networks of the method, between it and the dense one, may be worse than dense.
+    """
 
     method: str
     compression: float

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -23,7 +23,7 @@ from gossamer.compare.findings import (
 from gossamer.compare.grid import Grid
 from gossamer.errors import CheckpointError
 from gossamer.rounds import configuration
-from gossamer.rounds.cost import total
+from gossamer.rounds.cost import JOULES_PER_GPU_SECOND, JOULES_PER_PROCESSOR_SECOND, pays_after, total
 from gossamer.rounds.files import write_file, write_text
 from gossamer.rounds.folder import read_ledger, read_records
 from gossamer.rounds.stopping import KNOWN_METRICS, Better
@@ -38,7 +38,10 @@ def collect(grid: Grid) -> list[Point]:
 
     Raises:
         CheckpointError: a run is damaged, or its rounds were recorded without metrics.
+        ConfigurationError: a file of densities was changed since the runs that used it.
     """
+    for job in grid.cells():
+        job.refuse_other_densities()
     points = []
     for method in grid.methods:
         for seed in grid.seeds:
@@ -66,6 +69,13 @@ class Price:
     processor_seconds: float
     epochs: float | None
     training_flops: float | None
+    wall_seconds: float
+    """Of its rounds one after the other, as they ran: with several runs at a time each is slower."""
+    energy_joules_estimate: float
+    """By the assumptions of `gossamer.rounds.cost`."""
+    pays_after_inferences: float | None
+    """Until the last round's network (of one-shot runs, that of the smallest density) has saved the operations that the
+    run took, see `gossamer.rounds.cost.pays_after`. None where they were not counted; infinite if it saves none."""
 
 
 def prices(grid: Grid) -> list[Price]:
@@ -76,29 +86,40 @@ def prices(grid: Grid) -> list[Price]:
     """
     found = []
     for method in grid.methods:
-        folders = [
-            grid.cell_folder(method, seed, density)
+        densities = grid.densities if method.one_shot else (None,)
+        ledgers = {
+            (seed, density): read_ledger(folder)
             for seed in grid.seeds
-            for density in (grid.densities if method.one_shot else (None,))
-        ]
-        ledgers = [read_ledger(folder) for folder in folders if folder.exists()]
-        bills = [total([cost for cost in ledger if cost.round > 0]) for ledger in ledgers]
+            for density in densities
+            if (folder := grid.cell_folder(method, seed, density)).exists()
+        }
+        bills = [total([cost for cost in ledger if cost.round > 0]) for ledger in ledgers.values()]
         bills = [bill for bill in bills if bill.rounds]
         if not bills:
             continue
-        epochs = [bill.epochs for bill in bills if bill.epochs is not None]
-        operations = [bill.training_flops for bill in bills if bill.training_flops is not None]
+        smallest = min(density for density in densities if density is not None) if method.one_shot else None
+        last = [ledger for (_, density), ledger in ledgers.items() if density == smallest and ledger]
         found.append(
             Price(
                 str(method),
                 len(bills),
                 median(bill.steps for bill in bills),
                 median(bill.processor_seconds for bill in bills),
-                median(epochs) if len(epochs) == len(bills) else None,
-                median(operations) if len(operations) == len(bills) else None,
+                _median_if_known(bill.epochs for bill in bills),
+                _median_if_known(bill.training_flops for bill in bills),
+                median(bill.wall_seconds for bill in bills),
+                median(bill.joules for bill in bills),
+                _median_if_known(pays_after(ledger, ledger[-1].round) for ledger in last),
             )
         )
     return found
+
+
+def _median_if_known(values: Iterable[float | None]) -> float | None:
+    """None if one of them is, or there are none."""
+    everything = list(values)
+    known = [value for value in everything if value is not None]
+    return median(known) if known and len(known) == len(everything) else None
 
 
 def write(grid: Grid, points: Sequence[Point]) -> list[Path]:
@@ -124,7 +145,7 @@ def write(grid: Grid, points: Sequence[Point]) -> list[Path]:
         "rows": [asdict(row) for row in table],
         "largest_without_loss": [asdict(one) for one in largest],
         "differences": [_finite(asdict(one)) for one in paired],
-        "prices": [asdict(price) for price in paid],
+        "prices": [_finite(asdict(price)) for price in paid],
         "points": [asdict(point) for point in points],
         "versions": configuration.versions(),
     }
@@ -161,7 +182,12 @@ def as_text(
     for density, compression, cells in _by_density(table):
         shown = [_spread(cells[method], percent, len(grid.seeds)) if method in cells else "-" for method in methods]
         lines.append(f"| {density:.2%} | {compression:.1f}x | " + " | ".join(shown) + " |")
-    lines += ["", "Largest compression with no loss (median no worse than the dense network's):", ""]
+    lines += [
+        "",
+        "Largest compression with no loss: the smallest network whose median is no worse than the dense network's. It "
+        "is chosen by its own median alone; larger networks of the same method may be worse than dense.",
+        "",
+    ]
     lines += [f"| method | chosen on validation | its test {metric} | on test, told afterwards |", "|---|---|---|---|"]
     lines += [
         f"| {one.method} | {one.compression:.1f}x | {_value(one.test, percent)} | {one.compression_by_test:.1f}x |"
@@ -181,13 +207,40 @@ def as_text(
             limits = f"{_signed(one.low, percent)} to {_signed(one.high, percent)}"
             lines.append(f"| {one.other} | {where} | {_signed(one.mean, percent)} | {limits} | {one.seeds} |")
     if paid:
-        lines += ["", "What a run cost beyond the dense network, median over the runs (FLOPs as dense kernels):", ""]
-        lines += ["| method | runs | epochs | processor seconds | FLOPs |", "|---|---|---|---|---|"]
-        for price in paid:
-            epochs = "-" if price.epochs is None else f"{price.epochs:g}"
-            operations = "-" if price.training_flops is None else f"{price.training_flops:.2e}"
-            lines.append(f"| {price.method} | {price.runs} | {epochs} | {price.processor_seconds:.0f} | {operations} |")
+        lines += _prices(paid)
     return "\n".join(lines) + "\n"
+
+
+def _prices(paid: Sequence[Price]) -> list[str]:
+    lines = [
+        "",
+        "What a run cost beyond the dense network, median over the runs (FLOPs as dense kernels; the energy is an "
+        f"estimate: {JOULES_PER_PROCESSOR_SECOND:g} W a busy core, {JOULES_PER_GPU_SECOND:g} W a GPU), and after how "
+        "many inferences its last network pays for itself (of one-shot runs, the smallest), if an operation costs the "
+        "same in training and inference and zeros are skipped entirely (sparse kernels):",
+        "",
+        "| method | runs | epochs | wall seconds | processor seconds | kJ, estimated | FLOPs | pays for itself after |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for price in paid:
+        cells = [
+            price.method,
+            str(price.runs),
+            "-" if price.epochs is None else f"{price.epochs:g}",
+            f"{price.wall_seconds:.0f}",
+            f"{price.processor_seconds:.0f}",
+            f"{price.energy_joules_estimate / 1000:.3g}",
+            "-" if price.training_flops is None else f"{price.training_flops:.2e}",
+            _inferences(price.pays_after_inferences),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _inferences(number: float | None) -> str:
+    if number is None:
+        return "-"
+    return "never" if math.isinf(number) else f"{number:.3g}"
 
 
 def _where(difference: Difference) -> str:
