@@ -1,4 +1,6 @@
-"""BatchNorm folded into the convolution or linear layer before it."""
+"""Factors folded into weights: a Gemm's own, and the BatchNorm behind a convolution or linear layer."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -11,11 +13,13 @@ FoldedNode = tuple[onnx.NodeProto, list[onnx.TensorProto]]
 
 
 def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network with every BatchNormalization folded whose input is a Conv or Gemm that nobody else reads.
+    """The same network with every BatchNormalization folded whose input is a Conv or Gemm that nobody else reads, and
+    the factor of every Gemm with a constant fp32 weight multiplied into that.
 
     y = s (W x + b - m) / sqrt(v + e) + o is (W s / sqrt(v + e)) x + (b - m) s / sqrt(v + e) + o, computed in double
     precision. A zero of a weight stays a zero.
     """
+    model = _replaced(model, _without_factors(Graph(model)))
     graph = Graph(model)
     folded: dict[int, FoldedNode] = {}
     for place, node in enumerate(graph.nodes):
@@ -24,16 +28,21 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
         before = graph.producers.get(node.input[0])
         if before is None or graph.only_reader(node.input[0]) != place:
             continue
-        replacement = _fold(graph, graph.nodes[before], node, f"{before}")
+        replacement = _fold(graph, before, node)
         if replacement is not None:
             folded[before] = replacement
             folded[place] = (onnx.NodeProto(), [])
+    return _replaced(model, folded)
+
+
+def _replaced(model: onnx.ModelProto, folded: Mapping[int, FoldedNode]) -> onnx.ModelProto:
+    """The network with other nodes at these places, or none where a node has no kind."""
     if not folded:
         return model
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:]
-    for place, node in enumerate(graph.nodes):
+    for place, node in enumerate(model.graph.node):
         new, tensors = folded.get(place, (node, []))
         if new.op_type:
             result.graph.node.append(new)
@@ -58,7 +67,34 @@ def drop_unread(model: onnx.ModelProto) -> None:
         model.graph.initializer.extend(kept)
 
 
-def _fold(graph: Graph, layer: onnx.NodeProto, norm: onnx.NodeProto, tag: str) -> FoldedNode | None:
+def _without_factors(graph: Graph) -> dict[int, FoldedNode]:
+    """Every Gemm alpha (W x) as (alpha W) x, so that what is rounded to fp16 later is the weight that is stored."""
+    folded: dict[int, FoldedNode] = {}
+    for place, node in enumerate(graph.nodes):
+        alpha = np.float32(str(attributes_of(node).get("alpha", 1.0))) if is_standard(node, "Gemm") else np.float32(1)
+        weight = None if alpha == 1 else graph.constant(node.input[1])
+        if weight is None or weight.dtype != np.float32:
+            continue
+        (name,) = _unused(graph, place, f"{node.input[1]}.scaled")
+        new = onnx.NodeProto()
+        new.CopyFrom(node)
+        new.input[1] = name
+        (factor,) = [entry for entry in new.attribute if entry.name == "alpha"]
+        new.attribute.remove(factor)
+        folded[place] = (new, [numpy_helper.from_array(np.asarray(weight, np.float32) * alpha, name)])
+    return folded
+
+
+def _unused(graph: Graph, place: int, *names: str) -> list[str]:
+    """Names for what is made of a node's weight; with the node's place, where others could need or have them."""
+    taken = set(graph.producers) | set(graph.shapes) | set(graph.readers)
+    if any(name in taken for name in names) or len(graph.readers[graph.nodes[place].input[1]]) > 1:
+        return [f"{name}.{place}" for name in names]
+    return list(names)
+
+
+def _fold(graph: Graph, place: int, norm: onnx.NodeProto) -> FoldedNode | None:
+    layer = graph.nodes[place]
     if attributes_of(norm).get("training_mode", 0) != 0 or not is_standard(layer, "Conv", "Gemm"):
         return None
     statistics = [graph.constant(name) for name in norm.input[1:]]
@@ -84,10 +120,7 @@ def _fold(graph: Graph, layer: onnx.NodeProto, norm: onnx.NodeProto, tag: str) -
     shape[axis] = -1
     new_weight = np.asarray(weight, np.float64) * factor.reshape(shape)
     new_bias = (np.asarray(bias, np.float64) - mean) * factor + offset
-    names = [f"{layer.input[1]}.folded", f"{layer.input[1]}.folded_bias"]
-    taken = set(graph.producers) | set(graph.shapes) | set(graph.readers)
-    if any(name in taken for name in names) or len(graph.readers[layer.input[1]]) > 1:
-        names = [f"{name}.{tag}" for name in names]
+    names = _unused(graph, place, f"{layer.input[1]}.folded", f"{layer.input[1]}.folded_bias")
     node = onnx.NodeProto()
     node.CopyFrom(layer)
     del node.input[1:]

@@ -1,0 +1,53 @@
+"""Factors that are multiplied into weights."""
+
+import numpy as np
+import pytest
+from export.onnx_graphs import Array, assert_same, native_library, network, ops, run_dense, run_sparse, sparse_weight
+from onnx import helper
+
+from gossamer.export import to_sparse
+from gossamer.export.costs import EverythingSparse
+
+node = helper.make_node
+RNG = np.random.default_rng(0)
+SPARSE = EverythingSparse()
+
+
+@pytest.fixture(autouse=True)
+def _native_library() -> None:
+    native_library()
+
+
+def normal(*shape: int) -> Array:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_factor_of_gemm(half: bool, batch_norm: bool) -> None:
+    """Rounded to fp16 once, after it was multiplied by the factor."""
+    weight, alpha = sparse_weight(RNG, 24, 16), 0.3
+    nodes = [node("Gemm", ["x", "w"], ["a"], transB=1, alpha=alpha)]
+    constants = {"w": weight}
+    expected = weight * np.float32(alpha)
+    if batch_norm:
+        nodes.append(node("BatchNormalization", ["a", "one", "zero", "zero", "one"], ["y"], epsilon=0.0))
+        constants |= {"one": np.ones(24, np.float32), "zero": np.zeros(24, np.float32)}
+    model = network(nodes, {"x": ["n", 16]}, constants, ["y" if batch_norm else "a"])
+    sparse = to_sparse(model, costs=SPARSE, half=half)
+    assert (ops(sparse), ops(sparse, "")) == (["SparseMatMul"], [])
+    if half:
+        expected = expected.astype(np.float16).astype(np.float32)
+    x = normal(5, 16)
+    assert_same(run_sparse(sparse, {"x": x}), [x @ expected.T], tolerance=1e-6)
+
+
+def test_two_factors_of_one_weight() -> None:
+    nodes = [
+        node("Gemm", ["x", "w"], ["a"], alpha=0.5),
+        node("Gemm", ["x", "w"], ["b"], alpha=2.0),
+        node("Gemm", ["x", "w"], ["c"]),
+    ]
+    model = network(nodes, {"x": ["n", 16]}, {"w": sparse_weight(RNG, 16, 24)}, ["a", "b", "c"])
+    feed = {"x": normal(5, 16)}
+    assert_same(run_sparse(to_sparse(model, costs=SPARSE), feed), run_dense(model, feed))
