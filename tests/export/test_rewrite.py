@@ -365,7 +365,7 @@ def test_quantised_layers_stay_untouched() -> None:
 
 
 def test_weights_that_are_inputs_or_computed_stay() -> None:
-    nodes = [node("Conv", ["x", "given"], ["a"]), node("Neg", ["w"], ["v"]), node("Conv", ["a", "v"], ["y"])]
+    nodes = [node("Conv", ["x", "given"], ["a"]), node("Mul", ["w", "given"], ["v"]), node("Conv", ["a", "v"], ["y"])]
     model = network(nodes, {"x": [1, 4, 5, 5], "given": [4, 4, 1, 1]}, {"w": sparse_weight(RNG, 4, 4, 1, 1)}, ["y"])
     assert ops(to_sparse(model, costs=SPARSE)) == []
 

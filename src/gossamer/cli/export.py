@@ -1,19 +1,27 @@
 """`gossamer export`: a network as an ONNX file that runs faster the more zeros it has."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from gossamer.cli.console import console
-from gossamer.cli.wording import value_text
+from gossamer.cli.wording import printable, value_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gossamer.export.costs import Costs
     from gossamer.export.exporting import Exported
+    from gossamer.export.left import LeftWeight
     from gossamer.export.source import Source
+
+NAMED = 5
+"""Weights that are named, of those that stay as they are for one reason."""
 
 
 def export(
@@ -57,8 +65,8 @@ def export(
     terminal = console()
     if exported.layers:
         terminal.print(_table(exported))
-    for line in _summary(opened, exported):
-        terminal.print(line, highlight=False)
+    for line in _summary(opened, exported, dense):
+        terminal.print(printable(line), highlight=False, markup=False)
 
 
 def _calibrated(path: Path) -> "Costs":
@@ -92,16 +100,13 @@ def _table(exported: "Exported") -> Table:
     for layer in exported.layers:
         runs = layer.form if not layer.reason else f"{layer.form}: {layer.reason}"
         shape = " x ".join(str(size) for size in layer.weight_shape)
-        table.add_row(layer.name, shape, f"{layer.density:.2%}", runs)
+        table.add_row(Text(printable(layer.name)), shape, f"{layer.density:.2%}", runs)
     return table
 
 
-def _summary(source: "Source", exported: "Exported") -> list[str]:
-    sparse = sum(layer.form == "sparse" for layer in exported.layers)
-    stems = sum(layer.form == "stem" for layer in exported.layers)
-    lines = []
-    if exported.layers:
-        lines.append(f"{sparse} of {len(exported.layers)} layers run sparse, the others as dense ones")
+def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
+    forms: Counter[str] = Counter(layer.form for layer in exported.layers)
+    lines = [_looked_at(forms, dense), *_left(exported.left)]
     agreement = exported.agreement
     compared = (
         f"compared on {source.inputs}: largest difference of an output {agreement.difference:.3g} "
@@ -116,8 +121,37 @@ def _summary(source: "Source", exported: "Exported") -> list[str]:
         f"{source.name} written to {exported.path}: {exported.file_bytes:,} bytes, dense {exported.dense_bytes:,} "
         f"({ratio:.2f}x smaller)"
     )
-    if sparse or stems:
+    if forms["sparse"] or forms["stem"]:
         lines.append(f"it runs with gossamer_runtime.Session({str(exported.path)!r}), or: gossamer-run {exported.path}")
     elif exported.layers:
         lines.append("no layer is faster sparse, so any ONNX runtime runs it")
+    elif not dense:
+        lines.append("any ONNX runtime runs it")
     return lines
+
+
+def _looked_at(forms: Counter[str], dense: bool) -> str:
+    """How many layers there are and what became of them."""
+    if dense:
+        return "written with ONNX's own ops alone, zeros and all (--dense)"
+    if not forms:
+        return "no layer was found that could run sparse (a Conv, Gemm or MatMul with a constant fp32 weight)"
+    stems = f", {forms['stem']} as stems" if forms["stem"] else ""
+    dense_ones = ", the others as dense ones" if forms["dense"] else ""
+    return f"{forms['sparse']} of {forms.total()} layers run sparse{stems}{dense_ones}"
+
+
+def _left(weights: "Iterable[LeftWeight]") -> list[str]:
+    """Which weights stay as they are, those with one reason in one line."""
+    by_reason: dict[str, list[str]] = {}
+    for weight in weights:
+        name = weight.name if weight.zeros is None else f"{weight.name} ({weight.zeros:.0%} zeros)"
+        by_reason.setdefault(weight.reason, []).append(name)
+    return [
+        f"left as {'it is' if len(n) == 1 else 'they are'}: {_listed(n)}: {reason}" for reason, n in by_reason.items()
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

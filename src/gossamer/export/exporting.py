@@ -12,20 +12,22 @@ from gossamer.errors import ConfigurationError
 from gossamer.export.costs import Costs
 from gossamer.export.errors import ExportError
 from gossamer.export.graph import Graph, array_of
-from gossamer.export.rewrite import LayerReport
+from gossamer.export.half import require_half
+from gossamer.export.left import LeftWeight
+from gossamer.export.rewrite import LayerReport, Rewritten
 from gossamer.export.sessions import dense_session, sparse_session
 from gossamer.export.source import Source
 from gossamer.export.verify import (
     Agreement,
+    Recorded,
+    compare,
     compare_with_dense,
-    compare_with_twin,
-    run_twin,
+    compare_with_source,
+    runner,
+    running,
 )
 from gossamer.export.written import as_written
 from gossamer.rounds.files import write_file
-
-LARGEST_HALF = 65520.0
-"""What rounds to infinity as fp16."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Exported:
     path: Path
     layers: tuple[LayerReport, ...]
     """Empty for a dense file."""
+    left: tuple[LeftWeight, ...]
+    """Weights with many zeros that no layer has; empty for a dense file."""
     file_bytes: int
     dense_bytes: int
     """Of the same network with all its zeros in fp32."""
@@ -64,8 +68,12 @@ def export(
 
     Raises:
         ExportError: the file would compute something else (the layer is named), or a weight does not fit fp16.
-        ConfigurationError: the file is there already, or options contradict each other.
+        ConfigurationError: the file is there already or is the source, or options contradict each other.
     """
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is there already and is a folder; give a file, such as {path / 'model.onnx'}")
+    if source.file is not None and path.exists() and path.samefile(source.file):
+        raise ConfigurationError(f"{path} is what is exported and would be lost; choose another name with -o")
     if path.exists() and not overwrite:
         raise ConfigurationError(
             f"{path} is there already; choose another name with -o, or replace it with --overwrite"
@@ -74,11 +82,11 @@ def export(
         raise ConfigurationError(f"there is no folder {path.parent} to write {path.name} into; make it first")
     if dense and half:
         raise ConfigurationError("--dense writes fp32 weights that every runtime reads; leave --half out")
-    if source.twin is not None:
-        compare_with_twin(source)
+    if source.twin is not None or source.given is not None:
+        compare_with_source(source)
     if dense:
         write_file(path, lambda temporary: _write_dense(source, temporary))
-        return _described(source, path, (), source.dense)
+        return _described(source, path)
     reference = rounded(source.dense) if half else source.dense
     written = as_written(reference, costs=costs, half=half)
 
@@ -87,7 +95,7 @@ def export(
         compare_with_dense(reference, temporary, written, source.feeds)
 
     write_file(path, write)
-    return _described(source, path, written.layers, source.dense)
+    return _described(source, path, written)
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -103,12 +111,7 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.name not in constants or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
             continue
         weight = np.asarray(array_of(tensor), np.float32)
-        largest = float(np.abs(weight).max(initial=0.0))
-        if largest >= LARGEST_HALF:
-            raise ExportError(
-                f"layer {tensor.name.removesuffix('.weight')}: a weight of {largest:g} is beyond the range of fp16 "
-                f"(65504); export without --half"
-            )
+        require_half(tensor.name.removesuffix(".weight"), weight)
         tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float16).astype(np.float32), tensor.name))
     return result
 
@@ -132,30 +135,26 @@ def _write_dense(source: Source, path: Path) -> None:
         raise ExportError(f"{path} reads back as something else than was written; nothing was kept")
 
 
-def _described(source: Source, path: Path, layers: tuple[LayerReport, ...], dense: onnx.ModelProto) -> Exported:
-    """Compares the finished file with the source once more, and scores both."""
-    session = sparse_session(str(path)) if layers else dense_session(onnx.load(path))
-    twin = source.twin
-    reference = None if twin is not None else dense_session(dense)
-    worst, before, after = Agreement(0.0, 0.0), [], []
-    for feed in source.feeds:
-        expected = run_twin(twin, feed) if twin is not None else reference.run(None, dict(feed))  # type: ignore[union-attr]
-        got = session.run(None, dict(feed))
-        before.append(torch.from_numpy(np.asarray(expected[0])))
-        after.append(torch.from_numpy(np.asarray(got[0])))
-        for e, g in zip(expected, got, strict=True):
-            difference = float(np.abs(np.asarray(e, np.float64) - np.asarray(g, np.float64)).max(initial=0.0))
-            worst = Agreement(max(worst.difference, difference), max(worst.largest, float(np.abs(e).max(initial=0.0))))
+def _described(source: Source, path: Path, written: Rewritten | None = None) -> Exported:
+    """Compares the finished file with the source once more, and scores both.
+
+    Args:
+        written: what the file holds; None for a dense one.
+    """
+    session = sparse_session(str(path)) if written is not None else dense_session(onnx.load(path))
+    before, after = Recorded(runner(source)), Recorded(running(session))
+    agreement = compare(before, after, source.feeds)
     scores: list[float | None] = [None, None]
     if source.metric is not None and source.targets is not None:
         score, targets = source.metric.score, source.targets
-        scores = [float(score(torch.cat(outputs), targets).double().mean()) for outputs in (before, after)]
+        outputs = [torch.from_numpy(np.concatenate(run.first)) for run in (before, after)]
+        scores = [float(score(values, targets).double().mean()) for values in outputs]
     return Exported(
         path,
-        layers,
+        () if written is None else written.layers,
+        () if written is None else written.left,
         path.stat().st_size,
-        len(dense.SerializeToString()),
-        worst,
-        scores[0],
-        scores[1],
+        len(source.dense.SerializeToString()),
+        agreement,
+        *scores,
     )

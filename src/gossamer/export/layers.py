@@ -17,6 +17,8 @@ NO_ACTIVATION = Activation()
 Kind = Literal["conv", "linear"]
 Weight = NDArray[np.float32]
 
+OTHER_BIAS = "what it adds is not one constant fp32 number for each output"
+
 UNKNOWN_IMAGES = 1
 """Images, where the number is known only when the network runs: a device mostly sees one."""
 UNKNOWN_EXTENT = 28
@@ -106,7 +108,8 @@ def find_layers(graph: Graph, *, linear_residual: bool = True) -> list[Layer]:
     Args:
         linear_residual: whether a linear layer may take an addition with another value into itself.
     """
-    found = [layer for place in range(len(graph.nodes)) if (layer := _layer_at(graph, place)) is not None]
+    candidates = [_layer_at(graph, place) for place in range(len(graph.nodes))]
+    found = [layer for layer in candidates if isinstance(layer, Layer)]
     # From the end, so that where two layers are added the later one, which finds the other's result ready, adds.
     taken: set[int] = set()
     complete = []
@@ -117,22 +120,33 @@ def find_layers(graph: Graph, *, linear_residual: bool = True) -> list[Layer]:
     return complete[::-1]
 
 
-def _layer_at(graph: Graph, place: int) -> Layer | None:
+def why_no_layer(graph: Graph, place: int) -> str | None:
+    """Why a Conv, Gemm or MatMul with a weight is none of the layers; None for anything else."""
+    found = _layer_at(graph, place)
+    return None if isinstance(found, Layer) else found
+
+
+def _layer_at(graph: Graph, place: int) -> Layer | str | None:
+    """The layer; or why it is none, for people; None if the node has no weight."""
     node = graph.nodes[place]
     if is_standard(node, "Conv"):
         return _convolution(graph, place, node)
     if is_standard(node, "Gemm"):
         return _gemm(graph, place, node)
     if is_standard(node, "MatMul"):
-        return _matmul(graph, place, node)
+        return _matmul(graph, place, node) or _left_matmul(graph, place, node)
     return None
 
 
-def _convolution(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None:
-    weight = _floats(graph, node.input[1])
-    bias = _bias(graph, node.input[2] if len(node.input) > 2 else "", 0 if weight is None else len(weight))
-    if weight is None or bias is None or weight.ndim not in (3, 4) or weight.size == 0:
-        return None
+def _convolution(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | None:
+    weight = _weight(graph, node.input[1])
+    if not isinstance(weight, np.ndarray):
+        return weight
+    bias = _bias(graph, node.input[2] if len(node.input) > 2 else "", len(weight))
+    if bias is None:
+        return OTHER_BIAS
+    if weight.ndim not in (3, 4):
+        return f"a convolution over {weight.ndim - 2} axes has no sparse op"
     sequence = weight.ndim == 3
     attributes = attributes_of(node)
     spatial = weight.ndim - 2
@@ -142,10 +156,12 @@ def _convolution(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None
     kernel = tuple(weight.shape[2:])
     sizes = graph.shapes.get(node.input[0], (None,) * weight.ndim)
     if len(sizes) != weight.ndim or group < 1 or weight.shape[0] % group:
-        return None
+        return "its input, weight and groups do not fit together"
     pads = pads_of(attributes, sizes[2:], kernel, strides, dilations)
-    if pads is None or min((*pads, *strides, *dilations)) < 0:
-        return None
+    if pads is None:
+        return "its padding depends on sizes that are not known before it runs"
+    if min((*pads, *strides, *dilations)) < 0:
+        return "a negative padding, stride or dilation has no sparse op"
     if sequence:
         kernel, strides, dilations = (1, *kernel), (1, *strides), (1, *dilations)
         pads = (0, pads[0], 0, pads[1])
@@ -163,49 +179,81 @@ def _convolution(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None
         groups=group,
         images=known_size(sizes[0], UNKNOWN_IMAGES),
     )
-    name = _name(graph, node)
+    name = layer_name(node, node.input[1])
     return Layer(
         name, "conv", weight, bias[0], shape, node.input[0], node.output[0], (place,), rank=3 if sequence else 4
     )
 
 
-def _gemm(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None:
-    weight = _floats(graph, node.input[1])
+def _gemm(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | None:
+    weight = _weight(graph, node.input[1])
+    if not isinstance(weight, np.ndarray):
+        return weight
     attributes = attributes_of(node)
-    if weight is None or weight.ndim != 2 or weight.size == 0 or attributes.get("transA", 0):
-        return None
+    if attributes.get("transA", 0):
+        return "a Gemm that transposes its input has no sparse op"
+    if attributes.get("alpha", 1.0) != 1.0:
+        return "its factor is not yet multiplied into its weight"
+    if weight.ndim != 2:
+        return f"a weight of {weight.ndim} axes has no sparse op"
     if not attributes.get("transB", 0):
         weight = weight.T
-    alpha, beta = (np.float32(str(attributes.get(name, 1.0))) for name in ("alpha", "beta"))
+    beta = np.float32(str(attributes.get("beta", 1.0)))
     bias = _bias(graph, node.input[2] if len(node.input) > 2 else "", len(weight))
     if bias is None:
-        return None
+        return OTHER_BIAS
     scaled = None if bias[0] is None else bias[0] * beta
     sizes = graph.shapes.get(node.input[0], (None, None))
-    return _linear(graph, place, node, weight * alpha if alpha != 1 else weight, scaled, sizes)
+    return _linear(graph, place, node, weight, scaled, sizes)
 
 
-def _matmul(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | None:
-    weight = _floats(graph, node.input[1])
+def _matmul(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | None:
+    weight = _weight(graph, node.input[1])
+    if not isinstance(weight, np.ndarray):
+        return weight
     sizes = graph.shapes.get(node.input[0])
-    if weight is None or weight.ndim != 2 or weight.size == 0 or sizes is None or not sizes:
-        return None
+    if weight.ndim != 2:
+        return f"a product with a weight of {weight.ndim} axes has no sparse op"
+    if not sizes:
+        return "the number of axes of its input is not known before it runs"
     layer = _linear(graph, place, node, weight.T, None, sizes)
-    # The bias stands in an addition of its own.
+    return _with_bias(graph, layer, axis=-1)
+
+
+def _left_matmul(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | None:
+    """W X with X [n, k, tokens] is a 1 x 1 convolution over sequences of tokens."""
+    weight = _weight(graph, node.input[0])
+    if not isinstance(weight, np.ndarray):
+        return weight
+    sizes = graph.shapes.get(node.input[1], ())
+    if weight.ndim != 2 or len(sizes) != 3:
+        return "a weight on the left of a product has a sparse op only as [m, k] before [n, k, tokens]"
+    outputs, inputs = weight.shape
+    shape = LayerShape(
+        "conv",
+        inputs=inputs,
+        outputs=outputs,
+        width=known_size(sizes[2]),
+        images=known_size(sizes[0], UNKNOWN_IMAGES),
+    )
+    name = layer_name(node, node.input[0])
+    layer = Layer(name, "conv", weight[:, :, None], None, shape, node.input[1], node.output[0], (place,), rank=3)
+    return _with_bias(graph, layer, axis=-2)
+
+
+def _with_bias(graph: Graph, layer: Layer, axis: int) -> Layer:
+    """A product with the addition of a bias that stands behind it, along the axis of its outputs."""
     following = graph.only_reader(layer.output)
     if following is None or not is_standard(graph.nodes[following], "Add"):
         return layer
     others = [name for name in graph.nodes[following].input if name != layer.output]
-    bias = _bias(graph, others[0], layer.shape.outputs, rank=len(sizes)) if len(others) == 1 else None
+    bias = _bias(graph, others[0], layer.shape.outputs, layer.rank, axis) if len(others) == 1 else None
     if bias is None:
         return layer
-    return replace(
-        layer,
-        bias=bias[0],
-        output=graph.nodes[following].output[0],
-        nodes=(place, following),
-        name=_linear_name(graph, node, others[0]),
-    )
+    # Exporters transpose a linear layer's weight, and its name is lost; the bias has kept its own.
+    name = others[0].removesuffix(".bias") if others[0].endswith(".bias") else layer.name
+    output = graph.nodes[following].output[0]
+    return replace(layer, name=name, bias=bias[0], output=output, nodes=(*layer.nodes, following))
 
 
 def _linear(
@@ -215,7 +263,7 @@ def _linear(
     for axis, size in enumerate(sizes[:-1]):
         rows *= known_size(size, UNKNOWN_IMAGES if axis == 0 else UNKNOWN_EXTENT)
     shape = LayerShape("linear", inputs=weight.shape[1], outputs=weight.shape[0], width=rows)
-    name = _name(graph, node)
+    name = layer_name(node, node.input[1])
     return Layer(name, "linear", weight, bias, shape, node.input[0], node.output[0], (place,), rank=len(sizes))
 
 
@@ -259,32 +307,38 @@ def same_shape(graph: Graph, first: str, second: str) -> bool:
     return shapes[0] is not None and shapes[0] == shapes[1] and None not in shapes[0]
 
 
-def _name(graph: Graph, node: onnx.NodeProto) -> str:
+def layer_name(node: onnx.NodeProto, weight: str) -> str:
     """What people call the layer: its weight's name without `.weight`, else the node's name."""
-    weight = str(node.input[1])
     if weight.endswith(".weight"):
         return weight.removesuffix(".weight")
     return str(node.name) or weight
 
 
-def _linear_name(graph: Graph, node: onnx.NodeProto, bias: str) -> str:
-    # Exporters transpose a linear layer's weight, and its name is lost; the bias has kept its own.
-    return bias.removesuffix(".bias") if bias.endswith(".bias") else _name(graph, node)
-
-
-def _floats(graph: Graph, name: str) -> Weight | None:
+def _weight(graph: Graph, name: str) -> Weight | str | None:
+    """A constant in fp32; or why it is no weight of a layer, for people; None if it is no constant at all."""
     tensor = graph.tensors.get(name)
-    if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+    if tensor is None:
         return None
+    if tensor.data_type != onnx.TensorProto.FLOAT:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        return f"its weight is of type {kind}; sparse ops compute in fp32"
+    if 0 in tensor.dims:
+        return "its weight is empty"
     return np.asarray(graph.constant(name), np.float32)
 
 
-def _bias(graph: Graph, name: str, outputs: int, rank: int = 2) -> tuple[Weight | None] | None:
-    """(one number an output channel,), (None,) if there is no bias, None if there is one that cannot be taken in."""
+def _bias(graph: Graph, name: str, outputs: int, rank: int = 2, axis: int = -1) -> tuple[Weight | None] | None:
+    """(one number an output channel,), (None,) if there is no bias, None if there is one that cannot be taken in.
+
+    Args:
+        axis: of the outputs, counted from the last one, -1.
+    """
     if not name:
         return (None,)
-    values = _floats(graph, name)
-    if values is None or values.ndim > rank or any(size != 1 for size in values.shape[:-1]):
+    values = _weight(graph, name)
+    if not isinstance(values, np.ndarray) or values.ndim > rank:
+        return None
+    if any(size != 1 for place, size in enumerate(values.shape) if place - values.ndim != axis):
         return None
     if values.size != 1 and values.size != outputs:
         return None

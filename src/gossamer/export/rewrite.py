@@ -13,10 +13,11 @@ from onnx import helper, numpy_helper
 from gossamer.export.batch_norm import drop_unread
 from gossamer.export.constants import prepared
 from gossamer.export.costs import Costs, MeasuredCosts
-from gossamer.export.errors import ExportError
 from gossamer.export.graph import GRAPH, Graph, is_standard
+from gossamer.export.half import require_half
 from gossamer.export.layers import Kind, Layer, extents, find_layers, same_shape
 from gossamer.export.layout import Unit, choose_panels
+from gossamer.export.left import LeftWeight, left_weights
 from gossamer.export.pools import Pool, pool_at
 from gossamer.export.stems import Stem, stem_of
 
@@ -63,6 +64,8 @@ class Rewritten:
     layers: tuple[LayerReport, ...]
     panels: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Value of the dense network -> its panel in the sparse one and the number of channels, where it has one."""
+    left: tuple[LeftWeight, ...] = ()
+    """Weights with many zeros that belong to none of the layers."""
 
 
 def to_sparse(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> onnx.ModelProto:
@@ -102,7 +105,10 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
     written = writer.write()
     became = {(part.layer if isinstance(part, Stem) else part).output: part for part in writer.layers()}
     return Rewritten(
-        written, tuple(_report(layer, became.get(layer.output), costs) for layer in layers), writer.reported_panels()
+        written,
+        tuple(_report(layer, became.get(layer.output), costs) for layer in layers),
+        writer.reported_panels(),
+        left_weights(graph, layers),
     )
 
 
@@ -398,7 +404,7 @@ class _Writer:
 
     def _packed(self, layer: Layer) -> str:
         if self.half:
-            _require_half(layer)
+            require_half(layer.name, layer.weight)
         packed = np.frombuffer(weights.encode(layer.weight, half=self.half), np.uint8)
         return self._constant(f"{layer.name}.packed", packed)
 
@@ -464,14 +470,6 @@ def _unused(name: str, taken: set[str]) -> str:
         candidate = f"{name}.{number}"
     taken.add(candidate)
     return candidate
-
-
-def _require_half(layer: Layer) -> None:
-    largest = float(np.abs(layer.weight).max(initial=0.0))
-    if largest >= 65520.0:  # rounds to infinity
-        raise ExportError(
-            f"layer {layer.name}: a weight of {largest:g} is beyond the range of fp16 (65504); export without --half"
-        )
 
 
 __all__ = ["LayerReport", "Rewritten", "rewrite", "to_sparse"]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
 from gossamer.explain.subject import open_round
+from gossamer.export.compress import unpack_weights
 from gossamer.export.constants import prepared
 from gossamer.export.errors import ExportError
 from gossamer.export.from_torch import to_onnx
@@ -59,6 +60,10 @@ class Source:
     metric: Metric | None = None
     targets: Tensor | None = None
     """Of the feeds' examples, for the metric."""
+    given: onnx.ModelProto | None = None
+    """Of an ONNX file, the network as it was before constants were computed and BatchNorm was folded."""
+    file: Path | None = None
+    """That it was read from, which is never written over."""
 
 
 def open_source(
@@ -152,7 +157,8 @@ def _from_function(name: str, data_folder: Path | None) -> Source:
     model = model.cpu().eval()
     traced = to_onnx(model, inputs)
     feeds = (_feed(traced.model, inputs),)
-    return Source(name, traced.model, feeds, "the given example inputs", model, traced.modules)
+    file = Path(name.rpartition(":")[0])
+    return Source(name, traced.model, feeds, "the given example inputs", model, traced.modules, file=file)
 
 
 def _feed(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> Feed:
@@ -166,7 +172,8 @@ def _feed(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> Feed:
 def _from_onnx(path: Path) -> Source:
     model = read_onnx(path)
     feeds = tuple(random_feeds(model))
-    return Source(str(path), prepared(model), feeds, f"{RANDOM_BATCHES} random batches of inputs (seed 0)")
+    inputs = f"{RANDOM_BATCHES} random batches of inputs (seed 0)"
+    return Source(str(path), prepared(unpack_weights(model)), feeds, inputs, given=model, file=path)
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:

@@ -1,7 +1,8 @@
 """Whether an exported file computes what the network computed: its outputs on real inputs, and every layer's."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +43,17 @@ class Agreement:
         return self.difference <= TOLERANCE * max(self.largest, 1e-6)
 
 
-def compare_with_twin(source: Source) -> Agreement:
-    """The dense ONNX network against the torch network that it came from: all outputs on all inputs.
+def compare_with_source(source: Source) -> Agreement:
+    """The dense ONNX network against what it was made from, a torch network or an ONNX file: all outputs on all inputs.
 
     Raises:
         ExportError: they differ; names the first module whose output does.
     """
-    twin = source.twin
-    if twin is None:
-        raise ValueError("an ONNX source has no twin")
-    session = dense_session(source.dense)
-    agreement = _compare(lambda feed: run_twin(twin, feed), lambda feed: session.run(None, dict(feed)), source.feeds)
+    agreement = compare(runner(source), running(dense_session(source.dense)), source.feeds)
     if not agreement.within:
-        raise _differs("ONNX", "the torch network", agreement, _first_wrong_module(source, twin))
+        if source.twin is None:
+            raise _differs("ONNX", "that of the file, after its constants were computed", agreement, None)
+        raise _differs("ONNX", "the torch network", agreement, _first_wrong_module(source, source.twin))
     return agreement
 
 
@@ -67,14 +66,38 @@ def compare_with_dense(dense: onnx.ModelProto, file: Path, rewritten: Rewritten,
         ExportError: they differ; names the first layer whose output does.
     """
     wrong = _first_wrong_layer(dense, file, rewritten, feeds[0])
-    sparse, reference = sparse_session(str(file)), dense_session(dense)
-    agreement = _compare(lambda feed: reference.run(None, dict(feed)), lambda feed: sparse.run(None, dict(feed)), feeds)
+    agreement = compare(running(dense_session(dense)), running(sparse_session(str(file))), feeds)
     if wrong is not None or not agreement.within:
         raise _differs("sparse ONNX", "the dense one", agreement, wrong)
     return agreement
 
 
-def run_twin(twin: nn.Module, feed: Feed) -> list[NDArray[np.generic]]:
+def runner(source: Source) -> Run:
+    """What computes a source's outputs, as it was given."""
+    if source.twin is not None:
+        return partial(_run_twin, source.twin)
+    return running(dense_session(source.dense if source.given is None else source.given))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run that keeps the first output of each batch."""
+
+    run: Run
+    first: list[NDArray[np.generic]] = field(default_factory=list)
+
+    def __call__(self, feed: Feed) -> list[NDArray[np.generic]]:
+        outputs = self.run(feed)
+        self.first.append(outputs[0])
+        return outputs
+
+
+def running(session: onnxruntime.InferenceSession) -> Run:
+    """What computes a network's outputs, all of them."""
+    return lambda feed: session.run(None, dict(feed))
+
+
+def _run_twin(twin: nn.Module, feed: Feed) -> list[NDArray[np.generic]]:
     """A torch network's outputs, in the order of the graph's."""
     with torch.no_grad():
         outputs = twin(*(torch.from_numpy(np.asarray(values)) for values in feed.values()))
@@ -95,7 +118,7 @@ def compare_arrays(expected: NDArray[np.generic], got: NDArray[np.generic]) -> A
     return Agreement(float(difference.max()), float(finite.max(initial=0.0)))
 
 
-def _compare(expected: Run, got: Run, feeds: Iterable[Feed]) -> Agreement:
+def compare(expected: Run, got: Run, feeds: Iterable[Feed]) -> Agreement:
     """The worst of all outputs on all inputs."""
     worst: dict[int, Agreement] = {}
     for feed in feeds:
@@ -174,7 +197,7 @@ def _first_wrong_module(source: Source, twin: nn.Module) -> str | None:
     handles = [module.register_forward_hook(record(path)) for path, module in leaves.items()]
     feed = _few_examples(source.dense, source.feeds[0])
     try:
-        run_twin(twin, feed)
+        _run_twin(twin, feed)
     finally:
         for handle in handles:
             handle.remove()
