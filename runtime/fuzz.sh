@@ -8,8 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$build"
 build=$(cd "$build" && pwd)
 bin=$(cd "$(dirname "$python")" && pwd)
-command -v clang++ > /dev/null || {
-  echo "== Fuzzing SKIPPED: clang++ is missing (on Debian: apt-get install clang)"
+"$here/can_fuzz.sh" || {
+  echo "== Fuzzing SKIPPED: clang++ with libFuzzer is missing (on Debian: apt-get install clang libclang-rt-dev)"
   exit 0
 }
 CC=clang CXX=clang++ "$bin/cmake" -S "$here" -B "$build/fuzz" -G Ninja -DCMAKE_MAKE_PROGRAM="$bin/ninja" \

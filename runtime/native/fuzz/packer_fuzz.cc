@@ -1,6 +1,6 @@
 // libFuzzer target: bytes that somebody else wrote, through the decoder, the packers and the kernels that trust them.
 //
-// An input is 16 bytes that choose what the weight is used for, then a packed weight. Decoder and packers run under the
+// An input is 16 bytes that choose what the weight is used for, then a packed weight. All of it runs under the
 // sanitizers. Every buffer of the kernels has exactly the size that the op library would ask ONNX Runtime for.
 //
 //   packer_fuzz CORPUS -max_total_time=60 (make fuzz SECONDS=60)
@@ -44,8 +44,8 @@ class Recipe {
   const uint8_t* end_;
 };
 
-// Floats that end at a page that must not be touched (and begin after one, at the next multiple of 64 bytes): the vector
-// code is not instrumented, so the processor has to notice what it reads or writes beside a buffer.
+// Floats that end at a page that must not be touched (and begin after one, at the next multiple of 64 bytes): the address
+// sanitizer does not see the loads and stores under a mask, so the processor has to notice what they touch beside a buffer.
 class Floats {
  public:
   Floats() = default;
