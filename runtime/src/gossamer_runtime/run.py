@@ -44,7 +44,7 @@ def open_model(path: str, threads: int) -> onnxruntime.InferenceSession:
         raise RunError(str(missing)) from missing
     except Exception as error:  # ONNX Runtime's errors have no class in common
         raise RunError(
-            f"ONNX Runtime cannot load {path}: {error}. Check that it is a whole ONNX file; if not, export it again"
+            f"ONNX Runtime cannot load {path}; if it is not a whole ONNX file, export it again: {error}"
         ) from error
 
 
