@@ -1,12 +1,17 @@
 """Factors that are multiplied into weights."""
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 from export.onnx_graphs import Array, assert_same, native_library, network, ops, run_dense, run_sparse, sparse_weight
 from onnx import helper
 
 from gossamer.export import to_sparse
 from gossamer.export.costs import EverythingSparse
+from gossamer.export.exporting import export
+from gossamer.export.source import open_source
 
 node = helper.make_node
 RNG = np.random.default_rng(0)
@@ -51,3 +56,16 @@ def test_two_factors_of_one_weight() -> None:
     model = network(nodes, {"x": ["n", 16]}, {"w": sparse_weight(RNG, 16, 24)}, ["a", "b", "c"])
     feed = {"x": normal(5, 16)}
     assert_same(run_sparse(to_sparse(model, costs=SPARSE), feed), run_dense(model, feed))
+
+
+def test_a_factor_of_gemm_is_no_reason_to_refuse_fp16(tmp_path: Path) -> None:
+    """One weight for each output, so that its rounding is seen."""
+    weight = np.diag(RNG.uniform(1, 2, 64)).astype(np.float32)
+    onnx.save(
+        network([node("Gemm", ["x", "w"], ["y"], alpha=0.3)], {"x": ["n", 64]}, {"w": weight}, ["y"]),
+        tmp_path / "dense.onnx",
+    )
+    export(open_source(str(tmp_path / "dense.onnx")), tmp_path / "m.onnx", half=True, costs=SPARSE)
+    x = normal(5, 64)
+    stored = (weight * np.float32(0.3)).astype(np.float16).astype(np.float32)
+    assert_same(run_sparse(onnx.load(tmp_path / "m.onnx"), {"x": x}), [x @ stored], tolerance=1e-6)

@@ -1,6 +1,7 @@
-"""Networks whose inputs are no batches: the comparison takes them as they are."""
+"""What is compared, and with what: inputs that are no batches, numbers that are none."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from export.onnx_graphs import assert_same, native_library, network, run_dense, run_sparse, sparse_weight
 from onnx import helper
 
+from gossamer.export import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export
 from gossamer.export.source import open_source
@@ -46,3 +48,23 @@ def test_inputs_that_are_no_batches(case: str, tmp_path: Path) -> None:
     sizes = {name: [3 if isinstance(size, str) else size for size in shape] for name, shape in inputs.items()}
     feed = {name: np.asarray(RNG.standard_normal(shape), np.float32) for name, shape in sizes.items()}
     assert_same(run_sparse(onnx.load(tmp_path / "m.onnx"), feed), run_dense(dense, feed))
+
+
+def test_a_difference_that_is_no_number_is_told(tmp_path: Path) -> None:
+    """A weight that fp16 rounds to zero, and 0 / 0."""
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Div", ["h", "h"], ["y"])]
+    dense = network(nodes, {"x": ["n", 16]}, {"w": np.full((16, 24), 1e-9, np.float32)}, ["y"])
+    onnx.save(dense, tmp_path / "dense.onnx")
+    exported = export(open_source(str(tmp_path / "dense.onnx")), tmp_path / "m.onnx", half=True)
+    assert np.isnan(exported.agreement.difference)
+
+
+def test_a_network_whose_preparation_went_wrong_is_refused(tmp_path: Path) -> None:
+    """An ONNX file is compared as it was given, before anything was computed of it."""
+    dense = network([node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 16]}, {"w": PRODUCT}, ["y"])
+    onnx.save(dense, tmp_path / "dense.onnx")
+    source = open_source(str(tmp_path / "dense.onnx"))
+    wrong = network([node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 16]}, {"w": 2 * PRODUCT}, ["y"])
+    with pytest.raises(ExportError, match="computes something else than that of the file"):
+        export(replace(source, dense=wrong), tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
