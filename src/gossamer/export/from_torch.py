@@ -163,7 +163,8 @@ def _module_of(node: onnx.NodeProto) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter warns and reports much that its user cannot act upon."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
+    names = ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "torch._guards", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
