@@ -43,11 +43,11 @@ def data(folder: Path | None) -> Data:
 def task() -> Task:
     return Task(
         name="resnet-20-pretrained",
-        description="ResNet-20 from somebody else's weights, two epochs a round",
+        description="ResNet-20 from somebody else's weights, one epoch a round",
         model=model,
         data=data,
         recipe=Recipe(
-            epochs=2,
+            epochs=1,
             batch_size=128,
             learning_rate=OneCycle(peak=0.03),
             # The last rate of the paper's schedule for this network.
