@@ -17,6 +17,7 @@
 
 #include "format/checksum.h"
 #include "format/sparse_weight.h"
+#include "hwy/detect_targets.h"
 #include "kernels/convolution.h"
 #include "kernels/depthwise.h"
 #include "kernels/fully_connected.h"
@@ -26,6 +27,8 @@
 
 namespace gossamer {
 namespace {
+
+static_assert(HWY_ARCH_X86_64 == 0 || HWY_STATIC_TARGET == HWY_AVX2, "the vector code would not be AVX2's");
 
 constexpr size_t kRecipeBytes = 16;
 constexpr size_t kChecksumBytes = 4;
