@@ -21,9 +21,13 @@ def native_library() -> None:
         pytest.skip(str(missing))
 
 
+def normal(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
 def sparse_weight(rng: np.random.Generator, *shape: int, density: float = 0.2) -> Array:
     """Standard normal numbers, most of them replaced by zeros."""
-    weight = rng.standard_normal(shape).astype(np.float32)
+    weight = normal(rng, *shape)
     weight[rng.random(shape) >= density] = 0
     return weight
 

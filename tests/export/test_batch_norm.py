@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from export.onnx_graphs import Array, assert_same, native_library, network, ops, run_dense, run_sparse, sparse_weight
+from export.onnx_graphs import (
+    assert_same,
+    native_library,
+    network,
+    normal,
+    ops,
+    run_dense,
+    run_sparse,
+    sparse_weight,
+)
 from onnx import helper
 
 from gossamer.export import to_sparse
@@ -21,10 +30,6 @@ SPARSE = EverythingSparse()
 @pytest.fixture(autouse=True)
 def _native_library() -> None:
     native_library()
-
-
-def normal(*shape: int) -> Array:
-    return RNG.standard_normal(shape).astype(np.float32)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -43,7 +48,7 @@ def test_a_factor_of_gemm(half: bool, batch_norm: bool) -> None:
     assert (ops(sparse), ops(sparse, "")) == (["SparseMatMul"], [])
     if half:
         expected = expected.astype(np.float16).astype(np.float32)
-    x = normal(5, 16)
+    x = normal(RNG, 5, 16)
     assert_same(run_sparse(sparse, {"x": x}), [x @ expected.T], tolerance=1e-6)
 
 
@@ -54,7 +59,7 @@ def test_two_factors_of_one_weight() -> None:
         node("Gemm", ["x", "w"], ["c"]),
     ]
     model = network(nodes, {"x": ["n", 16]}, {"w": sparse_weight(RNG, 16, 24)}, ["a", "b", "c"])
-    feed = {"x": normal(5, 16)}
+    feed = {"x": normal(RNG, 5, 16)}
     assert_same(run_sparse(to_sparse(model, costs=SPARSE), feed), run_dense(model, feed))
 
 
@@ -66,6 +71,6 @@ def test_a_factor_of_gemm_is_no_reason_to_refuse_fp16(tmp_path: Path) -> None:
         tmp_path / "dense.onnx",
     )
     export(open_source(str(tmp_path / "dense.onnx")), tmp_path / "m.onnx", half=True, costs=SPARSE)
-    x = normal(5, 64)
+    x = normal(RNG, 5, 64)
     stored = (weight * np.float32(0.3)).astype(np.float16).astype(np.float32)
     assert_same(run_sparse(onnx.load(tmp_path / "m.onnx"), {"x": x}), [x @ stored], tolerance=1e-6)

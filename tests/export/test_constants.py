@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import pytest
-from export.onnx_graphs import Array, assert_same, native_library, network, ops, run_dense, run_sparse, sparse_weight
+from export.onnx_graphs import (
+    Array,
+    assert_same,
+    native_library,
+    network,
+    normal,
+    ops,
+    run_dense,
+    run_sparse,
+    sparse_weight,
+)
 from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.export import ExportError, rewrite, to_sparse
@@ -23,23 +33,19 @@ def _native_library() -> None:
     native_library()
 
 
-def normal(*shape: int) -> Array:
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
 def mask(*shape: int) -> np.ndarray:
     return RNG.random(shape) < 0.2
 
 
 MADE: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, np.ndarray]]] = {
-    "multiplied": ([node("Mul", ["v", "m"], ["w"])], {"v": normal(16, 24), "m": mask(16, 24).astype(np.float32)}),
+    "multiplied": ([node("Mul", ["v", "m"], ["w"])], {"v": normal(RNG, 16, 24), "m": mask(16, 24).astype(np.float32)}),
     "chosen": (
         [node("Where", ["m", "v", "zero"], ["w"])],
-        {"v": normal(16, 24), "m": mask(16, 24), "zero": np.float32(0)},
+        {"v": normal(RNG, 16, 24), "m": mask(16, 24), "zero": np.float32(0)},
     ),
     "cast": (
         [node("Cast", ["m"], ["f"], to=TensorProto.FLOAT), node("Mul", ["v", "f"], ["w"])],
-        {"v": normal(16, 24), "m": mask(16, 24)},
+        {"v": normal(RNG, 16, 24), "m": mask(16, 24)},
     ),
     "fp16": ([node("Cast", ["v"], ["w"], to=TensorProto.FLOAT)], {"v": sparse_weight(RNG, 16, 24).astype(np.float16)}),
     "thresholded": (
@@ -49,7 +55,7 @@ MADE: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, np.ndarray]]] = {
             node("Cast", ["m"], ["f"], to=TensorProto.FLOAT),
             node("Mul", ["v", "f"], ["w"]),
         ],
-        {"v": normal(16, 24), "t": np.float32(1)},
+        {"v": normal(RNG, 16, 24), "t": np.float32(1)},
     ),
     "normalised": (
         [
@@ -58,7 +64,7 @@ MADE: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, np.ndarray]]] = {
             node("Div", ["t", "norm"], ["d"]),
             node("Mul", ["d", "g"], ["w"]),
         ],
-        {"v": sparse_weight(RNG, 24, 16), "g": normal(16, 1), "axes": np.asarray([1])},
+        {"v": sparse_weight(RNG, 24, 16), "g": normal(RNG, 16, 1), "axes": np.asarray([1])},
     ),
     "spread": (
         [
@@ -66,7 +72,7 @@ MADE: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, np.ndarray]]] = {
             node("Expand", ["rows", "s"], ["m"]),
             node("Mul", ["v", "m"], ["w"]),
         ],
-        {"v": normal(16, 24), "rows": mask(16, 1).astype(np.float32)},
+        {"v": normal(RNG, 16, 24), "rows": mask(16, 1).astype(np.float32)},
     ),
 }
 
@@ -81,7 +87,7 @@ def test_computed_weights_are_those_of_a_sparse_layer(made: str) -> None:
     assert (layer.form, layer.kept) == ("sparse", np.count_nonzero(weight))
     assert ops(rewritten.model) == ["SparseMatMul"]
     assert ops(rewritten.model, "") == []
-    feed = {"x": normal(5, 16)}
+    feed = {"x": normal(RNG, 5, 16)}
     assert_same(run_sparse(rewritten.model, feed), run_dense(model, feed))
 
 
@@ -105,7 +111,7 @@ def test_sparse_tensors_of_onnx(flat: bool, constant: bool) -> None:
     sparse = to_sparse(model, costs=SPARSE)
     assert ops(sparse) == ["SparseMatMul"]
     assert not sparse.graph.sparse_initializer
-    x = normal(3, 16)
+    x = normal(RNG, 3, 16)
     assert_same(run_sparse(sparse, {"x": x}), [x @ weight.T])
 
 
@@ -129,7 +135,7 @@ def test_only_weights_are_computed() -> None:
     constants = {
         "one": np.ones(1, np.float32),
         "shape": np.asarray([64, 16]),
-        "v": normal(16, 24),
+        "v": normal(RNG, 16, 24),
         "m": mask(16, 24).astype(np.float32),
     }
     kinds = [n.op_type for n in prepared(network(nodes, {"x": [64, 16]}, constants, ["y"])).graph.node]
@@ -144,11 +150,11 @@ def doubled_often() -> list[onnx.NodeProto]:
 
 
 HUGE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], str]] = {
-    "expanded": ([node("Expand", ["v", "s"], ["w"])], {"v": normal(1, 1), "s": np.asarray([16, 2**40])}, "w"),
+    "expanded": ([node("Expand", ["v", "s"], ["w"])], {"v": normal(RNG, 1, 1), "s": np.asarray([16, 2**40])}, "w"),
     "filled": ([node("ConstantOfShape", ["s"], ["w"])], {"s": np.asarray([16, 2**40])}, "w"),
-    "tiled": ([node("Tile", ["v", "s"], ["w"])], {"v": normal(16, 4), "s": np.asarray([1, 2**62])}, "w"),
-    "outer": ([node("Mul", ["a", "b"], ["w"])], {"a": normal(2**17, 1), "b": normal(1, 2**17)}, "w"),
-    "doubled": (doubled_often(), {"w0": normal(16, 16)}, "w40"),
+    "tiled": ([node("Tile", ["v", "s"], ["w"])], {"v": normal(RNG, 16, 4), "s": np.asarray([1, 2**62])}, "w"),
+    "outer": ([node("Mul", ["a", "b"], ["w"])], {"a": normal(RNG, 2**17, 1), "b": normal(RNG, 1, 2**17)}, "w"),
+    "doubled": (doubled_often(), {"w0": normal(RNG, 16, 16)}, "w40"),
 }
 
 

@@ -3,7 +3,16 @@
 import numpy as np
 import onnx
 import pytest
-from export.onnx_graphs import Array, assert_same, native_library, network, ops, run_dense, run_sparse, sparse_weight
+from export.onnx_graphs import (
+    assert_same,
+    native_library,
+    network,
+    normal,
+    ops,
+    run_dense,
+    run_sparse,
+    sparse_weight,
+)
 from onnx import TensorProto, helper
 
 from gossamer.export import rewrite
@@ -19,10 +28,6 @@ def _native_library() -> None:
     native_library()
 
 
-def normal(*shape: int) -> Array:
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
 @pytest.mark.parametrize("tokens", [5, "t"])
 @pytest.mark.parametrize("bias", [None, (24, 1), (1, 24, 1), (1,), (5,), (16, 24, 1)])
 def test_a_weight_on_the_left(tokens: int | str, bias: tuple[int, ...] | None) -> None:
@@ -31,7 +36,7 @@ def test_a_weight_on_the_left(tokens: int | str, bias: tuple[int, ...] | None) -
     constants = {"w": sparse_weight(RNG, 24, 16)}
     if bias is not None:
         nodes.insert(1, node("Add", ["a", "added"], ["b"]))
-        constants["added"] = normal(*bias)
+        constants["added"] = normal(RNG, *bias)
     model = network(nodes, {"x": ["n", 16, tokens]}, constants, ["y"])
     rewritten = rewrite(model, costs=SPARSE)
     assert [(layer.name, layer.form, layer.kept) for layer in rewritten.layers] == [
@@ -41,7 +46,7 @@ def test_a_weight_on_the_left(tokens: int | str, bias: tuple[int, ...] | None) -
     assert ops(rewritten.model) == ["ToPanel", "SparseConv", "FromPanel"]
     assert ("Add" in ops(rewritten.model, "")) == (bias in ((5,), (16, 24, 1)))
     for batch in (1, 16):
-        feed = {"x": normal(batch, 16, 5)}
+        feed = {"x": normal(RNG, batch, 16, 5)}
         if bias == (16, 24, 1) and batch == 1:
             continue
         assert_same(run_sparse(rewritten.model, feed), run_dense(model, feed))
@@ -57,14 +62,14 @@ def test_a_chain_of_products_from_both_sides() -> None:
     ]
     constants = {
         "tokens": sparse_weight(RNG, 32, 32),
-        "tokens.bias": normal(32, 1),
+        "tokens.bias": normal(RNG, 32, 1),
         "channels": sparse_weight(RNG, 48, 40),
     }
     model = network(nodes, {"x": ["n", 32, 48]}, constants, ["y"])
     rewritten = rewrite(model, costs=SPARSE)
     assert [layer.name for layer in rewritten.layers] == ["tokens", "channels"]
     assert ops(rewritten.model, "") == []
-    feed = {"x": normal(3, 32, 48)}
+    feed = {"x": normal(RNG, 3, 32, 48)}
     assert_same(run_sparse(rewritten.model, feed), run_dense(model, feed))
 
 
@@ -109,7 +114,7 @@ def test_other_ops(made: onnx.NodeProto, shape: list[int | str], weight: tuple[i
 
 def test_a_weight_with_few_zeros_or_numbers_is_not_worth_a_word() -> None:
     product = [node("MatMul", ["x", "w"], ["y"])]
-    assert reasons(product, [2, 5, 32], normal(2, 32, 64)) == []
+    assert reasons(product, [2, 5, 32], normal(RNG, 2, 32, 64)) == []
     assert reasons(product, [2, 5, 4], np.zeros((2, 4, 4), np.float32)) == []
 
 

@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from export.onnx_graphs import Array, assert_same, native_library, network, ops, run_dense, run_sparse, sparse_weight
+from export.onnx_graphs import (
+    assert_same,
+    native_library,
+    network,
+    normal,
+    ops,
+    run_dense,
+    run_sparse,
+    sparse_weight,
+)
 from onnx import helper, numpy_helper
 
 from gossamer.bench.dense import to_dense
@@ -40,10 +49,6 @@ def _native_library() -> None:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-def normal(rng: np.random.Generator, *shape: int) -> Array:
-    return rng.standard_normal(shape).astype(np.float32)
 
 
 def between_convolutions(

@@ -3,7 +3,16 @@
 import numpy as np
 import onnx
 import pytest
-from export.onnx_graphs import Array, assert_same, native_library, network, ops, run_dense, run_sparse, sparse_weight
+from export.onnx_graphs import (
+    assert_same,
+    native_library,
+    network,
+    normal,
+    ops,
+    run_dense,
+    run_sparse,
+    sparse_weight,
+)
 from gossamer_runtime import weights
 from onnx import TensorProto, helper, numpy_helper
 
@@ -21,15 +30,11 @@ def _native_library() -> None:
     native_library()
 
 
-def normal(*shape: int) -> Array:
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
 def assert_agrees(model: onnx.ModelProto, *shapes: tuple[int, ...], name: str = "x") -> onnx.ModelProto:
     """Runs a network dense and sparse on inputs of these shapes; returns the sparse one."""
     sparse = to_sparse(model, costs=SPARSE)
     for shape in shapes:
-        feed = {name: normal(*shape)}
+        feed = {name: normal(RNG, *shape)}
         assert_same(run_sparse(sparse, feed, threads=2), run_dense(model, feed))
     return sparse
 
@@ -49,11 +54,11 @@ def residual_block() -> onnx.ModelProto:
     ]
     constants = {
         "first.weight": sparse_weight(RNG, 16, 8, 3, 3),
-        "first.bias": normal(16),
+        "first.bias": normal(RNG, 16),
         "second.weight": sparse_weight(RNG, 16, 16, 3, 3),
         "shortcut.weight": sparse_weight(RNG, 16, 8, 1, 1),
         "head.weight": sparse_weight(RNG, 10, 16),
-        "head.bias": normal(10),
+        "head.bias": normal(RNG, 10),
     }
     return network(nodes, {"x": ["batch", 8, 13, 10]}, constants, ["y"])
 
@@ -68,7 +73,7 @@ def test_a_residual_block_stays_in_panels() -> None:
     last = rewritten.model.graph.node[3]
     assert (last.name, last.input[3]) == ("shortcut", "c.panel")
     for batch in (1, 3):
-        feed = {"x": normal(batch, 8, 13, 10)}
+        feed = {"x": normal(RNG, batch, 8, 13, 10)}
         assert_same(run_sparse(rewritten.model, feed), run_dense(model, feed))
 
 
@@ -124,8 +129,8 @@ def test_depthwise_layers_between_sparse_ones_read_panels() -> None:
     ]
     constants = {
         "expand": sparse_weight(RNG, 24, 8, 1, 1),
-        "depthwise": normal(24, 1, 3, 3),
-        "bias": normal(24),
+        "depthwise": normal(RNG, 24, 1, 3, 3),
+        "bias": normal(RNG, 24),
         "project": sparse_weight(RNG, 8, 24, 1, 1),
         "zero": np.float32(0),
         "six": np.float32(6),
@@ -145,7 +150,7 @@ def test_sequences() -> None:
     ]
     constants = {
         "first": sparse_weight(RNG, 12, 5, 3),
-        "bias": normal(12),
+        "bias": normal(RNG, 12),
         "second": sparse_weight(RNG, 8, 12, 3),
         "third": sparse_weight(RNG, 8, 6, 3),
     }
@@ -221,7 +226,7 @@ def test_what_only_looks_like_an_activation_stays(nodes: list[onnx.NodeProto], l
         ["y"],
     )
     sparse = to_sparse(model, costs=SPARSE)
-    feed = {"x": normal(2, 6, 7, 9), "q": np.asarray(0.3, np.float32)}
+    feed = {"x": normal(RNG, 2, 6, 7, 9), "q": np.asarray(0.3, np.float32)}
     assert_same(run_sparse(sparse, feed), run_dense(model, feed))
     assert ops(sparse, "") == left
 
@@ -273,17 +278,17 @@ def test_a_transformer_block() -> None:
     for part in ("q", "k", "v", "out", "up", "down"):
         inputs, outputs = sizes.get(part, (width, width))
         constants[f"{part}.transposed"] = sparse_weight(RNG, inputs, outputs)
-        constants[f"{part}.bias"] = normal(outputs)
+        constants[f"{part}.bias"] = normal(RNG, outputs)
     constants["split"] = np.asarray([0, 0, heads, width // heads])
     constants["join"] = np.asarray([0, 0, width])
-    constants["scale"] = normal(width)
+    constants["scale"] = normal(RNG, width)
     model = network(nodes, {"x": ["n", 7, width]}, constants, ["y"])
     rewritten = rewrite(model, costs=SPARSE)
     assert ops(rewritten.model) == ["SparseMatMul"] * 6
     assert [layer.name for layer in rewritten.layers] == ["q", "k", "v", "out", "up", "down"]
     assert {"Add", "Gelu"}.isdisjoint(ops(rewritten.model, ""))
     for batch in (1, 3):
-        feed = {"x": normal(batch, 7, width)}
+        feed = {"x": normal(RNG, batch, 7, width)}
         assert_same(run_sparse(rewritten.model, feed), run_dense(model, feed))
 
 
@@ -291,7 +296,7 @@ def test_a_transformer_block() -> None:
 def test_gemm_with_factors(trans_b: int) -> None:
     weight = sparse_weight(RNG, 9, 6)
     first = node("Gemm", ["x", "w", "b"], ["y"], alpha=0.5, beta=3.0, transB=trans_b)
-    constants = {"w": weight if trans_b else np.ascontiguousarray(weight.T), "b": normal(1, 9)}
+    constants = {"w": weight if trans_b else np.ascontiguousarray(weight.T), "b": normal(RNG, 1, 9)}
     sparse = assert_agrees(network([first], {"x": ["n", 6]}, constants, ["y"]), (1, 6), (4, 6))
     assert ops(sparse) == ["SparseMatMul"]
 
@@ -306,14 +311,14 @@ def test_automatic_padding(pad: str) -> None:
 def test_batch_norm_is_folded() -> None:
     def norm(source: str, name: str, output: str, channels: int) -> onnx.NodeProto:
         for part in ("scale", "offset", "mean"):
-            constants[f"{name}.{part}"] = normal(channels)
-        constants[f"{name}.variance"] = np.abs(normal(channels)) + 0.1
+            constants[f"{name}.{part}"] = normal(RNG, channels)
+        constants[f"{name}.variance"] = np.abs(normal(RNG, channels)) + 0.1
         given = [source, *(f"{name}.{part}" for part in ("scale", "offset", "mean", "variance"))]
         return node("BatchNormalization", given, [output], epsilon=1e-3)
 
     constants: dict[str, np.ndarray] = {
         "w": sparse_weight(RNG, 6, 6, 3, 3),
-        "b": normal(6),
+        "b": normal(RNG, 6),
         "head": sparse_weight(RNG, 6, 5),
     }
     nodes = [
@@ -333,12 +338,12 @@ def test_batch_norm_is_folded() -> None:
     rewritten = rewrite(model, costs=SPARSE)
     assert ops(rewritten.model, "") == ["GlobalMaxPool", "Flatten"]
     assert [layer.kept for layer in rewritten.layers[:2]] == [np.count_nonzero(constants["w"])] * 2
-    feed = {"x": normal(3, 6, 8, 8)}
+    feed = {"x": normal(RNG, 3, 6, 8, 8)}
     assert_same(run_sparse(rewritten.model, feed), run_dense(model, feed), tolerance=3e-5)
 
 
 def test_batch_norm_whose_input_is_read_elsewhere_stays() -> None:
-    constants = {"w": sparse_weight(RNG, 4, 4, 1, 1), **{name: np.abs(normal(4)) + 1 for name in "somv"}}
+    constants = {"w": sparse_weight(RNG, 4, 4, 1, 1), **{name: np.abs(normal(RNG, 4)) + 1 for name in "somv"}}
     nodes = [node("Conv", ["x", "w"], ["a"]), node("BatchNormalization", ["a", *"somv"], ["y"])]
     sparse = assert_agrees(network(nodes, {"x": [1, 4, 5, 5]}, constants, ["a", "y"]), (1, 4, 5, 5))
     assert ops(sparse, "") == ["BatchNormalization"]
@@ -409,7 +414,7 @@ def test_additions_that_broadcast_are_no_residuals() -> None:
     constants = {"w": sparse_weight(RNG, 6, 6, 1, 1), "v": sparse_weight(RNG, 6, 6, 1, 1)}
     model = network(nodes, {"x": [2, 6, 5, 7], "s": [2, 6, 1, 1]}, constants, ["y"])
     sparse = to_sparse(model, costs=SPARSE)
-    feed = {"x": normal(2, 6, 5, 7), "s": normal(2, 6, 1, 1)}
+    feed = {"x": normal(RNG, 2, 6, 5, 7), "s": normal(RNG, 2, 6, 1, 1)}
     assert_same(run_sparse(sparse, feed), run_dense(model, feed))
     assert ops(sparse, "") == ["Add"]
 
