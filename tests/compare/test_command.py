@@ -271,6 +271,30 @@ def test_a_file_of_densities_that_was_changed_is_refused(tmp_path: Path, monkeyp
     assert {path: path.stat().st_mtime_ns for path in Path("grid").rglob("*")} == before
 
 
+def test_one_cut_to_densities_in_a_file_is_looked_at_where_these_end(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(TASK)
+    # 600 and 150 weights: 60 + 75, and 12 + 30.
+    (tmp_path / "large.toml").write_text('[densities]\n"0.weight" = 0.1\n"3.weight" = 0.5\n')
+    (tmp_path / "small.toml").write_text('[densities]\n"0.weight" = 0.02\n"3.weight" = 0.2\n')
+    methods = "one-shot-lr-rewind,one-shot-lr-rewind+large.toml,one-shot-lr-rewind+small.toml"
+    lines = ("compare", "tiny.py:task", "--methods", methods, "--seeds", "1", "--one-shot-densities", "0.5")
+    finished = gossamer(tmp_path, *lines, "--out", "grid")
+    assert finished.returncode == 0, finished.stderr
+    numbers = json.loads((tmp_path / "grid/comparison.json").read_text())
+    kept = [(point["method"].partition("+")[2], point["kept"]) for point in numbers["points"]]
+    assert kept == [
+        ("", 750),
+        ("", 375),
+        *(("large.toml", n) for n in (750, 135)),
+        *(("small.toml", n) for n in (750, 42)),
+    ]
+    (cell,) = (tmp_path / "grid/cells/one-shot-lr-rewind+small.toml").glob("density-*/seed-0")
+    with safe_open(cell / "round-01/model.safetensors", "pt") as model:
+        assert [int((model.get_tensor(name) != 0).sum()) for name in ("0.weight", "3.weight")] == [12, 30]
+    again = gossamer(tmp_path, *lines, "--out", "grid")
+    assert (again.returncode, again.stdout.count("done before")) == (0, 4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -278,6 +302,7 @@ def test_a_file_of_densities_that_was_changed_is_refused(tmp_path: Path, monkeyp
         ({"fine_tune_rate": -1.0}, "^fine-tune: fine_tune_rate is -1.0; expected a learning rate above 0"),
         ({"methods": "lr-rewind+nofile.toml"}, r"^lr-rewind\+nofile.toml: cannot read densities from nofile.toml"),
         ({"methods": "lr-rewind+other.toml"}, r"^lr-rewind\+other.toml: there is no density for"),
+        ({"methods": "one-shot-lr-rewind+other.toml"}, r"^one-shot-lr-rewind\+other.toml: there is no density for"),
         (
             {"methods": "lr-rewind+2:4", "target_sparsity": 0.3},
             r"^lr-rewind\+2:4: the last round keeps .* weights, but",

@@ -246,6 +246,9 @@ def test_mistakes_say_what_to_do() -> None:
     network = fine(perceptron(), VECTOR)
     with pytest.raises(SearchError, match=r"costs 41; expected at least that"):
         environment(network, weights(network.layers, 0.2), lowest=0.25)
+    with pytest.raises(SearchError, match=r"every layer at its lowest density uses up: there is nothing to choose"):
+        environment(network, weights(network.layers, 0.25), lowest=0.25)
+    environment(network, weights(network.layers, 0.255), lowest=0.25)  # one weight more
     with pytest.raises(SearchError, match="needs a limit"):
         environment(network, weights(network.layers, None))
     with pytest.raises(SearchError, match="without a limit"):

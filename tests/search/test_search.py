@@ -296,6 +296,13 @@ def test_a_policy_goes_from_search_to_compress(run: Path, tmp_path: Path) -> Non
         assert int(mask.sum()) == round(densities.of[name] * mask.numel())
 
 
+def test_a_search_in_which_no_network_is_better_than_another_says_so(run: Path, tmp_path: Path) -> None:
+    options = ("--budget", "weights=0.9", "--episodes", 3, "-o", tmp_path / "policy.toml")
+    undecided = "every network that was tried has the same accuracy"
+    assert f"{undecided}, 0.00%: there was nothing to learn from" in printed("search", run, *options, "--examples", 1)
+    assert undecided not in printed("search", run, *SEARCH, "--budget", "weights=0.2", "-o", tmp_path / "other.toml")
+
+
 def test_channels_go_from_search_to_compress(run: Path, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     printed("search", run, "--budget", "flops=0.4", "--actions", "channels", "-o", policy, *SEARCH)

@@ -40,7 +40,8 @@ def compare(
     one_shot_densities: Annotated[
         str | None,
         typer.Option(
-            help="Where one-shot methods are looked at, such as 0.2,0.1,0.05; by default every third round's density.",
+            help="Where one-shot methods are looked at, such as 0.2,0.1,0.05; by default every third round's density. "
+            "Those with a file of densities cut to these.",
             rich_help_panel=GRID,
         ),
     ] = None,
@@ -92,10 +93,11 @@ def compare(
     file, colon, function = task.rpartition(":")
     if cluster is not None and colon:
         task = f"{Path(file).resolve()}:{function}"
+    compared = tuple(Method.named(name.strip()) for name in methods.split(","))
     grid = Grid(
         folder=anchored(out),
         task=task,
-        methods=tuple(Method.named(name.strip()) for name in methods.split(",")),
+        methods=compared,
         seeds=tuple(range(seeds)),
         target_sparsity=target_sparsity,
         per_round=per_round,
@@ -105,6 +107,7 @@ def compare(
         recipe_epochs=what.recipe.epochs,
         device=device,
         fine_tune_rate=fine_tune_rate,
+        file_densities=before.densities_in_files(compared, what),
     )
     before.check_methods(grid, what)
     # The machines of a cluster are other ones, and what is finished is shown again without data or device.

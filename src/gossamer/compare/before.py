@@ -1,6 +1,6 @@
 """What can go wrong in a run of a comparison and can be known before the first one: by the checks that it makes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -8,6 +8,7 @@ from gossamer.compare.grid import Grid, Method
 from gossamer.errors import ConfigurationError, GossamerError
 from gossamer.prune.criteria import find_criterion
 from gossamer.prune.cut import Cut, allocation_of
+from gossamer.prune.densities import read_densities
 from gossamer.prune.scope import prunable_weights
 from gossamer.rounds.files import locked, remove
 from gossamer.rounds.folder import TRAINING
@@ -32,6 +33,25 @@ def check_methods(grid: Grid, task: Task) -> None:
             _check_cuts(grid, method, model)
         except GossamerError as error:
             raise ConfigurationError(f"{method}: {error}") from error
+
+
+def densities_in_files(methods: Sequence[Method], task: Task) -> dict[Method, float]:
+    """What the one-shot methods cut to whose densities are in a file: kept / prunable weights of the task's network.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or is not of this network; the message names the method.
+    """
+    own = {method: method.densities_file for method in methods if method.one_shot and method.densities_file is not None}
+    if not own:
+        return {}
+    shapes = {name: tuple(weight.shape) for name, weight in prunable_weights(initial_model(task, seed=0)).items()}
+    found = {}
+    for method, file in own.items():
+        try:
+            found[method] = 1 - read_densities(file).target_sparsity(shapes)
+        except GossamerError as error:
+            raise ConfigurationError(f"{method}: {error}") from error
+    return found
 
 
 def check_machine(grid: Grid, task: Task) -> None:

@@ -7,7 +7,7 @@ DIR/cells/one-shot-lr-rewind/density-0.107/seed-0
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,8 @@ class Grid:
     recipe_epochs: int = 0
     device: str = "cpu"
     fine_tune_rate: float | None = None
+    file_densities: Mapping[Method, float] = field(default_factory=dict)
+    """What those one-shot methods cut to whose densities are in a file (`before.densities_in_files`)."""
 
     def __post_init__(self) -> None:
         if not self.methods or len({str(method) for method in self.methods}) < len(self.methods):
@@ -139,9 +141,17 @@ class Grid:
     def schedule_epochs(self) -> int:
         return self.recipe_epochs if self.epochs is None else self.epochs
 
+    def densities_of(self, method: Method) -> tuple[float | None, ...]:
+        """Where a method is looked at, a run for each; None is the run of an iterative method, with all its rounds."""
+        if not method.one_shot:
+            return (None,)
+        if method.densities_file is not None:
+            return (self.file_densities[method],)
+        return self.densities
+
     @property
     def densities(self) -> tuple[float, ...]:
-        """Where one-shot methods are looked at."""
+        """Where one-shot methods are looked at that have no densities of their own."""
         if self.one_shot_densities:
             return self.one_shot_densities
         kept = 1 - as_written(self.per_round)
@@ -172,7 +182,7 @@ class Grid:
         """Every run that takes a dense network over: seed by seed, so that whole comparisons are ready early."""
         for seed in self.seeds:
             for method in self.methods:
-                for density in self.densities if method.one_shot else (None,):
+                for density in self.densities_of(method):
                     yield self._cell(method, seed, density)
 
     def cell_folder(self, method: Method, seed: int, density: float | None = None) -> Path:
@@ -204,12 +214,15 @@ class Grid:
 
     def targets(self, method: Method) -> list[float]:
         """The sparsities that the method's runs end at."""
-        return [_sparsity(density) for density in self.densities] if method.one_shot else [self.target_sparsity]
+        return [self._target(density) for density in self.densities_of(method)]
+
+    def _target(self, density: float | None) -> float:
+        return self.target_sparsity if density is None else _sparsity(density)
 
     def _cell(self, method: Method, seed: int, density: float | None) -> "Job":
         folder = self.cell_folder(method, seed, density)
         dense: Path | None = self._dense_folder(seed)
-        target = self.target_sparsity if density is None else _sparsity(density)
+        target = self._target(density)
         command = [*self._command(seed, folder), "--method", method.strategy]
         if method.rewinds_weights and self._lacks_snapshot(seed, self.rewound_to(method)):
             # A method that was added later trains the same dense network again, to pass by what it rewinds to.

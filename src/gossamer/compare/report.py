@@ -44,12 +44,13 @@ def collect(grid: Grid) -> list[Point]:
         job.refuse_other_densities()
     points = []
     for method in grid.methods:
+        densities = grid.densities_of(method)
         for seed in grid.seeds:
-            for density in grid.densities if method.one_shot else (None,):
+            for density in densities:
                 folder = grid.cell_folder(method, seed, density)
                 records = read_records(folder) if folder.exists() else []
                 # Every one-shot run has the same dense network; once is enough.
-                for record in records if density in (None, grid.densities[0]) else records[1:]:
+                for record in records if density == densities[0] else records[1:]:
                     if record.val is None or record.test is None:
                         raise CheckpointError(f"round {record.round} of {folder} has no metrics; expected val and test")
                     size = (record.density, record.kept, record.prunable)
@@ -86,7 +87,7 @@ def prices(grid: Grid) -> list[Price]:
     """
     found = []
     for method in grid.methods:
-        densities = grid.densities if method.one_shot else (None,)
+        densities = grid.densities_of(method)
         ledgers = {
             (seed, density): read_ledger(folder)
             for seed in grid.seeds

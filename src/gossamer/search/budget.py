@@ -1,6 +1,6 @@
 """What a pruned network may cost, and what that leaves to one layer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -33,7 +33,7 @@ class Budget:
         """Verifies that the limit can be kept, and that it is one.
 
         Raises:
-            SearchError: even the least of every layer costs more, or nothing has to go.
+            SearchError: even the least of every layer costs more, or just as much, or nothing has to go.
         """
         if self.limit is None:
             return
@@ -47,6 +47,11 @@ class Budget:
             raise SearchError(
                 f"the budget is {self.limit:g} {self.name}, and the dense network costs {dense:g} already; expected "
                 f"less than that"
+            )
+        if all(self.cost(network.kept(more)) > self.limit for more in _one_more(lowest, network.sizes)):
+            raise SearchError(
+                f"the budget is {self.limit:g} {self.name}, which every layer at its lowest density uses up: there is "
+                f"nothing to choose. Lower the lowest density, or raise the budget."
             )
 
     def allowed(self, network: Compressible, chosen: Sequence[int], lowest: Sequence[int]) -> tuple[int, int]:
@@ -68,6 +73,13 @@ class Budget:
         highest = _last(least, most, lambda number: cost(number, lowest) <= limit)
         fewest = min(_last(least - 1, highest, lambda number: cost(number, network.sizes) < limit) + 1, highest)
         return fewest, highest
+
+
+def _one_more(numbers: Sequence[int], most: Sequence[int]) -> Iterator[list[int]]:
+    """The numbers with one of them higher by one, for each that is below its most."""
+    for position, number in enumerate(numbers):
+        if number < most[position]:
+            yield [*numbers[:position], number + 1, *numbers[position + 1 :]]
 
 
 def weights(layers: Sequence[LayerFacts], share: float | None) -> Budget:
