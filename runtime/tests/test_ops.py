@@ -186,6 +186,49 @@ def test_max_pool(attributes: dict) -> None:
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 7])
+def test_ops_agree_on_the_tiles_of_every_number_of_threads(threads: int) -> None:
+    """Ops of all kinds in a row: two threads cut 14 rows into other tiles than one."""
+    wide, narrow = sparse_weight((12, 6, 3, 3)), sparse_weight((12, 1, 3, 3), 1.0)
+    last, bias = sparse_weight((5, 12, 1, 1)), RNG.standard_normal(12).astype(np.float32)
+    square = {"kernel_shape": [3, 3], "pads": [1] * 4}
+    sparse = [helper.make_node("ToPanel", ["x"], ["p"], domain="gossamer")]
+    for inputs, output, attributes in [
+        (["p", "wide"], "a", {"output_channels": 12, **square}),
+        (["a", "narrow", "bias", "a"], "b", {"output_channels": 12, "group": 12, **square}),
+        (["c", "last"], "d", {"output_channels": 5, "kernel_shape": [1, 1]}),
+    ]:
+        sparse.append(helper.make_node("SparseConv", inputs, [output], domain="gossamer", **attributes))
+    sparse.insert(3, helper.make_node("PanelMaxPool", ["b"], ["c"], domain="gossamer", channels=12, **square))
+    sparse.append(helper.make_node("FromPanel", ["d"], ["y"], domain="gossamer", channels=5))
+    plain = [
+        helper.make_node("Conv", ["x", "wide"], ["a"], **square),
+        helper.make_node("Conv", ["a", "narrow", "bias"], ["n"], group=12, **square),
+        helper.make_node("Add", ["n", "a"], ["b"]),
+        helper.make_node("MaxPool", ["b"], ["c"], **square),
+        helper.make_node("Conv", ["c", "last"], ["y"], kernel_shape=[1, 1]),
+    ]
+    values = {"wide": wide, "narrow": narrow, "last": last, "bias": bias}
+    packed = {name: np.frombuffer(weights.encode(values[name]), np.uint8) for name in ("wide", "narrow", "last")}
+    shape = {"x": ["n", 6, "h", "w"]}
+    sessions = (
+        gossamer_runtime.Session(model(sparse, shape, {**values, **packed}, ["y"]), threads=threads),
+        dense(model(plain, shape, values, ["y"])),
+    )
+    for images, height, width in [
+        (1, 14, 14),
+        (3, 14, 14),
+        (1, 28, 28),
+        (2, 7, 7),
+        (1, 13, 9),
+        (1, 20, 6),
+        (2, 9, 230),
+    ]:
+        feed = {"x": RNG.standard_normal((images, 6, height, width)).astype(np.float32)}
+        got, expected = (session.run(None, feed)[0] for session in sessions)
+        assert_close(got, expected)
+
+
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [

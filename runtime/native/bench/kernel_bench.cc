@@ -1,6 +1,6 @@
 // Times every layer of a shape file with random unstructured zeros; depthwise layers without any.
 //
-//   kernel_bench SHAPES [--density D] [--slices N] [--block KB] [--target NAME] [--repeats N] [--no-shift] [--count]
+//   kernel_bench SHAPES [--density D] [--threads N] [--block KB] [--target NAME] [--repeats N] [--no-shift] [--count]
 //
 // Prints for each layer the median and spread of its time, GFLOP/s of the nonzeros (2 a multiply-add) and as if it were
 // dense, and the share of the peak that the same instruction set reaches in registers, measured at the start.
@@ -33,7 +33,7 @@ using Clock = std::chrono::steady_clock;
 struct Options {
   std::string shapes;
   double density = 0.1;
-  int64_t slices = 1;
+  int64_t threads = 1;
   int64_t block_bytes = 0;
   int repeats = 0;
   bool column_shift = true;
@@ -110,7 +110,7 @@ bool TimeConvolution(const LayerShape& layer, const Options& options, Timing* ti
   const SparseWeight weight = DrawWeight(shape, options.density, &random);
   PlanOptions plan_options;
   plan_options.traits = CurrentKernelTraits();
-  plan_options.slices = options.slices;
+  plan_options.threads = options.threads;
   plan_options.block_bytes = options.block_bytes;
   plan_options.column_shift = options.column_shift;
   ConvolutionPlan plan;
@@ -143,7 +143,7 @@ bool TimeDepthwise(const LayerShape& layer, const Options& options, Timing* timi
   DepthwisePlan plan;
   const auto start = Clock::now();
   const Status status = MakeDepthwisePlan(shape, weight, nullptr, Epilogue::Of(Activation::kRelu), layer.height,
-                                          layer.width, options.slices, &plan);
+                                          layer.width, options.threads, &plan);
   timing->packing = std::chrono::duration<double>(Clock::now() - start).count();
   if (!status.ok()) {
     std::fprintf(stderr, "%s: %s\n", layer.name().c_str(), status.problem());
@@ -171,14 +171,14 @@ bool TimeLinear(const LayerShape& layer, const Options& options, Timing* timing)
   const auto start = Clock::now();
   if (tokens == 1) {
     FullyConnectedPlan plan;
-    if (!MakeFullyConnectedPlan(weight, nullptr, Epilogue(), options.slices, &plan).ok()) return false;
+    if (!MakeFullyConnectedPlan(weight, nullptr, Epilogue(), options.threads, &plan).ok()) return false;
     timing->packing = std::chrono::duration<double>(Clock::now() - start).count();
     Measure(options, [&] { RunFullyConnected(plan, input.data(), nullptr, output.data(), 0, plan.items()); }, timing);
     return true;
   }
   PlanOptions plan_options;
   plan_options.traits = CurrentKernelTraits();
-  plan_options.slices = options.slices;
+  plan_options.threads = options.threads;
   plan_options.block_bytes = options.block_bytes;
   MatMulPlan plan;
   if (!MakeMatMulPlan(weight, nullptr, Epilogue(), plan_options, &plan).ok()) return false;
@@ -229,7 +229,7 @@ bool Parse(int count, char** words, Options* options) {
     } else {
       ++i;
       if (word == "--density") options->density = std::atof(value);
-      else if (word == "--slices") options->slices = std::atoll(value);
+      else if (word == "--threads") options->threads = std::atoll(value);
       else if (word == "--block") options->block_bytes = std::atoll(value) << 10;
       else if (word == "--target") options->target = value;
       else if (word == "--repeats") options->repeats = std::atoi(value);
@@ -242,7 +242,7 @@ bool Parse(int count, char** words, Options* options) {
 int Main(int count, char** words) {
   Options options;
   if (!Parse(count, words, &options)) {
-    std::fprintf(stderr, "usage: kernel_bench SHAPES [--density D] [--slices N] [--block KB] [--target NAME] "
+    std::fprintf(stderr, "usage: kernel_bench SHAPES [--density D] [--threads N] [--block KB] [--target NAME] "
                          "[--repeats N] [--no-shift] [--count]\n");
     return 2;
   }

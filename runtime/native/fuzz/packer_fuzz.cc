@@ -102,7 +102,7 @@ void FuzzMatMul(const SparseWeight& weight, Recipe* recipe) {
   PlanOptions options;
   options.traits = CurrentKernelTraits();
   const Epilogue epilogue = TakeEpilogue(recipe);
-  options.slices = 1 + recipe->Take(4);
+  options.threads = 1 + recipe->Take(4);
   options.block_bytes = 64 * recipe->Take(256);
   const int64_t tokens = 1 + recipe->Take(256);
   if (weight.rows * tokens > kMostFloats || weight.columns * tokens > kMostFloats) return;
@@ -163,7 +163,7 @@ void FuzzConvolution(const SparseWeight& weight, Recipe* recipe) {
 
   PlanOptions options;
   options.traits = CurrentKernelTraits();
-  options.slices = 1 + recipe->Take(4);
+  options.threads = 1 + recipe->Take(4);
   options.block_bytes = 64 * recipe->Take(256);
   const int64_t flags = recipe->Take(4);
   options.column_shift = flags & 1;
@@ -171,7 +171,7 @@ void FuzzConvolution(const SparseWeight& weight, Recipe* recipe) {
   if (IsDepthwise(shape)) {
     const std::vector<float> bias(static_cast<size_t>(weight.rows), 1.0f);
     DepthwisePlan plan;
-    if (!MakeDepthwisePlan(shape, weight, bias.data(), epilogue, height, width, options.slices, &plan).ok()) return;
+    if (!MakeDepthwisePlan(shape, weight, bias.data(), epilogue, height, width, options.threads, &plan).ok()) return;
     RunPlan(plan, shape, with_residual, RunDepthwise);
     return;
   }
@@ -191,6 +191,7 @@ void FuzzStem(const SparseWeight& weight, Recipe* recipe) {
   const int64_t flags = recipe->Take(4);
   options.max_pool = flags & 1;
   options.may_transform = flags & 2;
+  options.threads = 1 + recipe->Take(4);
   if (!CheckConvolution(shape, weight).ok() || !CheckImage(shape, height, width).ok()) return;
   const int64_t weights = weight.rows * weight.columns;
   const int64_t pixels = shape.output_height(height) * shape.output_width(width);
@@ -208,7 +209,15 @@ void FuzzStem(const SparseWeight& weight, Recipe* recipe) {
   const Floats image = Floats(shape.input_channels * height * width);
   const Floats output = Floats(floats);
   const Floats scratch = Floats(plan.scratch_floats());
-  RunStem(plan, image.get(), output.get(), 0, plan.strips(), scratch.get());
+  const int64_t cut = plan.strips() * recipe->Take(4) / 4;
+  if (cut == 0) {
+    RunStem(plan, image.get(), output.get(), 0, plan.strips(), scratch.get());
+    return;
+  }
+  const Floats other = Floats(plan.scratch_floats());
+  RunStem(plan, image.get(), output.get(), 0, cut, scratch.get());
+  RunStem(plan, image.get(), output.get(), cut, plan.strips(), other.get());
+  if (plan.max_pool) RunStemSeam(plan, cut, scratch.get(), other.get(), output.get());
 }
 
 // Pooling has no weight; the shape of one says how many channels there are and how large its kernel is.
@@ -218,12 +227,12 @@ void FuzzMaxPool(const SparseWeight& weight, Recipe* recipe) {
   shape.input_channels = shape.output_channels;
   const int64_t height = recipe->Take(64);
   const int64_t width = recipe->Take(256);
-  const int64_t parts = 1 + recipe->Take(4);
+  const int64_t threads = 1 + recipe->Take(4);
   if (!CheckNumbers(shape).ok() || !CheckImage(shape, height, width).ok()) return;
   const int64_t pixels = shape.output_height(height) * shape.output_width(width);
   if (shape.output_channels * pixels * shape.taps() > static_cast<int64_t>(kMostProducts)) return;
   MaxPoolPlan plan;
-  if (!MakeMaxPoolPlan(shape, height, width, parts, &plan).ok()) return;
+  if (!MakeMaxPoolPlan(shape, height, width, threads, &plan).ok()) return;
   const ImageStrides strides{plan.input.image_stride(shape.input_channels),
                              plan.output.image_stride(shape.output_channels)};
   if (strides.input > kMostFloats || strides.output > kMostFloats || plan.scratch_floats() > kMostFloats) return;

@@ -377,8 +377,9 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
                            ConvolutionPlan* plan) {
   *plan = ConvolutionPlan();
   plan->shape = shape;
-  plan->input = MakePanelLayout(height, width);
-  plan->output = MakePanelLayout(shape.output_height(height), shape.output_width(width));
+  const int64_t threads = std::max<int64_t>(1, options.threads);
+  plan->input = MakePanelLayout(height, width, threads);
+  plan->output = MakePanelLayout(shape.output_height(height), shape.output_width(width), threads);
   plan->epilogue = epilogue;
   plan->traits = options.traits;
   plan->nonzeros = weight.kept();
@@ -420,11 +421,9 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
   const int64_t most = kMaximumBlockFloats / plan->channel_floats;
   const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(float))));
   const int64_t block_channels = std::clamp<int64_t>(wanted, 1, most);
-  // Many tiles are dealt whole; a few are dealt slice by slice, each slice with all tiles where there are fewest.
-  const int64_t tiles = plan->output.tiles();
-  const int64_t threads = std::max<int64_t>(1, options.slices);
-  plan->slices_first = tiles <= 2 * threads;
-  const int64_t slices = tiles >= 8 * threads ? 1 : threads;
+  // Tiles are dealt whole where that is even; else slice by slice, each slice with all tiles where there are fewest.
+  plan->slices_first = !plan->output.even && plan->output.tiles() <= 2 * threads;
+  const int64_t slices = plan->output.even ? 1 : threads;
   if (CountBlocks(shape, block_channels) > kMaximumStreams / slices) {
     return Status::Problem("convolution: more than 2^20 blocks of input channels over all threads");
   }

@@ -45,7 +45,7 @@ Status CheckImage(const ConvolutionShape& shape, int64_t height, int64_t width);
 
 struct PlanOptions {
   KernelTraits traits;       // of the kernels that will run the plan: CurrentKernelTraits()
-  int64_t slices = 1;        // the number of threads: parts that the output channels are dealt into where tiles are few
+  int64_t threads = 1;       // that tiles are dealt to, or output channels where tiles are few
   int64_t block_bytes = 0;   // of staged input that a kernel call works on; 0: from the cache and the density
   bool column_shift = true;  // whether the in-register column shift may be used
 };

@@ -278,13 +278,13 @@ bool IsDirect(const ConvolutionShape& shape, const PanelLayout& input, const Pan
 HWY_EXPORT(RunDepthwiseItems);
 
 Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weight, const float* bias,
-                         const Epilogue& epilogue, int64_t height, int64_t width, int64_t parts, DepthwisePlan* plan) {
+                         const Epilogue& epilogue, int64_t height, int64_t width, int64_t threads, DepthwisePlan* plan) {
   *plan = DepthwisePlan();
   plan->shape = shape;
-  plan->input = MakePanelLayout(height, width);
-  plan->output = MakePanelLayout(shape.output_height(height), shape.output_width(width));
+  plan->input = MakePanelLayout(height, width, threads);
+  plan->output = MakePanelLayout(shape.output_height(height), shape.output_width(width), threads);
   plan->epilogue = epilogue;
-  plan->parts = std::clamp<int64_t>(parts, 1, shape.output_channels);
+  plan->parts = std::clamp<int64_t>(threads, 1, shape.output_channels);
   plan->bias.assign(static_cast<size_t>(shape.output_channels), 0.0f);
   if (bias != nullptr) plan->bias.assign(bias, bias + shape.output_channels);
   plan->direct = IsDirect(shape, plan->input, plan->output);

@@ -137,14 +137,14 @@ namespace gossamer {
 
 HWY_EXPORT(PoolItems);
 
-Status MakeMaxPoolPlan(const ConvolutionShape& shape, int64_t height, int64_t width, int64_t parts, MaxPoolPlan* plan) {
+Status MakeMaxPoolPlan(const ConvolutionShape& shape, int64_t height, int64_t width, int64_t threads, MaxPoolPlan* plan) {
   // Scratch of one thread at most, in floats: 64 MiB, a row of 2^24 pixels.
   constexpr int64_t kMaximumRowFloats = int64_t{1} << 24;
   *plan = MaxPoolPlan();
   plan->shape = shape;
-  plan->input = MakePanelLayout(height, width);
-  plan->output = MakePanelLayout(shape.output_height(height), shape.output_width(width));
-  plan->parts = std::clamp<int64_t>(parts, 1, shape.output_channels);
+  plan->input = MakePanelLayout(height, width, threads);
+  plan->output = MakePanelLayout(shape.output_height(height), shape.output_width(width), threads);
+  plan->parts = std::clamp<int64_t>(threads, 1, shape.output_channels);
   // Strides of 2 read whole vectors of pairs, up to one pixel more than the last window.
   constexpr int64_t kSlackFloats = 32;
   plan->row_floats = shape.pad_left + width + shape.pad_right + kSlackFloats;

@@ -23,8 +23,8 @@ struct MaxPoolPlan {
   int64_t scratch_floats() const { return row_floats; }
 };
 
-// `parts` is the number of threads. Needs CheckNumbers and CheckImage to have passed.
-Status MakeMaxPoolPlan(const ConvolutionShape& shape, int64_t height, int64_t width, int64_t parts, MaxPoolPlan* plan);
+// `threads` is how many tiles and channels are dealt to. Needs CheckNumbers and CheckImage to have passed.
+Status MakeMaxPoolPlan(const ConvolutionShape& shape, int64_t height, int64_t width, int64_t threads, MaxPoolPlan* plan);
 
 // Computes items [first, last) of plan.items(images): (image, tiles beside one another, part of the channels). `scratch` is
 // this thread's: plan.scratch_floats() floats.

@@ -35,11 +35,60 @@ int64_t ChooseTileRows(int64_t height, int64_t columns) {
   return best;
 }
 
+PanelLayout WithTileRows(PanelLayout layout, int64_t rows) {
+  layout.tile_rows = rows;
+  layout.bands = DivideUp(layout.height, rows);
+  // A multiple of 8 floats: every vector of a row then crosses at most every other cache line.
+  layout.pitch = RoundUp(rows * layout.tile_columns, 8);
+  return layout;
+}
+
+// Times of a layer whose tiles are dealt out whole, each thread taking consecutive ones: of all, and of the last to end.
+struct Shares {
+  double all = 0.0;
+  double largest = 0.0;
+};
+
+Shares DealWhole(const PanelLayout& layout, int64_t threads) {
+  Shares shares;
+  for (int64_t thread = 0; thread < threads; ++thread) {
+    double share = 0.0;
+    for (int64_t index = layout.tiles() * thread / threads; index < layout.tiles() * (thread + 1) / threads; ++index) {
+      share += KernelCost(layout.tile(index).pixels());
+    }
+    shares.all += share;
+    shares.largest = std::max(shares.largest, share);
+  }
+  return shares;
+}
+
+// From so many tiles a thread on it does not matter who takes one more.
+constexpr int64_t kManyTiles = 8;
+// How much longer than an even share a thread may take. Dealing out channels instead lets every thread read what the
+// others wrote, a third of the time of ResNet-50's layers at 14 x 14 and 95% zeros.
+constexpr double kEven = 1.08;
+
+// A layout for several threads from the one for one: 7 + 7 rows for two rather than 8 + 6 at 14 x 14.
+PanelLayout ForThreads(const PanelLayout& single, int64_t threads) {
+  if (single.tiles() >= kManyTiles * threads) return single;
+  const Shares shares = DealWhole(single, threads);
+  const double most = kEven * shares.all / static_cast<double>(threads);
+  if (shares.largest <= most) return single;
+  for (int64_t bands = single.bands; bands <= std::min(single.height, kManyTiles * threads); ++bands) {
+    if (bands * single.segments % threads != 0) continue;
+    const PanelLayout layout = WithTileRows(single, DivideUp(single.height, bands));
+    if (layout.tiles() * layout.pitch <= single.room && DealWhole(layout, threads).largest <= most) return layout;
+  }
+  PanelLayout uneven = single;
+  uneven.even = false;
+  return uneven;
+}
+
 template <class Copy>
-void ForEachTileRow(const PanelLayout& layout, int64_t channels, int64_t first, int64_t last, const Copy& copy) {
-  for (int64_t index = first; index < last; ++index) {
+void ForEachTileRow(const PanelLayout& layout, int64_t channels, Range tiles, Range of_channels, const Copy& copy) {
+  for (int64_t index = tiles.first; index < tiles.last; ++index) {
     const Tile tile = layout.tile(index);
-    for (int64_t channel = 0; channel < channels; ++channel) {
+    for (int64_t channel = of_channels.first; channel < of_channels.last; ++channel) {
       const int64_t panel = (index * channels + channel) * layout.pitch;
       const int64_t planar = (channel * layout.height + tile.row) * layout.width + tile.column;
       if (tile.columns == layout.width) {
@@ -68,7 +117,7 @@ int64_t PanelLayout::storage_channels(int64_t channels) const {
   const int64_t pixels = height * width;
   // Images begin on a cache line (16 floats) if the stride is a multiple of 16.
   const int64_t step = 16 / std::min<int64_t>(16, pixels & -pixels);
-  return RoundUp(DivideUp(image_floats(channels), pixels), step);
+  return RoundUp(DivideUp(room * channels, pixels), step);
 }
 
 int64_t PanelLayout::offset_in_tile(int64_t row, int64_t column) const {
@@ -90,39 +139,37 @@ Status CheckPanelSize(int64_t channels, int64_t height, int64_t width) {
   return Status::Ok();
 }
 
-PanelLayout MakePanelLayout(int64_t height, int64_t width) {
+PanelLayout MakePanelLayout(int64_t height, int64_t width, int64_t threads) {
   PanelLayout layout;
   layout.height = height;
   layout.width = width;
   layout.segments = DivideUp(width, kTilePixels);
   layout.tile_columns = layout.segments == 1 ? width : RoundUp(DivideUp(width, layout.segments), kPixelQuantum);
   layout.segments = DivideUp(width, layout.tile_columns);
-  layout.tile_rows = ChooseTileRows(height, layout.tile_columns);
-  layout.bands = DivideUp(height, layout.tile_rows);
-  // A multiple of 8 floats: every vector of a row then crosses at most every other cache line.
-  layout.pitch = RoundUp(layout.tile_rows * layout.tile_columns, 8);
-  return layout;
+  layout = WithTileRows(layout, ChooseTileRows(height, layout.tile_columns));
+  layout.room = layout.tiles() * layout.pitch;
+  return threads > 1 ? ForThreads(layout, threads) : layout;
 }
 
-void PanelFromPlanar(const PanelLayout& layout, int64_t channels, const float* planar, int64_t first, int64_t last,
+void PanelFromPlanar(const PanelLayout& layout, int64_t channels, const float* planar, Range tiles, Range of_channels,
                      float* panel) {
-  ForEachTileRow(layout, channels, first, last, [&](int64_t to, int64_t from, int64_t count) {
+  ForEachTileRow(layout, channels, tiles, of_channels, [&](int64_t to, int64_t from, int64_t count) {
     std::memcpy(panel + to, planar + from, static_cast<size_t>(count) * sizeof(float));
   });
   // What lies between the pixels and the next channel takes part in the arithmetic: as zeros it stays harmless, while
   // leftovers of memory may be denormal numbers, which are slow.
-  for (int64_t index = first; index < last; ++index) {
+  for (int64_t index = tiles.first; index < tiles.last; ++index) {
     const int64_t pixels = layout.tile(index).pixels();
-    for (int64_t channel = 0; channel < channels; ++channel) {
+    for (int64_t channel = of_channels.first; channel < of_channels.last; ++channel) {
       float* row = panel + (index * channels + channel) * layout.pitch;
       std::fill(row + pixels, row + layout.pitch, 0.0f);
     }
   }
 }
 
-void PlanarFromPanel(const PanelLayout& layout, int64_t channels, const float* panel, int64_t first, int64_t last,
+void PlanarFromPanel(const PanelLayout& layout, int64_t channels, const float* panel, Range tiles, Range of_channels,
                      float* planar) {
-  ForEachTileRow(layout, channels, first, last, [&](int64_t from, int64_t to, int64_t count) {
+  ForEachTileRow(layout, channels, tiles, of_channels, [&](int64_t from, int64_t to, int64_t count) {
     std::memcpy(planar + to, panel + from, static_cast<size_t>(count) * sizeof(float));
   });
 }

@@ -4,8 +4,8 @@
 // channel:  [image][tile][channel][pitch],  pitch >= pixels of a tile. One row of a tile is what the accumulators of a
 // kernel hold in registers: 112 pixels are 7 AVX-512 registers, 14 AVX2 registers, 28 NEON registers.
 //
-// The layout depends on the image's height and width only, never on the processor, so that tensors can pass between
-// ops, be compared and be written by any of the kernels.
+// The layout depends on the image's height and width and on the session's number of threads only, never on the processor,
+// so that tensors can pass between ops, be compared and be written by any of the kernels.
 #ifndef GOSSAMER_KERNELS_PANEL_H_
 #define GOSSAMER_KERNELS_PANEL_H_
 
@@ -40,6 +40,10 @@ struct PanelLayout {
   int64_t bands = 0;         // tiles below one another
   int64_t segments = 0;      // tiles beside one another
   int64_t pitch = 0;         // floats from one channel of a tile to the next
+  int64_t room = 0;          // floats that a tensor has for a channel of an image, at least tiles() * pitch
+  // Whether threads that each take a row of whole tiles take about the same time. What a thread wrote it then reads again
+  // in the next layer; where it does not hold, output channels are dealt out instead.
+  bool even = true;
 
   int64_t tiles() const { return bands * segments; }
   Tile tile(int64_t index) const;
@@ -61,13 +65,20 @@ struct PanelLayout {
 // Whether an image is one of the sizes that panels are made for (limits.h).
 Status CheckPanelSize(int64_t channels, int64_t height, int64_t width);
 
-// Needs CheckPanelSize to have passed.
-PanelLayout MakePanelLayout(int64_t height, int64_t width);
+// Needs CheckPanelSize to have passed. storage_channels is the same for every number of threads, which shape inference
+// does not know.
+PanelLayout MakePanelLayout(int64_t height, int64_t width, int64_t threads = 1);
 
-// Between [channels][height][width] and the panel of one image, tiles [first, last).
-void PanelFromPlanar(const PanelLayout& layout, int64_t channels, const float* planar, int64_t first, int64_t last,
+// What [first, last) are of.
+struct Range {
+  int64_t first;
+  int64_t last;
+};
+
+// Between [channels][height][width] and the panel of one image: some of its tiles, some of their channels.
+void PanelFromPlanar(const PanelLayout& layout, int64_t channels, const float* planar, Range tiles, Range of_channels,
                      float* panel);
-void PlanarFromPanel(const PanelLayout& layout, int64_t channels, const float* panel, int64_t first, int64_t last,
+void PlanarFromPanel(const PanelLayout& layout, int64_t channels, const float* panel, Range tiles, Range of_channels,
                      float* planar);
 
 }  // namespace gossamer

@@ -1,5 +1,7 @@
 #include "kernels/stem.h"
 
+#include <algorithm>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/stem.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
@@ -34,6 +36,7 @@ struct StemScratch {
   float* products;  // [point][pixel][channel] of one block of channels
   float* strip;     // [4][padded_columns][channel_pitch]
   float* pooled;    // [output.width][channel_pitch]: the maxima of the rows so far
+  float* seam;      // likewise: of the first pooled row, if it also looks at a row of somebody else's strip
 
   StemScratch(const StemPlan& plan, float* scratch) {
     const auto take = [&](int64_t floats) {
@@ -41,14 +44,18 @@ struct StemScratch {
       scratch += (floats + 15) / 16 * 16;
       return part;
     };
-    const int64_t input_floats = plan.points * static_cast<int64_t>(plan.inputs.size()) * plan.row_floats;
-    inputs = take(input_floats);
+    const int64_t pooled_floats = plan.max_pool ? plan.output.width * plan.channel_pitch() : 0;
+    pooled = take(pooled_floats);
+    seam = take(pooled_floats);
+    inputs = take(plan.points * static_cast<int64_t>(plan.inputs.size()) * plan.row_floats);
     zeros = take(plan.width + 16);
     products = take(plan.points * plan.traits.pixels * plan.traits.channels);
     strip = take(4 * plan.padded_columns * plan.channel_pitch());
-    pooled = scratch;
-    // The padding at both ends of the rows stays zero from here on.
-    FillZeros(inputs, input_floats);
+  }
+
+  // The padding at both ends of the rows stays zero from here on.
+  void Clear(const StemPlan& plan) const {
+    FillZeros(inputs, plan.points * static_cast<int64_t>(plan.inputs.size()) * plan.row_floats);
     FillZeros(zeros, plan.width);
   }
 };
@@ -249,35 +256,47 @@ HWY_NOINLINE void PoolRow(const StemPlan& plan, const float* HWY_RESTRICT row, b
   }
 }
 
-// Takes convolution row y, which must come after y - 1; stores a pooled row when it is complete.
-void TakeRow(const StemPlan& plan, const float* row, int64_t y, bool first, const StemScratch& scratch, float* panel) {
+// Takes convolution row y, which must come after y - 1 unless it is the first; stores a pooled row when it is complete, or
+// to the seam if strip `seam` begins with it.
+void TakeRow(const StemPlan& plan, const float* row, int64_t y, bool first, int64_t seam, const StemScratch& scratch,
+             float* panel) {
   if (!plan.max_pool) {
     StoreRow(plan, row, y, panel);
     return;
   }
   const bool odd = y % 2 != 0;
   PoolRow(plan, row, !first, scratch.pooled);
-  if (odd || y + 1 == plan.rows) StoreRow(plan, scratch.pooled, y / 2, panel);
+  if (odd || y + 1 == plan.rows) {
+    if (seam > 0 && y / 2 == 2 * seam) {
+      std::copy_n(scratch.pooled, plan.output.width * plan.channel_pitch(), scratch.seam);
+    } else {
+      StoreRow(plan, scratch.pooled, y / 2, panel);
+    }
+  }
   if (odd) PoolRow(plan, row, false, scratch.pooled);
 }
 
 void RunStrips(const StemPlan& plan, const float* image, float* panel, int64_t first, int64_t last, float* memory) {
   const StemScratch scratch(plan, memory);
+  scratch.Clear(plan);
   const int64_t row_floats = plan.padded_columns * plan.channel_pitch();
-  bool pooling = false;
-  if (plan.max_pool && first > 0) {
-    // The first pooled row also looks at the last row of the strip before.
-    ComputeStrip(plan, image, first - 1, scratch);
-    PoolRow(plan, scratch.strip + 3 * row_floats, false, scratch.pooled);
-    pooling = true;
-  }
   for (int64_t strip = first; strip < last; ++strip) {
     ComputeStrip(plan, image, strip, scratch);
     for (int64_t row = 0; row < HWY_MIN(int64_t{4}, plan.rows - 4 * strip); ++row) {
-      TakeRow(plan, scratch.strip + row * row_floats, 4 * strip + row, !pooling, scratch, panel);
-      pooling = true;
+      TakeRow(plan, scratch.strip + row * row_floats, 4 * strip + row, strip == first && row == 0, first, scratch, panel);
     }
   }
+}
+
+// What the rows before the seam left in their last pooled row, and those behind it in their first.
+void JoinSeam(const StemPlan& plan, int64_t strip, float* before, float* after, float* panel) {
+  float* const upper = StemScratch(plan, before).pooled;
+  const float* const lower = StemScratch(plan, after).seam;
+  const FloatTag d;
+  for (int64_t i = 0; i < plan.output.width * plan.channel_pitch(); i += static_cast<int64_t>(kLanes)) {
+    hn::StoreU(hn::Max(hn::LoadU(d, upper + i), hn::LoadU(d, lower + i)), d, upper + i);
+  }
+  StoreRow(plan, upper, 2 * strip, panel);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -289,11 +308,16 @@ namespace gossamer {
 
 HWY_EXPORT(StemTraitsHere);
 HWY_EXPORT(RunStrips);
+HWY_EXPORT(JoinSeam);
 
 StemTraits CurrentStemTraits() { return HWY_DYNAMIC_DISPATCH(StemTraitsHere)(); }
 
 void RunStem(const StemPlan& plan, const float* image, float* panel, int64_t first, int64_t last, float* scratch) {
   HWY_DYNAMIC_DISPATCH(RunStrips)(plan, image, panel, first, last, scratch);
+}
+
+void RunStemSeam(const StemPlan& plan, int64_t strip, float* before, float* after, float* panel) {
+  HWY_DYNAMIC_DISPATCH(JoinSeam)(plan, strip, before, after, panel);
 }
 
 }  // namespace gossamer

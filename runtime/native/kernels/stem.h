@@ -30,6 +30,7 @@ struct StemOptions {
   StemTraits traits;           // CurrentStemTraits()
   bool max_pool = false;       // 3 x 3, stride 2, padding 1, after the activation
   bool may_transform = true;   // false: every product by itself
+  int64_t threads = 1;         // that the layers behind it run on
 };
 
 // Image rows that enter a product together, for output row y:  shape.stride_height * (y + i) + first_row  of `channel`,
@@ -68,8 +69,13 @@ Status MakeStemPlan(const ConvolutionShape& shape, const float* weight, const fl
                     int64_t height, int64_t width, const StemOptions& options, StemPlan* plan);
 
 // Computes strips [first, last) of 4 convolution rows of one image, [channels][height][width], into its panel. A pooled
-// row belongs to the strip of the last row that it looks at. `scratch`: plan.scratch_floats(), aligned to 64 bytes.
+// row belongs to the strip of the last row that it looks at; one that also looks at a row before strip `first` is left to
+// RunStemSeam. `scratch`: plan.scratch_floats(), aligned to 64 bytes.
 void RunStem(const StemPlan& plan, const float* image, float* panel, int64_t first, int64_t last, float* scratch);
+
+// The pooled row that looks at strips `strip` - 1 and `strip` of one image, after the two calls of RunStem that ended and
+// began there; their scratch. Only for plans with max_pool.
+void RunStemSeam(const StemPlan& plan, int64_t strip, float* before, float* after, float* panel);
 
 }  // namespace gossamer
 

@@ -121,8 +121,8 @@ int64_t StemPlan::scratch_floats() const {
   const int64_t zeros = RoundUp(width + 16, 16);
   const int64_t products = points * traits.pixels * traits.channels;
   const int64_t strip = 4 * padded_columns * channel_pitch();
-  const int64_t pooled = max_pool ? output.width * channel_pitch() : 0;
-  return RoundUp(inputs_floats, 16) + zeros + RoundUp(products, 16) + RoundUp(strip, 16) + RoundUp(pooled, 16);
+  const int64_t pooled = max_pool ? RoundUp(output.width * channel_pitch(), 16) : 0;
+  return RoundUp(inputs_floats, 16) + zeros + RoundUp(products, 16) + RoundUp(strip, 16) + 2 * pooled;
 }
 
 Status MakeStemPlan(const ConvolutionShape& shape, const float* weight, const float* bias, const Epilogue& epilogue,
@@ -138,8 +138,8 @@ Status MakeStemPlan(const ConvolutionShape& shape, const float* weight, const fl
   plan->rows = shape.output_height(height);
   plan->columns = shape.output_width(width);
   plan->max_pool = options.max_pool;
-  plan->output = options.max_pool ? MakePanelLayout((plan->rows - 1) / 2 + 1, (plan->columns - 1) / 2 + 1)
-                                  : MakePanelLayout(plan->rows, plan->columns);
+  const auto stored = [&](int64_t extent) { return options.max_pool ? (extent - 1) / 2 + 1 : extent; };
+  plan->output = MakePanelLayout(stored(plan->rows), stored(plan->columns), options.threads);
   plan->traits = options.traits;
   plan->blocks = DivideUp(shape.output_channels, options.traits.channels);
   plan->padded_columns = RoundUp(plan->columns, options.traits.pixels);

@@ -31,11 +31,11 @@ void PanelMaxPoolKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
   Require(input.has_value(), "PanelMaxPool: no input");
   Require(input->shape.size() == rank_, "PanelMaxPool: kernel_shape has not one number for each axis of the input");
-  const PanelLayout layout = RequirePanel(input->shape, shape_.input_channels);
-  Require(CheckImage(shape_, layout.height, layout.width));
+  const ImageShape image = RequirePanel(input->shape, shape_.input_channels);
+  Require(CheckImage(shape_, image.height, image.width));
   MaxPoolPlan plan;
-  Require(MakeMaxPoolPlan(shape_, layout.height, layout.width, threads_, &plan));
-  const int64_t images = input->shape[0];
+  Require(MakeMaxPoolPlan(shape_, image.height, image.width, threads_, &plan));
+  const int64_t images = image.images;
   float* output = output_.Get(context, PanelShape(rank_, images, plan.output, shape_.output_channels));
   const ImageStrides strides{plan.input.image_stride(shape_.input_channels),
                              plan.output.image_stride(shape_.output_channels)};

@@ -7,6 +7,25 @@
 #include "ort/parallel.h"
 
 namespace gossamer {
+namespace {
+
+// Calls run(image, tiles, channels) for pieces that the threads take as those of a convolution are taken: tiles where they
+// are even, channels else.
+template <class Run>
+void ForEachPiece(const Ort::KernelContext& context, const PanelLayout& layout, int64_t images, int64_t channels,
+                  int64_t threads, const Run& run) {
+  const int64_t tiles = layout.even ? layout.tiles() : 1;
+  const int64_t parts = layout.even ? 1 : threads;
+  ParallelRanges(context, images * tiles * parts, threads, [&](int64_t first, int64_t last, int64_t) {
+    for (int64_t item = first; item < last; ++item) {
+      const int64_t part = item % parts, tile = item / parts % tiles;
+      const Range some_tiles = layout.even ? Range{tile, tile + 1} : Range{0, layout.tiles()};
+      run(item / parts / tiles, some_tiles, Range{channels * part / parts, channels * (part + 1) / parts});
+    }
+  });
+}
+
+}  // namespace
 
 ToPanelKernel::ToPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads) : threads_(threads) {
   const std::vector<int64_t> known = KnownShape(info, 0);
@@ -20,15 +39,12 @@ void ToPanelKernel::Compute(Ort::KernelContext& context) {
   Require(input && IsImage(input->shape), "ToPanel: expected an input of three or four dimensions");
   const auto [images, channels, height, width] = ImageOf(input->shape);
   RequireImage(channels, height, width);
-  const PanelLayout layout = MakePanelLayout(height, width);
+  const PanelLayout layout = MakePanelLayout(height, width, threads_);
   float* output = output_.Get(context, PanelShape(input->shape.size(), images, layout, channels));
   const int64_t planar = channels * layout.height * layout.width;
-  ParallelRanges(context, images * layout.tiles(), threads_, [&, channels = channels](int64_t first, int64_t last, int64_t) {
-    for (int64_t item = first; item < last; ++item) {
-      const int64_t image = item / layout.tiles(), tile = item % layout.tiles();
-      PanelFromPlanar(layout, channels, input->data + image * planar, tile, tile + 1,
-                      output + image * layout.image_stride(channels));
-    }
+  const int64_t size = layout.image_stride(channels);
+  ForEachPiece(context, layout, images, channels, threads_, [&, channels = channels](int64_t image, Range tiles, Range some) {
+    PanelFromPlanar(layout, channels, input->data + image * planar, tiles, some, output + image * size);
   });
 }
 
@@ -52,18 +68,16 @@ FromPanelKernel::FromPanelKernel(const Ort::ConstKernelInfo& info, int64_t threa
 void FromPanelKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
   Require(input.has_value(), "FromPanel: no input");
-  const PanelLayout layout = RequirePanel(input->shape, channels_);
-  const int64_t images = input->shape[0];
+  const ImageShape image_shape = RequirePanel(input->shape, channels_);
+  const PanelLayout layout = MakePanelLayout(image_shape.height, image_shape.width, threads_);
+  const int64_t images = image_shape.images;
   std::vector<int64_t> output_shape = input->shape;
   output_shape[1] = channels_;
   float* output = output_.Get(context, output_shape);
   const int64_t planar = channels_ * layout.height * layout.width;
-  ParallelRanges(context, images * layout.tiles(), threads_, [&](int64_t first, int64_t last, int64_t) {
-    for (int64_t item = first; item < last; ++item) {
-      const int64_t image = item / layout.tiles(), tile = item % layout.tiles();
-      PlanarFromPanel(layout, channels_, input->data + image * layout.image_stride(channels_), tile, tile + 1,
-                      output + image * planar);
-    }
+  const int64_t size = layout.image_stride(channels_);
+  ForEachPiece(context, layout, images, channels_, threads_, [&](int64_t image, Range tiles, Range some) {
+    PlanarFromPanel(layout, channels_, input->data + image * size, tiles, some, output + image * planar);
   });
 }
 

@@ -43,8 +43,8 @@ inline bool KnowsImage(const std::vector<int64_t>& shape) {
 inline int64_t HeightOf(const InferredShape& shape) { return shape.size() == 4 ? shape[2].AsInt() : 1; }
 inline int64_t WidthOf(const InferredShape& shape) { return shape[shape.size() - 1].AsInt(); }
 
-// Checks that `shape` is that of a panel tensor of `channels` channels and returns its layout.
-inline PanelLayout RequirePanel(const std::vector<int64_t>& shape, int64_t channels) {
+// Checks that `shape` is that of a panel tensor of `channels` channels.
+inline ImageShape RequirePanel(const std::vector<int64_t>& shape, int64_t channels) {
   Require(IsImage(shape), "a panel tensor has three or four dimensions");
   const ImageShape image = ImageOf(shape);
   RequireImage(channels, image.height, image.width);
@@ -54,7 +54,7 @@ inline PanelLayout RequirePanel(const std::vector<int64_t>& shape, int64_t chann
          std::to_string(layout.storage_channels(channels)) + " storage channels, but the tensor has " +
          std::to_string(image.channels) + "; is it the output of ToPanel or SparseConv?");
   }
-  return layout;
+  return image;
 }
 
 // `rank` is 4, or 3 for sequences.

@@ -39,7 +39,7 @@ std::shared_ptr<const SparseConvKernel::Plans> SparseConvKernel::Plan(int64_t he
     }
     PlanOptions options;
     options.traits = CurrentKernelTraits();
-    options.slices = threads_;
+    options.threads = threads_;
     auto convolution = std::make_unique<ConvolutionPlan>();
     Require(MakeConvolutionPlan(shape_, weight_, bias_.data(), epilogue_, height, width, options, convolution.get()));
     plans->convolution = std::move(convolution);
@@ -74,8 +74,8 @@ void SparseConvKernel::Compute(Ort::KernelContext& context) {
     Fail("SparseConv: kernel_shape is for inputs of " + std::to_string(rank_) + " dimensions, the input has " +
          std::to_string(input->shape.size()));
   }
-  const PanelLayout layout = RequirePanel(input->shape, shape_.input_channels);
-  const std::shared_ptr<const Plans> plans = Plan(layout.height, layout.width);
+  const ImageShape image = RequirePanel(input->shape, shape_.input_channels);
+  const std::shared_ptr<const Plans> plans = Plan(image.height, image.width);
   if (plans->depthwise) {
     Compute(context, *input, *plans->depthwise, RunDepthwise);
   } else {

@@ -42,7 +42,7 @@ const MatMulPlan& SparseMatMulKernel::PlanForMany() {
   if (!many_) {
     PlanOptions options;
     options.traits = CurrentKernelTraits();
-    options.slices = threads_;
+    options.threads = threads_;
     auto plan = std::make_unique<MatMulPlan>();
     Require(MakeMatMulPlan(weight_, bias_.data(), epilogue_, options, plan.get()));
     many_ = std::move(plan);

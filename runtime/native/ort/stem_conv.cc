@@ -51,6 +51,7 @@ std::shared_ptr<const StemPlan> StemConvKernel::Plan(int64_t height, int64_t wid
     StemOptions options;
     options.traits = CurrentStemTraits();
     options.max_pool = max_pool_;
+    options.threads = threads_;
     auto plan = std::make_shared<StemPlan>();
     Require(MakeStemPlan(shape_, weight_.data(), bias_.data(), epilogue_, height, width, options, plan.get()));
     return plan;
@@ -82,6 +83,14 @@ void StemConvKernel::Compute(Ort::KernelContext& context) {
       first = end;
     }
   });
+  if (!max_pool_) return;
+  const int64_t items = images * strips, parts = std::min(items, threads_);
+  for (int64_t part = 1; part < parts; ++part) {
+    const int64_t image = items * part / parts / strips, strip = items * part / parts % strips;
+    if (strip == 0) continue;
+    float* const after = scratch + part * scratch_floats;
+    RunStemSeam(*plan, strip, after - scratch_floats, after, output + image * plan->output.image_stride(channels));
+  }
 }
 
 void StemConvOp::Infer(Ort::ShapeInferContext& context) {

@@ -22,7 +22,7 @@ struct Case {
   bool residual = false;
   bool in_place = false;
   Epilogue epilogue;
-  int64_t slices = 1;
+  int64_t threads = 1;
   int64_t workers = 1;
   int64_t block_bytes = 0;
   bool column_shift = true;
@@ -35,7 +35,7 @@ struct Case {
          << shape.kernel_width << ", stride " << shape.stride_height << "x" << shape.stride_width << ", dilation "
          << shape.dilation_height << "x" << shape.dilation_width << ", pads " << shape.pad_top << " " << shape.pad_left
          << " " << shape.pad_bottom << " " << shape.pad_right << ", density " << density << ", residual " << residual
-         << in_place << ", activation " << static_cast<int>(epilogue.activation) << ", slices " << slices
+         << in_place << ", activation " << static_cast<int>(epilogue.activation) << ", threads " << threads
          << ", workers " << workers << ", block " << block_bytes << ", shift " << column_shift;
     return text.str();
   }
@@ -63,7 +63,7 @@ void Check(const Case& c, unsigned seed) {
   ASSERT_TRUE(CheckImage(shape, c.height, c.width).ok());
   PlanOptions options;
   options.traits = CurrentKernelTraits();
-  options.slices = c.slices;
+  options.threads = c.threads;
   options.block_bytes = c.block_bytes;
   options.column_shift = c.column_shift;
   ConvolutionPlan plan;
@@ -92,8 +92,8 @@ void Check(const Case& c, unsigned seed) {
         ReferenceConvolution(shape, dense, bias, c.residual ? residual.data() + image * out_size : nullptr, c.epilogue,
                              c.height, c.width, input.data() + image * in_size);
     std::vector<float> got(static_cast<size_t>(out_size), kUntouched);
-    PlanarFromPanel(plan.output, shape.output_channels, out.data() + image * strides.output, 0, plan.output.tiles(),
-                    got.data());
+    PlanarFromPanel(plan.output, shape.output_channels, out.data() + image * strides.output, {0, plan.output.tiles()},
+                    {0, shape.output_channels}, got.data());
     for (size_t i = 0; i < got.size(); ++i) {
       ASSERT_NEAR(got[i], expected.value[i], 1e-5 * (1e-3 + expected.magnitude[i]))
           << "image " << image << ", element " << i;
@@ -202,7 +202,7 @@ TEST(Convolution, WideRows) {
         c.width = stride * width;
         c.density = 0.4;
         c.residual = c.in_place = width % 2 == 0;
-        c.slices = 2;
+        c.threads = 2;
         c.block_bytes = width % 3 == 0 ? 4 << 10 : 0;
         Check(c, static_cast<unsigned>(width));
       }
@@ -232,13 +232,13 @@ TEST(Convolution, EmptyFullAndMixedRows) {
   ForEachTarget([&] {
     for (const double density : {0.0, 1.0}) {
       for (const int64_t kernel : {1, 3}) {
-        for (const int64_t slices : {1, 3}) {
+        for (const int64_t threads : {1, 3}) {
           Case c;
           c.shape = Square(20, 11, kernel, 1);
           c.height = c.width = 10;
           c.density = density;
           c.block_bytes = 2 << 10;  // several blocks, so that rows are empty in some
-          c.slices = slices;
+          c.threads = threads;
           Check(c, 11);
         }
       }
@@ -259,14 +259,14 @@ TEST(Convolution, EmptyFullAndMixedRows) {
 TEST(Convolution, WorkersAndSlicesCoverEverything) {
   ForEachTarget([&] {
     for (const int64_t workers : {1, 2, 3, 7}) {
-      for (const int64_t slices : {1, 2, 5}) {
+      for (const int64_t threads : {1, 2, 5}) {
         for (const int64_t kernel : {1, 3}) {
           Case c;
           c.shape = Square(12, 13, kernel, 1);
           c.height = 17;
           c.width = 30;
           c.images = 2;
-          c.slices = slices;
+          c.threads = threads;
           c.workers = workers;
           Check(c, 5);
         }
@@ -284,7 +284,7 @@ TEST(Convolution, Depthwise) {
         c.shape.groups = 70;
         c.height = c.width = 28;
         c.density = 1.0;
-        c.slices = 2;
+        c.threads = 2;
         c.epilogue = Epilogue::Clip(0.0f, 6.0f);
         Check(c, 13);
       }
@@ -325,7 +325,7 @@ TEST(Convolution, ShapesDrawnAtRandom) {
       c.residual = draw(0, 2) == 0;
       c.in_place = c.residual && draw(0, 1) == 0;
       c.epilogue = draw(0, 1) == 0 ? Epilogue() : Epilogue::Of(Activation::kRelu);
-      c.slices = draw(1, 3);
+      c.threads = draw(1, 3);
       c.workers = draw(1, 3);
       c.block_bytes = draw(0, 1) == 0 ? 0 : draw(1, 20) << 10;
       c.column_shift = draw(0, 3) != 0;
@@ -421,9 +421,9 @@ TEST(Convolution, PlansOfHugeEmptyWeightsAreRefusedOrSmall) {
   EXPECT_EQ(plan.slices[0].rows.size(), 2u * 16386u);
   // Sums of 2^22 rows, then blocks of 2^24 channels, then a copy for each row of each tile.
   EXPECT_FALSE(made(Square(4, 1 << 22, 1, 1), 7, 7));
-  options.slices = 64;
+  options.threads = 64;
   EXPECT_FALSE(made(Square(1 << 24, 4, 3, 1), 4, 4));
-  options.slices = 1;
+  options.threads = 1;
   ConvolutionShape tall = Square(1, 1, 1, 1);
   tall.kernel_height = 500;
   tall.dilation_height = 30;

@@ -80,8 +80,8 @@ void Check(const Case& c, unsigned seed) {
         ReferenceConvolution(shape, dense, bias, c.residual ? residual.data() + image * out_size : nullptr, c.epilogue,
                              c.height, c.width, input.data() + image * in_size);
     std::vector<float> got(static_cast<size_t>(out_size), kUntouched);
-    PlanarFromPanel(plan.output, shape.output_channels, out.data() + image * strides.output, 0, plan.output.tiles(),
-                    got.data());
+    PlanarFromPanel(plan.output, shape.output_channels, out.data() + image * strides.output, {0, plan.output.tiles()},
+                    {0, shape.output_channels}, got.data());
     for (size_t i = 0; i < got.size(); ++i) {
       ASSERT_NEAR(got[i], expected.value[i], 1e-5 * (1e-3 + expected.magnitude[i]))
           << "image " << image << ", element " << i;
@@ -114,7 +114,8 @@ TEST(Depthwise, ReadsThreeByThreeByHand) {
     AlignedFloats scratch(plan.scratch_floats());
     RunDepthwise(plan, in.data(), nullptr, out.data(), {}, 0, plan.items(1), scratch.data());
     std::vector<float> got(8);
-    PlanarFromPanel(plan.output, 2, out.data(), 0, plan.output.tiles(), got.data());
+    PlanarFromPanel(plan.output, 2, out.data(), {0, plan.output.tiles()},
+                    {0, 2}, got.data());
     EXPECT_EQ(got, (std::vector<float>{7, 7, 7, 7, 2, 3, 6, -4}));
   });
 }

@@ -17,7 +17,7 @@ struct Case {
   int64_t outputs = 1;
   double density = 0.3;
   Epilogue epilogue;
-  int64_t slices = 1;
+  int64_t threads = 1;
   int64_t workers = 1;
   int64_t block_bytes = 0;
   int residual = 0;  // 1: apart from the output, 2: in its place
@@ -30,15 +30,15 @@ void Check(const Case& c, const std::vector<int64_t>& numbers_of_tokens) {
   const std::vector<float> bias = RandomValues(static_cast<size_t>(c.outputs), &random);
   PlanOptions options;
   options.traits = CurrentKernelTraits();
-  options.slices = c.slices;
+  options.threads = c.threads;
   options.block_bytes = c.block_bytes;
   MatMulPlan plan;
   const SparseWeight weight = SparseWeightFromDense({c.outputs, c.inputs}, dense.data());
   ASSERT_TRUE(MakeMatMulPlan(weight, bias.data(), c.epilogue, options, &plan).ok());
   for (const int64_t tokens : numbers_of_tokens) {
     SCOPED_TRACE(testing::Message() << tokens << " x " << c.inputs << " -> " << c.outputs << ", density " << c.density
-                                    << ", activation " << static_cast<int>(c.epilogue.activation) << ", slices "
-                                    << c.slices << ", workers " << c.workers << ", block " << c.block_bytes
+                                    << ", activation " << static_cast<int>(c.epilogue.activation) << ", threads "
+                                    << c.threads << ", workers " << c.workers << ", block " << c.block_bytes
                                     << ", residual " << c.residual);
     const std::vector<float> input = RandomValues(static_cast<size_t>(tokens * c.inputs), &random);
     const std::vector<float> other = RandomValues(static_cast<size_t>(tokens * c.outputs), &random);
@@ -78,7 +78,7 @@ TEST(MatMul, AnyNumberOfTokensWithOnePlan) {
     c.inputs = 37;
     c.outputs = 23;
     Check(c, numbers);
-    c.slices = c.workers = 2;
+    c.threads = c.workers = 2;
     Check(c, numbers);
   });
 }
@@ -86,13 +86,13 @@ TEST(MatMul, AnyNumberOfTokensWithOnePlan) {
 TEST(MatMul, SlicesBlocksAndDensities) {
   ForEachTarget([] {
     for (const double density : {0.0, 0.05, 1.0}) {
-      for (const int64_t slices : {1, 2, 5, 30}) {
+      for (const int64_t threads : {1, 2, 5, 30}) {
         for (const int64_t workers : {1, 3}) {
           Case c;
           c.inputs = 70;
           c.outputs = 26;
           c.density = density;
-          c.slices = slices;
+          c.threads = threads;
           c.workers = workers;
           c.block_bytes = 4096;
           Check(c, {50, 7});
@@ -117,7 +117,7 @@ TEST(MatMul, EveryEpilogueAndResidual) {
         c.outputs = 45;
         c.epilogue = epilogue;
         c.residual = residual;
-        c.slices = 2;
+        c.threads = 2;
         c.workers = 2;
         Check(c, {33, 2});
       }
@@ -137,7 +137,7 @@ TEST(MatMul, ShapesDrawnAtRandom) {
       c.inputs = draw(1, 200);
       c.outputs = draw(1, 90);
       c.density = std::vector<double>{0.0, 0.02, 0.1, 0.5, 1.0}[static_cast<size_t>(draw(0, 4))];
-      c.slices = draw(1, 3);
+      c.threads = draw(1, 3);
       c.workers = draw(1, 3);
       c.block_bytes = draw(0, 1) == 0 ? 0 : draw(1, 16) << 10;
       c.residual = static_cast<int>(draw(0, 2));

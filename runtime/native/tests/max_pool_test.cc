@@ -40,7 +40,8 @@ void Check(const ConvolutionShape& shape, int64_t height, int64_t width, int64_t
   const int64_t out_height = shape.output_height(height), out_width = shape.output_width(width);
   for (int64_t image = 0; image < images; ++image) {
     std::vector<float> got(static_cast<size_t>(channels * out_height * out_width));
-    PlanarFromPanel(plan.output, channels, out.data() + image * strides.output, 0, plan.output.tiles(), got.data());
+    PlanarFromPanel(plan.output, channels, out.data() + image * strides.output, {0, plan.output.tiles()},
+                    {0, channels}, got.data());
     for (int64_t i = 0; i < channels * out_height * out_width; ++i) {
       const int64_t channel = i / out_width / out_height, y = i / out_width % out_height, x = i % out_width;
       float expected = -std::numeric_limits<float>::infinity();

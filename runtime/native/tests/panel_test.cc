@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
@@ -32,10 +33,52 @@ TEST(Panel, TilesOfTheUsualSizes) {
   EXPECT_EQ(wide.tile_columns, 112);
 }
 
+TEST(Panel, ThreadsTakeWholeTilesWhereThatIsEven) {
+  const PanelLayout small = MakePanelLayout(14, 14, 2);
+  EXPECT_TRUE(small.even);
+  EXPECT_EQ(small.tiles(), 2);
+  EXPECT_EQ(small.tile(0).rows, 7);
+  EXPECT_EQ(small.tile(1).rows, 7);
+
+  // 28 and 7 tiles: 14 each, and 4 against 3. One tile: 4 rows against 3 take longer than half of all 7 at once.
+  EXPECT_TRUE(MakePanelLayout(56, 56, 2).even);
+  EXPECT_TRUE(MakePanelLayout(56, 56, 4).even);
+  EXPECT_FALSE(MakePanelLayout(28, 28, 2).even);
+  EXPECT_FALSE(MakePanelLayout(14, 14, 4).even);
+  EXPECT_FALSE(MakePanelLayout(7, 7, 2).even);
+  // Uneven ones stay as they are for one thread.
+  EXPECT_EQ(MakePanelLayout(14, 14, 4).tile_rows, 8);
+}
+
+TEST(Panel, StorageIsTheSameForEveryNumberOfThreads) {
+  for (int64_t height = 1; height <= 60; ++height) {
+    for (int64_t width = 1; width <= 130; width += 1 + width / 20) {
+      for (int64_t threads = 2; threads <= 8; ++threads) {
+        const PanelLayout layout = MakePanelLayout(height, width, threads);
+        ASSERT_EQ(layout.storage_channels(48), MakePanelLayout(height, width).storage_channels(48));
+        ASSERT_GE(layout.image_stride(48), layout.image_floats(48));
+        int64_t most = 0, all = 0;
+        for (int64_t thread = 0; thread < threads; ++thread) {
+          int64_t pixels = 0;
+          for (int64_t i = layout.tiles() * thread / threads; i < layout.tiles() * (thread + 1) / threads; ++i) {
+            pixels += layout.tile(i).pixels();
+          }
+          most = std::max(most, pixels);
+          all += pixels;
+        }
+        ASSERT_EQ(all, height * width);
+        // Pixels are no times, but if threads are to end together none may have many more.
+        const double share = static_cast<double>(all) / static_cast<double>(threads);
+        ASSERT_TRUE(!layout.even || static_cast<double>(most) <= 1.3 * share) << height << " x " << width;
+      }
+    }
+  }
+}
+
 TEST(Panel, TilesCoverEveryPixelOnceAndFit) {
   for (int64_t height = 1; height <= 40; ++height) {
     for (int64_t width = 1; width <= 240; width += 1 + width / 20) {
-      const PanelLayout layout = MakePanelLayout(height, width);
+      const PanelLayout layout = MakePanelLayout(height, width, 1 + (height + width) % 3);
       std::vector<int> seen(static_cast<size_t>(height * width), 0);
       for (int64_t index = 0; index < layout.tiles(); ++index) {
         const Tile tile = layout.tile(index);
@@ -76,7 +119,7 @@ TEST(Panel, LiesAsDescribed) {
   ASSERT_EQ(layout.tile_rows, 1);
   ASSERT_EQ(layout.pitch, 64);
   std::vector<float> panel(static_cast<size_t>(layout.image_floats(2)), -1.0f);
-  PanelFromPlanar(layout, 2, planar.data(), 0, layout.tiles(), panel.data());
+  PanelFromPlanar(layout, 2, planar.data(), {0, layout.tiles()}, {0, 2}, panel.data());
   EXPECT_EQ(panel[0], 0.0f);          // channel 0, row 0
   EXPECT_EQ(panel[60], 0.0f);         // nothing
   EXPECT_EQ(panel[64], 180.0f);       // channel 1, row 0
@@ -86,13 +129,13 @@ TEST(Panel, LiesAsDescribed) {
 
 TEST(Panel, ThereAndBack) {
   for (const auto& [height, width] : {std::pair<int64_t, int64_t>{1, 1}, {7, 7}, {14, 14}, {13, 9}, {5, 224}, {1, 300}}) {
-    const PanelLayout layout = MakePanelLayout(height, width);
+    const PanelLayout layout = MakePanelLayout(height, width, 2);
     std::vector<float> planar(static_cast<size_t>(3 * height * width));
     std::iota(planar.begin(), planar.end(), 1.0f);
     std::vector<float> panel(static_cast<size_t>(layout.image_floats(3)), -1.0f);
     std::vector<float> back(planar.size(), -1.0f);
-    PanelFromPlanar(layout, 3, planar.data(), 0, layout.tiles(), panel.data());
-    PlanarFromPanel(layout, 3, panel.data(), 0, layout.tiles(), back.data());
+    PanelFromPlanar(layout, 3, planar.data(), {0, layout.tiles()}, {0, 3}, panel.data());
+    PlanarFromPanel(layout, 3, panel.data(), {0, layout.tiles()}, {0, 3}, back.data());
     EXPECT_EQ(planar, back);
   }
 }

@@ -52,7 +52,7 @@ inline AlignedFloats Panels(const PanelLayout& layout, int64_t channels, int64_t
   AlignedFloats panels(layout.image_stride(channels) * images);
   const int64_t planar_stride = channels * layout.height * layout.width;
   for (int64_t image = 0; image < images; ++image) {
-    PanelFromPlanar(layout, channels, planar.data() + image * planar_stride, 0, layout.tiles(),
+    PanelFromPlanar(layout, channels, planar.data() + image * planar_stride, {0, layout.tiles()}, {0, channels},
                     panels.data() + image * layout.image_stride(channels));
   }
   return panels;

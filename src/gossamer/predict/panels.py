@@ -1,4 +1,8 @@
-"""How the runtime cuts images into tiles, as far as times depend on it (native/kernels/panel.cc and staging.cc)."""
+"""How the runtime cuts images into tiles, as far as times depend on it (native/kernels/panel.cc and staging.cc).
+
+It is the cut for one thread. Two cut 14 rows into 7 + 7 instead of 8 + 6: 4% more registers, which the prices of a
+calibration with two threads take in.
+"""
 
 from dataclasses import dataclass
 from functools import cache
