@@ -288,11 +288,17 @@ def test_one_cut_to_densities_in_a_file_is_looked_at_where_these_end(tmp_path: P
         *(("large.toml", n) for n in (750, 135)),
         *(("small.toml", n) for n in (750, 42)),
     ]
-    (cell,) = (tmp_path / "grid/cells/one-shot-lr-rewind+small.toml").glob("density-*/seed-0")
+    cell = tmp_path / "grid/cells/one-shot-lr-rewind+small.toml/seed-0"
     with safe_open(cell / "round-01/model.safetensors", "pt") as model:
         assert [int((model.get_tensor(name) != 0).sum()) for name in ("0.weight", "3.weight")] == [12, 30]
     again = gossamer(tmp_path, *lines, "--out", "grid")
     assert (again.returncode, again.stdout.count("done before")) == (0, 4)
+    (tmp_path / "small.toml").write_text('[densities]\n"0.weight" = 0.04\n"3.weight" = 0.2\n')
+    changed = gossamer(tmp_path, *lines, "--out", "grid")
+    assert changed.returncode == 2
+    assert "small.toml/seed-0 was made with other densities than small.toml holds now" in " ".join(
+        changed.stderr.split()
+    )
 
 
 @pytest.mark.parametrize(

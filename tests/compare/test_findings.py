@@ -237,6 +237,8 @@ def test_the_grid_shares_the_dense_network_of_a_seed() -> None:
         *("--allocation", "policies/a.toml", "--structure", "2:4"),
         *("--replicates", "3"),
     )
+    with pytest.raises(ConfigurationError, match="expected it in file_targets"):
+        Grid(Path("out"), "digits", (Method.named("one-shot-lr-rewind+a.toml"),), (0,), 0.6)
     with pytest.raises(ConfigurationError, match="longer than the 1 epochs"):
         Grid(Path("out"), "digits", methods, (0,), 0.6, epochs=1)
 

@@ -300,7 +300,11 @@ def test_a_search_in_which_no_network_is_better_than_another_says_so(run: Path, 
     options = ("--budget", "weights=0.9", "--episodes", 3, "-o", tmp_path / "policy.toml")
     undecided = "every network that was tried has the same accuracy"
     assert f"{undecided}, 0.00%: there was nothing to learn from" in printed("search", run, *options, "--examples", 1)
-    assert undecided not in printed("search", run, *SEARCH, "--budget", "weights=0.2", "-o", tmp_path / "other.toml")
+    # All episodes count, whoever played them.
+    assert f"{undecided}, 0.00%" in printed("search", run, *options, "--examples", 1)
+    other = ("--budget", "weights=0.2", "-o", tmp_path / "other.toml")
+    assert undecided not in printed("search", run, *SEARCH, *other)
+    assert undecided not in printed("search", run, *SEARCH, *other, "--episodes", 13)
 
 
 def test_channels_go_from_search_to_compress(run: Path, tmp_path: Path) -> None:

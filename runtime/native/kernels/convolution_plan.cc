@@ -421,9 +421,8 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
   const int64_t most = kMaximumBlockFloats / plan->channel_floats;
   const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(float))));
   const int64_t block_channels = std::clamp<int64_t>(wanted, 1, most);
-  // Tiles are dealt whole where that is even; else slice by slice, each slice with all tiles where there are fewest.
-  plan->slices_first = !plan->output.even && plan->output.tiles() <= 2 * threads;
-  const int64_t slices = plan->output.even ? 1 : threads;
+  plan->slices_first = plan->output.dealing == Dealing::kChannels;
+  const int64_t slices = plan->output.dealing == Dealing::kTiles ? 1 : threads;
   if (CountBlocks(shape, block_channels) > kMaximumStreams / slices) {
     return Status::Problem("convolution: more than 2^20 blocks of input channels over all threads");
   }

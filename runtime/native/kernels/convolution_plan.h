@@ -45,7 +45,7 @@ Status CheckImage(const ConvolutionShape& shape, int64_t height, int64_t width);
 
 struct PlanOptions {
   KernelTraits traits;       // of the kernels that will run the plan: CurrentKernelTraits()
-  int64_t threads = 1;       // that tiles are dealt to, or output channels where tiles are few
+  int64_t threads = 1;       // that tiles or output channels are dealt to (Dealing)
   int64_t block_bytes = 0;   // of staged input that a kernel call works on; 0: from the cache and the density
   bool column_shift = true;  // whether the in-register column shift may be used
 };
@@ -104,7 +104,7 @@ struct BlockStream {
 // Nonzeros of each of `rows` rows of a group that stand together in one step of the stream.
 constexpr int64_t StepNonzeros(int64_t rows) { return rows == 4 ? 1 : 2; }
 
-// The rows (output channels) of one thread. `entries` is what the kernels read from beginning to end. A step of it is
+// The rows (output channels) that one thread computes, or all of them where tiles are dealt out whole. `entries` is what the kernels read from beginning to end. A step of it is
 // [n x float weight][n x uint16 offset in floats], with the nonzeros of the group's rows in turn:
 //   group of 4 rows  one nonzero of each a step
 //   group of 1, 2    two of each a step; if their number is odd, the first step has one

@@ -23,7 +23,7 @@ struct MaxPoolPlan {
   int64_t scratch_floats() const { return row_floats; }
 };
 
-// `threads` is how many tiles and channels are dealt to. Needs CheckNumbers and CheckImage to have passed.
+// `threads`: that tiles and channels are dealt to. Needs CheckNumbers and CheckImage to have passed.
 Status MakeMaxPoolPlan(const ConvolutionShape& shape, int64_t height, int64_t width, int64_t threads, MaxPoolPlan* plan);
 
 // Computes items [first, last) of plan.items(images): (image, tiles beside one another, part of the channels). `scratch` is

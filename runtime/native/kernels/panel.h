@@ -5,7 +5,7 @@
 // kernel hold in registers: 112 pixels are 7 AVX-512 registers, 14 AVX2 registers, 28 NEON registers.
 //
 // The layout depends on the image's height and width and on the session's number of threads only, never on the processor,
-// so that tensors can pass between ops, be compared and be written by any of the kernels.
+// so that tensors can pass between the ops of a session, be compared and be written by any of the kernels.
 #ifndef GOSSAMER_KERNELS_PANEL_H_
 #define GOSSAMER_KERNELS_PANEL_H_
 
@@ -32,6 +32,13 @@ struct Tile {
   int64_t pixels() const { return rows * columns; }
 };
 
+// How the work on an image is dealt to the threads.
+enum class Dealing {
+  kTiles,     // consecutive whole tiles: what a thread wrote it then reads again in the next layer
+  kParts,     // consecutive parts of tiles, each a slice of the channels: most tiles are still whole
+  kChannels,  // slices of the channels, each with all tiles
+};
+
 struct PanelLayout {
   int64_t height = 0;
   int64_t width = 0;
@@ -41,9 +48,7 @@ struct PanelLayout {
   int64_t segments = 0;      // tiles beside one another
   int64_t pitch = 0;         // floats from one channel of a tile to the next
   int64_t room = 0;          // floats that a tensor has for a channel of an image, at least tiles() * pitch
-  // Whether threads that each take a row of whole tiles take about the same time. What a thread wrote it then reads again
-  // in the next layer; where it does not hold, output channels are dealt out instead.
-  bool even = true;
+  Dealing dealing = Dealing::kTiles;
 
   int64_t tiles() const { return bands * segments; }
   Tile tile(int64_t index) const;
@@ -53,7 +58,7 @@ struct PanelLayout {
   }
   int64_t offset_in_tile(int64_t row, int64_t column) const;
 
-  // Floats of an image, a multiple of 16 so that every image of a batch begins on a cache line.
+  // Floats of an image.
   int64_t image_floats(int64_t channels) const { return tiles() * channels * pitch; }
   // ONNX Runtime's tensors have a shape and no room beside it. A panel tensor is therefore declared as
   // [images, storage_channels, height, width] with the fewest channels that make it large enough.

@@ -294,7 +294,7 @@ void JoinSeam(const StemPlan& plan, int64_t strip, float* before, float* after, 
   const float* const lower = StemScratch(plan, after).seam;
   const FloatTag d;
   for (int64_t i = 0; i < plan.output.width * plan.channel_pitch(); i += static_cast<int64_t>(kLanes)) {
-    hn::StoreU(hn::Max(hn::LoadU(d, upper + i), hn::LoadU(d, lower + i)), d, upper + i);
+    hn::StoreU(hn::Max(hn::LoadU(d, lower + i), hn::LoadU(d, upper + i)), d, upper + i);
   }
   StoreRow(plan, upper, 2 * strip, panel);
 }

@@ -9,18 +9,20 @@
 namespace gossamer {
 namespace {
 
-// Calls run(image, tiles, channels) for pieces that the threads take as those of a convolution are taken: tiles where they
-// are even, channels else.
+// Calls run(image, tiles, channels) for pieces of images, dealt to the threads as a convolution's are.
 template <class Run>
 void ForEachPiece(const Ort::KernelContext& context, const PanelLayout& layout, int64_t images, int64_t channels,
                   int64_t threads, const Run& run) {
-  const int64_t tiles = layout.even ? layout.tiles() : 1;
-  const int64_t parts = layout.even ? 1 : threads;
-  ParallelRanges(context, images * tiles * parts, threads, [&](int64_t first, int64_t last, int64_t) {
+  const bool by_channels = layout.dealing == Dealing::kChannels;
+  const int64_t pieces = by_channels ? threads : layout.tiles();
+  ParallelRanges(context, images * pieces, threads, [&](int64_t first, int64_t last, int64_t) {
     for (int64_t item = first; item < last; ++item) {
-      const int64_t part = item % parts, tile = item / parts % tiles;
-      const Range some_tiles = layout.even ? Range{tile, tile + 1} : Range{0, layout.tiles()};
-      run(item / parts / tiles, some_tiles, Range{channels * part / parts, channels * (part + 1) / parts});
+      const int64_t image = item / pieces, piece = item % pieces;
+      if (by_channels) {
+        run(image, Range{0, layout.tiles()}, Range{channels * piece / pieces, channels * (piece + 1) / pieces});
+      } else {
+        run(image, Range{piece, piece + 1}, Range{0, channels});
+      }
     }
   });
 }

@@ -84,6 +84,7 @@ void StemConvKernel::Compute(Ort::KernelContext& context) {
     }
   });
   if (!max_pool_) return;
+  // Between the ranges that ParallelRanges made.
   const int64_t items = images * strips, parts = std::min(items, threads_);
   for (int64_t part = 1; part < parts; ++part) {
     const int64_t image = items * part / parts / strips, strip = items * part / parts % strips;

@@ -35,17 +35,17 @@ TEST(Panel, TilesOfTheUsualSizes) {
 
 TEST(Panel, ThreadsTakeWholeTilesWhereThatIsEven) {
   const PanelLayout small = MakePanelLayout(14, 14, 2);
-  EXPECT_TRUE(small.even);
+  EXPECT_EQ(small.dealing, Dealing::kTiles);
   EXPECT_EQ(small.tiles(), 2);
   EXPECT_EQ(small.tile(0).rows, 7);
   EXPECT_EQ(small.tile(1).rows, 7);
 
   // 28 and 7 tiles: 14 each, and 4 against 3. One tile: 4 rows against 3 take longer than half of all 7 at once.
-  EXPECT_TRUE(MakePanelLayout(56, 56, 2).even);
-  EXPECT_TRUE(MakePanelLayout(56, 56, 4).even);
-  EXPECT_FALSE(MakePanelLayout(28, 28, 2).even);
-  EXPECT_FALSE(MakePanelLayout(14, 14, 4).even);
-  EXPECT_FALSE(MakePanelLayout(7, 7, 2).even);
+  EXPECT_EQ(MakePanelLayout(56, 56, 2).dealing, Dealing::kTiles);
+  EXPECT_EQ(MakePanelLayout(56, 56, 4).dealing, Dealing::kTiles);
+  EXPECT_EQ(MakePanelLayout(28, 28, 2).dealing, Dealing::kParts);
+  EXPECT_EQ(MakePanelLayout(14, 14, 4).dealing, Dealing::kChannels);
+  EXPECT_EQ(MakePanelLayout(7, 7, 2).dealing, Dealing::kChannels);
   // Uneven ones stay as they are for one thread.
   EXPECT_EQ(MakePanelLayout(14, 14, 4).tile_rows, 8);
 }
@@ -69,7 +69,7 @@ TEST(Panel, StorageIsTheSameForEveryNumberOfThreads) {
         ASSERT_EQ(all, height * width);
         // Pixels are no times, but if threads are to end together none may have many more.
         const double share = static_cast<double>(all) / static_cast<double>(threads);
-        ASSERT_TRUE(!layout.even || static_cast<double>(most) <= 1.3 * share) << height << " x " << width;
+        ASSERT_TRUE(layout.dealing != Dealing::kTiles || static_cast<double>(most) <= 1.3 * share) << height << " x " << width;
       }
     }
   }

@@ -41,7 +41,7 @@ def compare(
         str | None,
         typer.Option(
             help="Where one-shot methods are looked at, such as 0.2,0.1,0.05; by default every third round's density. "
-            "Those with a file of densities cut to these.",
+            "Methods with a file of densities cut once, to the file's own.",
             rich_help_panel=GRID,
         ),
     ] = None,
@@ -107,7 +107,7 @@ def compare(
         recipe_epochs=what.recipe.epochs,
         device=device,
         fine_tune_rate=fine_tune_rate,
-        file_densities=before.densities_in_files(compared, what),
+        file_targets=before.targets_in_files(compared, what),
     )
     before.check_methods(grid, what)
     # The machines of a cluster are other ones, and what is finished is shown again without data or device.

@@ -168,7 +168,6 @@ def search(
             checkpoint_seconds=checkpoint_seconds,
             listener=listener,
         )
-    listener.tell_if_undecided()
     policy.write(out)
     _print(subject, policy, scope, out)
 
@@ -276,7 +275,6 @@ class _Lines:
         self._terminal = terminal
         self._metric = metric
         self._sign = sign
-        self._values: set[float] = set()
 
     def started(self, network: "Compressible", budget: "Budget", done: int, episodes: int) -> None:
         limit = "" if budget.limit is None else f" of at most {budget.limit:,.6g}"
@@ -286,19 +284,18 @@ class _Lines:
             highlight=False,
         )
 
-    def tell_if_undecided(self) -> None:
+    def ended(self, episodes: "Sequence[Episode]") -> None:
         """Says so if no network was better than another."""
-        if len(self._values) == 1:
-            (value,) = self._values
-            shown = value_text(self._metric, self._sign * value)
-            self._terminal.print(
-                f"every network that was tried has the same {self._metric}, {shown}: there was nothing to learn from. "
-                f"Judge them by more --examples, or after some training by --reward retrained.",
-                highlight=False,
-            )
+        if len(episodes) < 2 or len({(one.value, one.reward) for one in episodes}) > 1:
+            return
+        shown = value_text(self._metric, self._sign * episodes[0].value)
+        self._terminal.print(
+            f"every network that was tried has the same {self._metric}, {shown}: there was nothing to learn from. "
+            f"Judge them by more --examples, or after some (or more) training by --reward retrained.",
+            highlight=False,
+        )
 
     def episode_finished(self, episode: "Episode", best: "Episode") -> None:
-        self._values.add(episode.value)
         if (episode.number + 1) % LINE_EPISODES == 0:
             self._terminal.print(f"episode {episode.number + 1}  {self.facts(episode, best)}", highlight=False)
 
@@ -320,7 +317,6 @@ class _Bar(_Lines):
         self._progress.update(self._task, total=episodes, completed=done)
 
     def episode_finished(self, episode: "Episode", best: "Episode") -> None:
-        self._values.add(episode.value)
         self._progress.update(self._task, completed=episode.number + 1, facts=self.facts(episode, best))
 
 

@@ -35,20 +35,20 @@ def check_methods(grid: Grid, task: Task) -> None:
             raise ConfigurationError(f"{method}: {error}") from error
 
 
-def densities_in_files(methods: Sequence[Method], task: Task) -> dict[Method, float]:
-    """What the one-shot methods cut to whose densities are in a file: kept / prunable weights of the task's network.
+def targets_in_files(methods: Sequence[Method], task: Task) -> dict[Method, float]:
+    """The sparsity of the task's network that those one-shot methods cut to whose densities are in a file.
 
     Raises:
         ConfigurationError: a file cannot be read, or is not of this network; the message names the method.
     """
-    own = {method: method.densities_file for method in methods if method.one_shot and method.densities_file is not None}
+    own = {method: method.densities_file for method in methods if method.one_shot and method.densities_file}
     if not own:
         return {}
     shapes = {name: tuple(weight.shape) for name, weight in prunable_weights(initial_model(task, seed=0)).items()}
     found = {}
     for method, file in own.items():
         try:
-            found[method] = 1 - read_densities(file).target_sparsity(shapes)
+            found[method] = read_densities(file).target_sparsity(shapes)
         except GossamerError as error:
             raise ConfigurationError(f"{method}: {error}") from error
     return found

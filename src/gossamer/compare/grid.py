@@ -89,6 +89,11 @@ class Method:
         return Path(allocation) if allocation.endswith(DENSITIES) else None
 
     @property
+    def has_own_densities(self) -> bool:
+        """Whether it cuts once, to the densities of its file."""
+        return self.one_shot and self.densities_file is not None
+
+    @property
     def rewinds_weights(self) -> bool:
         return STRATEGIES[self.strategy].weights == "rewound"
 
@@ -115,8 +120,8 @@ class Grid:
     recipe_epochs: int = 0
     device: str = "cpu"
     fine_tune_rate: float | None = None
-    file_densities: Mapping[Method, float] = field(default_factory=dict)
-    """What those one-shot methods cut to whose densities are in a file (`before.densities_in_files`)."""
+    file_targets: Mapping[Method, float] = field(default_factory=dict)
+    """The sparsity that those one-shot methods cut to whose densities are in a file (`before.targets_in_files`)."""
 
     def __post_init__(self) -> None:
         if not self.methods or len({str(method) for method in self.methods}) < len(self.methods):
@@ -131,6 +136,12 @@ class Grid:
                     f"{method} retrains for longer than the {self.schedule_epochs} epochs of the schedule; expected at "
                     f"most these"
                 )
+        for method in self.methods:
+            if method.has_own_densities and method not in self.file_targets:
+                raise ConfigurationError(
+                    f"{method}: the sparsity that its file comes to is missing; expected it in file_targets, see "
+                    f"gossamer.compare.before.targets_in_files"
+                )
         for density in self.one_shot_densities:
             if not 0 < density < 1:
                 raise ConfigurationError(f"one-shot density is {density}; expected a share of the weights, such as 0.1")
@@ -142,12 +153,9 @@ class Grid:
         return self.recipe_epochs if self.epochs is None else self.epochs
 
     def densities_of(self, method: Method) -> tuple[float | None, ...]:
-        """Where a method is looked at, a run for each; None is the run of an iterative method, with all its rounds."""
-        if not method.one_shot:
-            return (None,)
-        if method.densities_file is not None:
-            return (self.file_densities[method],)
-        return self.densities
+        """Where a method is looked at, a run for each. None: there is one run, with all its rounds or to the densities
+        of its file."""
+        return self.densities if method.one_shot and not method.has_own_densities else (None,)
 
     @property
     def densities(self) -> tuple[float, ...]:
@@ -214,22 +222,24 @@ class Grid:
 
     def targets(self, method: Method) -> list[float]:
         """The sparsities that the method's runs end at."""
-        return [self._target(density) for density in self.densities_of(method)]
+        return [self._target(method, density) for density in self.densities_of(method)]
 
-    def _target(self, density: float | None) -> float:
-        return self.target_sparsity if density is None else _sparsity(density)
+    def _target(self, method: Method, density: float | None) -> float:
+        if density is not None:
+            return _sparsity(density)
+        return self.file_targets[method] if method.has_own_densities else self.target_sparsity
 
     def _cell(self, method: Method, seed: int, density: float | None) -> "Job":
         folder = self.cell_folder(method, seed, density)
         dense: Path | None = self._dense_folder(seed)
-        target = self._target(density)
+        target = self._target(method, density)
         command = [*self._command(seed, folder), "--method", method.strategy]
         if method.rewinds_weights and self._lacks_snapshot(seed, self.rewound_to(method)):
             # A method that was added later trains the same dense network again, to pass by what it rewinds to.
             dense = None
         command += [] if dense is None else ["--dense", str(dense)]
         command += ["--target-sparsity", repr(target)]
-        command += ["--per-round", repr(self.per_round)] if density is None else ["--one-shot"]
+        command += ["--one-shot"] if method.one_shot else ["--per-round", repr(self.per_round)]
         for option, value in method.options.items():
             command += [option, value]
         if method.retrain_epochs is not None:

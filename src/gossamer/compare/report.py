@@ -98,7 +98,7 @@ def prices(grid: Grid) -> list[Price]:
         bills = [bill for bill in bills if bill.rounds]
         if not bills:
             continue
-        smallest = min(density for density in densities if density is not None) if method.one_shot else None
+        smallest = min((density for density in densities if density is not None), default=None)
         last = [ledger for (_, density), ledger in ledgers.items() if density == smallest and ledger]
         found.append(
             Price(

@@ -65,6 +65,9 @@ class Listener(Protocol):
 
     def episode_finished(self, episode: Episode, best: Episode) -> None: ...
 
+    def ended(self, episodes: Sequence[Episode]) -> None:
+        """All episodes, those of interrupted calls too."""
+
 
 def search(
     model: nn.Module,
@@ -179,6 +182,8 @@ def search(
                 listener.episode_finished(finished, run.best)
             if len(run.episodes) == episodes or run.seconds_since_save >= checkpoint_seconds:
                 run.save()
+        if listener is not None:
+            listener.ended(run.episodes)
         return _policy(network, limit, actions, run.best)
 
 
