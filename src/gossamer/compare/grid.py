@@ -3,6 +3,7 @@
 DIR/dense/seed-0               the dense network of a seed, trained once
 DIR/cells/weight-rewind/seed-0 a run of `gossamer compress`, which takes the dense network over
 DIR/cells/one-shot-lr-rewind/density-0.107/seed-0
+DIR/cells/one-shot-lr-rewind+policy.toml/seed-0
 """
 
 from collections import Counter
