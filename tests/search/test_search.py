@@ -134,6 +134,9 @@ class Watch:
         if episode.number == self.stop_after:
             raise Interrupted
 
+    def ended(self, episodes: Any) -> None:
+        self.all = list(episodes)
+
 
 def third_layer_matters(model: nn.Module) -> float:
     """Best with all of the last layer."""
@@ -181,6 +184,10 @@ def test_an_interrupted_search_goes_on_to_the_same_policy(stop_after: int, tmp_p
     more = Watch()
     found(tmp_path / "parts", more, episodes=16)
     assert len(more.seen) == 2
+    # Whoever played them.
+    assert [(len(watch.all), [episode.number for episode in watch.all]) for watch in (again, nothing, more)] == [
+        (count, list(range(count))) for count in (14, 14, 16)
+    ]
 
 
 def test_the_agent_learns(tmp_path: Path) -> None:
