@@ -104,8 +104,9 @@ struct BlockStream {
 // Nonzeros of each of `rows` rows of a group that stand together in one step of the stream.
 constexpr int64_t StepNonzeros(int64_t rows) { return rows == 4 ? 1 : 2; }
 
-// The rows (output channels) that one thread computes, or all of them where tiles are dealt out whole. `entries` is what the kernels read from beginning to end. A step of it is
-// [n x float weight][n x uint16 offset in floats], with the nonzeros of the group's rows in turn:
+// The rows (output channels) that one thread computes, or all of them where tiles are dealt out whole. `entries` is what
+// the kernels read from beginning to end. A step of it is [n x float weight][n x uint16 offset in floats], with the
+// nonzeros of the group's rows in turn:
 //   group of 4 rows  one nonzero of each a step
 //   group of 1, 2    two of each a step; if their number is odd, the first step has one
 //   column shift     a row's nonzeros by the shift, each in pairs; two pairs a step, if odd one in the first

@@ -41,12 +41,12 @@ def targets_in_files(methods: Sequence[Method], task: Task) -> dict[Method, floa
     Raises:
         ConfigurationError: a file cannot be read, or is not of this network; the message names the method.
     """
-    own = {method: method.densities_file for method in methods if method.one_shot and method.densities_file}
+    own = [(method, method.densities_file) for method in methods if method.has_own_densities and method.densities_file]
     if not own:
         return {}
     shapes = {name: tuple(weight.shape) for name, weight in prunable_weights(initial_model(task, seed=0)).items()}
     found = {}
-    for method, file in own.items():
+    for method, file in own:
         try:
             found[method] = read_densities(file).target_sparsity(shapes)
         except GossamerError as error:
