@@ -213,6 +213,8 @@ def test_runs_end_with_the_comparison_however_it_ends(number: signal.Signals, tm
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # Tests that a shell runs in the background inherit that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (tmp_path / "begun").exists():
         assert begun.poll() is None, begun.communicate()
