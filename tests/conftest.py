@@ -54,6 +54,16 @@ def prune() -> Prune:
     return prune
 
 
+@pytest.fixture
+def native_library() -> None:
+    """Skips the test, and says so, where gossamer-runtime was installed without its native part."""
+    runtime = pytest.importorskip("gossamer_runtime")
+    try:
+        runtime.library_path()
+    except runtime.NativeLibraryMissing as missing:
+        pytest.skip(str(missing))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """A folder that holds `mnist`, `cifar10` and `text`, named by GOSSAMER_DATA, or `shared/data` beside the

@@ -12,8 +12,10 @@ densities from 10x on.
 import json
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+
+from comparison_table import wrong
 
 from gossamer.compare.findings import Difference, Point, Row, differences, rows
 
@@ -54,11 +56,8 @@ def merged(paths: list[Path]) -> list[Point]:
     return sorted(everything.values(), key=lambda point: point.method != REFERENCE)
 
 
-def wrong(row: Row | None) -> str:
-    if row is None:
-        return "-"
-    median, least, most = (100 * (1 - value) for value in (row.test.median, row.test.most, row.test.least))
-    return f"{median:.2f} ({least:.2f}, {most:.2f})"
+def errors(row: Row | None) -> str:
+    return "-" if row is None else wrong(asdict(row.test))
 
 
 def ahead(difference: Difference | None) -> str:
@@ -87,8 +86,8 @@ def main(paths: list[Path]) -> None:
     for row in sorted((row for row in table if row.method == TUNED), key=lambda row: -row.density):
         no_larger = [one for one in table if one.method == REFERENCE and one.density <= row.density * 1.001]
         smaller = max(no_larger, key=lambda one: one.density)
-        cells = [f"{row.density:.2%}", f"{row.compression:.1f}x", wrong(row), wrong(at(REWOUND, row.density))]
-        cells += [wrong(at(SORTED, row.density)), f"{wrong(smaller)}, {smaller.density:.2%}"]
+        cells = [f"{row.density:.2%}", f"{row.compression:.1f}x", errors(row), errors(at(REWOUND, row.density))]
+        cells += [errors(at(SORTED, row.density)), f"{errors(smaller)}, {smaller.density:.2%}"]
         cells += [over(TUNED, row.compression), over(REWOUND, row.compression)]
         print("| " + " | ".join(cells) + " |")
     print(f"| all from 10x on | | | | | | {over(TUNED, None)} | {over(REWOUND, None)} |")

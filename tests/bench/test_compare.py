@@ -10,7 +10,7 @@ import onnx
 import pytest
 from bench.test_network import PICTURES
 from command_line import gossamer
-from export.onnx_graphs import native_library, network, run_dense, sparse_weight
+from export.onnx_graphs import network, run_dense, sparse_weight
 from onnx import helper, numpy_helper
 from small_run import printed, refused
 from typer.testing import CliRunner
@@ -22,10 +22,7 @@ from gossamer.cli.main import app
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.rewrite import rewrite
 
-
-@pytest.fixture(autouse=True)
-def _native_library() -> None:
-    native_library()
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 @pytest.fixture

@@ -5,17 +5,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from export.onnx_graphs import assert_same, native_library, network, ops, run_dense, run_sparse, sparse_weight
+from export.onnx_graphs import assert_same, network, ops, run_dense, run_sparse, sparse_weight
 from onnx import helper
 from small_run import printed, refused
 
 node = helper.make_node
 RNG = np.random.default_rng(0)
 
-
-@pytest.fixture(autouse=True)
-def _native_library() -> None:
-    native_library()
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def save(path: Path, *nodes: onnx.NodeProto, **constants: np.ndarray) -> onnx.ModelProto:

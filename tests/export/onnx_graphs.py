@@ -5,20 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 Array = NDArray[np.float32]
-
-
-def native_library() -> None:
-    """Skips the test, and says so, where gossamer-runtime was installed without its native part."""
-    runtime = pytest.importorskip("gossamer_runtime")
-    try:
-        runtime.library_path()
-    except runtime.NativeLibraryMissing as missing:
-        pytest.skip(str(missing))
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Array:

@@ -7,7 +7,6 @@ import onnx
 import pytest
 from export.onnx_graphs import (
     assert_same,
-    native_library,
     network,
     normal,
     ops,
@@ -26,10 +25,7 @@ node = helper.make_node
 RNG = np.random.default_rng(0)
 SPARSE = EverythingSparse()
 
-
-@pytest.fixture(autouse=True)
-def _native_library() -> None:
-    native_library()
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -9,7 +9,6 @@ import pytest
 from export.onnx_graphs import (
     Array,
     assert_same,
-    native_library,
     network,
     normal,
     ops,
@@ -27,10 +26,7 @@ node = helper.make_node
 RNG = np.random.default_rng(0)
 SPARSE = EverythingSparse()
 
-
-@pytest.fixture(autouse=True)
-def _native_library() -> None:
-    native_library()
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def mask(*shape: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from export.onnx_graphs import assert_same, native_library, network, ops, run_dense, run_sparse, sparse_weight
+from export.onnx_graphs import assert_same, network, ops, run_dense, run_sparse, sparse_weight
 from gossamer_runtime import weights
 from onnx import helper, numpy_helper
 from small_run import printed, refused, small_run
@@ -37,10 +37,7 @@ from gossamer.tasks.hub_images import load_split
 node = helper.make_node
 SPARSE = EverythingSparse()
 
-
-@pytest.fixture(autouse=True)
-def _native_library() -> None:
-    native_library()
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 class Network(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from command_line import gossamer
-from export.onnx_graphs import assert_same, native_library, ops, run_sparse
+from export.onnx_graphs import assert_same, ops, run_sparse
 from small_run import printed, refused
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -19,10 +19,7 @@ from gossamer.export.source import Source
 
 SPARSE = EverythingSparse()
 
-
-@pytest.fixture(autouse=True)
-def _native_library() -> None:
-    native_library()
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def exported(network: nn.Module, inputs: list[Tensor], path: Path) -> Exported:

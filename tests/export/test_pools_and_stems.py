@@ -7,7 +7,6 @@ import onnx
 import pytest
 from export.onnx_graphs import (
     assert_same,
-    native_library,
     network,
     normal,
     ops,
@@ -41,9 +40,7 @@ class StemsPay(EverythingSparse):
         return 0.5
 
 
-@pytest.fixture(autouse=True)
-def _native_library() -> None:
-    native_library()
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 @pytest.fixture

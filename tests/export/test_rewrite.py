@@ -5,7 +5,6 @@ import onnx
 import pytest
 from export.onnx_graphs import (
     assert_same,
-    native_library,
     network,
     normal,
     ops,
@@ -24,10 +23,7 @@ RNG = np.random.default_rng(0)
 SPARSE = EverythingSparse()
 PAD = {"pads": [1] * 4}
 
-
-@pytest.fixture(autouse=True)
-def _native_library() -> None:
-    native_library()
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def assert_agrees(model: onnx.ModelProto, *shapes: tuple[int, ...], name: str = "x") -> onnx.ModelProto:

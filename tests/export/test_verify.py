@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from export.onnx_graphs import assert_same, native_library, network, run_dense, run_sparse, sparse_weight
+from export.onnx_graphs import assert_same, network, run_dense, run_sparse, sparse_weight
 from onnx import helper
 
 from gossamer.export import ExportError
@@ -20,10 +20,7 @@ RNG = np.random.default_rng(0)
 PRODUCT = sparse_weight(RNG, 16, 24)
 KERNEL = sparse_weight(RNG, 8, 8, 3, 3)
 
-
-@pytest.fixture(autouse=True)
-def _native_library() -> None:
-    native_library()
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 CASES: dict[str, tuple[list[onnx.NodeProto], Mapping[str, Sequence[int | str]], Mapping[str, np.ndarray]]] = {

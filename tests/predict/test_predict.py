@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from command_line import gossamer
-from export.onnx_graphs import native_library, network, ops, sparse_weight
+from export.onnx_graphs import network, ops, sparse_weight
 from onnx import helper
 from predict.price_lists import by_op, price_list
 from small_run import printed, refused, small_run
@@ -135,8 +135,8 @@ def test_without_a_calibration_the_command_says_how_to_make_one(tmp_path: Path) 
     assert "there is no calibration" in refused("export", "digits", "--calibration", missing)
 
 
+@pytest.mark.usefixtures("native_library")
 def test_a_calibration_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    native_library()
     # The real specimens take a minute.
     monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
     path = tmp_path / "calibration.toml"
@@ -153,17 +153,17 @@ def test_a_calibration_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert predict(build(read("chain", CHAIN), 0.1), measured).expected > 0
 
 
+@pytest.mark.usefixtures("native_library")
 def test_a_calibration_tells_what_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    native_library()
     monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
     told: list[str] = []
     assert calibrate(runs=3, progress=told.append).machine["processor"]
     assert told == ["small at 5%", "small at 10%", "small at 20%", "small at 50%"]
 
 
+@pytest.mark.usefixtures("native_library")
 def test_a_disturbed_measurement_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if another program had taken the processor while the first whole network was timed."""
-    native_library()
     monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
     usual, disturbed = SessionRunner.seconds, list[SessionRunner]()
 
@@ -283,8 +283,8 @@ def test_an_onnx_file_is_predicted_sparse_or_not(tmp_path: Path) -> None:
     assert densities[0] == densities[1]
 
 
+@pytest.mark.usefixtures("native_library")
 def test_a_file_with_stored_weights_is_predicted_as_its_dense_twin(tmp_path: Path) -> None:
-    native_library()
     prices = file_of(tmp_path, by_op(sparse=2e-3, dense=1e-3))
     plain, stored, twin = (tmp_path / name for name in ("plain.onnx", "stored.onnx", "twin.onnx"))
     onnx.save(build(read("chain", CHAIN), 0.5), plain)
@@ -316,8 +316,8 @@ def test_sizes_that_are_open_have_to_be_said(tmp_path: Path) -> None:
     assert facts["milliseconds"] == pytest.approx(1e3 * 1e-9 * weight.size * 5 * 7)
 
 
+@pytest.mark.usefixtures("native_library")
 def test_a_run_is_predicted_and_exported_by_the_same_prices(tmp_path: Path) -> None:
-    native_library()
     run = tmp_path / "run"
     small_run(run)
     for name, calibration, form in (

@@ -95,9 +95,11 @@ void RunItems(const ConvolutionPlan& plan, const float* input, const float* resi
     RunTile(plan, tile, input + image * strides.input, residual ? residual + image * strides.output : nullptr,
             output + image * strides.output, static_cast<size_t>(slice), static_cast<size_t>(end), scratch);
   };
+  // (image, slice, tile) or (image, tile, slice).
+  const bool slices_first = plan.output.dealing == Dealing::kChannels;
   for (int64_t item = first; item < last;) {
     const int64_t image = item / slices / tiles;
-    if (plan.slices_first) {
+    if (slices_first) {
       const int64_t slice = item / tiles % slices;
       run(image, item % tiles, slice, slice + 1);
       ++item;

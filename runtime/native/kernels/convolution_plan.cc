@@ -421,7 +421,6 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
   const int64_t most = kMaximumBlockFloats / plan->channel_floats;
   const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(float))));
   const int64_t block_channels = std::clamp<int64_t>(wanted, 1, most);
-  plan->slices_first = plan->output.dealing == Dealing::kChannels;
   const int64_t slices = plan->output.dealing == Dealing::kTiles ? 1 : threads;
   if (CountBlocks(shape, block_channels) > kMaximumStreams / slices) {
     return Status::Problem("convolution: more than 2^20 blocks of input channels over all threads");

@@ -141,8 +141,7 @@ struct ConvolutionPlan {
   int64_t stage_floats = 0;        // scratch of one thread
   int64_t accumulator_floats = 0;  // scratch of one thread
   std::vector<ChannelBlock> blocks;
-  std::vector<RowSlice> slices;
-  bool slices_first = false;  // items are (image, slice, tile) rather than (image, tile, slice)
+  std::vector<RowSlice> slices;  // more than one where output.dealing is not kTiles
   std::vector<TilePlan> tiles;
   // What a shift to the right (left) keeps: all lanes but those of the first (last) column.
   ColumnMask keep_after_right;

@@ -230,8 +230,7 @@ void RunDepthwiseItems(const DepthwisePlan& plan, const float* input, const floa
     const int64_t part = item % plan.parts;
     const int64_t index = item / plan.parts % tiles;
     const int64_t image = item / plan.parts / tiles;
-    const int64_t begin = channels * part / plan.parts;
-    const int64_t end = channels * (part + 1) / plan.parts;
+    const auto [begin, end] = ShareOf(channels, plan.parts, part);
     const int64_t place = image * strides.output + index * channels * plan.output.pitch;
     const float* from = input + image * strides.input;
     const float* other = residual ? residual + place : nullptr;

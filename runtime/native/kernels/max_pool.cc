@@ -123,8 +123,8 @@ void PoolItems(const MaxPoolPlan& plan, const float* input, float* output, const
     const int64_t part = item % plan.parts;
     const int64_t band = item / plan.parts % plan.output.bands;
     const int64_t image = item / plan.parts / plan.output.bands;
-    PoolBand(plan, band, input + image * strides.input, output + image * strides.output, channels * part / plan.parts,
-             channels * (part + 1) / plan.parts, scratch);
+    const Range some = ShareOf(channels, plan.parts, part);
+    PoolBand(plan, band, input + image * strides.input, output + image * strides.output, some.first, some.last, scratch);
   }
 }
 

@@ -53,7 +53,8 @@ Shares DealWhole(const PanelLayout& layout, int64_t threads) {
   Shares shares;
   for (int64_t thread = 0; thread < threads; ++thread) {
     double share = 0.0;
-    for (int64_t index = layout.tiles() * thread / threads; index < layout.tiles() * (thread + 1) / threads; ++index) {
+    const Range tiles = ShareOf(layout.tiles(), threads, thread);
+    for (int64_t index = tiles.first; index < tiles.last; ++index) {
       share += KernelCost(layout.tile(index).pixels());
     }
     shares.all += share;

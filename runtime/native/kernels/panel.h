@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "format/status.h"
+#include "kernels/share.h"
 
 namespace gossamer {
 
@@ -73,12 +74,6 @@ Status CheckPanelSize(int64_t channels, int64_t height, int64_t width);
 // Needs CheckPanelSize to have passed. storage_channels is the same for every number of threads, which shape inference
 // does not know.
 PanelLayout MakePanelLayout(int64_t height, int64_t width, int64_t threads = 1);
-
-// What [first, last) are of.
-struct Range {
-  int64_t first;
-  int64_t last;
-};
 
 // Between [channels][height][width] and the panel of one image: some of its tiles, some of their channels.
 void PanelFromPlanar(const PanelLayout& layout, int64_t channels, const float* planar, Range tiles, Range of_channels,

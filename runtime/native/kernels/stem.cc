@@ -256,18 +256,17 @@ HWY_NOINLINE void PoolRow(const StemPlan& plan, const float* HWY_RESTRICT row, b
   }
 }
 
-// Takes convolution row y, which must come after y - 1 unless it is the first; stores a pooled row when it is complete, or
-// to the seam if strip `seam` begins with it.
-void TakeRow(const StemPlan& plan, const float* row, int64_t y, bool first, int64_t seam, const StemScratch& scratch,
-             float* panel) {
+// Takes convolution row y, which must come after y - 1 unless it is the first of strip `first`; stores a pooled row when it
+// is complete, or to the seam if it also looks at a row before that strip.
+void TakeRow(const StemPlan& plan, const float* row, int64_t y, int64_t first, const StemScratch& scratch, float* panel) {
   if (!plan.max_pool) {
     StoreRow(plan, row, y, panel);
     return;
   }
   const bool odd = y % 2 != 0;
-  PoolRow(plan, row, !first, scratch.pooled);
+  PoolRow(plan, row, y > 4 * first, scratch.pooled);
   if (odd || y + 1 == plan.rows) {
-    if (seam > 0 && y / 2 == 2 * seam) {
+    if (first > 0 && y / 2 == 2 * first) {
       std::copy_n(scratch.pooled, plan.output.width * plan.channel_pitch(), scratch.seam);
     } else {
       StoreRow(plan, scratch.pooled, y / 2, panel);
@@ -283,7 +282,7 @@ void RunStrips(const StemPlan& plan, const float* image, float* panel, int64_t f
   for (int64_t strip = first; strip < last; ++strip) {
     ComputeStrip(plan, image, strip, scratch);
     for (int64_t row = 0; row < HWY_MIN(int64_t{4}, plan.rows - 4 * strip); ++row) {
-      TakeRow(plan, scratch.strip + row * row_floats, 4 * strip + row, strip == first && row == 0, first, scratch, panel);
+      TakeRow(plan, scratch.strip + row * row_floats, 4 * strip + row, first, scratch, panel);
     }
   }
 }

@@ -19,7 +19,7 @@ void ForEachPiece(const Ort::KernelContext& context, const PanelLayout& layout, 
     for (int64_t item = first; item < last; ++item) {
       const int64_t image = item / pieces, piece = item % pieces;
       if (by_channels) {
-        run(image, Range{0, layout.tiles()}, Range{channels * piece / pieces, channels * (piece + 1) / pieces});
+        run(image, Range{0, layout.tiles()}, ShareOf(channels, pieces, piece));
       } else {
         run(image, Range{piece, piece + 1}, Range{0, channels});
       }

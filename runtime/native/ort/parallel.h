@@ -8,6 +8,7 @@
 #include <memory>
 #include <new>
 
+#include "kernels/share.h"
 #include "ort/op.h"
 
 namespace gossamer {
@@ -56,7 +57,8 @@ void ParallelRanges(const Ort::KernelContext& context, int64_t items, int64_t th
       [](void* data, size_t part) {
         const Work& w = *static_cast<const Work*>(data);
         const int64_t p = static_cast<int64_t>(part);
-        (*w.run)(w.items * p / w.parts, w.items * (p + 1) / w.parts, p);
+        const Range share = ShareOf(w.items, w.parts, p);
+        (*w.run)(share.first, share.last, p);
       },
       static_cast<size_t>(parts), static_cast<size_t>(parts), &work);
 }

@@ -87,7 +87,8 @@ void StemConvKernel::Compute(Ort::KernelContext& context) {
   // Between the ranges that ParallelRanges made.
   const int64_t items = images * strips, parts = std::min(items, threads_);
   for (int64_t part = 1; part < parts; ++part) {
-    const int64_t image = items * part / parts / strips, strip = items * part / parts % strips;
+    const int64_t first = ShareOf(items, parts, part).first;
+    const int64_t image = first / strips, strip = first % strips;
     if (strip == 0) continue;
     float* const after = scratch + part * scratch_floats;
     RunStemSeam(*plan, strip, after - scratch_floats, after, output + image * plan->output.image_stride(channels));

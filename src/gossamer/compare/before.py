@@ -1,6 +1,7 @@
 """What can go wrong in a run of a comparison and can be known before the first one: by the checks that it makes."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -8,7 +9,6 @@ from gossamer.compare.grid import Grid, Method
 from gossamer.errors import ConfigurationError, GossamerError
 from gossamer.prune.criteria import find_criterion
 from gossamer.prune.cut import Cut, allocation_of
-from gossamer.prune.densities import read_densities
 from gossamer.prune.scope import prunable_weights
 from gossamer.rounds.files import locked, remove
 from gossamer.rounds.folder import TRAINING
@@ -26,13 +26,11 @@ def check_methods(grid: Grid, task: Task) -> None:
     """
     model = initial_model(task, grid.seeds[0])
     for method in grid.methods:
-        try:
+        with _named(method):
             rate = grid.fine_tune_rate if method.constant_rate else None
             retraining.constant_rate(task.recipe, method.strategy, rate)
             retraining.check_moments(task, [grid.rewound_to(method)] if method.rewinds_weights else [])
             _check_cuts(grid, method, model)
-        except GossamerError as error:
-            raise ConfigurationError(f"{method}: {error}") from error
 
 
 def targets_in_files(methods: Sequence[Method], task: Task) -> dict[Method, float]:
@@ -41,16 +39,16 @@ def targets_in_files(methods: Sequence[Method], task: Task) -> dict[Method, floa
     Raises:
         ConfigurationError: a file cannot be read, or is not of this network; the message names the method.
     """
-    own = [(method, method.densities_file) for method in methods if method.has_own_densities and method.densities_file]
+    own = [method for method in methods if method.has_own_densities]
     if not own:
         return {}
-    shapes = {name: tuple(weight.shape) for name, weight in prunable_weights(initial_model(task, seed=0)).items()}
+    weights = prunable_weights(initial_model(task, seed=0))
     found = {}
-    for method, file in own:
-        try:
-            found[method] = read_densities(file).target_sparsity(shapes)
-        except GossamerError as error:
-            raise ConfigurationError(f"{method}: {error}") from error
+    for method in own:
+        with _named(method):
+            target = _cut_of(method).own_target(weights)
+        if target is not None:
+            found[method] = target
     return found
 
 
@@ -82,19 +80,32 @@ def begin_again(grid: Grid) -> list[str]:
     return [str(folder) for folder in folders]
 
 
+@contextmanager
+def _named(method: Method) -> Iterator[None]:
+    """Puts the method's name before what is wrong with it."""
+    try:
+        yield
+    except GossamerError as error:
+        raise ConfigurationError(f"{method}: {error}") from error
+
+
 def _check_cuts(grid: Grid, method: Method, model: nn.Module) -> None:
     weights = prunable_weights(model)
     prunable = sum(weight.numel() for weight in weights.values())
+    cut = _cut_of(method)
+    for target in grid.targets(method):
+        cut.check(model, weights, Plan(prunable, target_sparsity=target).smallest)
+
+
+def _cut_of(method: Method) -> Cut:
     options = {"--criterion": "magnitude", "--allocation": "global", "--structure": "unstructured"} | method.options
     criterion = options["--criterion"]
-    cut = Cut(
+    return Cut(
         criterion,
         allocation_of(options["--allocation"]),
         options["--structure"],
         _no_losses if find_criterion(criterion).needs_gradients else None,
     )
-    for target in grid.targets(method):
-        cut.check(model, weights, Plan(prunable, target_sparsity=target).smallest)
 
 
 def _no_losses() -> Iterator[Tensor]:

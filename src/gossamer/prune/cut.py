@@ -65,7 +65,11 @@ class Cut:
 
     def own_target(self, weights: Mapping[str, Tensor]) -> float | None:
         """The target sparsity at which given densities end; None for an allocation by name."""
-        return None if isinstance(self.allocation, str) else self.allocation.target_sparsity(_shapes(weights))
+        if isinstance(self.allocation, str):
+            return None
+        total = self.allocation.total(_shapes(weights))
+        # Half a weight past it, so that no rounding of this number moves the whole count.
+        return 1 - (total - 0.5) / sum(weight.numel() for weight in weights.values())
 
     def check(self, model: nn.Module, weights: Mapping[str, nn.Parameter], last_kept: int | None) -> None:
         """Verifies, before anything is trained, that the cuts can be made.

@@ -68,14 +68,6 @@ class Densities:
         self._check_names(shapes)
         return sum(round(share) for share in self._final(shapes).values())
 
-    def target_sparsity(self, shapes: Shapes) -> float:
-        """Pruned / all weights where they end: half a weight past it, so that no rounding moves the whole count.
-
-        Raises:
-            ConfigurationError: they are not of these weights.
-        """
-        return 1 - (self.total(shapes) - 0.5) / sum(map(prod, shapes.values()))
-
     def __call__(self, shapes: Shapes, kept: int) -> dict[str, Fraction]:
         """How many weights to keep in each layer, not yet rounded (see `allocate.Allocation`)."""
         self._check_names(shapes)
