@@ -121,7 +121,9 @@ HWY_NOINLINE const uint8_t* ColumnShiftRows(const RowCall& call) {
     float* accumulators = call.accumulators + row * call.accumulator_pitch;
     AccumulatorRow<kFull, kTail> sums[1];
     sums[0].Fill(0.0f);
-    if (i + 1 < call.groups) PrefetchRow<AccumulatorRow<kFull, kTail>>(call, call.rows[i + 1]);
+    if (i + kGroupsAhead < call.groups) {
+      PrefetchRow<AccumulatorRow<kFull, kTail>>(call, call.rows[i + kGroupsAhead]);
+    }
     if (pairs[0] != 0) {
       entry = MulAddPairs(entry, pairs[0], call.input, sums);
       ShiftRowRight(sums[0], *call.keep_after_right);

@@ -11,6 +11,7 @@
 #include "kernels/accumulator-inl.h"
 #include "kernels/activation-inl.h"
 #include "kernels/copy-inl.h"
+#include "kernels/fetch.h"
 #include "kernels/row_kernel.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -117,7 +118,7 @@ HWY_INLINE void FinishRow(const RowCall& call, int64_t row, Accumulators& sums) 
   output += call.span_begin;
   if (call.ahead != 0) {
     GOSSAMER_UNROLL
-    for (size_t i = 0; i < Accumulators::kVectors; ++i) hwy::Prefetch(output + call.ahead + i * kLanes);
+    for (size_t i = 0; i < Accumulators::kVectors; ++i) FetchToWrite(output + call.ahead + i * kLanes);
     if (residual != nullptr) {
       GOSSAMER_UNROLL
       for (size_t i = 0; i < Accumulators::kVectors; ++i) {

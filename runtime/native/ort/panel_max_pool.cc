@@ -39,11 +39,9 @@ void PanelMaxPoolKernel::Compute(Ort::KernelContext& context) {
   float* output = output_.Get(context, PanelShape(rank_, images, plan.output, shape_.output_channels));
   const ImageStrides strides{plan.input.image_stride(shape_.input_channels),
                              plan.output.image_stride(shape_.output_channels)};
-  // Whole cache lines each, so that no two threads write to one.
-  const int64_t scratch_floats = (plan.scratch_floats() + 15) / 16 * 16;
-  float* scratch = Scratch::OfThisThread(scratch_floats * threads_);
+  const Scratch& scratch = Scratch::OfThisThread(plan.scratch_floats(), threads_);
   ParallelRanges(context, plan.items(images), threads_, [&](int64_t first, int64_t last, int64_t part) {
-    RunMaxPool(plan, input->data, output, strides, first, last, scratch + part * scratch_floats);
+    RunMaxPool(plan, input->data, output, strides, first, last, scratch.of(part));
   });
 }
 

@@ -58,12 +58,10 @@ void SparseConvKernel::Compute(Ort::KernelContext& context, const FloatInput& in
   float* output = output_.Get(context, output_shape);
   const ImageStrides strides{plan.input.image_stride(shape_.input_channels),
                              plan.output.image_stride(shape_.output_channels)};
-  // Whole cache lines each, so that no two threads write to one.
-  const int64_t scratch_floats = (plan.scratch_floats() + 15) / 16 * 16;
-  float* scratch = Scratch::OfThisThread(scratch_floats * threads_);
+  const Scratch& scratch = Scratch::OfThisThread(plan.scratch_floats(), threads_);
   ParallelRanges(context, plan.items(images), threads_, [&](int64_t first, int64_t last, int64_t part) {
     run(plan, input.data, residual ? residual->data : nullptr, output, strides, first, last,
-        scratch + part * scratch_floats);
+        scratch.of(part));
   });
 }
 

@@ -76,10 +76,9 @@ void SparseMatMulKernel::Compute(Ort::KernelContext& context) {
     return;
   }
   const MatMulPlan& plan = PlanForMany();
-  const int64_t scratch_floats = (plan.scratch_floats() + 15) / 16 * 16;
-  float* scratch = Scratch::OfThisThread(scratch_floats * threads_);
+  const Scratch& scratch = Scratch::OfThisThread(plan.scratch_floats(), threads_);
   ParallelRanges(context, plan.items(tokens), threads_, [&](int64_t first, int64_t last, int64_t part) {
-    RunMatMul(plan, tokens, input->data, add, output, first, last, scratch + part * scratch_floats);
+    RunMatMul(plan, tokens, input->data, add, output, first, last, scratch.of(part));
   });
 }
 

@@ -72,14 +72,13 @@ void StemConvKernel::Compute(Ort::KernelContext& context) {
   float* output = output_.Get(context, PanelShape(4, images, plan->output, channels));
   const int64_t image_floats = shape_.input_channels * plan->height * plan->width;
   const int64_t strips = plan->strips();
-  const int64_t scratch_floats = plan->scratch_floats();
-  float* scratch = Scratch::OfThisThread(scratch_floats * threads_);
+  const Scratch& scratch = Scratch::OfThisThread(plan->scratch_floats(), threads_);
   ParallelRanges(context, images * strips, threads_, [&](int64_t first, int64_t last, int64_t part) {
     while (first < last) {
       const int64_t image = first / strips;
       const int64_t end = std::min(last, (image + 1) * strips);
       RunStem(*plan, input->data + image * image_floats, output + image * plan->output.image_stride(channels),
-              first - image * strips, end - image * strips, scratch + part * scratch_floats);
+              first - image * strips, end - image * strips, scratch.of(part));
       first = end;
     }
   });
@@ -90,8 +89,8 @@ void StemConvKernel::Compute(Ort::KernelContext& context) {
     const int64_t first = ShareOf(items, parts, part).first;
     const int64_t image = first / strips, strip = first % strips;
     if (strip == 0) continue;
-    float* const after = scratch + part * scratch_floats;
-    RunStemSeam(*plan, strip, after - scratch_floats, after, output + image * plan->output.image_stride(channels));
+    RunStemSeam(*plan, strip, scratch.of(part - 1), scratch.of(part),
+                output + image * plan->output.image_stride(channels));
   }
 }
 
