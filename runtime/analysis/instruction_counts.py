@@ -28,6 +28,7 @@ LAYERS = {
     "3x3, 512 -> 512 at 7": "conv 512 7 7 512 3 1 1 1 1",
     "depthwise 3x3, 128 at 56": "conv 128 56 56 128 3 1 1 128 1",
     "depthwise 3x3, 512 at 14": "conv 512 14 14 512 3 1 1 512 1",
+    "depthwise 3x3 / 2, 128 at 56": "conv 128 56 56 128 3 2 1 128 1",
 }
 LANES = 4
 

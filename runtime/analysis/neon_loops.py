@@ -19,6 +19,7 @@ OBJECTS = "CMakeFiles/gossamer_kernels.dir/native/kernels/{}.cc.o"
 # same core for servers, with a model of its own since LLVM 17.
 PROCESSORS = ["cortex-a72", "cortex-a76", "neoverse-n1"]
 KERNEL = re.compile(r"^[0-9a-f]+ <.*::(SpmmRows|ColumnShiftRows)<(.*?)>\(.*>:\n((?:.+\n)*)", re.MULTILINE)
+DEPTHWISE = re.compile(r"^[0-9a-f]+ <.*::DirectChannels<.*::DirectStride([12])>\(.*>:\n((?:.+\n)*)", re.MULTILINE)
 BRANCH = re.compile(r"(b\.\w+|cbn?z|tbn?z|b)\s+(?:\S+,\s+)*([0-9a-f]+) <")
 ITERATIONS = 200
 REGISTER_SUMS = 16
@@ -60,7 +61,8 @@ def innermost_loop(listing: str) -> list[str]:
 
 
 def multiply_adds(body: list[str]) -> int:
-    return sum(instruction.startswith("fmla") for instruction in body)
+    """With those that begin a sum, which are products alone and take the same unit."""
+    return sum(instruction.startswith(("fmla", "fmul")) for instruction in body)
 
 
 def cycles(mca: str, processor: str, body: list[str]) -> float | None:
@@ -85,7 +87,7 @@ def peaks(mca: str) -> dict[str, float]:
 def analyse(mca: str, peak: dict[str, float], kernel: str, body: list[str]) -> Loop:
     count = multiply_adds(body)
     taken = {processor: cycles(mca, processor, body) or 0.0 for processor in peak}
-    memory = [instruction for instruction in body if re.match(r"(ld|st)[rpu1]", instruction)]
+    memory = [instruction for instruction in body if re.match(r"(ld|st)[rpu1-4]", instruction)]
     return Loop(
         kernel=kernel,
         multiply_adds=count,
@@ -117,6 +119,9 @@ def main() -> None:
         analyse(options.llvm_mca, peak, f"{kind}, {rows} x {pixels} pixels", loop)
         for (kind, rows, pixels), loop in sorted(kernels.items())
     ]
+    listing = disassemble(options.objdump, options.build / OBJECTS.format("depthwise"))
+    for stride, body in DEPTHWISE.findall(listing):
+        loops.append(analyse(options.llvm_mca, peak, f"depthwise 3x3, stride {stride}", innermost_loop(body)))
     print("multiply-adds a cycle at most: " + ", ".join(f"{name} {value}" for name, value in peak.items()))
     print(f"{'kernel':24}{'fmla':>5}{'loads':>6}{'spills':>7}{'all':>5}" + "".join(f"{name:>13}" for name in peak))
     for loop in loops:

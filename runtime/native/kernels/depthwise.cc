@@ -20,7 +20,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 inline constexpr int64_t kVectorPixels = static_cast<int64_t>(kLanes);
 
 // Rows outside the image.
-alignas(64) constexpr float kZeroRow[kTilePixels] = {};
+alignas(64) constexpr float kZeroRow[kTilePixels + 16] = {};
 
 // count pixels, at most a vector of them, and zeros after.
 HWY_INLINE FloatVector LoadPixels(const float* HWY_RESTRICT from, int64_t count) {
@@ -36,6 +36,15 @@ struct ChannelStore {
   const float* residual;
   int64_t columns;
   int64_t pitch;
+
+  // Whether StoreWhole will do for vectors that lie within their row.
+  bool plain() const { return residual == nullptr && epilogue.is_clamp(); }
+
+  HWY_INLINE void StoreWhole(int64_t row, int64_t column, FloatVector sum) const {
+    const FloatTag d;
+    sum = hn::Min(hn::Max(sum, hn::Set(d, epilogue.lower)), hn::Set(d, epilogue.upper));
+    hn::StoreU(sum, d, output + row * columns + column);
+  }
 
   HWY_INLINE void Store(int64_t row, int64_t column, FloatVector sum) const {
     const FloatTag d;
@@ -58,47 +67,93 @@ struct ChannelStore {
   }
 };
 
-// Sums of a vector of pixels over the kernel's rows, one for each of its columns.
-struct ColumnSums {
-  FloatVector left;
-  FloatVector middle;
-  FloatVector right;
-};
-
-// output[x] = left[x - 1] + middle[x] + right[x + 1], each summed where its input lies: three loads for nine
-// multiply-adds, and two shifts.
+// output[x] = left[x - 1] + middle[x] + right[x + 1], each summed over the kernel's rows where its input lies: three loads
+// for nine multiply-adds, and two shifts. The middle is summed on top of the left, which began with the bias.
 struct DirectStride1 {
+  // Of a vector of pixels.
+  struct Sums {
+    FloatVector left;
+    FloatVector left_and_middle;
+    FloatVector right;
+  };
+
   FloatVector weight[9];
   FloatVector bias;
 
-  HWY_INLINE ColumnSums Sum(const float* const (&rows)[3], int64_t column, int64_t width) const {
-    const FloatTag d;
-    ColumnSums sums{hn::Zero(d), bias, hn::Zero(d)};
+  // `before`: left of the pixels before, the bias at the beginning of a row.
+  template <class Load>
+  HWY_INLINE Sums Sum(const float* const (&rows)[3], FloatVector before, const Load& load) const {
+    const FloatVector pixels[3] = {load(rows[0]), load(rows[1]), load(rows[2])};
+    Sums sums;
+    sums.left = bias;
+    GOSSAMER_UNROLL
+    for (size_t k = 0; k < 3; ++k) sums.left = hn::MulAdd(weight[3 * k], pixels[k], sums.left);
+    sums.left_and_middle = LeftNeighbors(before, sums.left);
     GOSSAMER_UNROLL
     for (size_t k = 0; k < 3; ++k) {
-      const FloatVector pixels = LoadPixels(rows[k] + column, width - column);
-      sums.left = hn::MulAdd(weight[3 * k], pixels, sums.left);
-      sums.middle = hn::MulAdd(weight[3 * k + 1], pixels, sums.middle);
-      sums.right = hn::MulAdd(weight[3 * k + 2], pixels, sums.right);
+      sums.left_and_middle = hn::MulAdd(weight[3 * k + 1], pixels[k], sums.left_and_middle);
     }
+    sums.right = hn::Mul(weight[2], pixels[0]);
+    GOSSAMER_UNROLL
+    for (size_t k = 1; k < 3; ++k) sums.right = hn::MulAdd(weight[3 * k + 2], pixels[k], sums.right);
     return sums;
   }
 
+  HWY_INLINE static FloatVector Join(const Sums& here, FloatVector next_right) {
+    return hn::Add(here.left_and_middle, RightNeighbors(here.right, next_right));
+  }
+
+  // Any row: what lies behind it is not read, and not all of a vector need be stored.
   HWY_INLINE void Row(const float* const (&rows)[3], int64_t width, int64_t row, const ChannelStore& store) const {
     const FloatTag d;
-    FloatVector before = hn::Zero(d);
-    ColumnSums here = Sum(rows, 0, width);
+    const auto sum = [&](int64_t column, FloatVector before) HWY_ATTR {
+      return Sum(rows, before, [=](const float* from) HWY_ATTR { return LoadPixels(from + column, width - column); });
+    };
+    Sums here = sum(0, bias);
     for (int64_t column = 0; column < store.columns; column += kVectorPixels) {
       const int64_t next_column = column + kVectorPixels;
-      const ColumnSums next = next_column < width || next_column < store.columns
-                                  ? Sum(rows, next_column, width)
-                                  : ColumnSums{hn::Zero(d), hn::Zero(d), hn::Zero(d)};
-      const FloatVector sum = hn::Add(hn::Add(LeftNeighbors(before, here.left), here.middle),
-                                      RightNeighbors(here.right, next.right));
-      store.Store(row, column, sum);
-      before = here.left;
+      const Sums next = next_column < width || next_column < store.columns
+                            ? sum(next_column, here.left)
+                            : Sums{hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+      store.Store(row, column, Join(here, next.right));
       here = next;
     }
+  }
+
+  // The same without asking at each vector where the row ends, which takes as long as the sums themselves where a vector
+  // is 4 pixels. For a plain store as wide as the input, and where the memory behind a row may be read.
+  HWY_INLINE void PlainRow(const float* const (&rows)[3], int64_t width, int64_t row, const ChannelStore& store) const {
+    const FloatTag d;
+    const auto whole = [&](int64_t column, FloatVector before) HWY_ATTR {
+      return Sum(rows, before, [=](const float* from) HWY_ATTR { return hn::LoadU(d, from + column); });
+    };
+    const int64_t last = (width - 1) / kVectorPixels * kVectorPixels;
+    const auto keep = hn::FirstN(d, static_cast<size_t>(width - last));
+    const auto end = [&](FloatVector before) HWY_ATTR {
+      return Sum(rows, before,
+                 [=](const float* from) HWY_ATTR { return hn::IfThenElseZero(keep, hn::LoadU(d, from + last)); });
+    };
+    Sums here = last == 0 ? end(bias) : whole(0, bias);
+    int64_t column = 0;
+    // Two at once: otherwise a third of the instructions moves `next` to `here`.
+    for (; column + 2 * kVectorPixels < last; column += 2 * kVectorPixels) {
+      const Sums next = whole(column + kVectorPixels, here.left);
+      store.StoreWhole(row, column, Join(here, next.right));
+      here = whole(column + 2 * kVectorPixels, next.left);
+      store.StoreWhole(row, column + kVectorPixels, Join(next, here.right));
+    }
+    if (column + kVectorPixels < last) {
+      const Sums next = whole(column + kVectorPixels, here.left);
+      store.StoreWhole(row, column, Join(here, next.right));
+      here = next;
+      column += kVectorPixels;
+    }
+    if (last != 0) {
+      const Sums next = end(here.left);
+      store.StoreWhole(row, column, Join(here, next.right));
+      here = next;
+    }
+    store.Store(row, last, Join(here, hn::Zero(d)));
   }
 };
 
@@ -107,28 +162,73 @@ struct DirectStride2 {
   FloatVector weight[9];
   FloatVector bias;
 
-  HWY_INLINE void Row(const float* const (&rows)[3], int64_t width, int64_t row, const ChannelStore& store) const {
-    const FloatTag d;
-    FloatVector before = hn::Zero(d);
-    for (int64_t column = 0; column < store.columns; column += kVectorPixels) {
-      FloatVector left = hn::Zero(d);
-      FloatVector middle = bias;
-      GOSSAMER_UNROLL
-      for (size_t k = 0; k < 3; ++k) {
-        const FloatVector low = LoadPixels(rows[k] + 2 * column, width - 2 * column);
-        const FloatVector high = LoadPixels(rows[k] + 2 * column + kVectorPixels, width - 2 * column - kVectorPixels);
+  // Even and odd pixels of two vectors of a row.
+  struct Pairs {
+    FloatVector even;
+    FloatVector odd;
+  };
+
+  HWY_INLINE static Pairs Split(FloatVector low, FloatVector high) {
 #if HWY_TARGET == HWY_SCALAR
-        const FloatVector even = low, odd = high;
+    return {low, high};
 #else
-        const FloatVector even = hn::ConcatEven(d, high, low), odd = hn::ConcatOdd(d, high, low);
+    const FloatTag d;
+    return {hn::ConcatEven(d, high, low), hn::ConcatOdd(d, high, low)};
 #endif
-        left = hn::MulAdd(weight[3 * k], odd, left);
-        middle = hn::MulAdd(weight[3 * k + 1], even, middle);
-        middle = hn::MulAdd(weight[3 * k + 2], odd, middle);
-      }
-      store.Store(row, column, hn::Add(LeftNeighbors(before, left), middle));
-      before = left;
+  }
+
+  HWY_INLINE static Pairs LoadPairs(const float* from) {
+    const FloatTag d;
+#if HWY_ARCH_ARM_A64
+    Pairs pairs;  // one load that takes them apart, where others need two and two shuffles
+    hn::LoadInterleaved2(d, from, pairs.even, pairs.odd);
+    return pairs;
+#else
+    return Split(hn::LoadU(d, from), hn::LoadU(d, from + kVectorPixels));
+#endif
+  }
+
+  // `before`: the sums over the left column of the pixels before, the bias at the beginning of a row.
+  template <class Load>
+  HWY_INLINE FloatVector Sum(const float* const (&rows)[3], FloatVector* before, const Load& load) const {
+    const Pairs pairs[3] = {load(rows[0]), load(rows[1]), load(rows[2])};
+    FloatVector left = bias;
+    GOSSAMER_UNROLL
+    for (size_t k = 0; k < 3; ++k) left = hn::MulAdd(weight[3 * k], pairs[k].odd, left);
+    FloatVector sum = LeftNeighbors(*before, left);
+    GOSSAMER_UNROLL
+    for (size_t k = 0; k < 3; ++k) {
+      sum = hn::MulAdd(weight[3 * k + 1], pairs[k].even, sum);
+      sum = hn::MulAdd(weight[3 * k + 2], pairs[k].odd, sum);
     }
+    *before = left;
+    return sum;
+  }
+
+  HWY_INLINE void Rest(const float* const (&rows)[3], int64_t width, int64_t row, const ChannelStore& store,
+                       int64_t column, FloatVector before) const {
+    for (; column < store.columns; column += kVectorPixels) {
+      const int64_t rest = width - 2 * column;
+      const auto load = [=](const float* from) HWY_ATTR {
+        const float* const pixels = from + 2 * column;
+        return Split(LoadPixels(pixels, rest), LoadPixels(pixels + kVectorPixels, rest - kVectorPixels));
+      };
+      store.Store(row, column, Sum(rows, &before, load));
+    }
+  }
+
+  HWY_INLINE void Row(const float* const (&rows)[3], int64_t width, int64_t row, const ChannelStore& store) const {
+    Rest(rows, width, row, store, 0, bias);
+  }
+
+  HWY_INLINE void PlainRow(const float* const (&rows)[3], int64_t width, int64_t row, const ChannelStore& store) const {
+    FloatVector before = bias;
+    int64_t column = 0;
+    for (; 2 * (column + kVectorPixels) <= width; column += kVectorPixels) {
+      const auto load = [=](const float* from) HWY_ATTR { return LoadPairs(from + 2 * column); };
+      store.StoreWhole(row, column, Sum(rows, &before, load));
+    }
+    Rest(rows, width, row, store, column, before);
   }
 };
 
@@ -150,6 +250,7 @@ HWY_NOINLINE void DirectChannels(const DepthwisePlan& plan, int64_t index, const
                     : plan.input.tile_of(row, 0) * shape.input_channels * plan.input.pitch +
                           plan.input.offset_in_tile(row, 0);
   }
+  const bool may_be_plain = (plan.input.width - 1) / shape.stride_width + 1 == tile.columns;
   for (int64_t channel = first_channel; channel < last_channel; ++channel) {
     Kernel kernel;
     GOSSAMER_UNROLL
@@ -159,11 +260,17 @@ HWY_NOINLINE void DirectChannels(const DepthwisePlan& plan, int64_t index, const
     const ChannelStore store{plan.epilogue, output + offset, residual ? residual + offset : nullptr, tile.columns,
                              plan.output.pitch};
     const float* pixels = image + channel / multiplier * plan.input.pitch;
+    // Behind the last channel the tensor may end.
+    const bool plain = store.plain() && may_be_plain && channel / multiplier + 1 < shape.input_channels;
     for (int64_t row = 0; row < tile.rows; ++row) {
       const int64_t* place = places + row * shape.stride_height;
       const float* rows[3];
       for (size_t k = 0; k < 3; ++k) rows[k] = place[k] < 0 ? kZeroRow : pixels + place[k];
-      kernel.Row(rows, plan.input.width, row, store);
+      if (plain) {
+        kernel.PlainRow(rows, plan.input.width, row, store);
+      } else {
+        kernel.Row(rows, plan.input.width, row, store);
+      }
     }
   }
 }
