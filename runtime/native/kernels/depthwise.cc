@@ -260,8 +260,9 @@ HWY_NOINLINE void DirectChannels(const DepthwisePlan& plan, int64_t index, const
     const ChannelStore store{plan.epilogue, output + offset, residual ? residual + offset : nullptr, tile.columns,
                              plan.output.pitch};
     const float* pixels = image + channel / multiplier * plan.input.pitch;
-    // Behind the last channel the tensor may end.
-    const bool plain = store.plain() && may_be_plain && channel / multiplier + 1 < shape.input_channels;
+    // Behind the last channel the tensor may end, and small images' channels are shorter than a vector.
+    const int64_t behind = (shape.input_channels - 1 - channel / multiplier) * plan.input.pitch;
+    const bool plain = store.plain() && may_be_plain && behind >= kVectorPixels;
     for (int64_t row = 0; row < tile.rows; ++row) {
       const int64_t* place = places + row * shape.stride_height;
       const float* rows[3];
