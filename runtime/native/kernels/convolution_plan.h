@@ -153,6 +153,8 @@ struct ConvolutionPlan {
   int64_t items(int64_t images) const {
     return images * static_cast<int64_t>(tiles.size()) * static_cast<int64_t>(slices.size());
   }
+  // Consecutive items that one thread does best at once: the slices of a tile, which is then staged once.
+  int64_t together() const { return output.dealing == Dealing::kChannels ? 1 : static_cast<int64_t>(slices.size()); }
   int64_t scratch_floats() const { return stage_floats + accumulator_floats; }
 };
 

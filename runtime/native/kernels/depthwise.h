@@ -32,6 +32,8 @@ struct DepthwisePlan {
   int64_t parts = 1;  // of the output channels
 
   int64_t items(int64_t images) const { return images * output.tiles() * parts; }
+  // Consecutive items that one thread does best at once: channels have nothing in common.
+  int64_t together() const { return 1; }
   int64_t scratch_floats() const { return stage_floats + sum_floats; }
 };
 

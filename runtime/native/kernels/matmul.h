@@ -25,6 +25,8 @@ struct MatMulPlan {
   int64_t items(int64_t tokens) const {
     return (tokens + token_tile - 1) / token_tile * static_cast<int64_t>(product.slices.size());
   }
+  // Consecutive items that one thread does best at once: the slices of a tile, whose input is then transposed once.
+  int64_t together() const { return static_cast<int64_t>(product.slices.size()); }
   int64_t scratch_floats() const { return stage_floats + product.accumulator_floats + output_floats; }
 };
 

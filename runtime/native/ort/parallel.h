@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/share.h"
+#include "kernels/taking.h"
 #include "ort/op.h"
 
 namespace gossamer {
@@ -54,27 +55,46 @@ class Scratch {
   std::vector<Block> blocks_;
 };
 
-// Calls run(first, last, part) for contiguous ranges of [0, items), one a thread at most. `run` must not throw.
+// Calls run(part) for parts [0, parts), each on a thread of its own. `run` must not throw.
 template <class Run>
-void ParallelRanges(const Ort::KernelContext& context, int64_t items, int64_t threads, const Run& run) {
-  const int64_t parts = std::min(items, threads);
+void ParallelParts(const Ort::KernelContext& context, int64_t parts, const Run& run) {
   if (parts <= 1) {
-    if (items > 0) run(int64_t{0}, items, int64_t{0});
+    run(int64_t{0});
     return;
   }
-  struct Work {
-    const Run* run;
-    int64_t items;
-    int64_t parts;
-  } work{&run, items, parts};
-  context.ParallelFor(
-      [](void* data, size_t part) {
-        const Work& w = *static_cast<const Work*>(data);
-        const int64_t p = static_cast<int64_t>(part);
-        const Range share = ShareOf(w.items, w.parts, p);
-        (*w.run)(share.first, share.last, p);
-      },
-      static_cast<size_t>(parts), static_cast<size_t>(parts), &work);
+  context.ParallelFor([](void* data, size_t part) { (*static_cast<const Run*>(data))(static_cast<int64_t>(part)); },
+                      static_cast<size_t>(parts), static_cast<size_t>(parts), const_cast<Run*>(&run));
+}
+
+// Calls run(first, last, part) for contiguous ranges of [0, items), one a thread at most.
+template <class Run>
+void ParallelRanges(const Ort::KernelContext& context, int64_t items, int64_t threads, const Run& run) {
+  if (items <= 0) return;
+  const int64_t parts = std::min(items, threads);
+  ParallelParts(context, parts, [&](int64_t part) {
+    const Range share = ShareOf(items, parts, part);
+    run(share.first, share.last, part);
+  });
+}
+
+// Calls run(first, last, part) for ranges that make up [0, items), as many as the threads take from each other
+// (SharedItems, with `together`). Calls with the same `part` come one after the other.
+template <class Run>
+void ParallelTaking(const Ort::KernelContext& context, int64_t items, int64_t threads, int64_t together,
+                    const Run& run) {
+  const int64_t parts = std::min(items, threads);
+  if (parts <= 1 || items > SharedItems::kMostItems) {
+    ParallelRanges(context, items, threads, run);
+    return;
+  }
+  static thread_local SharedItems of_this_thread;
+  SharedItems& shared = of_this_thread;  // the other threads must not take their own
+  shared.Deal(items, parts, together);
+  ParallelParts(context, parts, [&](int64_t part) {
+    for (Range range = shared.Next(part); range.first < range.last; range = shared.Next(part)) {
+      run(range.first, range.last, part);
+    }
+  });
 }
 
 }  // namespace gossamer

@@ -59,10 +59,11 @@ void SparseConvKernel::Compute(Ort::KernelContext& context, const FloatInput& in
   const ImageStrides strides{plan.input.image_stride(shape_.input_channels),
                              plan.output.image_stride(shape_.output_channels)};
   const Scratch& scratch = Scratch::OfThisThread(plan.scratch_floats(), threads_);
-  ParallelRanges(context, plan.items(images), threads_, [&](int64_t first, int64_t last, int64_t part) {
-    run(plan, input.data, residual ? residual->data : nullptr, output, strides, first, last,
-        scratch.of(part));
-  });
+  const float* add = residual ? residual->data : nullptr;
+  ParallelTaking(context, plan.items(images), threads_, plan.together(),
+                 [&](int64_t first, int64_t last, int64_t part) {
+                   run(plan, input.data, add, output, strides, first, last, scratch.of(part));
+                 });
 }
 
 void SparseConvKernel::Compute(Ort::KernelContext& context) {

@@ -77,9 +77,10 @@ void SparseMatMulKernel::Compute(Ort::KernelContext& context) {
   }
   const MatMulPlan& plan = PlanForMany();
   const Scratch& scratch = Scratch::OfThisThread(plan.scratch_floats(), threads_);
-  ParallelRanges(context, plan.items(tokens), threads_, [&](int64_t first, int64_t last, int64_t part) {
-    RunMatMul(plan, tokens, input->data, add, output, first, last, scratch.of(part));
-  });
+  ParallelTaking(context, plan.items(tokens), threads_, plan.together(),
+                 [&](int64_t first, int64_t last, int64_t part) {
+                   RunMatMul(plan, tokens, input->data, add, output, first, last, scratch.of(part));
+                 });
 }
 
 void SparseMatMulOp::Infer(Ort::ShapeInferContext& context) {
