@@ -158,19 +158,42 @@ def test_a_calibration_tells_what_it_measures(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
     told: list[str] = []
     assert calibrate(runs=3, progress=told.append).machine["processor"]
-    assert told == ["small at 5%", "small at 10%", "small at 20%", "small at 50%"]
+    assert told[:4] == ["small at 5%", "small at 10%", "small at 20%", "small at 50%"]
+    # A network that took longer than its prices say, which depends on what else the machine does, is measured again.
+    assert told[4:8] in ([], [f"{text}, again" for text in told[:4]])
+
+
+@pytest.mark.usefixtures("native_library")
+def test_a_short_disturbance_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if another program had taken the processor while the first whole network was timed."""
+    monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
+    usual, sessions = SessionRunner.seconds, list[SessionRunner]()
+
+    def seconds(self: SessionRunner) -> float:
+        if self not in sessions:
+            sessions.append(self)
+        return usual(self) * (20 if self is sessions[0] else 1)
+
+    monkeypatch.setattr(SessionRunner, "seconds", seconds)
+    told: list[str] = []
+    found = calibrate(runs=3, progress=told.append)
+    assert "small at 5%, again" in told
+    assert found.deviation is not None
+    # The first network would be missed by 95%.
+    assert found.deviation.largest < 0.7
 
 
 @pytest.mark.usefixtures("native_library")
 def test_a_disturbed_measurement_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if another program had taken the processor while the first whole network was timed."""
+    """As if another program took the processor whenever the first whole network is timed."""
     monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
-    usual, disturbed = SessionRunner.seconds, list[SessionRunner]()
+    usual, sessions = SessionRunner.seconds, list[SessionRunner]()
 
     def seconds(self: SessionRunner) -> float:
-        if not disturbed:
-            disturbed.append(self)
-        return usual(self) * (20 if self is disturbed[0] else 1)
+        if self not in sessions:
+            sessions.append(self)
+        # Five whole runs a pass: sparse at four densities, and once dense.
+        return usual(self) * (20 if sessions.index(self) % 5 == 0 else 1)
 
     monkeypatch.setattr(SessionRunner, "seconds", seconds)
     path = tmp_path / "calibration.toml"

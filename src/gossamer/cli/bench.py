@@ -131,13 +131,15 @@ def predictions(
     from gossamer.cli.export import with_export_packages
 
     with_export_packages()
-    from gossamer.bench.predictions import run
+    from gossamer.bench.predictions import ROUNDS, run
     from gossamer.predict.calibration import find_calibration
 
     prices = find_calibration(calibration, threads)
     result = run(prices, runs)
     lines = [*filter(None, [prices.warning])]
-    lines += [f"{runs} runs each, medians, ms ({result['machine']['processor']}, {result['threads']} threads)"]
+    lines += [
+        f"the calmest of {ROUNDS} rounds of {runs} runs each, medians, ms ({result['machine']['processor']}, {result['threads']} threads)"
+    ]
     for row in result["networks"]:
         lines.append(
             f"{row['network']:<16}{row['zeros']:>5.0%} zeros   expected {row['expected']:8.3f}   "
