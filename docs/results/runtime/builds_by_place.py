@@ -5,8 +5,8 @@
 
 Arguments: what measures the way of a cache line between two processors (two_threads.py says why), network, threads,
 share of weights kept, rounds, and the builds by name. In every round each build has 2 runs that do not count and 7 that
-do; the next round begins with the next build. A line of JSON for the rounds "near" and "apart": the median in ms of every
-build, the shortest, and the median of its ratio to the first one's within a round.
+do; the next round begins with the next build. A line of JSON for the rounds "near" and "apart": of every build the
+median in ms, the shortest, and the median of its ratio to the first one's within a round.
 """
 
 import json
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from two_threads import NEAR, core_latency
 
@@ -56,7 +57,13 @@ def main(latency_library: str, network: str, threads: int, density: float, round
             if max(ways) < NEAR or min(ways) >= NEAR:
                 found["near" if max(ways) < NEAR else "apart"].append(times)
     for place, rows in found.items():
-        line = {"network": network, "threads": threads, "density": density, "processors": place, "rounds": len(rows)}
+        line: dict[str, Any] = {
+            "network": network,
+            "threads": threads,
+            "density": density,
+            "processors": place,
+            "rounds": len(rows),
+        }
         line["milliseconds"] = {name: round(statistics.median(row[name] for row in rows), 3) for name in names}
         line["shortest"] = {name: round(min(row[name] for row in rows), 3) for name in names}
         line["ratio"] = {name: round(statistics.median(row[name] / row[names[0]] for row in rows), 4) for name in names}

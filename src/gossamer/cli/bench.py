@@ -138,7 +138,8 @@ def predictions(
     result = run(prices, runs)
     lines = [*filter(None, [prices.warning])]
     lines += [
-        f"the calmest of {ROUNDS} rounds of {runs} runs each, medians, ms ({result['machine']['processor']}, {result['threads']} threads)"
+        f"medians of {runs} runs, the shortest of {ROUNDS} rounds, ms "
+        f"({result['machine']['processor']}, {result['threads']} threads)"
     ]
     for row in result["networks"]:
         lines.append(
