@@ -1,17 +1,18 @@
-"""How much faster two threads are than one: each engine by itself, in one process, and where the two processors lie.
+"""How much faster two threads are than one, in one process, by where the two processors lie and what they have to give.
 
     cmake -DGOSSAMER_BUILD_BENCH=ON build/native && cmake --build build/native --target core_latency
     python docs/results/runtime/two_threads.py build/native/native/bench/libcore_latency.so [resnet-50] > FILE
 
 A virtual machine's processors move: for seconds they share their last cache, for seconds they do not, and then each
 thread reads what the other wrote from afar. And for seconds one of them is a third slower than the other, whatever runs
-there. So there are 24 rounds, with the way of a cache line between the processors measured beside the runs with two
-threads, before and after, and before and after those what the two processors have to give: how much more two
-sessions of one thread each get done at once than one alone ("possible", the lesser of both).
+there. So there are 40 short rounds: two sessions of one thread each at once, one thread, two threads, one thread, the two
+sessions again; the way of a cache line between the processors is measured before and after the runs with two threads.
+What two sessions at once get done, relative to one alone, is what the two processors have to give ("possible", the
+lesser of both).
 
 A line of JSON for each share of weights kept and each of the places, "near" and "apart", and for the rounds near each
-other in which at least 1.9 was possible, "near, both free": medians in ms of 15 runs after 3, the median of the rounds,
-and of the speed-up within a round.
+other in which at least 1.9 was possible, "near, both free": medians in ms of 9 runs after 3 (one thread: the mean of
+before and after), the median of the rounds, and of the speed-up within a round.
 """
 
 import ctypes
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from gossamer.bench.network import build, find_network
 from gossamer.export.rewrite import to_sparse
 
 DENSITIES = (0.2, 0.1, 0.05)
-ROUNDS, WARM_UP, RUNS = 24, 3, 15
+ROUNDS, WARM_UP, RUNS = 40, 3, 9
 ENGINES = ("gossamer", "dense")
 FREE = 1.9
 NEAR = 60.0
@@ -44,34 +46,6 @@ def core_latency(library: str) -> Callable[[], float]:
     measured: Callable[[], float] = ctypes.CDLL(library).CoreLatencyNanoseconds
     measured.restype = ctypes.c_double  # type: ignore[attr-defined]
     return measured
-
-
-def measure(engine: str, subject: Subject, latency: Callable[[], float]) -> tuple[float, list[float]]:
-    """Milliseconds of a run, and the nanoseconds before and after them."""
-    runner = open_runner(engine, subject)
-    for _ in range(WARM_UP):
-        runner.seconds()
-    ways = [latency()]
-    seconds = [runner.seconds() for _ in range(RUNS)]
-    ways.append(latency())
-    runner.close()
-    return statistics.median(seconds) * 1e3, ways
-
-
-def measure_pair(subject: Subject, other: Subject) -> tuple[float, float]:
-    """Milliseconds of a run in each of two sessions that run at once."""
-    runners = [open_runner("gossamer", one) for one in (subject, other)]
-
-    def typical(runner: Runner) -> float:
-        for _ in range(WARM_UP):
-            runner.seconds()
-        return statistics.median(runner.seconds() for _ in range(RUNS)) * 1e3
-
-    with ThreadPoolExecutor(len(runners)) as pool:
-        first, second = pool.map(typical, runners)
-    for runner in runners:
-        runner.close()
-    return first, second
 
 
 @dataclass(frozen=True)
@@ -87,33 +61,58 @@ class Round:
         return {"near": near, "apart": apart, "near, both free": near and self.possible >= FREE}[place]
 
 
-def measure_round(model: onnx.ModelProto, latency: Callable[[], float]) -> Round:
-    sparse, inputs = to_sparse(model), random_inputs(model)
+def typical(runner: Runner) -> float:
+    """Milliseconds of a run."""
+    for _ in range(WARM_UP):
+        runner.seconds()
+    return statistics.median(runner.seconds() for _ in range(RUNS)) * 1e3
 
-    def rate() -> float:
-        """Runs a millisecond of two sessions at once."""
-        with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as there:
-            pair = measure_pair(*(Subject(model, sparse, inputs, 1, Path(folder)) for folder in (here, there)))
-        return sum(1 / milliseconds for milliseconds in pair)
 
-    times: dict[int, dict[str, float]] = {1: {}, 2: {}}
+def rate_of_both(pair: tuple[Runner, Runner]) -> float:
+    """Runs a millisecond of two sessions at once."""
+    with ThreadPoolExecutor(2) as pool:
+        return sum(1 / milliseconds for milliseconds in pool.map(typical, pair))
+
+
+def measure_round(one: dict[str, Runner], two: dict[str, Runner], other: Runner, latency: Callable[[], float]) -> Round:
+    pair = (one["gossamer"], other)
+    alone: dict[str, float] = {}
+    both: dict[str, float] = {}
     ways: dict[str, list[float]] = {}
-    rates = [rate()]
+    possible: list[float] = []
     for engine in ENGINES:
-        for threads in (1, 2):
-            with tempfile.TemporaryDirectory() as folder:
-                subject = Subject(model, sparse, inputs, threads, Path(folder))
-                times[threads][engine], ways[engine] = measure(engine, subject, latency)
         if engine == "gossamer":
-            rates.append(rate())
-    return Round(times[1], times[2], ways, times[1]["gossamer"] * min(rates))
+            possible.append(rate_of_both(pair))
+        before = typical(one[engine])
+        ways[engine] = [latency()]
+        both[engine] = typical(two[engine])
+        ways[engine].append(latency())
+        alone[engine] = (before + typical(one[engine])) / 2
+        if engine == "gossamer":
+            possible.append(rate_of_both(pair))
+    return Round(alone, both, ways, alone["gossamer"] * min(possible))
+
+
+def measure(model: onnx.ModelProto, latency: Callable[[], float]) -> list[Round]:
+    sparse, inputs = to_sparse(model), random_inputs(model)
+    with ExitStack() as stack:
+
+        def opened(engine: str, threads: int) -> Runner:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            runner = open_runner(engine, Subject(model, sparse, inputs, threads, Path(folder)))
+            stack.callback(runner.close)
+            return runner
+
+        one, two = ({engine: opened(engine, threads) for engine in ENGINES} for threads in (1, 2))
+        other = opened("gossamer", 1)
+        return [measure_round(one, two, other, latency) for _ in range(ROUNDS)]
 
 
 def main(library: str, network: str) -> None:
     latency = core_latency(library)
     for density in DENSITIES:
         model = build(find_network(network), density)
-        rounds = [measure_round(model, latency) for _ in range(ROUNDS)]
+        rounds = measure(model, latency)
         for place in ("near, both free", "near", "apart"):
             line: dict[str, float | str] = {"network": network, "density": density, "processors": place}
             for engine in ENGINES:

@@ -148,7 +148,11 @@ void RunPlan(const Plan& plan, const ConvolutionShape& shape, bool with_residual
   const Floats residual = with_residual ? Floats(strides.output) : Floats();
   const Floats output = Floats(strides.output);
   const Floats scratch = Floats((plan.scratch_floats() + 15) / 16 * 16);
-  run(plan, input.get(), residual.get(), output.get(), strides, 0, plan.items(1), scratch.get());
+  // In two parts, the latter first, as threads take them from each other.
+  const int64_t items = plan.items(1);
+  for (const Range part : {Range{items / 2, items}, Range{0, items / 2}}) {
+    run(plan, input.get(), residual.get(), output.get(), strides, part.first, part.last, scratch.get());
+  }
 }
 
 void FuzzConvolution(const SparseWeight& weight, Recipe* recipe) {
