@@ -5,10 +5,10 @@
 
 A virtual machine's processors move: for seconds they share their last cache, for seconds they do not, and then each
 thread reads what the other wrote from afar. And for seconds one of them is a third slower than the other, whatever runs
-there. So there are 40 short rounds: two sessions of one thread each at once, one thread, two threads, one thread, the two
-sessions again; the way of a cache line between the processors is measured before and after the runs with two threads.
-What two sessions at once get done, relative to one alone, is what the two processors have to give ("possible", the
-lesser of both).
+there. So there are 40 short rounds: two sessions of one thread each at once, one thread, two threads, one thread, and
+the two sessions again; the way of a cache line between the processors is measured before and after the runs with two
+threads. What two sessions at once get done, relative to one alone, is what the two processors have to give
+("possible", the lesser of both).
 
 A line of JSON for each share of weights kept and each of the places, "near" and "apart", and for the rounds near each
 other in which at least 1.9 was possible, "near, both free": medians in ms of 9 runs after 3 (one thread: the mean of
