@@ -10,8 +10,6 @@ median in ms, the shortest, and the median of its ratio to the first one's withi
 """
 
 import json
-import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -19,43 +17,30 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from two_threads import NEAR, core_latency
+from libraries import open_builds, paths_by_name
+from two_threads import core_latency, place_of, typical
 
-from gossamer.bench.compare import random_inputs
-from gossamer.bench.engines import Runner, Subject, open_runner
 from gossamer.bench.network import build, find_network
-from gossamer.export.rewrite import to_sparse
 
 WARM_UP, RUNS = 2, 7
 
 
-def typical(runner: Runner) -> float:
-    for _ in range(WARM_UP):
-        runner.seconds()
-    return statistics.median(runner.seconds() for _ in range(RUNS)) * 1e3
-
-
-def main(latency_library: str, network: str, threads: int, density: float, rounds: int, builds: dict[str, str]) -> None:
+def main(
+    latency_library: str, network: str, threads: int, density: float, rounds: int, libraries: dict[str, Path]
+) -> None:
     latency = core_latency(latency_library)
     model = build(find_network(network), density)
-    sparse, inputs = to_sparse(model), random_inputs(model)
-    names = list(builds)
+    names = list(libraries)
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
-        runners: dict[str, Runner] = {}
-        for name, library in builds.items():
-            own = Path(folder) / name
-            own.mkdir()
-            # The loader takes two libraries of one path for the same one.
-            os.environ["GOSSAMER_OPS"] = str(shutil.copy(library, own))
-            runners[name] = open_runner("gossamer", Subject(model, sparse, inputs, threads, own))
+        runners = open_builds(libraries, model, threads, Path(folder))
         for number in range(rounds):
             first = number % len(names)
             ways = [latency()]
-            times = {name: typical(runners[name]) for name in names[first:] + names[:first]}
+            times = {name: typical(runners[name], WARM_UP, RUNS) for name in names[first:] + names[:first]}
             ways.append(latency())
-            if max(ways) < NEAR or min(ways) >= NEAR:
-                found["near" if max(ways) < NEAR else "apart"].append(times)
+            if place := place_of(ways):
+                found[place].append(times)
     for place, rows in found.items():
         line: dict[str, Any] = {
             "network": network,
@@ -71,11 +56,5 @@ def main(latency_library: str, network: str, threads: int, density: float, round
 
 
 if __name__ == "__main__":
-    main(
-        sys.argv[1],
-        sys.argv[2],
-        int(sys.argv[3]),
-        float(sys.argv[4]),
-        int(sys.argv[5]),
-        dict(argument.split("=", 1) for argument in sys.argv[6:]),
-    )
+    latency_library, network, threads, density, rounds, *builds = sys.argv[1:]
+    main(latency_library, network, int(threads), float(density), int(rounds), paths_by_name(builds))

@@ -13,9 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import onnx
+
 from gossamer.bench.compare import random_inputs
-from gossamer.bench.engines import Subject, open_runner
-from gossamer.bench.engines.engine import Runner
+from gossamer.bench.engines import Runner, Subject, open_runner
 from gossamer.bench.network import build, find_network
 from gossamer.export.rewrite import to_sparse
 
@@ -24,18 +25,29 @@ DENSITIES = (0.2, 0.1, 0.05)
 WARM_UP, RUNS = 3, 31
 
 
+def open_builds(libraries: dict[str, Path], model: onnx.ModelProto, threads: int, folder: Path) -> dict[str, Runner]:
+    """A session of each build, by its name; `folder` must stay as long as they do."""
+    sparse, inputs = to_sparse(model), random_inputs(model)
+    runners: dict[str, Runner] = {}
+    for name, library in libraries.items():
+        own = folder / name
+        own.mkdir()
+        # The loader takes two libraries of one path for the same one.
+        os.environ["GOSSAMER_OPS"] = str(shutil.copy(library, own))
+        runners[name] = open_runner("gossamer", Subject(model, sparse, inputs, threads, own))
+    return runners
+
+
+def paths_by_name(arguments: list[str]) -> dict[str, Path]:
+    """Of arguments NAME=LIBRARY."""
+    return {name: Path(path) for name, path in (argument.split("=", 1) for argument in arguments)}
+
+
 def main(libraries: dict[str, Path]) -> None:
     for density in DENSITIES:
         model = build(find_network(NETWORK), density)
-        sparse, inputs = to_sparse(model), random_inputs(model)
         with tempfile.TemporaryDirectory() as folder:
-            runners: dict[str, Runner] = {}
-            for name, library in libraries.items():
-                own = Path(folder) / name
-                own.mkdir()
-                # The loader takes two libraries of one path for the same one.
-                os.environ["GOSSAMER_OPS"] = str(shutil.copy(library, own))
-                runners[name] = open_runner("gossamer", Subject(model, sparse, inputs, 1, own))
+            runners = open_builds(libraries, model, 1, Path(folder))
             seconds: dict[str, list[float]] = {name: [] for name in runners}
             for _ in range(WARM_UP + RUNS):
                 for name, runner in runners.items():
@@ -58,4 +70,4 @@ def main(libraries: dict[str, Path]) -> None:
 
 
 if __name__ == "__main__":
-    main({name: Path(path) for name, path in (argument.split("=", 1) for argument in sys.argv[1:])})
+    main(paths_by_name(sys.argv[1:]))

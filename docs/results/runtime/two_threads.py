@@ -20,7 +20,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -48,24 +48,38 @@ def core_latency(library: str) -> Callable[[], float]:
     return measured
 
 
+def place_of(ways: Sequence[float]) -> str | None:
+    """Of two processors by those nanoseconds; None if they moved meanwhile."""
+    if max(ways) < NEAR:
+        return "near"
+    return "apart" if min(ways) >= NEAR else None
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of one engine in one round: milliseconds of a run with one and with two threads, and the place for the latter."""
+
+    one: float
+    two: float
+    place: str | None
+
+
 @dataclass(frozen=True)
 class Round:
-    one: dict[str, float]
-    two: dict[str, float]
-    ways: dict[str, list[float]]
+    engines: dict[str, Times]
     possible: float
 
     def is_at(self, place: str, engine: str) -> bool:
-        near = max(self.ways[engine]) < NEAR
-        apart = min(self.ways[engine]) >= NEAR
-        return {"near": near, "apart": apart, "near, both free": near and self.possible >= FREE}[place]
+        if place == "near, both free":
+            return self.engines[engine].place == "near" and self.possible >= FREE
+        return self.engines[engine].place == place
 
 
-def typical(runner: Runner) -> float:
+def typical(runner: Runner, warm_up: int = WARM_UP, runs: int = RUNS) -> float:
     """Milliseconds of a run."""
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         runner.seconds()
-    return statistics.median(runner.seconds() for _ in range(RUNS)) * 1e3
+    return statistics.median(runner.seconds() for _ in range(runs)) * 1e3
 
 
 def rate_of_both(pair: tuple[Runner, Runner]) -> float:
@@ -74,23 +88,20 @@ def rate_of_both(pair: tuple[Runner, Runner]) -> float:
         return sum(1 / milliseconds for milliseconds in pool.map(typical, pair))
 
 
+def measure_engine(one: Runner, two: Runner, latency: Callable[[], float]) -> Times:
+    before = typical(one)
+    ways = [latency()]
+    both = typical(two)
+    ways.append(latency())
+    return Times((before + typical(one)) / 2, both, place_of(ways))
+
+
 def measure_round(one: dict[str, Runner], two: dict[str, Runner], other: Runner, latency: Callable[[], float]) -> Round:
     pair = (one["gossamer"], other)
-    alone: dict[str, float] = {}
-    both: dict[str, float] = {}
-    ways: dict[str, list[float]] = {}
-    possible: list[float] = []
-    for engine in ENGINES:
-        if engine == "gossamer":
-            possible.append(rate_of_both(pair))
-        before = typical(one[engine])
-        ways[engine] = [latency()]
-        both[engine] = typical(two[engine])
-        ways[engine].append(latency())
-        alone[engine] = (before + typical(one[engine])) / 2
-        if engine == "gossamer":
-            possible.append(rate_of_both(pair))
-    return Round(alone, both, ways, alone["gossamer"] * min(possible))
+    before = rate_of_both(pair)
+    gossamer = measure_engine(one["gossamer"], two["gossamer"], latency)
+    possible = gossamer.one * min(before, rate_of_both(pair))
+    return Round({"gossamer": gossamer, "dense": measure_engine(one["dense"], two["dense"], latency)}, possible)
 
 
 def measure(model: onnx.ModelProto, latency: Callable[[], float]) -> list[Round]:
@@ -116,16 +127,16 @@ def main(library: str, network: str) -> None:
         for place in ("near, both free", "near", "apart"):
             line: dict[str, float | str] = {"network": network, "density": density, "processors": place}
             for engine in ENGINES:
-                here = [one for one in rounds if one.is_at(place, engine)]
+                here = [found for found in rounds if found.is_at(place, engine)]
                 line[f"{engine}_rounds"] = len(here)
                 if not here:
                     continue
-                line[f"{engine}_1"] = round(statistics.median(one.one[engine] for one in here), 3)
-                line[f"{engine}_2"] = round(statistics.median(one.two[engine] for one in here), 3)
-                speed_ups = [one.one[engine] / one.two[engine] for one in here]
-                line[f"{engine}_speed_up"] = round(statistics.median(speed_ups), 3)
+                times = [found.engines[engine] for found in here]
+                line[f"{engine}_1"] = round(statistics.median(each.one for each in times), 3)
+                line[f"{engine}_2"] = round(statistics.median(each.two for each in times), 3)
+                line[f"{engine}_speed_up"] = round(statistics.median(each.one / each.two for each in times), 3)
                 if engine == "gossamer":
-                    line["possible"] = round(statistics.median(one.possible for one in here), 3)
+                    line["possible"] = round(statistics.median(found.possible for found in here), 3)
             print(json.dumps(line), flush=True)
 
 
