@@ -4,9 +4,6 @@
 // sanitizers. Every buffer of the kernels has exactly the size that the op library would ask ONNX Runtime for.
 //
 //   packer_fuzz CORPUS -max_total_time=60 (make fuzz SECONDS=60)
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -24,6 +21,7 @@
 #include "kernels/matmul.h"
 #include "kernels/max_pool.h"
 #include "kernels/stem.h"
+#include "tests/guarded_floats.h"
 
 namespace gossamer {
 namespace {
@@ -47,39 +45,6 @@ class Recipe {
   const uint8_t* end_;
 };
 
-// Floats that end at a page that must not be touched (and begin after one, at the next multiple of 64 bytes): the address
-// sanitizer does not see the loads and stores under a mask, so the processor has to notice what they touch beside a buffer.
-class Floats {
- public:
-  Floats() = default;
-  explicit Floats(int64_t count, float value = 1.0f) {
-    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const size_t bytes = static_cast<size_t>(count) * sizeof(float);
-    size_ = (bytes + page - 1) / page * page + 2 * page;
-    memory_ = static_cast<uint8_t*>(mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (memory_ == MAP_FAILED || mprotect(memory_ + page, size_ - 2 * page, PROT_READ | PROT_WRITE) != 0) std::abort();
-    data_ = reinterpret_cast<float*>(memory_ + size_ - page - bytes);
-    std::fill_n(data_, count, value);
-  }
-  ~Floats() {
-    if (memory_ != nullptr) munmap(memory_, size_);
-  }
-  Floats(Floats&& other) noexcept { *this = std::move(other); }
-  Floats& operator=(Floats&& other) noexcept {
-    std::swap(memory_, other.memory_);
-    std::swap(size_, other.size_);
-    std::swap(data_, other.data_);
-    return *this;
-  }
-
-  float* get() const { return data_; }
-
- private:
-  uint8_t* memory_ = nullptr;
-  size_t size_ = 0;
-  float* data_ = nullptr;
-};
-
 Epilogue TakeEpilogue(Recipe* recipe) {
   const Activation activation = static_cast<Activation>(recipe->Take(6));
   return activation == Activation::kClip ? Epilogue::Clip(0.0f, 6.0f) : Epilogue::Of(activation);
@@ -91,9 +56,9 @@ void FuzzFullyConnected(const SparseWeight& weight, Recipe* recipe) {
   const Epilogue epilogue = TakeEpilogue(recipe);
   const float* given = recipe->Take(2) ? bias.data() : nullptr;
   if (!MakeFullyConnectedPlan(weight, given, epilogue, 1 + recipe->Take(4), &plan).ok()) return;
-  const Floats input = Floats(weight.columns);
-  const Floats residual = recipe->Take(2) ? Floats(weight.rows) : Floats();
-  const Floats output = Floats(weight.rows);
+  const GuardedFloats input = GuardedFloats(weight.columns);
+  const GuardedFloats residual = recipe->Take(2) ? GuardedFloats(weight.rows) : GuardedFloats();
+  const GuardedFloats output = GuardedFloats(weight.rows);
   RunFullyConnected(plan, input.get(), residual.get(), output.get(), 0, plan.items());
 }
 
@@ -108,10 +73,10 @@ void FuzzMatMul(const SparseWeight& weight, Recipe* recipe) {
   if (weight.rows * tokens > kMostFloats || weight.columns * tokens > kMostFloats) return;
   if (!MakeMatMulPlan(weight, nullptr, epilogue, options, &plan).ok()) return;
   if (plan.product.entries * static_cast<size_t>(tokens) > kMostProducts) return;
-  const Floats input = Floats(weight.columns * tokens);
-  const Floats residual = recipe->Take(2) ? Floats(weight.rows * tokens) : Floats();
-  const Floats output = Floats(weight.rows * tokens);
-  const Floats scratch = Floats((plan.scratch_floats() + 15) / 16 * 16);
+  const GuardedFloats input = GuardedFloats(weight.columns * tokens);
+  const GuardedFloats residual = recipe->Take(2) ? GuardedFloats(weight.rows * tokens) : GuardedFloats();
+  const GuardedFloats output = GuardedFloats(weight.rows * tokens);
+  const GuardedFloats scratch = GuardedFloats((plan.scratch_floats() + 15) / 16 * 16);
   RunMatMul(plan, tokens, input.get(), residual.get(), output.get(), 0, plan.items(tokens), scratch.get());
 }
 
@@ -144,10 +109,10 @@ void RunPlan(const Plan& plan, const ConvolutionShape& shape, bool with_residual
   const ImageStrides strides{plan.input.image_stride(shape.input_channels),
                              plan.output.image_stride(shape.output_channels)};
   if (strides.input > kMostFloats || strides.output > kMostFloats || plan.scratch_floats() > 4 * kMostFloats) return;
-  const Floats input = Floats(strides.input);
-  const Floats residual = with_residual ? Floats(strides.output) : Floats();
-  const Floats output = Floats(strides.output);
-  const Floats scratch = Floats((plan.scratch_floats() + 15) / 16 * 16);
+  const GuardedFloats input = GuardedFloats(strides.input);
+  const GuardedFloats residual = with_residual ? GuardedFloats(strides.output) : GuardedFloats();
+  const GuardedFloats output = GuardedFloats(strides.output);
+  const GuardedFloats scratch = GuardedFloats((plan.scratch_floats() + 15) / 16 * 16);
   // In two parts, the latter first, as threads take them from each other.
   const int64_t items = plan.items(1);
   for (const Range part : {Range{items / 2, items}, Range{0, items / 2}}) {
@@ -200,7 +165,7 @@ void FuzzStem(const SparseWeight& weight, Recipe* recipe) {
   const int64_t weights = weight.rows * weight.columns;
   const int64_t pixels = shape.output_height(height) * shape.output_width(width);
   if (weights > kMostFloats || weights * pixels > static_cast<int64_t>(kMostProducts)) return;
-  const Floats dense = Floats(weights, 0.0f);
+  const GuardedFloats dense = GuardedFloats(weights, 0.0f);
   for (size_t row = 0; row < static_cast<size_t>(weight.rows); ++row) {
     for (uint32_t i = weight.row_start[row]; i < weight.row_start[row + 1]; ++i) {
       dense.get()[row * static_cast<size_t>(weight.columns) + weight.column[i]] = weight.value[i];
@@ -210,15 +175,15 @@ void FuzzStem(const SparseWeight& weight, Recipe* recipe) {
   if (!MakeStemPlan(shape, dense.get(), nullptr, epilogue, height, width, options, &plan).ok()) return;
   const int64_t floats = plan.output.image_stride(shape.output_channels);
   if (floats > kMostFloats || plan.scratch_floats() > 4 * kMostFloats) return;
-  const Floats image = Floats(shape.input_channels * height * width);
-  const Floats output = Floats(floats);
-  const Floats scratch = Floats(plan.scratch_floats());
+  const GuardedFloats image = GuardedFloats(shape.input_channels * height * width);
+  const GuardedFloats output = GuardedFloats(floats);
+  const GuardedFloats scratch = GuardedFloats(plan.scratch_floats());
   const int64_t cut = plan.strips() * recipe->Take(4) / 4;
   if (cut == 0) {
     RunStem(plan, image.get(), output.get(), 0, plan.strips(), scratch.get());
     return;
   }
-  const Floats other = Floats(plan.scratch_floats());
+  const GuardedFloats other = GuardedFloats(plan.scratch_floats());
   RunStem(plan, image.get(), output.get(), 0, cut, scratch.get());
   RunStem(plan, image.get(), output.get(), cut, plan.strips(), other.get());
   if (plan.max_pool) RunStemSeam(plan, cut, scratch.get(), other.get(), output.get());
@@ -240,9 +205,9 @@ void FuzzMaxPool(const SparseWeight& weight, Recipe* recipe) {
   const ImageStrides strides{plan.input.image_stride(shape.input_channels),
                              plan.output.image_stride(shape.output_channels)};
   if (strides.input > kMostFloats || strides.output > kMostFloats || plan.scratch_floats() > kMostFloats) return;
-  const Floats input = Floats(strides.input);
-  const Floats output = Floats(strides.output);
-  const Floats scratch = Floats((plan.scratch_floats() + 15) / 16 * 16);
+  const GuardedFloats input = GuardedFloats(strides.input);
+  const GuardedFloats output = GuardedFloats(strides.output);
+  const GuardedFloats scratch = GuardedFloats((plan.scratch_floats() + 15) / 16 * 16);
   RunMaxPool(plan, input.get(), output.get(), strides, 0, plan.items(1), scratch.get());
 }
 

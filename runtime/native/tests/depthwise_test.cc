@@ -1,14 +1,13 @@
 #include "kernels/depthwise.h"
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <sstream>
 
 #include "kernels/limits.h"
+#include "tests/guarded_floats.h"
 #include "tests/panels.h"
 #include "tests/reference.h"
 #include "tests/targets.h"
@@ -218,30 +217,6 @@ TEST(Depthwise, ShapesDrawnAtRandom) {
   });
 }
 
-// Floats that end where nothing may be read.
-class LastFloats {
- public:
-  explicit LastFloats(const AlignedFloats& content, size_t count) {
-    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const size_t bytes = (count * sizeof(float) + page - 1) / page * page;
-    bytes_ = bytes + page;
-    memory_ = static_cast<uint8_t*>(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    EXPECT_EQ(mprotect(memory_ + bytes, page, PROT_NONE), 0);
-    data_ = reinterpret_cast<float*>(memory_ + bytes) - count;
-    std::memcpy(data_, content.data(), count * sizeof(float));
-  }
-  ~LastFloats() { munmap(memory_, bytes_); }
-  LastFloats(const LastFloats&) = delete;
-  LastFloats& operator=(const LastFloats&) = delete;
-
-  const float* data() const { return data_; }
-
- private:
-  uint8_t* memory_;
-  size_t bytes_;
-  float* data_;
-};
-
 TEST(Depthwise, ReadsNothingBehindTheImage) {
   // Channels of small images are shorter than a vector: what lies behind the last but one may be the end of memory.
   ForEachTarget([] {
@@ -256,10 +231,11 @@ TEST(Depthwise, ReadsNothingBehindTheImage) {
         const std::vector<float> image(static_cast<size_t>(4 * size * size), 1.0f);
         const AlignedFloats panel = Panels(plan.input, 4, 1, image);
         // Without the room behind the last tile, which a tensor need not have.
-        const LastFloats in(panel, static_cast<size_t>(plan.input.image_floats(4)));
+        const GuardedFloats in(plan.input.image_floats(4));
+        std::copy_n(panel.data(), plan.input.image_floats(4), in.get());
         AlignedFloats out(plan.output.image_stride(4));
         AlignedFloats scratch(plan.scratch_floats());
-        RunDepthwise(plan, in.data(), nullptr, out.data(), {}, 0, plan.items(1), scratch.data());
+        RunDepthwise(plan, in.get(), nullptr, out.data(), {}, 0, plan.items(1), scratch.data());
         // The middle pixel sees the whole kernel.
         if (size == 3 && stride == 1) {
           EXPECT_EQ(out.data()[4], 9.0f);
