@@ -5,7 +5,7 @@ import json
 import math
 import tempfile
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 import tomli_w
 
 from gossamer.bench.folders import cache_folder
+from gossamer.bench.network import Network, build
 from gossamer.errors import ConfigurationError
 from gossamer.predict.other import between, node_terms
 from gossamer.predict.prices import Observation, fit
@@ -129,30 +130,35 @@ def calibrate(threads: int = 1, runs: int = 9, progress: Callable[[str], object]
     Raises:
         EngineFailed: ONNX Runtime or gossamer-runtime is not installed.
     """
-    from gossamer.bench.measure import machine as describe
+    from gossamer.bench.measure import machine
 
-    facts = {name: str(value) for name, value in describe().items()}
+    facts = {name: str(value) for name, value in machine().items()}
     chosen = specimens()
-    samples: dict[tuple[str, float], Sample] = {}
-
-    def measure(names: Collection[str], remark: str = "") -> None:
-        for specimen in chosen:
-            for density in DENSITIES:
-                if specimen.name in names:
-                    progress(f"{specimen.name} at {density:.0%}{remark}")
-                    sample, key = _observe(specimen, density, threads, runs), (specimen.name, density)
-                    samples[key] = samples[key].calmer(sample) if key in samples else sample
-
-    measure({specimen.name for specimen in chosen})
+    samples = _measured(chosen, threads, runs, progress)
     found = _fitted(threads, samples, facts)
     for _ in range(REPEATS):
-        doubtful = _doubtful(found, samples)
-        before = dict(samples)
-        measure(doubtful, ", again")
+        names = _doubtful(found, samples)
+        if not names:
+            break
+        again = _measured([one for one in chosen if one.name in names], threads, runs, progress, ", again")
+        gained = any(_gained(samples[key], sample) for key, sample in again.items())
+        samples |= {key: samples[key].calmer(sample) for key, sample in again.items()}
         found = _fitted(threads, samples, facts)
-        if not any(_gained(before[key], samples[key]) for key in samples):
+        if not gained:
             break
     return found
+
+
+def _measured(
+    chosen: Sequence[Network], threads: int, runs: int, progress: Callable[[str], object], remark: str = ""
+) -> dict[tuple[str, float], Sample]:
+    """By the specimen's name and density."""
+    samples: dict[tuple[str, float], Sample] = {}
+    for specimen in chosen:
+        for density in DENSITIES:
+            progress(f"{specimen.name} at {density:.0%}{remark}")
+            samples[specimen.name, density] = _observe(specimen, density, threads, runs)
+    return samples
 
 
 def _fitted(threads: int, samples: Mapping[tuple[str, float], Sample], machine: Mapping[str, str]) -> Calibration:
@@ -285,12 +291,11 @@ def _price(value: object) -> float:
     return float(value)
 
 
-def _observe(specimen: Any, density: float, threads: int, runs: int) -> Sample:
+def _observe(specimen: Network, density: float, threads: int, runs: int) -> Sample:
     """The dense form at the first density only: it is the same at all."""
     from gossamer.bench.compare import random_inputs
     from gossamer.bench.engines import Subject
     from gossamer.bench.layers import measure_layers
-    from gossamer.bench.network import build
     from gossamer.export.costs import EverythingSparse
     from gossamer.export.rewrite import rewrite
 
