@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,23 +159,48 @@ def test_a_calibration_tells_what_it_measures(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
     told: list[str] = []
     assert calibrate(runs=3, progress=told.append).machine["processor"]
-    assert told[:4] == ["small at 5%", "small at 10%", "small at 20%", "small at 50%"]
+    names = [f"small at {density}%" for density in (5, 10, 20, 50)]
+    assert told[:4] == [f"building {name}" for name in names]
+    rounds = [f"{name}, round {number} of 3" for number in (1, 2, 3) for name in names]
+    assert told[4:16] == rounds
     # A network that took longer than its prices say, which depends on what else the machine does, is measured again.
-    assert told[4:8] in ([], [f"{text}, again" for text in told[:4]])
+    assert set(told[16:]) <= {f"{name}, again" for name in names}
 
 
-@pytest.mark.usefixtures("native_library")
-def test_a_short_disturbance_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if another program had taken the processor while the first whole network was timed."""
+SESSIONS_OF_A_ROUND = 5
+"""Of whole networks: one specimen sparse at four densities, and once dense."""
+
+
+def disturbed(monkeypatch: pytest.MonkeyPatch, which: Callable[[int], bool]) -> None:
+    """As if another program took the processor while some of the whole networks are timed.
+
+    Args:
+        which: of a session's number, in the order in which they are timed.
+    """
     monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
     usual, sessions = SessionRunner.seconds, list[SessionRunner]()
 
     def seconds(self: SessionRunner) -> float:
         if self not in sessions:
             sessions.append(self)
-        return usual(self) * (20 if self is sessions[0] else 1)
+        return usual(self) * (20 if which(sessions.index(self)) else 1)
 
     monkeypatch.setattr(SessionRunner, "seconds", seconds)
+
+
+@pytest.mark.usefixtures("native_library")
+def test_a_disturbance_of_one_round_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    disturbed(monkeypatch, lambda session: session < SESSIONS_OF_A_ROUND)
+    found = calibrate(runs=3)
+    assert found.deviation is not None
+    # All networks would be missed by 95%.
+    assert found.deviation.largest < 0.7
+
+
+@pytest.mark.usefixtures("native_library")
+def test_a_disturbance_of_all_rounds_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = 3 * SESSIONS_OF_A_ROUND
+    disturbed(monkeypatch, lambda session: session < rounds and session % SESSIONS_OF_A_ROUND == 0)
     told: list[str] = []
     found = calibrate(runs=3, progress=told.append)
     assert "small at 5%, again" in told
@@ -185,17 +211,9 @@ def test_a_short_disturbance_is_measured_again(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("native_library")
 def test_a_disturbed_measurement_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if another program took the processor whenever the first whole network is timed."""
-    monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
-    usual, sessions = SessionRunner.seconds, list[SessionRunner]()
-
-    def seconds(self: SessionRunner) -> float:
-        if self not in sessions:
-            sessions.append(self)
-        # Five whole runs a pass: sparse at four densities, and once dense.
-        return usual(self) * (20 if sessions.index(self) % 5 == 0 else 1)
-
-    monkeypatch.setattr(SessionRunner, "seconds", seconds)
+    # Only what is doubtful is measured again: sparse at 5%, where the dense form is timed too.
+    rounds = 3 * SESSIONS_OF_A_ROUND
+    disturbed(monkeypatch, lambda session: session >= rounds or session % SESSIONS_OF_A_ROUND == 0)
     path = tmp_path / "calibration.toml"
     text = printed("bench", "calibrate", "--runs", 3, "--out", path)
     assert "warning: these prices miss the measured time of small at 5%, sparse by " in text

@@ -42,38 +42,64 @@ class MeasuredNetwork:
     other_dense: "tuple[tuple[onnx.NodeProto, float], ...]"
 
 
-def measure_layers(
-    subject: Subject, runs: int, warmups: int = 3, forms: Sequence[str] = ("sparse", "dense")
-) -> MeasuredNetwork:
-    """Runs the forms in turn under ONNX Runtime's profiler, whose clock ticks in microseconds."""
-    from gossamer.export.batch_norm import fold_batch_norm
-    from gossamer.export.graph import Graph
-    from gossamer.export.layers import find_layers
+def measure_layers(subject: Subject, runs: int, warmups: int = 3) -> MeasuredNetwork:
+    """Runs both forms in turn under ONNX Runtime's profiler, whose clock ticks in microseconds."""
+    return layers_of(subject).measured(profiled(subject, ("sparse", "dense"), runs, warmups))
 
+
+def profiled(subject: Subject, forms: Sequence[str], runs: int, warmups: int = 3) -> dict[str, dict[str, float]]:
+    """Form -> seconds by the names that the profiler has; the forms take turns."""
     openings = {
         "sparse": lambda path: open_gossamer(subject, path),
         "dense": lambda path: open_dense(subject, path),
     }
-    times = node_times({form: openings[form] for form in forms}, subject.folder, runs, warmups)
+    return node_times({form: openings[form] for form in forms}, subject.folder, runs, warmups)
+
+
+@dataclass(frozen=True)
+class LayersOfBoth:
+    """The layers of a network in both forms: what takes the profiler's times apart."""
+
+    graph: "Graph"
+    """Of the dense form, batch normalisation folded."""
+    layers: "tuple[Layer, ...]"
+    sparse_nodes: "tuple[onnx.NodeProto, ...]"
+
+    def measured(self, times: Mapping[str, Mapping[str, float]]) -> MeasuredNetwork:
+        """Gives each time to the layer or node that took it; a form without times took 0 throughout.
+
+        Args:
+            times: of `profiled`.
+        """
+        dense = time_by_node(times.get("dense", {}), self.graph.nodes)
+        sparse = time_by_node(times.get("sparse", {}), self.sparse_nodes)
+        places = {self.sparse_nodes[place].output[0]: place for place in sparse}
+        measured = []
+        for layer in self.layers:
+            nodes = (*layer.nodes, *_pooling_taken_along(self.graph, layer, self.sparse_nodes))
+            # A layer that became sparse ends in a panel; one that did not is made of the same nodes as before.
+            ends = (layer.output, *(self.graph.nodes[place].output[0] for place in nodes[len(layer.nodes) :]))
+            values = {*(f"{end}{PANEL}" for end in ends), *(self.graph.nodes[place].output[0] for place in nodes)}
+            its_sparse = sum(sparse.pop(places[value], 0.0) for value in values if value in places)
+            measured.append(MeasuredLayer(layer, its_sparse, sum(dense.pop(place, 0.0) for place in nodes)))
+        return MeasuredNetwork(
+            self.graph,
+            tuple(measured),
+            tuple((self.sparse_nodes[place], seconds) for place, seconds in sparse.items()),
+            tuple((self.graph.nodes[place], seconds) for place, seconds in dense.items()),
+        )
+
+
+def layers_of(subject: Subject) -> LayersOfBoth:
+    """Finds the layers of a network that is to be measured."""
+    from gossamer.export.batch_norm import fold_batch_norm
+    from gossamer.export.graph import Graph
+    from gossamer.export.layers import find_layers
+
     graph = Graph(fold_batch_norm(subject.dense))
-    sparse_nodes = list(subject.sparse.graph.node)
-    dense = time_by_node(times.get("dense", {}), graph.nodes)
-    sparse = time_by_node(times.get("sparse", {}), sparse_nodes)
-    places = {sparse_nodes[place].output[0]: place for place in sparse}
-    layers = []
-    for layer in find_layers(graph, linear_residual=_takes_linear_residual(sparse_nodes)):
-        nodes = (*layer.nodes, *_pooling_taken_along(graph, layer, sparse_nodes))
-        # A layer that became sparse ends in a panel; one that did not is made of the same nodes as before.
-        ends = (layer.output, *(graph.nodes[place].output[0] for place in nodes[len(layer.nodes) :]))
-        values = {*(f"{end}{PANEL}" for end in ends), *(graph.nodes[place].output[0] for place in nodes)}
-        its_sparse = sum(sparse.pop(places[value], 0.0) for value in values if value in places)
-        layers.append(MeasuredLayer(layer, its_sparse, sum(dense.pop(place, 0.0) for place in nodes)))
-    return MeasuredNetwork(
-        graph,
-        tuple(layers),
-        tuple((sparse_nodes[place], seconds) for place, seconds in sparse.items()),
-        tuple((graph.nodes[place], seconds) for place, seconds in dense.items()),
-    )
+    sparse_nodes = tuple(subject.sparse.graph.node)
+    layers = find_layers(graph, linear_residual=_takes_linear_residual(sparse_nodes))
+    return LayersOfBoth(graph, tuple(layers), sparse_nodes)
 
 
 def _pooling_taken_along(graph: "Graph", layer: "Layer", nodes: "Sequence[onnx.NodeProto]") -> tuple[int, ...]:

@@ -95,7 +95,9 @@ def shapes(
 @bench.command()
 def calibrate(
     threads: Threads = 1,
-    runs: Annotated[int, typer.Option(help="Of each of the small networks; more are steadier.", min=3)] = 9,
+    runs: Annotated[
+        int, typer.Option(help="Of each of the small networks in every round; more are steadier.", min=3)
+    ] = 5,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file; by default in the user's cache folder.")
     ] = None,

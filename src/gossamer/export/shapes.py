@@ -1,11 +1,15 @@
 """Shapes of a graph's values, as far as they are known before it runs."""
 
+import math
+
 import onnx
 
 Size = int | str | None
 """Of an axis: a number, the name of a number that is not known before the network runs, or nothing known."""
 Shapes = dict[str, tuple[Size, ...]]
 
+SHAPE_NUMBERS = 1024
+"""A constant of more numbers is no shape, no axes, no scales: its content says nothing about other shapes."""
 TRIALS = ((3, 224, 224), (5, 211, 307), (2, 306, 190))
 """First axis and two alternating others, for axes that the inputs leave open: even and odd, square and not, multiples
 of 32 and not, so that what rounds differently comes out different."""
@@ -18,11 +22,34 @@ def infer_shapes(model: onnx.ModelProto) -> Shapes:
     axis is named here by its sizes under a few sizes of the inputs: two axes with one name had the same size in every
     trial. If they should ever differ after all, adding them would fail in the original network too.
     """
+    model = _without_weights(model)
     shapes = _inferred(model)
     if not any(None in shape for shape in shapes.values()):
         return shapes
     trials = [_inferred(_with_sizes(model, sizes)) for sizes in TRIALS]
     return {value: _named(shape, [trial.get(value, ()) for trial in trials]) for value, shape in shapes.items()}
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the contents of small constants only, which may be shapes: inference copies all that it is given,
+    twice, and refuses what is larger than a protobuf message may be."""
+    light = onnx.ModelProto()
+    light.ir_version = model.ir_version
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    graph = light.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    graph.value_info.extend(model.graph.value_info)
+    graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= SHAPE_NUMBERS:
+            graph.initializer.append(tensor)
+        else:
+            graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    return light
 
 
 def _named(shape: tuple[Size, ...], trials: list[tuple[Size, ...]]) -> tuple[Size, ...]:

@@ -5,31 +5,26 @@ import json
 import math
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tomli_w
 
 from gossamer.bench.folders import cache_folder
-from gossamer.bench.network import Network, build
+from gossamer.bench.network import build
 from gossamer.errors import ConfigurationError
-from gossamer.predict.other import between, node_terms
 from gossamer.predict.prices import Observation, fit
+from gossamer.predict.ready import ReadySpecimen, Times, make_ready
 from gossamer.predict.specimens import specimens
-from gossamer.predict.terms import Terms, dense_terms, sparse_terms
-
-if TYPE_CHECKING:
-    from gossamer.bench.layers import MeasuredNetwork
+from gossamer.predict.terms import Terms
 
 VERSION = 1
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
-WATCHED_FOR = 0.05
-"""Seconds that a whole network is timed for, at least."""
-WHOLE = 2.0
-"""How much a whole network's time counts beside a node's, of which it has about 20."""
+ROUNDS = 3
+"""How often every specimen is timed, each time after all others."""
 LARGE = 0.25
 """A relative deviation from a whole network's time that a quiet machine does not explain: networks that were not
 measured are expected within 0.11 there (docs/results.md)."""
@@ -37,27 +32,12 @@ DOUBTFUL = 0.15
 """A smaller one that is worth measuring once more: on a shared machine one network may have been timed while another
 program ran."""
 REPEATS = 3
-"""How often that is done at most."""
+"""How often a network is, at most."""
 FASTER = 0.05
 """Less than this much of the time gained by measuring again: the prices are wrong there, not the measurement."""
 UNSEEN_OP = 5e-6
 UNSEEN_FLOAT = 0.3e-9
 """Seconds of a node, and of each of its numbers, of a kind that no specimen has: stated as unknown, not as nothing."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A specimen at one density: every node under the profiler, and each form by itself, by its name."""
-
-    nodes: tuple[Observation, ...]
-    wholes: Mapping[str, Observation]
-
-    def calmer(self, other: "Sample") -> "Sample":
-        """The shorter ones of two measurements of the same: what disturbs only ever adds time."""
-        return Sample(
-            tuple(_shorter(one, another) for one, another in zip(self.nodes, other.nodes, strict=True)),
-            {form: _shorter(one, other.wholes[form]) for form, one in self.wholes.items()},
-        )
 
 
 @dataclass(frozen=True)
@@ -116,15 +96,16 @@ def default_path(threads: int) -> Path:
     return cache_folder() / f"calibration-{threads}-thread{'s' if threads > 1 else ''}.toml"
 
 
-def calibrate(threads: int = 1, runs: int = 9, progress: Callable[[str], object] = lambda text: None) -> Calibration:
+def calibrate(threads: int = 1, runs: int = 5, progress: Callable[[str], object] = lambda text: None) -> Calibration:
     """Times small networks of every class of layer, dense and at several densities, and fits the prices to them.
 
-    Networks whose times the prices miss by more than `DOUBTFUL` are measured again, as long as some become faster by
-    that; of each time the shortest counts.
+    All are timed in `ROUNDS` rounds, and of each time the shortest counts: what disturbs only ever adds time, and
+    seldom disturbs all rounds. Networks whose times the prices then miss by more than `DOUBTFUL` are timed again, as
+    long as some become faster by that.
 
     Args:
         threads: of ONNX Runtime.
-        runs: of each network.
+        runs: of each network in every round.
         progress: is told what comes next.
 
     Raises:
@@ -133,61 +114,72 @@ def calibrate(threads: int = 1, runs: int = 9, progress: Callable[[str], object]
     from gossamer.bench.measure import machine
 
     facts = {name: str(value) for name, value in machine().items()}
-    chosen = specimens()
-    samples = _measured(chosen, threads, runs, progress)
-    found = _fitted(threads, samples, facts)
-    for _ in range(REPEATS):
-        names = _doubtful(found, samples)
-        if not names:
-            break
-        again = _measured([one for one in chosen if one.name in names], threads, runs, progress, ", again")
-        gained = any(_gained(samples[key], sample) for key, sample in again.items())
-        samples |= {key: samples[key].calmer(sample) for key, sample in again.items()}
-        found = _fitted(threads, samples, facts)
-        if not gained:
-            break
+    with tempfile.TemporaryDirectory(prefix="gossamer-calibrate-") as folder:
+        ready = _ready(threads, Path(folder), progress)
+        times: dict[str, Times] = {}
+        for number in range(1, ROUNDS + 1):
+            for name, found in _timed(ready.values(), runs, progress, f"round {number} of {ROUNDS}").items():
+                times[name] = times[name].calmer(found) if name in times else found
+        calibration = _fitted(threads, ready, times, facts)
+        for _ in range(REPEATS):
+            doubtful = _doubtful(calibration, ready, times)
+            if not doubtful:
+                break
+            again = _timed(doubtful, runs, progress, "again")
+            gained = any(_gained(times[name], found) for name, found in again.items())
+            times |= {name: times[name].calmer(found) for name, found in again.items()}
+            calibration = _fitted(threads, ready, times, facts)
+            if not gained:
+                break
+    return calibration
+
+
+def _ready(threads: int, folder: Path, progress: Callable[[str], object]) -> dict[str, ReadySpecimen]:
+    """All specimens at all densities, by name. The dense form, the same at all densities, is timed at the first."""
+    ready: dict[str, ReadySpecimen] = {}
+    for specimen in specimens():
+        for density in DENSITIES:
+            name = f"{specimen.name} at {density:.0%}"
+            progress(f"building {name}")
+            forms = ("sparse", "dense") if density == DENSITIES[0] else ("sparse",)
+            ready[name] = make_ready(name, build(specimen, density), forms, threads, folder / str(len(ready)))
+    return ready
+
+
+def _timed(
+    ready: Iterable[ReadySpecimen], runs: int, progress: Callable[[str], object], remark: str
+) -> dict[str, Times]:
+    found = {}
+    for one in ready:
+        progress(f"{one.name}, {remark}")
+        found[one.name] = one.times(runs)
     return found
 
 
-def _measured(
-    chosen: Sequence[Network], threads: int, runs: int, progress: Callable[[str], object], remark: str = ""
-) -> dict[tuple[str, float], Sample]:
-    """By the specimen's name and density."""
-    samples: dict[tuple[str, float], Sample] = {}
-    for specimen in chosen:
-        for density in DENSITIES:
-            progress(f"{specimen.name} at {density:.0%}{remark}")
-            samples[specimen.name, density] = _observe(specimen, density, threads, runs)
-    return samples
-
-
-def _fitted(threads: int, samples: Mapping[tuple[str, float], Sample], machine: Mapping[str, str]) -> Calibration:
-    nodes = [node for sample in samples.values() for node in sample.nodes if node.seconds > 0]
+def _fitted(
+    threads: int, ready: Mapping[str, ReadySpecimen], times: Mapping[str, Times], machine: Mapping[str, str]
+) -> Calibration:
+    nodes = [node for name, one in ready.items() for node in one.nodes(times[name]) if node.seconds > 0]
     wholes = {
-        f"{name} at {density:.0%}, {form}": whole
-        for (name, density), sample in samples.items()
-        for form, whole in sample.wholes.items()
+        f"{name}, {form}": whole for name, one in ready.items() for form, whole in one.wholes(times[name]).items()
     }
     found = Calibration(threads, fit([*nodes, *wholes.values()]), machine)
     return replace(found, deviation=deviation_of(found, wholes))
 
 
-def _doubtful(calibration: Calibration, samples: Mapping[tuple[str, float], Sample]) -> set[str]:
-    """The specimens of which a network's time is missed by more than `DOUBTFUL`."""
-    return {
-        name
-        for (name, _), sample in samples.items()
-        for whole in sample.wholes.values()
-        if _deviation_from(calibration, whole) > DOUBTFUL
-    }
+def _doubtful(
+    calibration: Calibration, ready: Mapping[str, ReadySpecimen], times: Mapping[str, Times]
+) -> list[ReadySpecimen]:
+    """Those of which a whole network's time is missed by more than `DOUBTFUL`."""
+    return [
+        one
+        for name, one in ready.items()
+        if any(_deviation_from(calibration, whole) > DOUBTFUL for whole in one.wholes(times[name]).values())
+    ]
 
 
-def _gained(before: Sample, after: Sample) -> bool:
-    return any(after.wholes[form].seconds < (1 - FASTER) * whole.seconds for form, whole in before.wholes.items())
-
-
-def _shorter(one: Observation, other: Observation) -> Observation:
-    return replace(one, seconds=min(one.seconds, other.seconds))
+def _gained(before: Times, after: Times) -> bool:
+    return any(after.wholes[form] < (1 - FASTER) * seconds for form, seconds in before.wholes.items())
 
 
 def _deviation_from(calibration: Calibration, whole: Observation) -> float:
@@ -225,7 +217,7 @@ def read_calibration(path: Path) -> Calibration:
     """
     if not path.is_file():
         raise ConfigurationError(
-            f"there is no calibration {path}; make one in a minute: gossamer bench calibrate (with the same --threads)"
+            f"there is no calibration {path}; make one in two minutes: gossamer bench calibrate (with the same --threads)"
         )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -289,59 +281,3 @@ def _price(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ValueError(f"{value!r} is no price in seconds")
     return float(value)
-
-
-def _observe(specimen: Network, density: float, threads: int, runs: int) -> Sample:
-    """The dense form at the first density only: it is the same at all."""
-    from gossamer.bench.compare import random_inputs
-    from gossamer.bench.engines import Subject
-    from gossamer.bench.layers import measure_layers
-    from gossamer.export.costs import EverythingSparse
-    from gossamer.export.rewrite import rewrite
-
-    forms = ("sparse", "dense") if density == DENSITIES[0] else ("sparse",)
-    dense = build(specimen, density)
-    rewritten = rewrite(dense, costs=EverythingSparse())
-    form_of = {layer.output: layer.form for layer in rewritten.layers}
-    with tempfile.TemporaryDirectory(prefix="gossamer-calibrate-") as folder:
-        subject = Subject(dense, rewritten.model, random_inputs(dense), threads, Path(folder))
-        measured = measure_layers(subject, runs, forms=forms)
-        wholes = {form: _whole_run(subject, form, runs) for form in forms}
-    rest = between(measured.graph, [entry.layer for entry in measured.layers], rewritten)
-    terms: dict[str, list[Terms]] = {"sparse": [], "dense": []}
-    for entry in measured.layers:
-        dense_form = dense_terms(entry.layer.shape)
-        terms["dense"].append(dense_form)
-        sparse = form_of[entry.layer.output] == "sparse"
-        terms["sparse"].append(sparse_terms(entry.layer.shape, entry.layer.density) if sparse else dense_form)
-    terms["sparse"] += [node_terms(measured.graph, node) for node in (*rest.conversions, *rest.other)]
-    terms["dense"] += [node_terms(measured.graph, node) for node in rest.other_dense]
-    nodes = tuple(Observation((one,), seconds, watched=1) for one, seconds in _samples(measured, form_of))
-    return Sample(nodes, {form: Observation(tuple(terms[form]), wholes[form], weight=WHOLE) for form in forms})
-
-
-def _whole_run(subject: Any, form: str, runs: int) -> float:
-    """Seconds of a run that nobody watches, the median."""
-    from gossamer.bench.engines import open_runner
-
-    runner = open_runner("gossamer" if form == "sparse" else form, subject)
-    try:
-        first = [runner.seconds() for _ in range(runs)]
-        # Small networks often, so that a short disturbance does not decide their time.
-        again = max(runs, math.ceil(WATCHED_FOR / min(first)))
-        return float(np.median([runner.seconds() for _ in range(again)]))
-    finally:
-        runner.close()
-
-
-def _samples(measured: "MeasuredNetwork", form_of: Mapping[str, str]) -> "Iterator[tuple[Terms, float]]":
-    """The nodes that the profiler names. ONNX Runtime joins what is added to a linear layer's result with a node behind
-    it, which no longer has the layer's name: only whole runs know what that takes."""
-    for entry in measured.layers:
-        shape = entry.layer.shape
-        if form_of[entry.layer.output] == "sparse":
-            yield sparse_terms(shape, entry.layer.density), entry.sparse
-        if not (shape.kind == "linear" and shape.residual):
-            yield dense_terms(shape), entry.dense
-    for node, seconds in measured.other_sparse:
-        yield node_terms(measured.graph, node), seconds
