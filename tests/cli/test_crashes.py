@@ -97,7 +97,10 @@ def test_an_interruption_says_that_the_run_can_be_continued(
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert errors == "interrupted; what was finished is kept, and the same command continues\n"
+    assert (
+        errors
+        == "interrupted; runs, comparisons and searches keep what was finished, and the same command continues them\n"
+    )
     assert gossamer(tmp_path, *RUN, "--out", "run").returncode == 0
     assert content(tmp_path / "run") == content(uninterrupted)
 

@@ -36,7 +36,7 @@ class StemsPay(EverythingSparse):
     def sparse(self, shape: LayerShape, density: float) -> float:
         return 1.0 if shape.inputs == 3 else 0.0
 
-    def stem(self, shape: LayerShape) -> float:
+    def stem(self, shape: LayerShape, *, pooled: bool) -> float:
         return 0.5
 
 
@@ -280,10 +280,10 @@ def test_measured_costs_of_stems() -> None:
     costs = MeasuredCosts()
     image = costs.conversion(3, 224, 224, 1)
     resnet = resnet_stem(224)
-    assert costs.stem(resnet) < 0.8 * costs.dense(resnet)
-    assert costs.stem(resnet) < costs.sparse(resnet, 1.0)
+    assert costs.stem(resnet, pooled=True) < 0.8 * costs.dense(resnet)
+    assert costs.stem(resnet, pooled=True) < costs.sparse(resnet, 1.0)
     vgg = LayerShape("conv", 3, 64, 224, 224, (3, 3), pads=(1, 1, 1, 1))
-    assert costs.sparse(vgg, 1.0) + image < costs.stem(vgg)
+    assert costs.sparse(vgg, 1.0) + image < costs.stem(vgg, pooled=False)
     assert costs.sparse(vgg, 1.0) + image < costs.dense(vgg) + costs.conversion(64, 224, 224, 1)
 
 
@@ -297,7 +297,7 @@ def pooled_network(rng: np.random.Generator, channels: int, extent: int) -> Rewr
     return rewrite(network(nodes, {"x": [1, channels, extent, extent]}, weights, ["y"]))
 
 
-@pytest.mark.parametrize(("channels", "extent", "on_panels"), [(64, 224, True), (512, 28, False)])
+@pytest.mark.parametrize(("channels", "extent", "on_panels"), [(64, 224, True), (512, 28, True), (512, 14, False)])
 def test_pooling_runs_where_it_is_faster(channels: int, extent: int, on_panels: bool, rng: np.random.Generator) -> None:
     """The op's time grows with the number of rows, ONNX Runtime's and the conversions' with that of pixels."""
     rewritten = pooled_network(rng, channels, extent)

@@ -430,7 +430,7 @@ class FixedCosts:
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return self.price
 
-    def stem(self, shape: LayerShape) -> float:
+    def stem(self, shape: LayerShape, *, pooled: bool) -> float:
         return 1.0
 
     def pool(self, shape: LayerShape, *, panels: bool) -> float:

@@ -16,6 +16,7 @@ SPARSE = (
     "sparse depthwise, wide",
     "sparse product",
     "sparse vector",
+    "stem",
 )
 DENSE = ("dense 1x1", "dense kxk", "dense depthwise", "dense of an image", "dense product", "dense vector")
 
@@ -47,6 +48,9 @@ def at_random(seed: int) -> Calibration:
         "channel, tile": 1e-8,
         "far activation": 1e-10,
         "curved": 1e-9,
+        "strided multiply-add": 3e-10,
+        "pooled output": 1e-10,
+        "row": 1e-8,
     }
     dense = {"op": 6e-6, "multiply-add": 2e-10, "weight": 2e-10, "input": 1e-10, "output": 1e-10, "row": 1e-8}
     other = {"op": 3e-6, "float": 2e-9}
@@ -55,6 +59,7 @@ def at_random(seed: int) -> Calibration:
         **dict.fromkeys(SPARSE, sparse),
         **dict.fromkeys(DENSE, dense),
         **{f"other {kind}": other for kind in kinds},
+        "max pooling of panels": sparse,
         "conversion": {"op": 4e-6, "float": 4e-9},
     }
     return price_list(

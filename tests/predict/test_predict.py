@@ -36,6 +36,16 @@ from gossamer.predict.network import CalibratedCosts, predict
 from gossamer.predict.prices import Observation
 from gossamer.predict.terms import Terms
 
+POOLED = """
+image    input   3x32x32
+stem     conv    image    outputs=32 kernel=3 relu dense
+pooled   maxpool stem     kernel=3 stride=2 padding=1
+middle   conv    pooled   outputs=48 kernel=3 relu
+halved   maxpool middle   kernel=2 stride=2 padding=0
+last     conv    halved   outputs=32 relu
+average  average last
+"""
+
 CHAIN = """
 image   input 32x12x12
 first   conv  image   outputs=48 kernel=3 relu
@@ -102,8 +112,8 @@ def test_the_usual_place_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("pattern", "replacement"),
     [
-        (r"version = 1", "version = 2"),
-        (r"version = 1", ""),
+        (r"version = 2", "version = 1"),
+        (r"version = 2", ""),
         (r"threads = 1", "threads = 0"),
         (r"threads = 1", 'threads = "1"'),
         (r"op = [^\n]+", "op = -1e-6"),
@@ -152,6 +162,14 @@ def test_a_calibration_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(price >= 0 for prices in measured.prices.values() for price in prices.values())
     assert any(price > 0 for price in measured.prices["dense kxk"].values())
     assert predict(build(read("chain", CHAIN), 0.1), measured).expected > 0
+
+
+@pytest.mark.usefixtures("native_library")
+def test_what_lies_between_layers_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrating, "specimens", lambda: [read("pooled", POOLED)])
+    prices = calibrate(runs=3).prices
+    for kind in ("stem", "max pooling of panels", "conversion", "other MaxPool", "dense of an image"):
+        assert sum(prices[kind].values()) > 0, kind
 
 
 @pytest.mark.usefixtures("native_library")
@@ -265,6 +283,24 @@ def test_a_networks_time_is_the_sum_of_what_it_runs() -> None:
     assert expected.other == expected.other_dense == pytest.approx(0.5e-3)
     assert expected.expected == pytest.approx(4 * 1e-3 + 0.2e-3 + 0.5e-3)
     assert expected.dense == pytest.approx(4 * 4e-3 + 0.5e-3)
+
+
+def test_stems_and_poolings_on_panels_are_in_the_sum() -> None:
+    prices = by_op(sparse=1e-3, dense=4e-3, conversion=0.1e-3).prices
+    others = {
+        "other GlobalAveragePool": {"op": 0.3e-3},
+        "other MaxPool": {"op": 2e-3},
+        "other Flatten": {"op": 0.0},
+        "max pooling of panels": {"op": 0.2e-3},
+        "stem": {"op": 0.7e-3},
+    }
+    expected = predict(build(read("pooled", POOLED), 0.2), price_list({**prices, **others}))
+    assert [layer.form for layer in expected.layers] == ["stem", "sparse", "sparse"]
+    # The stem reads the image as it is and takes its pooling along.
+    assert expected.conversions == pytest.approx(0.1e-3)
+    assert expected.other == pytest.approx(0.3e-3 + 0.2e-3)
+    assert expected.expected == pytest.approx(0.7e-3 + 2 * 1e-3 + 0.1e-3 + 0.5e-3)
+    assert expected.dense == pytest.approx(3 * 4e-3 + 2 * 2e-3 + 0.3e-3)
 
 
 def test_where_sparse_is_dear_a_network_is_expected_to_stay_dense() -> None:

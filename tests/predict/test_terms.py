@@ -11,7 +11,7 @@ from gossamer.export.layers import LayerShape, find_layers
 from gossamer.predict.panels import Tiling, tiling
 from gossamer.predict.prices import Observation, fit
 from gossamer.predict.specimens import specimens
-from gossamer.predict.terms import Terms, dense_terms, sparse_terms
+from gossamer.predict.terms import Terms, dense_terms, panel_pool_terms, sparse_terms, stem_terms
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,26 @@ from gossamer.predict.terms import Terms, dense_terms, sparse_terms
 )
 def test_images_are_cut_into_tiles(extent: tuple[int, int], expected: Tiling) -> None:
     assert tiling(*extent) == expected
+
+
+@pytest.mark.parametrize(
+    ("extent", "expected"),
+    [
+        # Rows of 28 and 56 pixels begin at multiples of 4 by themselves.
+        ((56, 56), Tiling(28, 28 * 7, 7)),
+        ((28, 28), Tiling(7, 7 * 7, 7)),
+        # Rows of 14 are 16 apart: eight are 7 * 16 + 14 pixels, 8 registers, and six are 94, 6 registers.
+        ((14, 14), Tiling(2, 8 + 6, 8)),
+        # Ten rows of 10, 12 apart: 118 pixels, 7 registers and 6 pixels.
+        ((10, 10), Tiling(1, 7.5, 7.5)),
+        # Seven rows of 7, 8 apart: 55 pixels, 3 registers and 7 pixels.
+        ((7, 7), Tiling(1, 3.5, 3.5)),
+        # Rows that are cut are staged by segments.
+        ((224, 224), Tiling(448, 448 * 7, 7)),
+    ],
+)
+def test_staged_rows_begin_at_multiples_of_four_pixels(extent: tuple[int, int], expected: Tiling) -> None:
+    assert tiling(*extent, staged=True) == expected
 
 
 def test_terms_of_a_1x1_convolution() -> None:
@@ -75,6 +95,14 @@ def test_terms_of_a_3x3_convolution() -> None:
     assert terms.amounts["staged"] == 32 * (4 + 2) * 28 * 7
 
 
+def test_rows_that_are_cut_are_staged_in_segments() -> None:
+    shape = LayerShape("conv", 64, 32, 224, 224, kernel=(3, 3), pads=(1, 1, 1, 1))
+    # Each of the 448 tiles, half a row, reads three half rows of every channel: 21,504 floats, two blocks.
+    amounts = sparse_terms(shape, 0.5).amounts
+    assert amounts["staged"] == 64 * 3 * 112 * 448
+    assert amounts["sum vector"] == 32 * 2 * 448 * 7
+
+
 def test_terms_of_a_strided_3x3_convolution() -> None:
     shape = LayerShape("conv", 32, 48, 56, 56, kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
     terms = sparse_terms(shape, 0.5)
@@ -103,6 +131,34 @@ def test_rows_that_are_cut_make_a_depthwise_convolution_another_class() -> None:
     assert terms.amounts["far activation"] == 2 * 64 * 113 * 113 - 250_000
     far = sparse_terms(replace(shape, inputs=128, outputs=128, groups=128), 1.0)
     assert far.amounts["distant activation"] == 2 * 128 * 113 * 113 - 2_000_000
+
+
+def test_terms_of_stems() -> None:
+    shape = LayerShape("conv", 3, 48, 64, 64, kernel=(3, 3), pads=(1, 1, 1, 1))
+    # 48 channels are computed as two times 32.
+    outputs = 64 * 64 * 64
+    expected = {
+        "op": 1,
+        "multiply-add": outputs * 27,
+        "strided multiply-add": 0,
+        "output": outputs,
+        "pooled output": 0,
+        "far activation": outputs - 250_000,
+        "distant activation": 0,
+    }
+    assert stem_terms(shape, pooled=False) == Terms("stem", expected)
+    # A pooling stores one of four outputs.
+    pooled = {**expected, "output": 0, "pooled output": outputs, "far activation": 0}
+    assert stem_terms(shape, pooled=True) == Terms("stem", pooled)
+    strided = stem_terms(replace(shape, strides=(2, 2)), pooled=False).amounts
+    assert strided["multiply-add"] == 0
+    assert strided["strided multiply-add"] == outputs / 4 * 27
+
+
+def test_terms_of_poolings_on_panels() -> None:
+    shape = LayerShape("pool", 24, 24, 28, 28, kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), groups=24)
+    expected = {"op": 1, "row": 24 * 14 * 3, "input": 24 * 28 * 28, "output": 24 * 14 * 14}
+    assert panel_pool_terms(shape) == Terms("max pooling of panels", expected)
 
 
 def test_dense_convolutions_work_on_whole_blocks_of_channels() -> None:

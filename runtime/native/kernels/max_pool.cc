@@ -21,69 +21,79 @@ HWY_INLINE FloatVector Larger(FloatVector a, FloatVector b) {
   return hn::IfThenElse(hn::Or(hn::Gt(a, b), hn::IsNaN(a)), a, b);
 }
 
-// to[x] = max of from[x] and, if `more`, to[x]. Both hold at least `count` floats.
+// to[x] = max of from[x] and, if `more`, to[x]. `from` holds `count` floats; a whole vector is stored for the last ones
+// too, with nothing above -inf behind them: a vector that was stored in part would have to reach memory before the columns
+// below could be read.
 HWY_INLINE void MaxInto(const float* HWY_RESTRICT from, bool more, float* HWY_RESTRICT to, int64_t count) {
   const FloatTag d;
+  const auto store = [&](FloatVector v, int64_t i) HWY_ATTR {
+    hn::StoreU(more ? Larger(v, hn::LoadU(d, to + i)) : v, d, to + i);
+  };
   ForEachVector(
-      count,
-      [&](int64_t i) HWY_ATTR {
-        const FloatVector v = hn::LoadU(d, from + i);
-        hn::StoreU(more ? Larger(v, hn::LoadU(d, to + i)) : v, d, to + i);
-      },
+      count, [&](int64_t i) HWY_ATTR { store(hn::LoadU(d, from + i), i); },
       [&](int64_t i, size_t rest) HWY_ATTR {
-        const FloatVector v = hn::LoadN(d, from + i, rest);
-        hn::StoreN(more ? Larger(v, hn::LoadN(d, to + i, rest)) : v, d, to + i, rest);
+        const FloatVector lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+        store(hn::IfThenElse(hn::FirstN(d, rest), hn::LoadN(d, from + i, rest), lowest), i);
       });
 }
 
 // The maximum over the kernel's rows, of one image row and channel, into `row`, whose first pixel is the image's.
 void MaxOfRows(const MaxPoolPlan& plan, const float* image, int64_t channel, int64_t first_row, float* row) {
   const ConvolutionShape& shape = plan.shape;
-  for (int64_t column = 0; column < plan.input.width; column += plan.input.tile_columns) {
+  const float* const of_channel = image + channel * plan.input.pitch;
+  for (int64_t segment = 0; segment < plan.input.segments; ++segment) {
+    const int64_t column = segment * plan.input.tile_columns;
     const int64_t columns = std::min(plan.input.tile_columns, plan.input.width - column);
     bool more = false;
     for (int64_t k = 0; k < shape.kernel_height; ++k) {
       const int64_t y = first_row + k * shape.dilation_height;
       if (y < 0) continue;
       if (y >= plan.input.height) break;
-      const int64_t place = (plan.input.tile_of(y, column) * shape.input_channels + channel) * plan.input.pitch +
-                            plan.input.offset_in_tile(y, column);
-      MaxInto(image + place, more, row + column, columns);
+      MaxInto(of_channel + plan.places[static_cast<size_t>(y * plan.input.segments + segment)], more, row + column,
+              columns);
       more = true;
     }
     if (!more) std::fill(row + column, row + column + columns, -std::numeric_limits<float>::infinity());
   }
 }
 
-// output[x] = max over the kernel's columns of row[x * stride + k * dilation]
+// output[x] = max over the kernel's columns of row[x * stride + k * dilation]. The last vector of a row is computed like
+// the others and stored in part: one by one, and with a guess at every comparison, a row of 28 took three times as long.
 void MaxOfColumns(const ConvolutionShape& shape, const float* HWY_RESTRICT row, float* HWY_RESTRICT output,
                   int64_t count) {
   const FloatTag d;
   const int64_t lanes = static_cast<int64_t>(kLanes);
-  int64_t x = 0;
+  const auto most_of = [&](const auto& column) HWY_ATTR {
+    FloatVector most = column(0);
+    for (int64_t k = 1; k < shape.kernel_width; ++k) most = Larger(column(k), most);
+    return most;
+  };
+  const auto store = [&](FloatVector most, int64_t x) HWY_ATTR {
+    if (x + lanes <= count) {
+      hn::StoreU(most, d, output + x);
+    } else {
+      hn::StoreN(most, d, output + x, static_cast<size_t>(count - x));
+    }
+  };
 #if HWY_TARGET != HWY_SCALAR
   if (shape.stride_width == 2) {
-    for (; x + lanes <= count; x += lanes) {
-      const auto column = [&](int64_t k) HWY_ATTR {
-        const float* from = row + 2 * x + k * shape.dilation_width;
-        return hn::ConcatEven(d, hn::LoadU(d, from + lanes), hn::LoadU(d, from));
-      };
-      FloatVector most = column(0);
-      for (int64_t k = 1; k < shape.kernel_width; ++k) most = Larger(column(k), most);
-      hn::StoreU(most, d, output + x);
+    for (int64_t x = 0; x < count; x += lanes) {
+      store(most_of([&](int64_t k) HWY_ATTR {
+              const float* from = row + 2 * x + k * shape.dilation_width;
+              return hn::ConcatEven(d, hn::LoadU(d, from + lanes), hn::LoadU(d, from));
+            }),
+            x);
     }
+    return;
   }
 #endif
   if (shape.stride_width == 1) {
-    for (; x + lanes <= count; x += lanes) {
-      FloatVector most = hn::LoadU(d, row + x);
-      for (int64_t k = 1; k < shape.kernel_width; ++k) {
-        most = Larger(hn::LoadU(d, row + x + k * shape.dilation_width), most);
-      }
-      hn::StoreU(most, d, output + x);
+    for (int64_t x = 0; x < count; x += lanes) {
+      store(most_of([&](int64_t k) HWY_ATTR { return hn::LoadU(d, row + x + k * shape.dilation_width); }), x);
     }
+    return;
   }
-  for (; x < count; ++x) {
+  for (int64_t x = 0; x < count; ++x) {
     const float* from = row + x * shape.stride_width;
     float most = from[0];
     for (int64_t k = 1; k < shape.kernel_width; ++k) {
@@ -145,10 +155,19 @@ Status MakeMaxPoolPlan(const ConvolutionShape& shape, int64_t height, int64_t wi
   plan->input = MakePanelLayout(height, width, threads);
   plan->output = MakePanelLayout(shape.output_height(height), shape.output_width(width), threads);
   plan->parts = std::clamp<int64_t>(threads, 1, shape.output_channels);
-  // Strides of 2 read whole vectors of pairs, up to one pixel more than the last window.
+  // A last vector, at a stride of 2 two of them, is read whole from where its first window's column is. Less is written.
   constexpr int64_t kSlackFloats = 32;
   plan->row_floats = shape.pad_left + width + shape.pad_right + kSlackFloats;
   if (plan->row_floats > kMaximumRowFloats) return Status::Problem("max pooling: a padded row of more than 64 MiB");
+  const PanelLayout& from = plan->input;
+  plan->places.reserve(static_cast<size_t>(height * from.segments));
+  for (int64_t row = 0; row < height; ++row) {
+    for (int64_t segment = 0; segment < from.segments; ++segment) {
+      const int64_t column = segment * from.tile_columns;
+      plan->places.push_back(from.tile_of(row, column) * shape.input_channels * from.pitch +
+                             from.offset_in_tile(row, column));
+    }
+  }
   return Status::Ok();
 }
 

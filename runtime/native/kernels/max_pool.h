@@ -3,6 +3,7 @@
 #define GOSSAMER_KERNELS_MAX_POOL_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "format/status.h"
 #include "kernels/convolution.h"
@@ -18,6 +19,8 @@ struct MaxPoolPlan {
   PanelLayout output;
   int64_t parts = 1;       // of the channels
   int64_t row_floats = 0;  // of an input row with its padding
+  // Of each input row's segments: where in an image's panel they begin, in the first channel.
+  std::vector<int64_t> places;
 
   int64_t items(int64_t images) const { return images * output.bands * parts; }
   int64_t scratch_floats() const { return row_floats; }

@@ -80,7 +80,8 @@ class LayersOfBoth:
             # A layer that became sparse ends in a panel; one that did not is made of the same nodes as before.
             ends = (layer.output, *(self.graph.nodes[place].output[0] for place in nodes[len(layer.nodes) :]))
             values = {*(f"{end}{PANEL}" for end in ends), *(self.graph.nodes[place].output[0] for place in nodes)}
-            its_sparse = sum(sparse.pop(places[value], 0.0) for value in values if value in places)
+            its_places = (places[value] for value in values if value in places)
+            its_sparse = sum(sparse.pop(place) for place in its_places if not self._converts(place))
             measured.append(MeasuredLayer(layer, its_sparse, sum(dense.pop(place, 0.0) for place in nodes)))
         return MeasuredNetwork(
             self.graph,
@@ -88,6 +89,10 @@ class LayersOfBoth:
             tuple((self.sparse_nodes[place], seconds) for place, seconds in sparse.items()),
             tuple((self.graph.nodes[place], seconds) for place, seconds in dense.items()),
         )
+
+    def _converts(self, place: int) -> bool:
+        """Whether a node of the sparse form makes a layer's planes from its panel: not part of the layer."""
+        return self.sparse_nodes[place].op_type == "FromPanel"
 
 
 def layers_of(subject: Subject) -> LayersOfBoth:

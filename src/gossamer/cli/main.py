@@ -45,6 +45,9 @@ app.command()(tasks)
 app.add_typer(bench, name="bench")
 
 
+INTERRUPTION = "interrupted; runs, comparisons and searches keep what was finished, and the same command continues them"
+
+
 class Interrupted(BaseException):
     """SIGINT or SIGTERM, as an exception, so that what is open is closed. No KeyboardInterrupt: typer takes that for
     itself and says nothing."""
@@ -66,7 +69,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USERS_MISTAKE)
     except Interrupted as interrupted:
-        print("interrupted; what was finished is kept, and the same command continues", file=sys.stderr)
+        print(INTERRUPTION, file=sys.stderr)
         sys.exit(INTERRUPTED + interrupted.number)
     except BrokenPipeError:
         # Whoever read our output has gone (`gossamer show RUN | head`).

@@ -19,8 +19,8 @@ class Costs(Protocol):
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         """Of ToPanel or FromPanel on an activation."""
 
-    def stem(self, shape: LayerShape) -> float:
-        """Of StemConv, with or without a pooling."""
+    def stem(self, shape: LayerShape, *, pooled: bool) -> float:
+        """Of StemConv, with or without the max pooling behind it."""
 
     def pool(self, shape: LayerShape, *, panels: bool) -> float:
         """Of a max pooling, PanelMaxPool or ONNX Runtime's."""
@@ -61,9 +61,9 @@ CACHED = 2_000_000
 STEM_CHANNELS = 32
 POOL = Rate(0.0, 0.2e-9)
 """Its activations are inputs and outputs."""
-PANEL_POOL = Rate(45e-9)
-"""For each row of the window and each row of a channel's output, however long. At 56 pixels and below that is more than
-ONNX Runtime's takes, with the changes of the layout around it."""
+PANEL_POOL = Rate(20e-9)
+"""For each row of the window and each row of a channel's output, however long. Below 28 pixels that is more than ONNX
+Runtime's takes, with the changes of the layout around it."""
 VECTOR = 16
 """Rows that a sparse product computes at once, whether there are as many or not."""
 MARGIN = 1.05
@@ -90,7 +90,7 @@ class MeasuredCosts:
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return CONVERSION.time(0, images * channels * height * width)
 
-    def stem(self, shape: LayerShape) -> float:
+    def stem(self, shape: LayerShape, *, pooled: bool) -> float:
         pixels = shape.images * shape.output_height * shape.output_width
         channels = -(-shape.outputs // STEM_CHANNELS) * STEM_CHANNELS
         rate = STEM if pixels * channels <= CACHED else STEM_UNCACHED
@@ -138,7 +138,7 @@ class EverythingSparse:
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return 1e-9
 
-    def stem(self, shape: LayerShape) -> float:
+    def stem(self, shape: LayerShape, *, pooled: bool) -> float:
         return 1.0
 
     def pool(self, shape: LayerShape, *, panels: bool) -> float:

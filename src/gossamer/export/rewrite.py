@@ -172,7 +172,7 @@ def _unit(graph: Graph, part: Part, costs: Costs) -> Unit:
         dense = costs.dense(part.layer.shape)
         pooling = 0.0 if part.pool is None else costs.pool(part.pool.shape, panels=False)
         # It reads planes wherever it runs.
-        return Unit((), part.output, costs.stem(part.layer.shape), dense + pooling)
+        return Unit((), part.output, part.time(costs), dense + pooling)
     inputs = (part.source, *([part.residual] if part.residual else []))
     return Unit(inputs, part.output, costs.sparse(part.shape, part.density), costs.dense(part.shape))
 
@@ -214,7 +214,7 @@ def stem_pays(graph: Graph, stem: Stem, density: float, costs: Costs) -> bool:
     otherwise = costs.conversion(*extents(graph, stem.layer.source)) + costs.sparse(shape, density)
     if stem.pool is not None:
         otherwise += costs.pool(stem.pool.shape, panels=True)
-    return costs.stem(shape) < otherwise
+    return stem.time(costs) < otherwise
 
 
 def _activations(graph: Graph, node: onnx.NodeProto) -> list[str]:

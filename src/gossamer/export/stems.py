@@ -1,10 +1,14 @@
 """Dense first convolutions, which can read the image as it is and write panels (docs/kernels.md)."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gossamer.export.graph import Graph
 from gossamer.export.layers import Layer
 from gossamer.export.pools import Pool, pool_at
+
+if TYPE_CHECKING:
+    from gossamer.export.costs import Costs
 
 FEW_CHANNELS = 16
 """Up to so many input channels the op was measured."""
@@ -22,6 +26,10 @@ class Stem:
     @property
     def nodes(self) -> tuple[int, ...]:
         return self.layer.nodes if self.pool is None else (*self.layer.nodes, self.pool.place)
+
+    def time(self, costs: "Costs") -> float:
+        """Of StemConv."""
+        return costs.stem(self.layer.shape, pooled=self.pool is not None)
 
     @property
     def output(self) -> str:

@@ -21,7 +21,7 @@ from gossamer.predict.ready import ReadySpecimen, Times, make_ready
 from gossamer.predict.specimens import specimens
 from gossamer.predict.terms import Terms
 
-VERSION = 1
+VERSION = 2
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
 ROUNDS = 3
 """How often every specimen is timed, each time after all others."""
@@ -159,7 +159,7 @@ def _timed(
 def _fitted(
     threads: int, ready: Mapping[str, ReadySpecimen], times: Mapping[str, Times], machine: Mapping[str, str]
 ) -> Calibration:
-    nodes = [node for name, one in ready.items() for node in one.nodes(times[name]) if node.seconds > 0]
+    nodes = [node for name, one in ready.items() for node in one.nodes(times[name])]
     wholes = {
         f"{name}, {form}": whole for name, one in ready.items() for form, whole in one.wholes(times[name]).items()
     }
@@ -217,7 +217,8 @@ def read_calibration(path: Path) -> Calibration:
     """
     if not path.is_file():
         raise ConfigurationError(
-            f"there is no calibration {path}; make one in two minutes: gossamer bench calibrate (with the same --threads)"
+            f"there is no calibration {path}; make one in two minutes: gossamer bench calibrate (with the same "
+            f"--threads)"
         )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gossamer.errors import ConfigurationError
 from gossamer.predict.calibration import Calibration
 from gossamer.predict.other import between, max_pool_terms, node_terms
-from gossamer.predict.terms import conversion_terms, dense_terms, sparse_terms
+from gossamer.predict.terms import conversion_terms, dense_terms, panel_pool_terms, sparse_terms, stem_terms
 
 if TYPE_CHECKING:
     import onnx
@@ -33,21 +33,11 @@ class CalibratedCosts:
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return self.calibration.seconds(conversion_terms(channels, height, width, images))
 
-    def stem(self, shape: "LayerShape") -> float:
-        from gossamer.export.costs import MeasuredCosts
-
-        # Not calibrated: what it takes where the rates were measured, in proportion to the dense layer's time here.
-        there = MeasuredCosts()
-        return there.stem(shape) * self.dense(shape) / there.dense(shape)
+    def stem(self, shape: "LayerShape", *, pooled: bool) -> float:
+        return self.calibration.seconds(stem_terms(shape, pooled=pooled))
 
     def pool(self, shape: "LayerShape", *, panels: bool) -> float:
-        from gossamer.export.costs import MeasuredCosts
-
-        if not panels:
-            return self.calibration.seconds(max_pool_terms(shape))
-        there = MeasuredCosts()
-        extents = shape.inputs, shape.height, shape.width, shape.images
-        return there.pool(shape, panels=True) * self.conversion(*extents) / there.conversion(*extents)
+        return self.calibration.seconds((panel_pool_terms if panels else max_pool_terms)(shape))
 
     def break_even(self, shape: "LayerShape") -> float:
         """The density below which the layer is faster sparse, conversions left aside; 0: never, 1: always."""
@@ -121,8 +111,8 @@ def predict(model: "onnx.ModelProto", calibration: Calibration, sizes: Mapping[s
     from gossamer.export.constants import prepared
     from gossamer.export.graph import Graph
     from gossamer.export.layers import find_layers
-    from gossamer.export.pools import pool_at
     from gossamer.export.rewrite import rewrite
+    from gossamer.export.stems import stem_of
 
     fixed = with_sizes(model, sizes)
     costs = CalibratedCosts(calibration)
@@ -131,10 +121,14 @@ def predict(model: "onnx.ModelProto", calibration: Calibration, sizes: Mapping[s
     _require_outputs(layers)
     rewritten = rewrite(fixed, costs=costs)
     forms = {layer.output: report.form for layer, report in zip(layers, rewritten.layers, strict=True)}
-    values = {panel: value for value, (panel, _) in rewritten.panels.items()}
-    made = {values[node.output[0]] for node in rewritten.model.graph.node if node.op_type == "PanelMaxPool"}
-    pools = [pool for place in range(len(graph.nodes)) if (pool := pool_at(graph, place)) and pool.output in made]
     rest = between(graph, layers, rewritten)
+
+    poolings = sum(costs.pool(pool.shape, panels=True) for pool in rest.pools.values())
+
+    def by_our_op(layer: "Layer") -> float:
+        stem = stem_of(graph, layer) if forms[layer.output] == "stem" else None
+        return costs.sparse(layer.shape, layer.density) if stem is None else stem.time(costs)
+
     return Prediction(
         tuple(
             PredictedLayer(
@@ -142,14 +136,14 @@ def predict(model: "onnx.ModelProto", calibration: Calibration, sizes: Mapping[s
                 layer.shape,
                 layer.density,
                 costs.dense(layer.shape),
-                costs.stem(layer.shape) if forms[layer.output] == "stem" else costs.sparse(layer.shape, layer.density),
+                by_our_op(layer),
                 costs.break_even(layer.shape),
                 forms[layer.output],
             )
             for layer in layers
         ),
         _of_nodes(graph, rest.conversions, calibration),
-        _of_nodes(graph, rest.other, calibration) + sum(costs.pool(pool.shape, panels=True) for pool in pools),
+        _of_nodes(graph, rest.other, calibration) + poolings,
         _of_nodes(graph, rest.other_dense, calibration),
     )
 

@@ -1,7 +1,7 @@
 """Terms of the nodes that are no layers: pooling, normalisation, attention, what exporters put between layers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from gossamer.export.graph import Graph
     from gossamer.export.layers import Layer, LayerShape
+    from gossamer.export.pools import Pool
     from gossamer.export.rewrite import Rewritten
     from gossamer.export.shapes import Size
 
@@ -29,6 +30,8 @@ class Between:
     other: "tuple[onnx.NodeProto, ...]"
     """ONNX's own, in the sparse form."""
     other_dense: "tuple[onnx.NodeProto, ...]"
+    pools: "Mapping[str, Pool]"
+    """Max poolings that run on panels by themselves, in the sparse form, by the names of their panels."""
 
 
 def between(graph: "Graph", layers: "Sequence[Layer]", rewritten: "Rewritten") -> Between:
@@ -39,6 +42,8 @@ def between(graph: "Graph", layers: "Sequence[Layer]", rewritten: "Rewritten") -
         layers: those of the graph.
         rewritten: what the export made of it.
     """
+    from gossamer.export.pools import pool_at
+
     inside = {place for layer in layers for place in layer.nodes}
     nodes = list(rewritten.model.graph.node)
     value_of = {panel: value for value, (panel, _) in rewritten.panels.items()}
@@ -49,11 +54,14 @@ def between(graph: "Graph", layers: "Sequence[Layer]", rewritten: "Rewritten") -
         for name in node.output
     }
     others = tuple(node for place, node in enumerate(graph.nodes) if place not in inside)
+    pools = {pool.output: pool for place in range(len(graph.nodes)) if (pool := pool_at(graph, place))}
+    on_panels = [node.output[0] for node in nodes if node.op_type == "PanelMaxPool"]
     return Between(
         tuple(node for node in nodes if node.op_type in CONVERSIONS),
         # Those of the dense network: on panels an elementwise op goes through as many numbers as on planes.
         tuple(node for node in others if not made & {*node.output}),
         others,
+        {panel: pools[value_of[panel]] for panel in on_panels},
     )
 
 

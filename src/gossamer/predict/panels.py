@@ -25,15 +25,27 @@ class Tiling:
 
 
 @cache
-def tiling(height: int, width: int) -> Tiling:
-    """Tiles of whole rows up to 112 pixels; longer rows in equal segments."""
+def tiling(height: int, width: int, *, staged: bool = False) -> Tiling:
+    """Tiles of whole rows up to 112 pixels; longer rows in equal segments.
+
+    Args:
+        staged: whether the rows of a tile's input are copied first, as for windows of several rows: each then begins
+            at a multiple of 4 or 8 pixels, and what lies between them is computed as well.
+    """
     segments = -(-width // TILE_PIXELS)
     columns = -(-width // segments)
     rows = _tile_rows(height, columns)
     full, rest = divmod(height, rows)
-    widest = _vectors(rows * columns)
-    vectors = segments * (full * widest + _vectors(rest * columns))
-    return Tiling(segments * (full + (rest > 0)), vectors, widest)
+    pitch = _row_pitch(rows, columns) if staged and segments == 1 else columns
+    widest = _vectors((rows - 1) * pitch + columns)
+    last = _vectors((rest - 1) * pitch + columns) if rest else 0.0
+    return Tiling(segments * (full + (rest > 0)), segments * (full * widest + last), widest)
+
+
+def _row_pitch(rows: int, columns: int) -> int:
+    """Pixels from one staged row to the next: a multiple of 8 where that takes no further register, else of 4."""
+    by_4, by_8 = (-(-columns // step) * step for step in (4, 8))
+    return by_8 if -(-rows * by_8 // VECTOR) <= -(-rows * by_4 // VECTOR) else by_4
 
 
 def _tile_rows(height: int, columns: int) -> int:

@@ -11,14 +11,18 @@ import numpy as np
 from gossamer.bench.compare import random_inputs
 from gossamer.bench.engines import Subject, open_runner
 from gossamer.bench.layers import LayersOfBoth, MeasuredNetwork, layers_of, profiled
-from gossamer.predict.other import between, node_terms
+from gossamer.export.stems import stem_of
+from gossamer.predict.other import Between, between, max_pool_terms, node_terms
 from gossamer.predict.prices import Observation
-from gossamer.predict.terms import Terms, dense_terms, sparse_terms
+from gossamer.predict.terms import Terms, dense_terms, panel_pool_terms, sparse_terms, stem_terms
 
 if TYPE_CHECKING:
     import onnx
 
-    from gossamer.export.rewrite import Rewritten
+    from gossamer.export.graph import Graph
+    from gossamer.export.layers import Layer
+    from gossamer.export.pools import Pool
+    from gossamer.export.rewrite import Form
 
 WATCHED_FOR = 0.05
 """Seconds that a whole network is timed for, at least."""
@@ -51,10 +55,11 @@ class ReadySpecimen:
     name: str
     subject: Subject
     layers: LayersOfBoth
-    sparse: frozenset[str]
-    """The outputs of the layers that run sparse in the sparse form."""
-    terms: Mapping[str, tuple[Terms, ...]]
-    """By form, those that are timed, of the whole network."""
+    of_layers: Mapping[str, tuple[Terms, ...]]
+    """By form, of each of the layers."""
+    between: Between
+    forms: tuple[str, ...]
+    """Those that are timed."""
 
     def times(self, runs: int) -> Times:
         """Times every node under the profiler, and each form by itself.
@@ -62,31 +67,39 @@ class ReadySpecimen:
         Raises:
             EngineFailed: ONNX Runtime or gossamer-runtime is not installed.
         """
-        nodes = profiled(self.subject, tuple(self.terms), runs)
-        return Times(nodes, {form: _whole_run(self.subject, form, runs) for form in self.terms})
+        nodes = profiled(self.subject, self.forms, runs)
+        return Times(nodes, {form: _whole_run(self.subject, form, runs) for form in self.forms})
 
     def nodes(self, times: Times) -> tuple[Observation, ...]:
-        """Single nodes, each with the one term list that it is made of."""
-        return tuple(
-            Observation((terms,), seconds, watched=1)
-            for terms, seconds in self._named(self.layers.measured(times.nodes))
-        )
+        """Single nodes."""
+        named = self._named(self.layers.measured(times.nodes))
+        return tuple(Observation(terms, seconds, watched=len(terms)) for terms, seconds in named if seconds > 0)
 
     def wholes(self, times: Times) -> dict[str, Observation]:
         """The whole network, by form."""
-        return {form: Observation(self.terms[form], seconds, weight=WHOLE) for form, seconds in times.wholes.items()}
+        return {form: Observation(self._all(form), seconds, weight=WHOLE) for form, seconds in times.wholes.items()}
 
-    def _named(self, measured: MeasuredNetwork) -> Iterator[tuple[Terms, float]]:
+    def _all(self, form: str) -> tuple[Terms, ...]:
+        rest, graph = self.between, self.layers.graph
+        others = rest.other_dense if form == "dense" else (*rest.conversions, *rest.other)
+        pools = [panel_pool_terms(pool.shape) for pool in rest.pools.values()] if form == "sparse" else []
+        return (*self.of_layers[form], *(node_terms(graph, node) for node in others), *pools)
+
+    def _named(self, measured: MeasuredNetwork) -> Iterator[tuple[tuple[Terms, ...], float]]:
         """The nodes that the profiler names. ONNX Runtime joins what is added to a linear layer's result with a node
         behind it, which no longer has the layer's name: only whole runs know what that takes."""
-        for entry in measured.layers:
-            shape = entry.layer.shape
-            if entry.layer.output in self.sparse:
-                yield sparse_terms(shape, entry.layer.density), entry.sparse
-            if not (shape.kind == "linear" and shape.residual):
-                yield dense_terms(shape), entry.dense
+        graph, pools = measured.graph, self.between.pools
+        for entry, sparse, dense in zip(
+            measured.layers, self.of_layers["sparse"], self.of_layers["dense"], strict=True
+        ):
+            if sparse != dense:
+                yield (sparse,), entry.sparse
+            if not (entry.layer.kind == "linear" and entry.layer.residual):
+                pool = _taken_along(graph, entry.layer) if sparse.kind == "stem" else None
+                yield (dense, *([] if pool is None else [max_pool_terms(pool.shape)])), entry.dense
         for node, seconds in measured.other_sparse:
-            yield node_terms(measured.graph, node), seconds
+            pool = pools.get(node.output[0])
+            yield (node_terms(graph, node) if pool is None else panel_pool_terms(pool.shape),), seconds
 
 
 def make_ready(name: str, dense: "onnx.ModelProto", forms: Sequence[str], threads: int, folder: Path) -> ReadySpecimen:
@@ -104,21 +117,28 @@ def make_ready(name: str, dense: "onnx.ModelProto", forms: Sequence[str], thread
     folder.mkdir()
     subject = Subject(dense, rewritten.model, random_inputs(dense), threads, folder)
     layers = layers_of(subject)
-    sparse = frozenset(layer.output for layer in rewritten.layers if layer.form == "sparse")
-    terms = _terms(layers, rewritten, sparse)
-    return ReadySpecimen(name, subject, layers, sparse, {form: terms[form] for form in forms})
+    of_layers = {
+        "sparse": tuple(
+            _terms(layers.graph, layer, report.form)
+            for layer, report in zip(layers.layers, rewritten.layers, strict=True)
+        ),
+        "dense": tuple(dense_terms(layer.shape) for layer in layers.layers),
+    }
+    return ReadySpecimen(
+        name, subject, layers, of_layers, between(layers.graph, layers.layers, rewritten), tuple(forms)
+    )
 
 
-def _terms(layers: LayersOfBoth, rewritten: "Rewritten", sparse: frozenset[str]) -> dict[str, tuple[Terms, ...]]:
-    dense_layers = [dense_terms(layer.shape) for layer in layers.layers]
-    sparse_layers = [
-        sparse_terms(layer.shape, layer.density) if layer.output in sparse else dense
-        for layer, dense in zip(layers.layers, dense_layers, strict=True)
-    ]
-    rest = between(layers.graph, layers.layers, rewritten)
-    others = {"sparse": (*rest.conversions, *rest.other), "dense": rest.other_dense}
-    of_layers = {"sparse": sparse_layers, "dense": dense_layers}
-    return {form: (*of_layers[form], *(node_terms(layers.graph, node) for node in others[form])) for form in of_layers}
+def _terms(graph: "Graph", layer: "Layer", form: "Form") -> Terms:
+    if form == "stem":
+        return stem_terms(layer.shape, pooled=_taken_along(graph, layer) is not None)
+    return sparse_terms(layer.shape, layer.density) if form == "sparse" else dense_terms(layer.shape)
+
+
+def _taken_along(graph: "Graph", layer: "Layer") -> "Pool | None":
+    """The max pooling that a stem computes with it."""
+    stem = stem_of(graph, layer)
+    return None if stem is None else stem.pool
 
 
 def _whole_run(subject: Subject, form: str, runs: int) -> float:

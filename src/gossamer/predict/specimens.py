@@ -19,6 +19,11 @@ SIZES = (
 predictions are judged on."""
 DEEP = ((56, 224), (28, 448), (14, 448))
 """Height and width, with the many channels of deep 3x3 layers, whose weights come from memory."""
+IMAGES = ((288, 48, 3, 1), (256, 40, 3, 2), (192, 48, 7, 2), (144, 40, 5, 2), (80, 64, 7, 2), (48, 32, 3, 1))
+"""Height and width, channels, and the first layer's window and stride; a max pooling follows. In the larger half, most
+of what is computed is in some cache no more when it is read."""
+FEATURES = ((96, 32), (40, 64), (20, 128))
+"""Height and width, with the channels of an input that is no image."""
 TOKENS = ((96, 512), (160, 384))
 VECTORS = (512, 3072, 1536, 10240, 2048, 640, 96, 24)
 """Features between the layers of a chain of fully connected layers."""
@@ -29,6 +34,8 @@ def specimens() -> list[Network]:
     return [
         *(read(f"convolutions-{size}", _convolutions(size, channels)) for size, channels in SIZES),
         *(read(f"deep-{size}", _deep(size, channels)) for size, channels in DEEP),
+        *(read(f"images-{size}", _images(size, *settings)) for size, *settings in IMAGES),
+        *(read(f"features-{size}", _features(size, channels)) for size, channels in FEATURES),
         *(read(f"products-{tokens}", _products(tokens, features)) for tokens, features in TOKENS),
         read("vectors", _vectors()),
     ]
@@ -69,6 +76,33 @@ second  conv    first   outputs={channels} kernel=3 relu
 wide    conv    second  outputs={2 * channels} relu
 narrow  conv    wide    outputs={channels} relu
 average average narrow
+"""
+
+
+def _images(size: int, channels: int, kernel: int, stride: int) -> str:
+    """A first layer with a pooling that it can take along, unless its outputs are read once more; other poolings."""
+    return f"""
+image    input   3x{size}x{size}
+stem     conv    image    outputs={channels} kernel={kernel} stride={stride} relu dense
+pooled   maxpool stem     kernel=3 stride=2 padding=1
+middle   conv    pooled   outputs={2 * channels} kernel=3 relu
+halved   maxpool middle   kernel=2 stride=2 padding=0
+narrow   conv    halved   outputs={channels} relu
+smoothed maxpool narrow   kernel=3 stride=1 padding=1
+last     conv    smoothed outputs={2 * channels} relu
+average  average last
+"""
+
+
+def _features(size: int, channels: int) -> str:
+    return f"""
+features input   {channels}x{size}x{size}
+first    conv    features outputs={2 * channels} relu
+pooled   maxpool first    kernel=2 stride=2 padding=0
+second   conv    pooled   outputs={channels} kernel=3 relu
+smoothed maxpool second   kernel=3 stride=2 padding=1
+last     conv    smoothed outputs={4 * channels} relu
+average  average last
 """
 
 

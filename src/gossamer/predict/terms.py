@@ -19,6 +19,10 @@ FEW_ROWS = 4
 NARROW_VECTORS = 4
 """Registers of a tile up to which four rows of weights share them instead of two."""
 FEW_CHANNELS = 4
+STEM_CHANNELS = 32
+"""Outputs that a stem computes at once."""
+POOLED_TOGETHER = 4
+"""Outputs of a stem for each that its pooling, always at a stride of two, stores."""
 CURVED = ("gelu", "silu")
 NEAR_FLOATS = 250_000
 DISTANT_FLOATS = 2_000_000
@@ -67,8 +71,8 @@ def sparse_terms(shape: "LayerShape", density: float) -> Terms:
         )
     outputs = shape.images * shape.outputs * shape.output_height * shape.output_width
     inputs = shape.images * shape.inputs * shape.height * shape.width
-    cut = tiling(shape.output_height, shape.output_width)
     taps = shape.kernel[0] * shape.kernel[1]
+    cut = tiling(shape.output_height, shape.output_width, staged=shape.kernel[0] > 1 and not shape.depthwise)
     if shape.depthwise:
         amounts = {
             "op": 1,
@@ -100,12 +104,50 @@ def sparse_terms(shape: "LayerShape", density: float) -> Terms:
     return Terms(kind, {**common, "staged": staged})
 
 
+def stem_terms(shape: "LayerShape", *, pooled: bool) -> Terms:
+    """Of StemConv.
+
+    Args:
+        pooled: whether it takes the max pooling behind it along.
+    """
+    pixels = shape.images * shape.output_height * shape.output_width
+    outputs = pixels * _whole(shape.outputs, STEM_CHANNELS)
+    multiply_adds = outputs * (shape.weights // shape.outputs)
+    strided = shape.strides[1] > 1
+    return Terms(
+        "stem",
+        {
+            "op": 1,
+            # At a stride of two it computes as many, but reads each input once for two columns of the window.
+            "multiply-add": 0 if strided else multiply_adds,
+            "strided multiply-add": multiply_adds if strided else 0,
+            "output": 0 if pooled else outputs,
+            "pooled output": outputs if pooled else 0,
+            **_beyond_caches(outputs / POOLED_TOGETHER if pooled else outputs),
+        },
+    )
+
+
+def panel_pool_terms(shape: "LayerShape") -> Terms:
+    """Of PanelMaxPool."""
+    rows = shape.images * shape.outputs * shape.output_height
+    return Terms(
+        "max pooling of panels",
+        {
+            "op": 1,
+            "row": rows * shape.kernel[0],
+            "input": shape.images * shape.inputs * shape.height * shape.width,
+            "output": rows * shape.output_width,
+        },
+    )
+
+
 def inputs_of_a_tile(shape: "LayerShape") -> float:
     """Floats that a tile reads from one channel of its input, halo included."""
     cut = tiling(shape.output_height, shape.output_width)
     pixels = shape.output_height * shape.output_width / cut.tiles
-    rows = max(1.0, pixels / shape.output_width)
-    return (rows + (shape.kernel[0] - 1) / shape.strides[0]) * shape.output_width * _phases(shape)
+    columns = min(pixels, shape.output_width)
+    return (pixels / columns + (shape.kernel[0] - 1) / shape.strides[0]) * columns * _phases(shape)
 
 
 def _curved(shape: "LayerShape") -> int:
@@ -150,7 +192,7 @@ def dense_terms(shape: "LayerShape") -> Terms:
     if shape.inputs <= FEW_CHANNELS:
         return Terms("dense of an image", {"op": 1, "multiply-add": multiply_adds, "output": outputs})
     # ONNX Runtime works on channels in blocks as long as a register, the last one padded.
-    padded = _blocks(shape.inputs) / shape.inputs * _blocks(shape.outputs) / shape.outputs
+    padded = _whole(shape.inputs, VECTOR) / shape.inputs * _whole(shape.outputs, VECTOR) / shape.outputs
     common = {
         "op": 1,
         "multiply-add": multiply_adds * padded,
@@ -161,8 +203,9 @@ def dense_terms(shape: "LayerShape") -> Terms:
     return Terms("dense 1x1" if shape.kernel == (1, 1) else "dense kxk", common)
 
 
-def _blocks(channels: int) -> int:
-    return math.ceil(channels / VECTOR) * VECTOR
+def _whole(channels: int, block: int) -> int:
+    """Channels when the last block is filled up."""
+    return math.ceil(channels / block) * block
 
 
 def conversion_terms(channels: int, height: int, width: int, images: int) -> Terms:

@@ -1,0 +1,36 @@
+"""What belongs to a layer, and what to none, among the times of single nodes."""
+
+from pathlib import Path
+
+from gossamer.bench.compare import random_inputs
+from gossamer.bench.engines import Subject
+from gossamer.bench.layers import layers_of
+from gossamer.bench.network import build, read
+from gossamer.export.costs import EverythingSparse
+from gossamer.export.rewrite import rewrite
+
+POOLED = """
+image    input   3x32x32
+stem     conv    image    outputs=32 kernel=3 relu dense
+pooled   maxpool stem     kernel=3 stride=2 padding=1
+middle   conv    pooled   outputs=48 kernel=3 relu
+halved   maxpool middle   kernel=2 stride=2 padding=0
+last     conv    halved   outputs=32 relu
+average  average last
+"""
+
+
+def test_every_node_is_counted_once_and_conversions_belong_to_no_layer(tmp_path: Path) -> None:
+    dense = build(read("pooled", POOLED), 0.2)
+    sparse = rewrite(dense, costs=EverythingSparse()).model
+    layers = layers_of(Subject(dense, sparse, random_inputs(dense), 1, tmp_path))
+    # A second for the first node, two for the second, four for the third, so that sums tell what is in them.
+    seconds = {node.name: float(2**place) for place, node in enumerate(sparse.graph.node)}
+    of_kind = {node.op_type: seconds[node.name] for node in sparse.graph.node}
+    measured = layers.measured({"sparse": seconds})
+    assert [entry.layer.name for entry in measured.layers] == ["stem", "middle", "last"]
+    convolutions = [seconds[node.name] for node in sparse.graph.node if node.op_type == "SparseConv"]
+    assert [entry.sparse for entry in measured.layers] == [of_kind["StemConv"], *convolutions]
+    others = {node.op_type: time for node, time in measured.other_sparse}
+    assert others == {kind: of_kind[kind] for kind in ("PanelMaxPool", "FromPanel", "GlobalAveragePool", "Flatten")}
+    assert sum(seconds.values()) == sum(entry.sparse for entry in measured.layers) + sum(others.values())
