@@ -75,8 +75,8 @@ class MeasuredCosts:
 
     Fitted to the times of 287 convolutions, 39 depthwise ones and 31 linear layers of the networks of `gossamer bench
     shapes`, at 5 to 70% density, inside ONNX Runtime 1.32; the median of estimated by measured time is 0.97 to 1.05 in
-    each class. Elsewhere they decide well as far as the ratios are alike. Rates of stems and
-    poolings were chosen by hand after 12 and 10 of them, each in a session of its own.
+    each class. Elsewhere they decide well as far as the ratios are alike. Rates of stems and poolings were chosen by
+    hand, after 12 stems in sessions of their own and the poolings of 10 networks.
     """
 
     def dense(self, shape: LayerShape) -> float:
