@@ -25,9 +25,10 @@ VERSION = 2
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
 ROUNDS = 3
 """How often every specimen is timed, each time after all others."""
-LARGE = 0.25
+LARGE, LARGE_OF_SEVERAL_THREADS = 0.25, 0.35
 """A relative deviation from a whole network's time that a quiet machine does not explain: networks that were not
-measured are expected within 0.11 there (docs/results.md)."""
+measured are expected within 0.08 there (docs/results.md). Several threads deal out a layer that is one tile by channels,
+which no term describes: specimens made of such layers are missed by up to 0.27."""
 DOUBTFUL = 0.15
 """A smaller one that is worth measuring once more: on a shared machine one network may have been timed while another
 program ran."""
@@ -65,11 +66,12 @@ class Calibration:
     @property
     def warning(self) -> str | None:
         """What to tell those who rely on the prices, if something disturbed the measurement."""
-        if self.deviation is None or self.deviation.largest <= LARGE:
+        most = LARGE if self.threads == 1 else LARGE_OF_SEVERAL_THREADS
+        if self.deviation is None or self.deviation.largest <= most:
             return None
         return (
             f"warning: these prices miss the measured time of {self.deviation.network} by {self.deviation.largest:.0%} "
-            f"(at most {LARGE:.0%} is expected): something disturbed the calibration; repeat it on a quiet machine, "
+            f"(at most {most:.0%} is expected): something disturbed the calibration; repeat it on a quiet machine, "
             f"gossamer bench calibrate"
         )
 
