@@ -239,17 +239,20 @@ def interleaved(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", choices=[[], *NETWORKS], default=list(NETWORKS))
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; all by default")
     parser.add_argument("--density", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=25)
     parser.add_argument("--check", action="store_true", help="compare every layer's output first")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    unknown = [name for name in options.networks if name not in NETWORKS]
+    if unknown:
+        parser.error(f"there is no network {unknown[0]}; expected some of {', '.join(NETWORKS)}")
     processor = platform.processor() or platform.machine()
     print(f"{processor}, onnxruntime {onnxruntime.__version__}, {options.threads} threads, density {options.density}")
     results = []
-    for name in options.networks:
+    for name in options.networks or NETWORKS:
         build, shape = NETWORKS[name]
         feed = {"input": np.random.default_rng(1).standard_normal(shape, dtype=np.float32)}
         if options.check:
