@@ -2,22 +2,14 @@
 
 from pathlib import Path
 
+from pooled_network import POOLED
+
 from gossamer.bench.compare import random_inputs
 from gossamer.bench.engines import Subject
 from gossamer.bench.layers import layers_of
 from gossamer.bench.network import build, read
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.rewrite import rewrite
-
-POOLED = """
-image    input   3x32x32
-stem     conv    image    outputs=32 kernel=3 relu dense
-pooled   maxpool stem     kernel=3 stride=2 padding=1
-middle   conv    pooled   outputs=48 kernel=3 relu
-halved   maxpool middle   kernel=2 stride=2 padding=0
-last     conv    halved   outputs=32 relu
-average  average last
-"""
 
 
 def test_every_node_is_counted_once_and_conversions_belong_to_no_layer(tmp_path: Path) -> None:

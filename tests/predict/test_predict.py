@@ -12,6 +12,7 @@ import pytest
 from command_line import gossamer
 from export.onnx_graphs import network, ops, sparse_weight
 from onnx import helper
+from pooled_network import POOLED
 from predict.price_lists import by_op, price_list
 from small_run import printed, refused, small_run
 from typer.testing import CliRunner
@@ -35,16 +36,6 @@ from gossamer.predict.calibration import (
 from gossamer.predict.network import CalibratedCosts, predict
 from gossamer.predict.prices import Observation
 from gossamer.predict.terms import Terms
-
-POOLED = """
-image    input   3x32x32
-stem     conv    image    outputs=32 kernel=3 relu dense
-pooled   maxpool stem     kernel=3 stride=2 padding=1
-middle   conv    pooled   outputs=48 kernel=3 relu
-halved   maxpool middle   kernel=2 stride=2 padding=0
-last     conv    halved   outputs=32 relu
-average  average last
-"""
 
 CHAIN = """
 image   input 32x12x12

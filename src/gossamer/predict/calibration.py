@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tomli_w
@@ -17,9 +17,11 @@ from gossamer.bench.folders import cache_folder
 from gossamer.bench.network import build
 from gossamer.errors import ConfigurationError
 from gossamer.predict.prices import Observation, fit
-from gossamer.predict.ready import ReadySpecimen, Times, make_ready
 from gossamer.predict.specimens import specimens
 from gossamer.predict.terms import Terms
+
+if TYPE_CHECKING:
+    from gossamer.predict.ready import ReadySpecimen, Times
 
 VERSION = 2
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
@@ -136,8 +138,11 @@ def calibrate(threads: int = 1, runs: int = 5, progress: Callable[[str], object]
     return calibration
 
 
-def _ready(threads: int, folder: Path, progress: Callable[[str], object]) -> dict[str, ReadySpecimen]:
+def _ready(threads: int, folder: Path, progress: Callable[[str], object]) -> "dict[str, ReadySpecimen]":
     """All specimens at all densities, by name. The dense form, the same at all densities, is timed at the first."""
+    # Whoever only reads prices needs neither onnx nor the engines.
+    from gossamer.predict.ready import make_ready
+
     ready: dict[str, ReadySpecimen] = {}
     for specimen in specimens():
         for density in DENSITIES:
@@ -149,8 +154,8 @@ def _ready(threads: int, folder: Path, progress: Callable[[str], object]) -> dic
 
 
 def _timed(
-    ready: Iterable[ReadySpecimen], runs: int, progress: Callable[[str], object], remark: str
-) -> dict[str, Times]:
+    ready: "Iterable[ReadySpecimen]", runs: int, progress: Callable[[str], object], remark: str
+) -> "dict[str, Times]":
     found = {}
     for one in ready:
         progress(f"{one.name}, {remark}")
@@ -159,7 +164,7 @@ def _timed(
 
 
 def _fitted(
-    threads: int, ready: Mapping[str, ReadySpecimen], times: Mapping[str, Times], machine: Mapping[str, str]
+    threads: int, ready: "Mapping[str, ReadySpecimen]", times: "Mapping[str, Times]", machine: Mapping[str, str]
 ) -> Calibration:
     nodes = [node for name, one in ready.items() for node in one.nodes(times[name])]
     wholes = {
@@ -170,8 +175,8 @@ def _fitted(
 
 
 def _doubtful(
-    calibration: Calibration, ready: Mapping[str, ReadySpecimen], times: Mapping[str, Times]
-) -> list[ReadySpecimen]:
+    calibration: Calibration, ready: "Mapping[str, ReadySpecimen]", times: "Mapping[str, Times]"
+) -> "list[ReadySpecimen]":
     """Those of which a whole network's time is missed by more than `DOUBTFUL`."""
     return [
         one
@@ -180,7 +185,7 @@ def _doubtful(
     ]
 
 
-def _gained(before: Times, after: Times) -> bool:
+def _gained(before: "Times", after: "Times") -> bool:
     return any(after.wholes[form] < (1 - FASTER) * seconds for form, seconds in before.wholes.items())
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from gossamer.bench.compare import random_inputs
 from gossamer.bench.engines import Subject, open_runner
 from gossamer.bench.layers import LayersOfBoth, MeasuredNetwork, layers_of, profiled
+from gossamer.export.costs import EverythingSparse
+from gossamer.export.rewrite import Form, rewrite
 from gossamer.export.stems import stem_of
 from gossamer.predict.other import Between, between, max_pool_terms, node_terms
 from gossamer.predict.prices import Observation
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from gossamer.export.graph import Graph
     from gossamer.export.layers import Layer
     from gossamer.export.pools import Pool
-    from gossamer.export.rewrite import Form
 
 WATCHED_FOR = 0.05
 """Seconds that a whole network is timed for, at least."""
@@ -110,9 +111,6 @@ def make_ready(name: str, dense: "onnx.ModelProto", forms: Sequence[str], thread
         forms: which of `sparse` and `dense` are timed.
         folder: for its files; it is made, and the caller removes it.
     """
-    from gossamer.export.costs import EverythingSparse
-    from gossamer.export.rewrite import rewrite
-
     rewritten = rewrite(dense, costs=EverythingSparse())
     folder.mkdir()
     subject = Subject(dense, rewritten.model, random_inputs(dense), threads, folder)
@@ -129,7 +127,7 @@ def make_ready(name: str, dense: "onnx.ModelProto", forms: Sequence[str], thread
     )
 
 
-def _terms(graph: "Graph", layer: "Layer", form: "Form") -> Terms:
+def _terms(graph: "Graph", layer: "Layer", form: Form) -> Terms:
     if form == "stem":
         return stem_terms(layer.shape, pooled=_taken_along(graph, layer) is not None)
     return sparse_terms(layer.shape, layer.density) if form == "sparse" else dense_terms(layer.shape)
