@@ -109,6 +109,11 @@ def test_the_scale_of_a_linear_restart_is_that_of_the_cut(tmp_path: Path) -> Non
     # Weights 3, 4, 0.6, 0.8 lose the last two: |W - W'| = 1, |W| = sqrt(26), s = 1/2.
     assert restart_scale(26**0.5, 1.0, 0.5, 0.0) == pytest.approx(1 / (13**0.5))
     assert restart_scale(26**0.5, 1.0, 0.5, 0.75) == 0.75
+    # Weights that are all zero, and a cut that removes none, change nothing: the time alone decides.
+    assert restart_scale(0.0, 0.0, 0.2, 0.1) == 0.1
+    assert restart_scale(1.0, 0.0, 0.0, 0.1) == 0.1
+    # Less is never cut than the smallest magnitudes; another criterion may cut more, and 1 is the most.
+    assert restart_scale(1.0, 0.9, 0.5, 0.1) == 1.0
     model = nn.Linear(4, 1, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[3.0, 4.0, 0.6, 0.8]]))

@@ -125,3 +125,16 @@ def test_a_damaged_page_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "cost.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"cost\.json is damaged"):
         read_cost(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "-1.0", "-Infinity", "1e999"])
+@pytest.mark.parametrize("name", ["epochs", "training_flops", "inference_flops", "inference_flops_left"])
+def test_counted_work_that_is_no_number_is_damage(name: str, number: str, tmp_path: Path) -> None:
+    cost = Cost(1, "lr-rewind", "cpu", 12, 1.5, 2.5, Work(3.0, 100.0, 10.0, 8.0))
+    (tmp_path / "cost.json").write_text(cost.to_json())
+    assert read_cost(tmp_path) == cost
+    content = json.loads(cost.to_json())
+    content["work"][name] = "here"
+    (tmp_path / "cost.json").write_text(json.dumps(content).replace('"here"', number))
+    with pytest.raises(CheckpointError, match=r"cost\.json is damaged \(a number in it is none\)"):
+        read_cost(tmp_path)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gossamer
-from gossamer.compress import Listener, Silent, compress
+from gossamer.compress import Listener, OptimizerState, Silent, compress
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.rounds.configuration import read
 from gossamer.rounds.folder import REPLICATES, read_ledger, read_state
@@ -123,8 +123,11 @@ def weights_of(folder: Path, number: int) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_the_built_in_job_averages_what_three_separate_trainings_come_to(tmp_path: Path) -> None:
-    compress(TASK, folder=tmp_path / "run", round_count=1, replicates=3, seed=4)
+@pytest.mark.parametrize("optimizer_state", ["keep", "fresh"])
+def test_the_built_in_job_averages_what_three_separate_trainings_come_to(
+    optimizer_state: OptimizerState, tmp_path: Path
+) -> None:
+    compress(TASK, folder=tmp_path / "run", round_count=1, replicates=3, seed=4, optimizer_state=optimizer_state)
     dense = initial_model(TASK, 4)
     optimizer = RECIPE.optimizer(dense)
     splits = data(None)
@@ -134,11 +137,13 @@ def test_the_built_in_job_averages_what_three_separate_trainings_come_to(tmp_pat
     for replicate in range(3):
         model = copy.deepcopy(dense)
         own = RECIPE.optimizer(model)
-        own.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        if optimizer_state == "keep":
+            own.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         for parameter, kept in zip((model[0].weight, model[4].weight), masks.values(), strict=True):
             with torch.no_grad():
                 parameter *= kept
-                own.state[parameter]["momentum_buffer"] *= kept
+                if optimizer_state == "keep":
+                    own.state[parameter]["momentum_buffer"] *= kept
             parameter.register_hook(lambda gradient, kept=kept: gradient * kept)
         list(train(model, own, RECIPE, splits.train, seed=4, round_number=1, replicate=replicate))
         ends.append({name: parameter.detach().double() for name, parameter in model.named_parameters()})

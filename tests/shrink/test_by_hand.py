@@ -1,6 +1,9 @@
 """Networks written by hand, of which it is known which units must go, where their constants go, and what stays."""
 
 import copy
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,6 +16,18 @@ from gossamer.shrink import ShrinkError, Shrunk, shrink
 def removed(shrunk: Shrunk) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     """Layer's name -> (unused, constant) units."""
     return {layer.name: (layer.unused, layer.constant) for layer in shrunk.layers}
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Fails the test that is still inside after so long, instead of waiting for ever."""
+    before = signal.signal(signal.SIGALRM, lambda number, frame: pytest.fail(f"not finished after {seconds} s"))
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def fill(parameter: Tensor | None, values: object) -> None:
@@ -328,26 +343,36 @@ def test_tied_weights_stay() -> None:
 
 
 class RereadsWhatItChanged(nn.Module):
-    """The first layer's output is read again after ReLU has changed it in place."""
+    """The first layer's output is read again, by a layer of its own, after ReLU has changed it in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 2)
+        self.change = change
+        self.first, self.second, self.third = nn.Linear(3, 3), nn.Linear(3, 2), nn.Linear(3, 2)
 
     def forward(self, inputs: Tensor) -> Tensor:
         features = self.first(inputs)
-        positive = F.relu(features, inplace=True)
-        return self.second(positive) + self.second.bias * features.sum()
+        positive = self.change(features)
+        return self.second(positive) + self.third(features)
 
 
-def test_values_that_are_changed_in_place_and_read_again_stay() -> None:
-    model = RereadsWhatItChanged()
+@pytest.mark.parametrize(
+    "change",
+    [lambda values: F.relu(values, inplace=True), torch.relu_, lambda values: values.relu_(), nn.ReLU(inplace=True)],
+    ids=["inplace=True", "function", "method", "module"],
+)
+def test_values_that_are_changed_in_place_and_read_again_stay(change: Callable[[Tensor], Tensor]) -> None:
+    model = RereadsWhatItChanged(change)
     with torch.no_grad():
         model.first.weight[0] = 0
         model.first.bias[0] = -1
     shrunk = shrink(model, torch.randn(4, 3))
     assert shrunk.difference == 0.0
     assert shrunk.parameters == shrunk.parameters_before
+    # Not changed in place, the unit is a constant to both readers: 0 to one, -1 to the other.
+    other = RereadsWhatItChanged(F.relu)
+    other.load_state_dict(model.state_dict())
+    assert removed(shrink(other, torch.randn(4, 3)))["first"] == ((), (0,))
 
 
 class Decides(nn.Module):
@@ -362,6 +387,28 @@ def test_a_submodule_that_cannot_be_traced_is_left_in_one_piece() -> None:
         model[2].weight[0] = 0
     shrunk = shrink(model, torch.randn(4, 3))
     assert shrunk.not_understood == ("1 (Decides)",)
+    assert removed(shrunk) == {"0": ((), ()), "2": ((), (0,)), "4": ((), ())}
+
+
+class DecidesAfterALayer(nn.Module):
+    """Has called a layer of its own, successfully, by the time that tracing fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        features = self.layer(inputs)
+        return features if features.sum() > 0 else -features
+
+
+def test_a_submodule_that_calls_a_layer_and_then_decides_is_left_in_one_piece() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), DecidesAfterALayer(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[2].weight[0] = 0
+    with time_limit(20):
+        shrunk = shrink(model, torch.randn(4, 3))
+    assert shrunk.not_understood == ("1 (DecidesAfterALayer)",)
     assert removed(shrunk) == {"0": ((), ()), "2": ((), (0,)), "4": ((), ())}
 
 

@@ -1,0 +1,168 @@
+"""The built-in job against trainings written out one by one: learning rates, gradients, saved states."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import gossamer
+from gossamer.compress import Silent, compress
+from gossamer.errors import CheckpointError
+from gossamer.rounds import state as states
+from gossamer.tasks import SGD, Data, EpochReport, Examples, Recipe, Steps, Task, train
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def data_of(training: int) -> Callable[[Path | None], Data]:
+    def data(folder: Path | None) -> Data:
+        inputs = torch.randn(training + 40, 12, generator=torch.Generator().manual_seed(0))
+        return Data(*(Examples(part, part[:, :4].argmax(1)) for part in inputs.split([training, 20, 20])))
+
+    return data
+
+
+RECIPE = Recipe(epochs=4, batch_size=10, learning_rate=Steps(first=0.1, milestones=(0.5, 0.75)), optimizer=SGD())
+TASK = Task("tiny", "", network, data_of(80), RECIPE)
+
+
+def weights_of(folder: Path, number: int) -> nn.Module:
+    model = network()
+    gossamer.load_round(folder, number, model)
+    return model
+
+
+def test_fine_tuning_without_a_rate_of_its_own_goes_on_with_the_schedule_s_last(tmp_path: Path) -> None:
+    rates: dict[int, list[float]] = {0: [], 1: []}
+
+    class Noting(Silent):
+        def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
+            rates[round.number].append(report.learning_rate)
+
+    compress(
+        TASK,
+        folder=tmp_path,
+        round_count=1,
+        method="fine-tune",
+        optimizer_state="fresh",
+        rewind_epochs=2,
+        listener=Noting(),
+    )
+    assert rates == {0: pytest.approx([0.1, 0.1, 0.01, 0.001]), 1: pytest.approx([0.001, 0.001])}
+    expected, masks = weights_of(tmp_path, 0), gossamer.load_masks(tmp_path, 1)
+    for name, kept in masks.items():
+        weight = expected.get_parameter(name)
+        with torch.no_grad():
+            weight *= kept
+        weight.register_hook(lambda gradient, kept=kept: gradient * kept)
+    splits = TASK.data(None)
+    optimizer = RECIPE.optimizer(expected)
+    list(
+        train(
+            expected,
+            optimizer,
+            RECIPE,
+            splits.train,
+            seed=0,
+            round_number=1,
+            first_epoch=2,
+            learning_rate=lambda step: 0.001,
+        )
+    )
+    found = weights_of(tmp_path, 1).state_dict()
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-7)
+
+
+def test_gradients_for_a_cut_are_means_over_sixteen_batches(tmp_path: Path) -> None:
+    """The criterion is |w dL/dw|; the batches are the first ones of a permutation drawn from the run's seed."""
+    recipe = replace(RECIPE, epochs=1)
+    task = replace(TASK, recipe=recipe, data=data_of(200))
+    compress(task, folder=tmp_path, round_count=1, per_round=0.5, criterion="taylor", seed=7)
+    bits = int.from_bytes(hashlib.blake2b(b"7/gradients", digest_size=8).digest(), "big") >> 1
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(bits))
+    examples = task.data(None).train
+
+    def kept(batches: int) -> dict[str, Tensor]:
+        model = weights_of(tmp_path, 0).eval()
+        rows = order[: 10 * batches]
+        functional.cross_entropy(model(examples.inputs[rows]), examples.targets[rows]).backward()
+        scores = {name: (p * p.grad).abs() for name, p in model.named_parameters() if p.dim() == 2}
+        everything = torch.cat([score.flatten() for score in scores.values()])
+        threshold = everything.topk(math.ceil(everything.numel() / 2)).values[-1]
+        return {name: score >= threshold for name, score in scores.items()}
+
+    found = gossamer.load_masks(tmp_path, 1)
+    assert all(torch.equal(mask, found[name]) for name, mask in kept(16).items())
+    for other in (15, 17):
+        assert any(not torch.equal(mask, found[name]) for name, mask in kept(other).items()), other
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_snapshot_of_another_step_than_the_one_to_rewind_to_is_refused(tmp_path: Path) -> None:
+    """The dense training is interrupted after its snapshot, and goes on with more examples: epochs became longer."""
+
+    class Stopping(Silent):
+        def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
+            if report.epochs_done == 3:
+                raise Stop
+
+    def run(task: Task, listener: Silent) -> None:
+        compress(
+            task,
+            folder=tmp_path,
+            round_count=1,
+            method="weight-rewind",
+            rewind_to_epoch=2,
+            checkpoint_seconds=0,
+            listener=listener,
+        )
+
+    with pytest.raises(Stop):
+        run(TASK, Stopping())
+    with pytest.raises(CheckpointError, match=r"snapshot\.safetensors is a snapshot of another step than 18"):
+        run(replace(TASK, data=data_of(90)), Silent())
+    assert not (tmp_path / "round-00").exists()
+
+
+def test_the_training_is_saved_when_the_last_save_is_long_enough_ago_and_not_before(tmp_path: Path) -> None:
+    def saved_epochs(folder: Path, least_seconds: float) -> list[int]:
+        """What is kept after each epoch of the dense round; a pause before the third is long enough for 0.2 s."""
+        saved: list[int] = []
+
+        class Watching(Silent):
+            def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
+                path = folder / "training.safetensors"
+                saved.append(int(states.load(path)["epochs_done"]) if path.exists() else 0)
+                if report.epochs_done == 2:
+                    time.sleep(0.25)
+
+        compress(
+            TASK,
+            folder=folder,
+            round_count=1,
+            epochs=9,
+            dense_only=True,
+            checkpoint_seconds=least_seconds,
+            listener=Watching(),
+        )
+        return saved
+
+    assert saved_epochs(tmp_path / "always", 0) == [1, 2, 3, 4, 5, 6, 7, 8, 8]
+    assert saved_epochs(tmp_path / "never", 1000) == [0] * 9
+    started = time.monotonic()
+    sometimes = saved_epochs(tmp_path / "sometimes", 0.2)
+    assert sometimes[2] == 3
+    assert len({*sometimes} - {0}) <= (time.monotonic() - started) / 0.2
