@@ -23,3 +23,7 @@ class TrainingDivergedError(GossamerError):
 
 class PrunedWeightError(GossamerError):
     """A pruned weight, its gradient or its optimizer slot is not zero."""
+
+
+class GossamerWarning(UserWarning):
+    """Something that the user may want to know or to mend, and that nothing is stopped for."""

@@ -7,6 +7,7 @@ import pickletools
 import random
 import re
 import shutil
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from gossamer.errors import (
     PrunedWeightError,
     TrainingDivergedError,
 )
+from gossamer.rounds.folder import read_records
 from gossamer.rounds.plan import Plan
 
 RATES = [0.2, 0.2, 0.1, 0.1, 0.02, 0.02]
@@ -790,13 +792,82 @@ def test_rounds_without_a_configuration_are_refused(tmp_path: Path) -> None:
         gossamer.rounds(small(), rounds=1, folder=tmp_path)
 
 
-def test_two_loops_in_one_folder_are_refused(tmp_path: Path) -> None:
-    first = gossamer.rounds(small(), rounds=2, folder=tmp_path)
-    next(iter(first))
-    with pytest.raises(ConfigurationError, match="in use by another process"):
-        next(iter(gossamer.rounds(small(), rounds=2, folder=tmp_path)))
-    first.close()  # type: ignore[attr-defined]
-    assert len(list(gossamer.rounds(small(), rounds=2, folder=tmp_path))) == 3
+def test_a_loop_that_was_left_lets_go_of_the_folder(tmp_path: Path) -> None:
+    reference = small()
+    for round in gossamer.rounds(reference, rounds=2, folder=tmp_path / "whole"):
+        train(reference, round.number)
+        round.record(accuracy=0.5)
+    left = gossamer.rounds(small(), rounds=2, folder=tmp_path / "left")
+    for round in left:
+        if round.number == 1:
+            break
+        round.record(accuracy=0.25)
+    shutil.rmtree(tmp_path / "left" / "round-00")
+    model = small()
+    for again in gossamer.rounds(model, rounds=2, folder=tmp_path / "left"):
+        train(model, again.number)
+        again.record(accuracy=0.5)
+    assert torch.equal(model[0].weight, reference[0].weight)
+    # The loop that was left is over, and says so.
+    with pytest.raises(ConfigurationError, match=r"a later call of gossamer\.rounds goes on in .*left, so this loop"):
+        round.record(accuracy=0.25)
+    with pytest.raises(ConfigurationError, match="this loop has ended"):
+        next(left)
+    assert list(left) == []
+    assert [record.val for record in read_records(tmp_path / "left")] == [0.5, 0.5, 0.5]
+
+
+def test_a_loop_inside_the_loop_of_the_same_folder_is_not_silent(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="this loop has ended"):
+        for _ in gossamer.rounds(small(), rounds=1, folder=tmp_path):
+            assert len(list(gossamer.rounds(small(), rounds=1, folder=tmp_path))) == 2
+
+
+def test_a_snapshot_that_is_due_in_a_loop_that_was_left_is_not_taken(tmp_path: Path) -> None:
+    model = small()
+    arguments: dict[str, Any] = {"method": "weight-rewind", "rewind_to_step": 4, "rounds": 1, "folder": tmp_path}
+    left = gossamer.rounds(model, **arguments)
+    round = next(left)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.step()
+    again = gossamer.rounds(model, **arguments)
+    next(again)
+    for _ in range(3):
+        optimizer.step()
+    assert not (tmp_path / "snapshot.safetensors").exists()
+    with pytest.raises(ConfigurationError, match="this loop has ended"):
+        round.take_snapshot()
+    optimizer.step()
+    assert (tmp_path / "snapshot.safetensors").exists()
+
+
+def test_another_thread_that_is_at_work_in_the_folder_is_not_interrupted(tmp_path: Path) -> None:
+    entered, done = threading.Event(), threading.Event()
+    finished: list[int] = []
+
+    def work() -> None:
+        for round in gossamer.rounds(small(), rounds=1, folder=tmp_path):
+            entered.set()
+            done.wait(60)
+            finished.append(round.number)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert entered.wait(60)
+    try:
+        with pytest.raises(ConfigurationError, match="is in use already, by this very process"):
+            next(gossamer.rounds(small(), rounds=1, folder=tmp_path))
+    finally:
+        done.set()
+        thread.join()
+    assert finished == [0, 1]
+    # A thread that has ended holds nothing.
+    iterator = gossamer.rounds(small(1), rounds=2, folder=tmp_path / "other")
+    thread = threading.Thread(target=lambda: next(iterator))
+    thread.start()
+    thread.join()
+    assert len(list(gossamer.rounds(small(1), rounds=2, folder=tmp_path / "other"))) == 3
 
 
 # --- what is in the folder ----------------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
 """Files that are whole or absent."""
 
+import errno
 import fcntl
+import os
+import signal
+import stat
 from pathlib import Path
 
 import pytest
 
-from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning
 from gossamer.rounds.files import locked, remove, sha256, write_file, write_folder, write_text
 from gossamer.rounds.folder import clear_leftovers
 
@@ -73,7 +77,7 @@ def test_sha256_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_locked_for_one_at_a_time(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(ConfigurationError, match="in use by another process"), locked(tmp_path):
+    with locked(tmp_path), pytest.raises(ConfigurationError, match="in use already, by this very"), locked(tmp_path):
         pass
     with pytest.raises(RuntimeError, match="boom"), locked(tmp_path):
         raise RuntimeError("boom")
@@ -81,6 +85,89 @@ def test_a_folder_is_locked_for_one_at_a_time(tmp_path: Path) -> None:
         pass
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_another_process_that_holds_a_folder_is_told_from_this_one(tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(ConfigurationError, match="in use by another process"), locked(tmp_path):
+            pass
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_folder_is_free_even_if_a_child_forked_inside_lives_on(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+            os._exit(0)
+    try:
+        with locked(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+NO_LOCKS = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP]
+
+
+@pytest.mark.parametrize("number", NO_LOCKS, ids=errno.errorcode.get)
+def test_where_nothing_can_be_locked_that_is_told_and_the_work_goes_on(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No filesystem without locks can be mounted here.
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.warns(GossamerWarning, match=f"cannot be locked .{os.strerror(number)}.; see to it"),
+        locked(tmp_path),
+        # This process is still known.
+        pytest.raises(ConfigurationError, match="this very process"),
+        locked(tmp_path),
+    ):
+        pass
+
+
+def test_a_lock_that_fails_is_an_error_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(CheckpointError, match=r"\.lock: Input/output error"), locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("what", ["folders", "files"])
+def test_where_a_filesystem_does_not_sync_that_is_told_and_the_work_goes_on(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == (what == "folders"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        synced(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.warns(GossamerWarning, match=f"the filesystem at /.* does not sync {what} .Invalid argument.; what"):
+        write_folder(tmp_path / "round", lambda folder: (folder / "one").write_text("1") and None)
+    with pytest.warns(GossamerWarning, match=f"does not sync {what}"):
+        write_text(tmp_path / "a.txt", "a")
+    assert (tmp_path / "round" / "one").read_text() == "1"
+    assert (tmp_path / "a.txt").read_text() == "a"
+
+
+def test_a_sync_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        write_text(tmp_path / "a.txt", "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_locked_says_so(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import signal
 import sys
+import warnings
 from types import FrameType
+from typing import TextIO
 
 import typer
 
@@ -18,7 +20,7 @@ from gossamer.cli.show import show
 from gossamer.cli.shrink import shrink
 from gossamer.cli.tasks import tasks
 from gossamer.cli.watch import watch
-from gossamer.errors import GossamerError
+from gossamer.errors import GossamerError, GossamerWarning
 
 USERS_MISTAKE = 2
 INTERRUPTED = 128
@@ -63,6 +65,7 @@ def main() -> None:
         # Shells have what they put in the background ignore SIGINT.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    warnings.showwarning = _show_warning
     try:
         app()
     except GossamerError as error:
@@ -78,6 +81,20 @@ def main() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Ours in one line, as errors are; where in our own code it was said tells a user nothing."""
+    of_others = warnings.formatwarning(message, category, filename, lineno, line)
+    shown = f"warning: {message}\n" if issubclass(category, GossamerWarning) else of_others
+    (file or sys.stderr).write(shown)
 
 
 if __name__ == "__main__":

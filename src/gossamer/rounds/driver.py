@@ -5,7 +5,8 @@ What is rewound between the cut and the retraining is a strategy by name (`gossa
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -233,6 +234,10 @@ class Round:
         return self.result
 
 
+class _TakenOver(BaseException):
+    """Thrown into the iterator of a loop whose folder a later one wants."""
+
+
 class _Run:
     """A model, its plan and its folder."""
 
@@ -269,9 +274,40 @@ class _Run:
         """k: the step of the dense round that weights go back to; None as long as it is not known."""
         self.relative_cut = (0.0, 0.0, 0.0)
         """Of the last cut, for the linear restart: norm of the weights before, of those removed, share removed."""
+        self.taken_over = False
+        """Whether a later call, in the same process, goes on in the folder."""
 
-    def rounds(self, configuration: Configuration) -> Iterator[Round]:
-        with locked(self.folder):
+    def begin(self, configuration: Configuration) -> Iterator[Round]:
+        """The rounds, which end when a later call in this thread wants the folder: of a loop that was left by `break`
+        or an error, the iterator may live on (in a notebook, in a traceback) and hold it."""
+        iterator = self._rounds_or_taken_over(configuration)
+        # No cycle of references: what was left is to go at once if nobody else holds it.
+        self._iterator = weakref.ref(iterator)
+        return iterator
+
+    def _rounds_or_taken_over(self, configuration: Configuration) -> Generator[Round, None, None]:
+        try:
+            yield from self._rounds(configuration)
+        except _TakenOver:
+            self.taken_over = True
+        if self.taken_over:
+            yield None  # type: ignore[misc]  # to `_end`
+            self._refuse_if_taken_over()
+
+    def _end(self) -> None:
+        iterator = self._iterator()
+        if iterator is not None:
+            iterator.throw(_TakenOver())
+
+    def _refuse_if_taken_over(self) -> None:
+        if self.taken_over:
+            raise ConfigurationError(
+                f"a later call of gossamer.rounds goes on in {self.folder}, so this loop has ended; use one loop a "
+                f"folder"
+            )
+
+    def _rounds(self, configuration: Configuration) -> Iterator[Round]:
+        with locked(self.folder, self._end):
             records = self._open(configuration)
             masks: Mapping[str, Tensor] = masks_of.full(self.weights)
             if records:
@@ -325,6 +361,7 @@ class _Run:
                 hold(self.model, prunable_parameters(self.model, self.weights), round.masks)
                 self._lay_out_state()
             yield number
+            self._refuse_if_taken_over()
             trained = with_one_more(
                 trained,
                 self.model,
@@ -377,6 +414,7 @@ class _Run:
         return Schedule(total, first, rates, scale)
 
     def take_snapshot(self) -> None:
+        self._refuse_if_taken_over()
         if self.snapshot_step is None:
             raise ConfigurationError(
                 "which step to rewind to is not known yet; call round.schedule(total_steps) before training"
@@ -413,6 +451,7 @@ class _Run:
                 self.relative_cut = _relative_cut(self.weights, masks, cut)
 
     def finish(self, round: Round, metric: str | None, metrics: dict[str, float]) -> RoundRecord:
+        self._refuse_if_taken_over()
         seconds = round.seconds
         if round.trainings > 1 and round._replicates != "averaged":
             raise ConfigurationError(
@@ -707,7 +746,7 @@ def rounds(
     folder, dense = Path(folder), None if dense is None else Path(dense)
     make_folder(folder)
     run = _Run(model, folder, plan, weights, cut, allowance, metric, state or {}, seed, retraining, fresh_model, dense)
-    return run.rounds(configuration)
+    return run.begin(configuration)
 
 
 def _retraining(
