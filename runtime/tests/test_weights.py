@@ -44,3 +44,25 @@ def test_damage_is_found() -> None:
     packed[30] ^= 1
     with pytest.raises(weights.DamagedWeight, match="checksum"):
         weights.decode(bytes(packed))
+
+
+def test_positions_that_differ_from_the_values_are_found() -> None:
+    """Somebody who writes positions of their own writes the checksum of them too."""
+    weight = np.ones(64, np.float32)
+    weight[:8] = [1, 0, 1, 1, 0, 1, 1, 1]
+    by_mask = weights.encode(weight)
+    weight[:] = 0
+    weight[[3, 60]] = 1
+    by_gaps = weights.encode(weight)
+    assert (by_mask[5], by_gaps[5]) == (weights.BITMASK, weights.GAPS)
+    first = weights.HEADER.size + 4  # behind the shape
+    for packed, place, byte in [
+        (by_mask, first, 0xFF),  # more bits than values
+        (by_mask, first, 0x01),  # fewer
+        (by_gaps, first, weights.LONG_GAP),  # fewer kept weights, their places all within the shape
+        (by_gaps, first + 1, 200),  # a place behind the last element
+    ]:
+        body = bytearray(packed[:-4])
+        body[place] = byte
+        with pytest.raises(weights.DamagedWeight, match="positions"):
+            weights.decode(bytes(body) + struct.pack("<I", zlib.crc32(body)))

@@ -430,6 +430,84 @@ TEST(Convolution, PlansOfHugeEmptyWeightsAreRefusedOrSmall) {
   EXPECT_FALSE(made(tall, 1 << 24, 4));
 }
 
+TEST(Convolution, OneByOneWithPaddingOnOneSide) {
+  ForEachTarget([] {
+    for (const int64_t kernel_columns : {1, 2}) {  // and the same side of a kernel that is always staged
+      for (int64_t ConvolutionShape::*side : {&ConvolutionShape::pad_top, &ConvolutionShape::pad_left,
+                                              &ConvolutionShape::pad_bottom, &ConvolutionShape::pad_right}) {
+        Case c;
+        c.shape = Square(6, 5, 1, 1);
+        c.shape.kernel_width = kernel_columns;
+        c.shape.*side = 1;
+        c.height = 5;
+        c.width = 9;
+        c.residual = true;
+        Check(c, 17);
+      }
+    }
+  });
+}
+
+// What is fast is also right when it is computed the slow way, so results do not tell which way a plan takes.
+TEST(Convolution, PlansTakeTheFastWayWhereTheyCan) {
+  ForEachTarget([] {
+    PlanOptions options;
+    options.traits = CurrentKernelTraits();
+    const auto plan_of = [&](const ConvolutionShape& shape, int64_t size) {
+      const std::vector<float> ones(static_cast<size_t>(shape.output_channels * shape.input_channels * shape.taps()), 1.0f);
+      const SparseWeight weight = SparseWeightFromDense(
+          {shape.output_channels, shape.input_channels, shape.kernel_height, shape.kernel_width}, ones.data());
+      ConvolutionPlan plan;
+      EXPECT_TRUE(MakeConvolutionPlan(shape, weight, nullptr, Epilogue(), size, size, options, &plan).ok());
+      return plan;
+    };
+    EXPECT_TRUE(plan_of(Square(4, 3, 1, 1), 14).direct);
+    EXPECT_FALSE(plan_of(Square(4, 3, 1, 2), 14).direct);
+    for (int64_t ConvolutionShape::*side : {&ConvolutionShape::pad_top, &ConvolutionShape::pad_left,
+                                            &ConvolutionShape::pad_bottom, &ConvolutionShape::pad_right}) {
+      ConvolutionShape padded = Square(4, 3, 1, 1);
+      padded.*side = 1;
+      EXPECT_FALSE(plan_of(padded, 14).direct);
+    }
+    for (const int64_t size : {7, 14, 28, 56, 112}) {
+      for (const int64_t stride : {1, 2}) {
+        SCOPED_TRACE(testing::Message() << "to " << size << ", stride " << stride);
+        const ConvolutionPlan plan = plan_of(Square(4, 3, 3, stride), size * stride);
+        EXPECT_EQ(plan.column_shift, options.traits.shift_lanes >= plan.row_lanes);
+        EXPECT_FALSE(plan.wide_rows || plan.direct);
+        EXPECT_FALSE(plan_of(Square(4, 3, 7, stride), size * stride).column_shift);
+      }
+    }
+    EXPECT_TRUE(plan_of(Square(4, 3, 3, 1), 113).wide_rows);
+    EXPECT_FALSE(plan_of(Square(4, 3, 5, 1), 113).wide_rows);
+    options.column_shift = false;
+    EXPECT_FALSE(plan_of(Square(4, 3, 3, 1), 14).column_shift);
+    EXPECT_FALSE(plan_of(Square(4, 3, 3, 1), 113).wide_rows);
+  });
+}
+
+TEST(Convolution, VeryManyGroupsAreCountedAsTheyAreJoined) {
+  PlanOptions options;
+  options.traits = CurrentKernelTraits();
+  options.block_bytes = 1;  // the fewest channels in a block: 4
+  ConvolutionShape shape = Square(1 << 13, 1 << 13, 1, 1);
+  shape.groups = shape.input_channels;
+  ConvolutionPlan plan;
+  const auto made = [&] {
+    const SparseWeight weight = Empty({shape.output_channels, shape.input_channels / shape.groups, 1, 1});
+    return MakeConvolutionPlan(shape, weight, nullptr, Epilogue(), 1, 1, options, &plan).ok();
+  };
+  ASSERT_TRUE(made());
+  EXPECT_EQ(plan.blocks.size(), size_t{1} << 11);
+  // As many channels in fewer groups: four blocks a group, then twice 2^20 in all.
+  shape.groups = 1 << 9;
+  ASSERT_TRUE(made());
+  EXPECT_EQ(plan.blocks.size(), size_t{1} << 11);
+  shape.input_channels = 1 << 23;
+  shape.groups = shape.output_channels = 2;
+  EXPECT_FALSE(made());
+}
+
 TEST(Convolution, RefusesAKernelTooLargeForABlock) {
   ConvolutionShape shape = Square(1, 1, 1, 1);
   shape.kernel_height = 900;
