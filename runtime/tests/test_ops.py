@@ -139,6 +139,29 @@ def test_sequences(kernel: int, stride: int, dilation: int, group: int) -> None:
         assert_close(got, expected)
 
 
+@pytest.mark.parametrize("group", [1, 2, 12])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 1, 1), (5, 1, 1), (5, 2, 3), (16, 5, 1)])
+def test_images_of_one_column(kernel: int, stride: int, dilation: int, threads: int, group: int) -> None:
+    """A convolution along a column is computed as one along a row."""
+    weight = sparse_weight((24, 12 // group, kernel, 1), 0.4)
+    bias = RNG.standard_normal(24).astype(np.float32)
+    pads = [dilation * (kernel // 2), 0, dilation * ((kernel - 1) // 2), 0]
+    attributes = {"strides": [stride, 1], "pads": pads, "dilations": [dilation, 1], "group": group}
+    for height_of_the_file in (254, "h"):
+        shape = ["n", 12, height_of_the_file, 1]
+        sparse, plain = convolution_models(weight, bias, shape, True, "relu", **attributes)
+        sessions = gossamer_runtime.Session(sparse, threads=threads), dense(plain)
+        for images, height in [(1, 254), (2, 254)] if height_of_the_file == 254 else [(2, 113), (1, 1), (1, 60)]:
+            out_height = (height + pads[0] + pads[2] - dilation * (kernel - 1) - 1) // stride + 1
+            feed = {
+                "x": RNG.standard_normal((images, 12, height, 1)).astype(np.float32),
+                "r": RNG.standard_normal((images, 24, out_height, 1)).astype(np.float32),
+            }
+            got, expected = (session.run(None, feed)[0] for session in sessions)
+            assert_close(got, expected)
+
+
 def test_images_and_sequences_do_not_mix() -> None:
     for shape in (["n", "c", "h", "w"], [1, 4, 7, 7]):
         source, _ = convolution_models(sparse_weight((6, 4, 3)), np.zeros(6, np.float32), shape, False, "none")

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "kernels/limits.h"
 #include "kernels/staging.h"
@@ -334,6 +335,18 @@ ColumnMask MaskWithout(int64_t column, int64_t row_lanes, int64_t lanes) {
 
 }  // namespace
 
+ConvolutionShape Turned(const ConvolutionShape& shape) {
+  ConvolutionShape turned = shape;
+  std::swap(turned.kernel_height, turned.kernel_width);
+  std::swap(turned.stride_height, turned.stride_width);
+  std::swap(turned.dilation_height, turned.dilation_width);
+  turned.pad_top = shape.pad_left;
+  turned.pad_bottom = shape.pad_right;
+  turned.pad_left = shape.pad_top;
+  turned.pad_right = shape.pad_bottom;
+  return turned;
+}
+
 Status CheckNumbers(const ConvolutionShape& shape) {
   for (const int64_t extent : {shape.input_channels, shape.output_channels, shape.groups, shape.kernel_height,
                                shape.kernel_width, shape.stride_height, shape.stride_width, shape.dilation_height,
@@ -375,6 +388,9 @@ Status CheckImage(const ConvolutionShape& shape, int64_t height, int64_t width) 
 Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& weight, const float* bias,
                            const Epilogue& epilogue, int64_t height, int64_t width, const PlanOptions& options,
                            ConvolutionPlan* plan) {
+  if (GoesAlongOneColumn(shape, height, width)) {
+    return MakeConvolutionPlan(Turned(shape), weight, bias, epilogue, width, height, options, plan);
+  }
   *plan = ConvolutionPlan();
   plan->shape = shape;
   const int64_t threads = std::max<int64_t>(1, options.threads);

@@ -33,6 +33,14 @@ struct ConvolutionShape {
   }
 };
 
+// Whether a convolution goes along the only column of its images: a row of one pixel would fill one lane of a vector.
+inline bool GoesAlongOneColumn(const ConvolutionShape& shape, int64_t height, int64_t width) {
+  return height > 1 && width == 1 && shape.kernel_width == 1 && shape.pad_left == 0 && shape.pad_right == 0;
+}
+
+// The same convolution of the image turned by a quarter, whose panels are the same memory (MakePanelLayout).
+ConvolutionShape Turned(const ConvolutionShape& shape);
+
 // Whether the numbers are those of a convolution: positive, within limits, groups that divide the channels.
 Status CheckNumbers(const ConvolutionShape& shape);
 
@@ -158,7 +166,8 @@ struct ConvolutionPlan {
   int64_t scratch_floats() const { return stage_floats + accumulator_floats; }
 };
 
-// `bias` holds output_channels floats or is null. Needs CheckConvolution and CheckImage to have passed.
+// `bias` holds output_channels floats or is null. Of a convolution that GoesAlongOneColumn, the plan is that of the
+// turned one. Needs CheckConvolution and CheckImage to have passed.
 Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& weight, const float* bias,
                            const Epilogue& epilogue, int64_t height, int64_t width, const PlanOptions& options,
                            ConvolutionPlan* plan);

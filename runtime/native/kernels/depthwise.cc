@@ -386,6 +386,9 @@ HWY_EXPORT(RunDepthwiseItems);
 
 Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weight, const float* bias,
                          const Epilogue& epilogue, int64_t height, int64_t width, int64_t threads, DepthwisePlan* plan) {
+  if (GoesAlongOneColumn(shape, height, width)) {
+    return MakeDepthwisePlan(Turned(shape), weight, bias, epilogue, width, height, threads, plan);
+  }
   *plan = DepthwisePlan();
   plan->shape = shape;
   plan->input = MakePanelLayout(height, width, threads);

@@ -42,8 +42,8 @@ inline bool IsDepthwise(const ConvolutionShape& shape) {
   return shape.groups > 1 && shape.groups == shape.input_channels;
 }
 
-// `bias` holds output_channels floats or is null; `threads`: that tiles and channels are dealt to. Needs IsDepthwise,
-// CheckConvolution and CheckImage to have passed.
+// `bias` holds output_channels floats or is null; `threads`: that tiles and channels are dealt to. Of a convolution that
+// GoesAlongOneColumn, the plan is that of the turned one. Needs IsDepthwise, CheckConvolution and CheckImage to have passed.
 Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weight, const float* bias,
                          const Epilogue& epilogue, int64_t height, int64_t width, int64_t threads, DepthwisePlan* plan);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "kernels/limits.h"
 
@@ -87,6 +88,14 @@ PanelLayout ForThreads(const PanelLayout& single, int64_t threads) {
   return uneven;
 }
 
+// The layout of an image that is turned by a quarter.
+PanelLayout Turned(PanelLayout layout) {
+  std::swap(layout.height, layout.width);
+  std::swap(layout.tile_rows, layout.tile_columns);
+  std::swap(layout.bands, layout.segments);
+  return layout;
+}
+
 template <class Copy>
 void ForEachTileRow(const PanelLayout& layout, int64_t channels, Range tiles, Range of_channels, const Copy& copy) {
   for (int64_t index = tiles.first; index < tiles.last; ++index) {
@@ -143,6 +152,8 @@ Status CheckPanelSize(int64_t channels, int64_t height, int64_t width) {
 }
 
 PanelLayout MakePanelLayout(int64_t height, int64_t width, int64_t threads) {
+  // A column lies as a row does, so that a convolution along it is one along a row.
+  if (width == 1 && height > 1) return Turned(MakePanelLayout(1, height, threads));
   PanelLayout layout;
   layout.height = height;
   layout.width = width;

@@ -51,7 +51,10 @@ template <class Chosen, class Run>
 void SparseConvKernel::Compute(Ort::KernelContext& context, const FloatInput& input, const Chosen& plan,
                                const Run& run) {
   const int64_t images = input.shape[0];
-  const std::vector<int64_t> output_shape = PanelShape(rank_, images, plan.output, shape_.output_channels);
+  // Not from the plan, which may be that of the turned image.
+  const ImageShape image = ImageOf(input.shape);
+  const PanelLayout layout = MakePanelLayout(shape_.output_height(image.height), shape_.output_width(image.width));
+  const std::vector<int64_t> output_shape = PanelShape(rank_, images, layout, shape_.output_channels);
   const std::optional<FloatInput> residual = GetFloatInput(context, 3);
   Require(!residual || residual->shape == output_shape, "SparseConv: the residual has not the output's shape");
 

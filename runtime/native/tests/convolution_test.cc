@@ -228,6 +228,49 @@ TEST(Convolution, NarrowImages) {
   });
 }
 
+// Speech and bytes are often images of one column; a lane for each pixel, and not one vector, is what they take.
+TEST(Convolution, AColumnIsARowLyingDown) {
+  ForEachTarget([&] {
+    for (const int64_t groups : {1, 2, 6}) {
+      for (const int64_t stride : {1, 2}) {
+        for (const int64_t height : {2, 31, 112, 113, 508}) {
+          for (const int64_t threads : {1, 2, 3}) {
+            Case c;
+            c.shape.input_channels = 6;
+            c.shape.output_channels = 12;
+            c.shape.groups = groups;
+            c.shape.kernel_height = 5;
+            c.shape.stride_height = stride;
+            c.shape.dilation_height = groups;
+            c.shape.pad_top = 2 * groups;
+            c.shape.pad_bottom = 2 * groups + 1;
+            c.height = height;
+            c.width = 1;
+            c.images = 2;
+            c.residual = true;
+            c.threads = c.workers = threads;
+            Check(c, static_cast<unsigned>(height));
+          }
+        }
+      }
+    }
+    ConvolutionShape shape = Square(6, 12, 5, 1);
+    shape.kernel_width = 1;
+    shape.pad_left = shape.pad_right = 0;
+    const std::vector<float> dense(360, 1.0f);
+    const SparseWeight weight = SparseWeightFromDense({12, 6, 5, 1}, dense.data());
+    PlanOptions options;
+    options.traits = CurrentKernelTraits();
+    ConvolutionPlan plan;
+    ASSERT_TRUE(MakeConvolutionPlan(shape, weight, nullptr, Epilogue(), 504, 1, options, &plan).ok());
+    int64_t lanes = 0;
+    for (const TilePlan& tile : plan.tiles) {
+      for (const LaneSpan& span : tile.spans) lanes += span.lanes;
+    }
+    EXPECT_EQ(lanes, 504);
+  });
+}
+
 TEST(Convolution, EmptyFullAndMixedRows) {
   ForEachTarget([&] {
     for (const double density : {0.0, 1.0}) {
