@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gossamer.cli.console import console
+from gossamer.cli.sizes import Input, Size, inputs_of, sizes_of
 from gossamer.cli.wording import printable, value_text
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def export(
     task: Annotated[
         str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
     ] = None,
+    input: Input = None,
+    size: Size = None,
     calibration: Annotated[
         Path | None,
         typer.Option(help="A file of `gossamer bench calibrate`: sparse is what is faster there, by its prices."),
@@ -53,13 +56,22 @@ def export(
 ) -> None:
     """Write a network as ONNX; pruned layers become sparse ops where those are faster (gossamer-runtime runs them).
 
-    The file is kept only if it computes what the network computes, on the task's validation data.
+    The file is kept only if it computes what the network computes, on the task's validation data; that of
+    an .onnx file on --input, or on random inputs.
     """
     with_export_packages()
     from gossamer.export.exporting import export as export_source
     from gossamer.export.source import open_source
 
-    opened = open_source(source, round_number=round, data_folder=data, task=task, shrunk=shrink)
+    opened = open_source(
+        source,
+        round_number=round,
+        data_folder=data,
+        task=task,
+        shrunk=shrink,
+        inputs=inputs_of(input),
+        sizes=sizes_of(size),
+    )
     costs = None if calibration is None else _calibrated(calibration)
     exported = export_source(opened, out, dense=dense, half=half, costs=costs, overwrite=overwrite)
     terminal = console()

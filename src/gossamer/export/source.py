@@ -1,22 +1,21 @@
 """What is exported: a round of a run, a task, a function of one's own, or an ONNX file, with inputs to compare on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx.inliner
 import torch
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
 from gossamer.explain.subject import open_round
 from gossamer.export.compress import unpack_weights
 from gossamer.export.constants import prepared
-from gossamer.export.errors import ExportError
+from gossamer.export.errors import ExportError, first_line
+from gossamer.export.feeds import RANDOM_BATCHES, Feed, feeds_of, read_inputs
 from gossamer.export.from_torch import to_onnx
 from gossamer.export.sessions import dense_session
 from gossamer.rounds import randomness
@@ -26,17 +25,11 @@ from gossamer.tasks import Data, Metric, Task, derived_seed, find_task, initial_
 from gossamer.tasks.own_task import call_own_function, is_own_task
 from gossamer.tasks.table import TASKS
 
-Feed = Mapping[str, NDArray[np.generic]]
-"""Name of an input -> its values."""
-
 EXAMPLES = 1000
 """Validation examples that outputs are compared on, at most."""
 BATCH = 100
-RANDOM_BATCHES = 4
 SHRINK_EXAMPLES = 64
 """Inputs that the network is traced with before its dead units are cut out."""
-FREE_EXTENTS = (32, 64, 128, 224, 256, 512)
-"""Tried in turn for the axes, but the first, that an ONNX file leaves open."""
 OLDEST_COMPLETE_IR = 4
 """Before this version of ONNX every initializer had to be an input too."""
 
@@ -73,6 +66,8 @@ def open_source(
     data_folder: Path | None = None,
     task: str | None = None,
     shrunk: bool = False,
+    inputs: Mapping[str, Path] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Source:
     """Opens what the command line names.
 
@@ -83,11 +78,19 @@ def open_source(
         data_folder: where a task's data are.
         task: `path/file.py:function` of a run of one's own task.
         shrunk: of a run, the network without its dead units (`gossamer.shrink`), compared with the whole one.
+        inputs: of an ONNX file, name of an input -> a file of NumPy with its values; others are random.
+        sizes: of an ONNX file, for random inputs: name of a size that it leaves open (`gossamer.export.axes`) -> the
+            number.
 
     Raises:
         GossamerError: there is no such source, it cannot be read, or an option has no meaning for it.
     """
     path = Path(source)
+    if (inputs or sizes) and (path.is_dir() or path.suffix.lower() != ".onnx"):
+        raise ConfigurationError(
+            f"{'--input' if inputs else '--size'} says what an ONNX file is compared on, but {source!r} comes with "
+            f"inputs of its own; leave it out"
+        )
     if path.is_dir():
         return _from_run(path, round_number, data_folder, task, shrunk)
     if round_number is not None or task is not None or shrunk:
@@ -99,7 +102,7 @@ def open_source(
     if path.suffix.lower() == ".onnx":
         if data_folder is not None:
             raise ConfigurationError(f"{path} is compared on random inputs, which need no data; leave --data out")
-        return _from_onnx(path)
+        return _from_onnx(path, inputs or {}, sizes or {})
     if is_own_task(source):
         return _from_function(source, data_folder)
     if source in TASKS:
@@ -169,11 +172,14 @@ def _feed(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> Feed:
     return {name: value.detach().cpu().numpy() for name, value in zip(names, inputs, strict=True)}
 
 
-def _from_onnx(path: Path) -> Source:
+def _from_onnx(path: Path, files: Mapping[str, Path], sizes: Mapping[str, int]) -> Source:
     model = read_onnx(path)
-    feeds = tuple(random_feeds(model))
-    inputs = f"{RANDOM_BATCHES} random batches of inputs (seed 0)"
-    return Source(str(path), prepared(unpack_weights(model)), feeds, inputs, given=model, file=path)
+    given = read_inputs(model, files)
+    feeds = tuple(feeds_of(model, given, sizes))
+    drawn = f"{RANDOM_BATCHES} random batches of inputs (seed 0)"
+    if given:
+        drawn = "the given inputs" if len(given) == len(feeds[0]) else f"the given inputs and {drawn} for the others"
+    return Source(str(path), prepared(unpack_weights(model)), feeds, drawn, given=model, file=path)
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -187,14 +193,14 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     except FileNotFoundError as error:
         raise ExportError(f"there is no file {error.filename or path}") from error
     except (OSError, DecodeError, ValueError, onnx.checker.ValidationError) as error:
-        raise ExportError(f"{path} is no valid ONNX file: {_first_line(error)}") from error
+        raise ExportError(f"{path} is no valid ONNX file: {first_line(error)}") from error
     if any(entry.domain == "gossamer" for entry in model.opset_import):
         raise ExportError(f"{path} already holds sparse ops of gossamer; give the dense file that it was made from")
     try:
         # Who runs the network is also who says whether it is one.
         dense_session(model)
     except Exception as error:  # onnxruntime's errors have no common class
-        raise ExportError(f"{path} is no valid ONNX file: {_first_line(error)}") from error
+        raise ExportError(f"{path} is no valid ONNX file: {first_line(error)}") from error
     if model.ir_version < OLDEST_COMPLETE_IR:
         constants = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in constants]
@@ -204,64 +210,3 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def random_feeds(model: onnx.ModelProto) -> Iterator[Feed]:
-    """Seeded random inputs: normal numbers, 0 and 1 for whole numbers and truth values.
-
-    Raises:
-        ExportError: no size that was tried for the axes that are left open lets the network run.
-    """
-    rng = np.random.default_rng(0)
-    for extent in FREE_EXTENTS:
-        if _runs(model, feed := _random_feed(model, rng, extent)):
-            yield feed
-            yield from (_random_feed(model, rng, extent) for _ in range(RANDOM_BATCHES - 1))
-            return
-        if not _has_free_extents(model):
-            break
-    raise ExportError(
-        "the network does not run in ONNX Runtime on random inputs (2 examples, and other open axes of "
-        f"{', '.join(map(str, FREE_EXTENTS))}); write it with fixed sizes of its inputs"
-    )
-
-
-def _has_free_extents(model: onnx.ModelProto) -> bool:
-    initialized = {tensor.name for tensor in model.graph.initializer}
-    return any(
-        not axis.HasField("dim_value")
-        for value in model.graph.input
-        if value.name not in initialized
-        for axis in value.type.tensor_type.shape.dim[1:]
-    )
-
-
-def _random_feed(model: onnx.ModelProto, rng: np.random.Generator, extent: int) -> Feed:
-    initialized = {tensor.name for tensor in model.graph.initializer}
-    feed: dict[str, NDArray[np.generic]] = {}
-    for value in model.graph.input:
-        if value.name in initialized:
-            continue
-        kind = value.type.tensor_type
-        shape = [
-            axis.dim_value if axis.HasField("dim_value") else (2 if place == 0 else extent)
-            for place, axis in enumerate(kind.shape.dim)
-        ]
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-        if np.issubdtype(dtype, np.floating):
-            feed[value.name] = rng.standard_normal(shape).astype(dtype)
-        else:
-            feed[value.name] = rng.integers(0, 2, shape).astype(dtype)
-    return feed
-
-
-def _runs(model: onnx.ModelProto, feed: Feed) -> bool:
-    try:
-        dense_session(model).run(None, dict(feed))
-    except Exception:
-        return False
-    return True

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from gossamer.export.axes import axis_name, inputs_to_give, open_axes
 from gossamer.export.errors import ExportError
+from gossamer.export.feeds import Feed
 from gossamer.export.from_torch import tensors_returned
 from gossamer.export.graph import Graph
 from gossamer.export.rewrite import DOMAIN, Rewritten
 from gossamer.export.sessions import dense_session, sparse_session
-from gossamer.export.source import Feed, Source
+from gossamer.export.source import Source
 
 TOLERANCE = 1e-4
 """Of a value's largest number: what the order of fp32 additions may change in a deep network."""
@@ -170,10 +172,14 @@ def with_outputs(
 
 
 def _few_examples(model: onnx.ModelProto, feed: Feed) -> Feed:
-    """The first examples of a batch; all of it where the network fixes their number."""
-    axes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
-    free = {name for name, sizes in axes.items() if sizes and not sizes[0].HasField("dim_value")}
-    return {name: values[:LAYERWISE_EXAMPLES] if name in free else values for name, values in feed.items()}
+    """The first examples of a batch, on whatever axes count them; all of it where the network fixes their number."""
+    values = {value.name: value for value in inputs_to_give(model)}
+    batches = {axis.name for axis in open_axes(model) if axis.first}
+    few = {}
+    for name, array in feed.items():
+        counted = [axis_name(values[name], place) in batches for place in range(array.ndim)]
+        few[name] = np.asarray(array[tuple(slice(LAYERWISE_EXAMPLES if counts else None) for counts in counted)])
+    return few
 
 
 def _named_outputs(session: onnxruntime.InferenceSession, feed: Feed) -> dict[str, Any]:

@@ -1,0 +1,184 @@
+"""Inputs that networks are compared on: those of files, and random ones for the others."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from gossamer.errors import ConfigurationError
+from gossamer.export.axes import axis_name, check_sizes, inputs_to_give, open_axes
+from gossamer.export.errors import ExportError, first_line
+from gossamer.export.sessions import dense_session
+
+Feed = Mapping[str, NDArray[np.generic]]
+"""Name of an input -> its values."""
+
+RANDOM_BATCHES = 4
+EXAMPLES = (2, 1)
+"""Of a random batch, where their number is open; one where the network does not run with two."""
+FREE_EXTENTS = (32, 64, 128, 224, 256, 512)
+"""Tried in turn for the other axes that an ONNX file leaves open."""
+
+
+def read_inputs(model: onnx.ModelProto, files: Mapping[str, Path]) -> Feed:
+    """The values of inputs, of NumPy's files.
+
+    Numbers of another width are converted (NumPy's own are of 64 bits), if their values stay what they are; fp64 is
+    rounded to what the input takes.
+
+    Args:
+        files: name of an input -> a file that `numpy.save` wrote, with all axes of the input.
+
+    Raises:
+        ConfigurationError: there is no such input or file, or the values do not fit the input.
+    """
+    values = {value.name: value for value in inputs_to_give(model)}
+    unknown = [name for name in files if name not in values]
+    if unknown:
+        there = ", ".join(map(_described, values.values()))
+        raise ConfigurationError(f"the network has no input {', '.join(map(repr, unknown))}; it has {there}")
+    return {name: _fitting(values[name], _loaded(path), path) for name, path in files.items()}
+
+
+def feeds_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> Iterator[Feed]:
+    """What is given, with seeded random values for the other inputs: normal numbers, 0 and 1 for whole numbers and
+    truth values; several times, if any of them is random.
+
+    Args:
+        given: of some inputs, or all.
+        sizes: by the names of `open_axes`. Others are taken from what is given, or tried until the network runs.
+
+    Raises:
+        ConfigurationError: a size is unknown, or contradicts what is given.
+        ExportError: the network does not run.
+    """
+    known = _sizes_of(model, given, sizes)
+    others = [value for value in inputs_to_give(model) if value.name not in given]
+    session = dense_session(model)
+    if not others:
+        error = _error(session, given)
+        if error is not None:
+            raise ExportError(f"ONNX Runtime does not run the network on the given inputs ({_shapes(given)}): {error}")
+        yield given
+        return
+    rng = np.random.default_rng(0)
+    for attempt in _attempts(model, known):
+        feed = _drawn(others, attempt, rng, given)
+        error = _error(session, feed)
+        if error is None:
+            yield feed
+            yield from (_drawn(others, attempt, rng, given) for _ in range(RANDOM_BATCHES - 1))
+            return
+    raise ExportError(
+        f"the network does not run in ONNX Runtime on random inputs ({_shapes(feed)}): {error}. Give inputs that it "
+        f"accepts, each with --input NAME=FILE.npy (numpy.save writes such files): {', '.join(map(_described, others))}"
+        + _said(name for value in others for name in _open_names(value) if name not in known)
+    )
+
+
+def _loaded(path: Path) -> NDArray[np.generic]:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"there is no file {path}; expected one that numpy.save wrote") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read ({first_line(error)}); expected an array of numbers, as numpy.save writes it"
+        ) from error
+    if not isinstance(values, np.ndarray):
+        values.close()
+        raise ConfigurationError(f"{path} holds several arrays; expected one, as numpy.save writes it")
+    return values
+
+
+def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], path: Path) -> NDArray[np.generic]:
+    """The values as the input takes them."""
+    axes = value.type.tensor_type.shape.dim
+    ranked = value.type.tensor_type.HasField("shape")
+    if ranked and (
+        array.ndim != len(axes) or any(0 < axis.dim_value != size for axis, size in zip(axes, array.shape, strict=True))
+    ):
+        raise ConfigurationError(f"{path} has the shape {list(array.shape)}; expected that of {_described(value)}")
+    wanted = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    converted = array.astype(wanted) if np.can_cast(array.dtype, wanted, "same_kind") else None
+    if converted is None or (array.dtype.kind in "iu" and not np.array_equal(converted, array)):
+        raise ConfigurationError(f"{path} is of type {array.dtype}; expected values of {_described(value)}")
+    return converted
+
+
+def _sizes_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Those that are said, and those that the given values have."""
+    check_sizes(sizes, list(dict.fromkeys(axis.name for axis in open_axes(model))))
+    known = dict(sizes)
+    for value in inputs_to_give(model):
+        if value.name not in given or not value.type.tensor_type.HasField("shape"):
+            continue
+        for place, size in enumerate(given[value.name].shape):
+            name = axis_name(value, place)
+            if name is not None and known.setdefault(name, size) != size:
+                raise ConfigurationError(
+                    f"the size {name} is {size} in the input {value.name}, and {known[name]} elsewhere; make them equal"
+                )
+    return known
+
+
+def _attempts(model: onnx.ModelProto, known: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Sizes for all open axes."""
+    axes = [axis for axis in open_axes(model) if axis.name not in known]
+    batches = {axis.name: 0 for axis in axes if axis.first}
+    extents = {axis.name: 0 for axis in axes if axis.name not in batches}
+    for examples in EXAMPLES if batches else EXAMPLES[:1]:
+        for extent in FREE_EXTENTS if extents else FREE_EXTENTS[:1]:
+            yield {**dict.fromkeys(batches, examples), **dict.fromkeys(extents, extent), **known}
+
+
+def _drawn(
+    values: Sequence[onnx.ValueInfoProto], sizes: Mapping[str, int], rng: np.random.Generator, given: Feed
+) -> Feed:
+    feed = dict(given)
+    for value in values:
+        kind = value.type.tensor_type
+        shape = [
+            axis.dim_value if (name := axis_name(value, place)) is None else sizes[name]
+            for place, axis in enumerate(kind.shape.dim)
+        ]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        if np.issubdtype(dtype, np.floating):
+            feed[value.name] = rng.standard_normal(shape).astype(dtype)
+        else:
+            feed[value.name] = rng.integers(0, 2, shape).astype(dtype)
+    return feed
+
+
+def _open_names(value: onnx.ValueInfoProto) -> list[str]:
+    places = range(len(value.type.tensor_type.shape.dim))
+    return [name for place in places if (name := axis_name(value, place)) is not None]
+
+
+def _error(session: onnxruntime.InferenceSession, feed: Feed) -> str | None:
+    """What ONNX Runtime says; None if it runs."""
+    try:
+        session.run(None, dict(feed))
+    except Exception as error:  # onnxruntime's errors have no common class
+        return first_line(error)
+    return None
+
+
+def _described(value: onnx.ValueInfoProto) -> str:
+    """Such as "image (float [batch, 3, 224, 224])"."""
+    kind = value.type.tensor_type
+    sizes = [axis_name(value, place) or str(axis.dim_value) for place, axis in enumerate(kind.shape.dim)]
+    shape = f"[{', '.join(sizes)}]" if kind.HasField("shape") else "of any shape"
+    return f"{value.name} ({onnx.TensorProto.DataType.Name(kind.elem_type).lower()} {shape})"
+
+
+def _shapes(feed: Feed) -> str:
+    return ", ".join(f"{name} {list(values.shape)}" for name, values in feed.items())
+
+
+def _said(names: Iterator[str]) -> str:
+    options = " ".join(f"--size {name}=NUMBER" for name in dict.fromkeys(names))
+    return f"; or say sizes that belong together with {options}" if options else ""
