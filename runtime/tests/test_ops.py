@@ -6,6 +6,7 @@ import sys
 
 import gossamer_runtime
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from gossamer_runtime import weights
@@ -495,3 +496,55 @@ def test_imports_no_torch() -> None:
         "import sys, gossamer_runtime, gossamer_runtime.run; sys.exit(any(m in sys.modules for m in ('torch', 'onnx')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def single_ops() -> dict[str, tuple[list, list, dict[str, np.ndarray]]]:
+    """Name -> nodes from x to y that end in planes; the shape of x, all but features open; constants."""
+    packed = np.frombuffer(weights.encode(sparse_weight((6, 4))), np.uint8)
+    kernel = np.frombuffer(weights.encode(sparse_weight((6, 4, 1, 1))), np.uint8)
+
+    def ours(kind: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
+        return helper.make_node(kind, inputs, [output], domain="gossamer", **attributes)  # type: ignore[arg-type]
+
+    window = {"kernel_shape": [1, 1]}
+    to_panel, image = ours("ToPanel", ["x"], "p"), [None, 4, 5, 7]
+    return {
+        "SparseMatMul": ([ours("SparseMatMul", ["x", "w"], "y", output_features=6)], [None, None, 4], {"w": packed}),
+        "FromPanel": ([to_panel, ours("FromPanel", ["p"], "y", channels=4)], image, {}),
+        "PanelMaxPool": (
+            [
+                to_panel,
+                ours("PanelMaxPool", ["p"], "q", channels=4, **window),
+                ours("FromPanel", ["q"], "y", channels=4),
+            ],
+            image,
+            {},
+        ),
+        "SparseConv": (
+            [
+                to_panel,
+                ours("SparseConv", ["p", "w"], "q", output_channels=6, **window),
+                ours("FromPanel", ["q"], "y", channels=6),
+            ],
+            image,
+            {"w": kernel},
+        ),
+        "StemConv": (
+            [ours("StemConv", ["x", "w"], "q", output_channels=6, **window), ours("FromPanel", ["q"], "y", channels=6)],
+            image,
+            {"w": sparse_weight((6, 4, 1, 1))},
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", single_ops())
+def test_what_is_not_known_of_a_shape_stays_unknown(name: str) -> None:
+    """An open axis without a name is none of size -1, which ONNX Runtime would compute the shape from beforehand."""
+    nodes, shape, constants = single_ops()[name]
+    nodes = [*nodes, helper.make_node("Shape", ["y"], ["s"]), helper.make_node("Cast", ["s"], ["sizes"], to=1)]
+    session = gossamer_runtime.Session(model(nodes, {"x": shape}, constants, ["y", "sizes"]), threads=1)
+    for sizes in ((3, 2), (1, 4)):
+        of_x = [sizes[axis] if size is None else size for axis, size in enumerate(shape)]
+        y, of_y = session.run(None, {"x": RNG.standard_normal(of_x).astype(np.float32)})
+        assert y.shape == tuple(of_y)
+        assert y.shape[0] == sizes[0]

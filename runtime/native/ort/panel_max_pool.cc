@@ -2,6 +2,7 @@
 
 #include "kernels/max_pool.h"
 #include "ort/attributes.h"
+#include "ort/inferred_shape.h"
 #include "ort/panel_shape.h"
 #include "ort/parallel.h"
 
@@ -59,7 +60,7 @@ void PanelMaxPoolOp::Infer(Ort::ShapeInferContext& context) {
   output[1] = MakePanelLayout(height, width).storage_channels(shape.output_channels);
   if (output.size() == 4) output[2] = height;
   output[output.size() - 1] = width;
-  Ort::ThrowOnError(context.SetOutputShape(0, output));
+  SetOutputShape(context, output);
 }
 
 }  // namespace gossamer

@@ -3,6 +3,7 @@
 #include "kernels/limits.h"
 #include "kernels/panel.h"
 #include "ort/attributes.h"
+#include "ort/inferred_shape.h"
 #include "ort/panel_shape.h"
 #include "ort/parallel.h"
 
@@ -57,7 +58,7 @@ void ToPanelOp::Infer(Ort::ShapeInferContext& context) {
   const PanelLayout layout = MakePanelLayout(HeightOf(input), WidthOf(input));
   InferredShape output = input;
   output[1] = layout.storage_channels(input[1].AsInt());
-  Ort::ThrowOnError(context.SetOutputShape(0, output));
+  SetOutputShape(context, output);
 }
 
 FromPanelKernel::FromPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads)
@@ -91,7 +92,7 @@ void FromPanelOp::Infer(Ort::ShapeInferContext& context) {
   if (KnowsImage(input)) RequireImage(channels, HeightOf(input), WidthOf(input));
   InferredShape output = input;
   output[1] = channels;
-  Ort::ThrowOnError(context.SetOutputShape(0, output));
+  SetOutputShape(context, output);
 }
 
 }  // namespace gossamer

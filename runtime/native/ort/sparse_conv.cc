@@ -4,6 +4,7 @@
 #include "kernels/limits.h"
 #include "ort/attributes.h"
 #include "ort/constants.h"
+#include "ort/inferred_shape.h"
 #include "ort/panel_shape.h"
 #include "ort/parallel.h"
 
@@ -101,7 +102,7 @@ void SparseConvOp::Infer(Ort::ShapeInferContext& context) {
   output[1] = MakePanelLayout(height, width).storage_channels(shape.output_channels);
   if (output.size() == 4) output[2] = height;
   output[output.size() - 1] = width;
-  Ort::ThrowOnError(context.SetOutputShape(0, output));
+  SetOutputShape(context, output);
 }
 
 }  // namespace gossamer

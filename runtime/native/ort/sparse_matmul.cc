@@ -5,6 +5,7 @@
 #include "kernels/convolution.h"
 #include "ort/attributes.h"
 #include "ort/constants.h"
+#include "ort/inferred_shape.h"
 #include "ort/parallel.h"
 
 namespace gossamer {
@@ -90,7 +91,7 @@ void SparseMatMulOp::Infer(Ort::ShapeInferContext& context) {
   Require(static_cast<uint64_t>(outputs) <= kMaximumRows, "SparseMatMul: output_features must be at most 2^22");
   InferredShape output = input;
   output.back() = outputs;
-  Ort::ThrowOnError(context.SetOutputShape(0, output));
+  SetOutputShape(context, output);
 }
 
 }  // namespace gossamer

@@ -2,6 +2,7 @@
 
 #include "ort/attributes.h"
 #include "ort/constants.h"
+#include "ort/inferred_shape.h"
 #include "ort/panel_shape.h"
 #include "ort/parallel.h"
 
@@ -111,7 +112,7 @@ void StemConvOp::Infer(Ort::ShapeInferContext& context) {
   output[1] = MakePanelLayout(height, width).storage_channels(shape.output_channels);
   output[2] = height;
   output[3] = width;
-  Ort::ThrowOnError(context.SetOutputShape(0, output));
+  SetOutputShape(context, output);
 }
 
 }  // namespace gossamer

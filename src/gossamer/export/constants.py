@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from gossamer.export.batch_norm import drop_unread, fold_batch_norm
 from gossamer.export.errors import ExportError
 from gossamer.export.graph import Graph, array_of, is_standard
+from gossamer.export.open_axes import with_open_axes
 
 REARRANGEMENTS = (
     "Cast",
@@ -62,14 +63,15 @@ FEW = 64
 
 
 def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network with its constants as initializers, computed ones included, and BatchNorm folded.
+    """The same network with its constants as initializers, computed ones included, BatchNorm folded, and open axes that
+    have no size.
 
     What asks for more memory than `FREE_BYTES` and `TIMES_STORED` grant, or cannot be computed, stays as it is.
 
     Raises:
         ExportError: a constant is damaged.
     """
-    return fold_batch_norm(_folded(model))
+    return fold_batch_norm(_folded(with_open_axes(model)))
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -17,6 +17,7 @@ from gossamer.export.constants import prepared
 from gossamer.export.errors import ExportError, first_line
 from gossamer.export.feeds import RANDOM_BATCHES, Feed, feeds_of, read_inputs
 from gossamer.export.from_torch import to_onnx
+from gossamer.export.open_axes import with_open_axes
 from gossamer.export.sessions import dense_session
 from gossamer.rounds import randomness
 from gossamer.shrink import shrink
@@ -189,7 +190,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         ExportError: it is missing, damaged, or no dense network.
     """
     try:
-        model = onnx.load(path)
+        model = with_open_axes(onnx.load(path))
     except FileNotFoundError as error:
         raise ExportError(f"there is no file {error.filename or path}") from error
     except (OSError, DecodeError, ValueError, onnx.checker.ValidationError) as error:

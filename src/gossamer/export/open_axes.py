@@ -1,0 +1,51 @@
+"""Axes whose size is known only when the network runs."""
+
+from collections.abc import Iterator
+
+import onnx
+
+
+def with_open_axes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network in which axes of negative sizes are open.
+
+    Older exporters write -1 for a size that they do not know. ONNX Runtime takes it for an open axis; ONNX's own shape
+    inference takes it for a size, computes with it, and may end the process (a Slice along such an axis).
+    """
+    if not any(_is_negative(axis) for axis in _axes(model)):
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for axis in _axes(result):
+        if _is_negative(axis):
+            axis.ClearField("dim_value")
+    return result
+
+
+def _is_negative(axis: onnx.TensorShapeProto.Dimension) -> bool:
+    return axis.HasField("dim_value") and axis.dim_value < 0
+
+
+def _axes(model: onnx.ModelProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
+    for graph in _graphs(model.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            yield from _axes_of(value.type)
+
+
+def _axes_of(kind: onnx.TypeProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
+    """Of a tensor, or of the tensors in a sequence, an optional value or a map."""
+    which = kind.WhichOneof("value")
+    if which == "tensor_type":
+        yield from kind.tensor_type.shape.dim
+    elif which in ("sequence_type", "optional_type"):
+        yield from _axes_of(getattr(kind, which).elem_type)
+    elif which == "map_type":
+        yield from _axes_of(kind.map_type.value_type)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and those inside of its nodes."""
+    yield graph
+    for node in graph.node:
+        for entry in node.attribute:
+            for inner in (*entry.graphs, *([entry.g] if entry.HasField("g") else [])):
+                yield from _graphs(inner)
