@@ -2,10 +2,12 @@
 
     python docs/results/runtime/libraries.py usual=LIBRARY avx2=LIBRARY > FILE
 
-A line of JSON for each share of weights kept: the median in ms of every build, and its ratio to the first one's.
+A line of JSON for each share of weights kept: the median in ms of every build; and the speed of each beside the first
+one's, run by run (above 1: faster than the first), as the median of these ratios and the 95% interval of that median.
 """
 
 import json
+import math
 import os
 import shutil
 import statistics
@@ -22,7 +24,7 @@ from gossamer.export.rewrite import to_sparse
 
 NETWORK = "resnet-50"
 DENSITIES = (0.2, 0.1, 0.05)
-WARM_UP, RUNS = 3, 31
+WARM_UP, RUNS = 3, 101
 
 
 def open_builds(libraries: dict[str, Path], model: onnx.ModelProto, threads: int, folder: Path) -> dict[str, Runner]:
@@ -43,6 +45,15 @@ def paths_by_name(arguments: list[str]) -> dict[str, Path]:
     return {name: Path(path) for name, path in (argument.split("=", 1) for argument in arguments)}
 
 
+def median_with_interval(values: list[float]) -> tuple[float, float, float]:
+    """The median and the limits of its 95% interval: the values at the ranks that the median lies between with that
+    probability, whatever the distribution (a sign test turned around; normal approximation of the binomial ranks)."""
+    ordered = sorted(values)
+    reach = math.ceil(1.96 * math.sqrt(len(ordered)) / 2)
+    low = max(0, len(ordered) // 2 - reach)
+    return statistics.median(ordered), ordered[low], ordered[len(ordered) - 1 - low]
+
+
 def main(libraries: dict[str, Path]) -> None:
     for density in DENSITIES:
         model = build(find_network(NETWORK), density)
@@ -54,7 +65,11 @@ def main(libraries: dict[str, Path]) -> None:
                     runner.seconds()
                     seconds[name].append(runner.seconds())
         medians = {name: statistics.median(values[WARM_UP:]) * 1e3 for name, values in seconds.items()}
-        first = next(iter(medians.values()))
+        first, *others = seconds
+        speed = {
+            name: median_with_interval([a / b for a, b in zip(seconds[first], seconds[name], strict=True)][WARM_UP:])
+            for name in others
+        }
         print(
             json.dumps(
                 {
@@ -62,7 +77,7 @@ def main(libraries: dict[str, Path]) -> None:
                     "density": density,
                     "runs": RUNS,
                     "milliseconds": {name: round(value, 3) for name, value in medians.items()},
-                    "ratio": {name: round(value / first, 4) for name, value in medians.items()},
+                    "speed": {name: [round(value, 4) for value in values] for name, values in speed.items()},
                 }
             ),
             flush=True,
