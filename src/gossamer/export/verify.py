@@ -11,13 +11,13 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 from torch import Tensor, nn
 
 from gossamer.export.axes import axis_name, inputs_to_give, open_axes
+from gossamer.export.calls import tensors_returned
 from gossamer.export.errors import ExportError
 from gossamer.export.feeds import Feed
-from gossamer.export.from_torch import tensors_returned
 from gossamer.export.graph import Graph
 from gossamer.export.rewrite import DOMAIN, Rewritten
 from gossamer.export.sessions import dense_session, sparse_session
@@ -167,7 +167,7 @@ def with_outputs(
                 helper.make_node("FromPanel", [panel], [name], name=name, domain=DOMAIN, channels=channels)
             )
         if name not in returned:
-            wider.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+            wider.graph.output.append(onnx.ValueInfoProto(name=name))
     return wider
 
 
