@@ -1,6 +1,7 @@
 #include "kernels/depthwise.h"
 
 #include <algorithm>
+#include <numeric>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/depthwise.cc"
@@ -278,13 +279,12 @@ HWY_NOINLINE void DirectChannels(const DepthwisePlan& plan, int64_t index, const
 
 // sums[i] = bias + sum over taps of weight[tap] * staged[offset[tap] + i], kVectors vectors at a time.
 template <size_t kVectors>
-HWY_INLINE void SumTaps(const DepthwisePlan& plan, const float* HWY_RESTRICT weight, float bias,
+HWY_INLINE void SumTaps(const DepthwisePlan& plan, const Range& taps, const float* HWY_RESTRICT weight, float bias,
                         const float* HWY_RESTRICT staged, float* HWY_RESTRICT sums) {
   AccumulatorRow<kVectors, 0> row;
   row.Fill(bias);
-  const size_t taps = plan.tap_offsets.size();
   const int64_t* HWY_RESTRICT offset = plan.tap_offsets.data();
-  for (size_t tap = 0; tap < taps; ++tap) {
+  for (int64_t tap = taps.first; tap < taps.last; ++tap) {
     const FloatVector all = hn::Set(FloatTag(), weight[tap]);
     const float* HWY_RESTRICT from = staged + offset[tap];
     GOSSAMER_UNROLL
@@ -303,6 +303,7 @@ HWY_NOINLINE void StagedChannels(const DepthwisePlan& plan, int64_t index, const
   const TilePlan& tile = plan.tiles[static_cast<size_t>(index)];
   const int64_t multiplier = shape.output_channels / shape.input_channels;
   const int64_t lanes = (tile.rows - 1) * plan.row_floats + tile.columns;
+  const Range taps = plan.tile_taps[static_cast<size_t>(index)];
   float* const sums = scratch + plan.stage_floats;
   int64_t staged = -1;
   for (int64_t channel = first_channel; channel < last_channel; ++channel) {
@@ -310,14 +311,14 @@ HWY_NOINLINE void StagedChannels(const DepthwisePlan& plan, int64_t index, const
       staged = channel / multiplier;
       StageBlock(tile, image + staged * plan.input.pitch, plan.input.pitch, shape.stride_width, 1, 0, scratch);
     }
-    const float* weight = plan.weights.data() + channel * shape.taps();
+    const float* weight = plan.weights.data() + channel * static_cast<int64_t>(plan.tap_offsets.size());
     const float bias = plan.bias[static_cast<size_t>(channel)];
     int64_t lane = 0;
     for (; lane + static_cast<int64_t>(kAtOnce) * kVectorPixels <= lanes;
          lane += static_cast<int64_t>(kAtOnce) * kVectorPixels) {
-      SumTaps<kAtOnce>(plan, weight, bias, scratch + lane, sums + lane);
+      SumTaps<kAtOnce>(plan, taps, weight, bias, scratch + lane, sums + lane);
     }
-    for (; lane < lanes; lane += kVectorPixels) SumTaps<1>(plan, weight, bias, scratch + lane, sums + lane);
+    for (; lane < lanes; lane += kVectorPixels) SumTaps<1>(plan, taps, weight, bias, scratch + lane, sums + lane);
 
     const int64_t offset = channel * plan.output.pitch;
     const ChannelStore store{plan.epilogue, output + offset, residual ? residual + offset : nullptr, tile.columns,
@@ -398,14 +399,27 @@ Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weig
   plan->bias.assign(static_cast<size_t>(shape.output_channels), 0.0f);
   if (bias != nullptr) plan->bias.assign(bias, bias + shape.output_channels);
   plan->direct = IsDirect(shape, plan->input, plan->output);
-  if (!plan->direct) {
-    if (StagedHaloFloats(shape, plan->output) > static_cast<double>(kMaximumStageFloats)) {
-      return Status::Problem("depthwise convolution: one channel of a tile takes more than 4 MiB for so large a kernel");
-    }
+  // A hostile file can declare a kernel of any size at no cost in bytes; the dense weights only follow what is checked.
+  if (static_cast<double>(shape.output_channels) * static_cast<double>(shape.taps()) >
+      static_cast<double>(kMaximumWeights)) {
+    return Status::Problem("depthwise convolution: more than 2^24 weights");
+  }
+  // Of each tap of the kernel its place among those that are computed; -1: it reads only padding.
+  std::vector<int64_t> place(static_cast<size_t>(shape.taps()), -1);
+  if (plan->direct) {
+    std::iota(place.begin(), place.end(), 0);
+  } else {
     HaloStaging staging;
-    if (const Status status = MakeHaloStaging(shape, plan->input, plan->output, &staging); !status.ok()) return status;
+    if (const Status status = MakeHaloStaging(shape, plan->input, plan->output, kMaximumStageFloats, &staging);
+        !status.ok()) {
+      return status;
+    }
     plan->row_floats = staging.row_floats;
-    plan->tap_offsets = std::move(staging.tap_offsets);
+    for (const HaloTap& tap : staging.taps) {
+      place[static_cast<size_t>(tap.tap)] = static_cast<int64_t>(plan->tap_offsets.size());
+      plan->tap_offsets.push_back(tap.offset);
+    }
+    plan->tile_taps = std::move(staging.of_tile);
     for (int64_t index = 0; index < plan->output.tiles(); ++index) {
       const Tile tile = plan->output.tile(index);
       TilePlan planned = {};
@@ -417,16 +431,14 @@ Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weig
     plan->stage_floats = (staging.channel_floats + kSlackFloats + 15) / 16 * 16;
     plan->sum_floats = (plan->output.tile_rows * plan->row_floats + kSlackFloats + 15) / 16 * 16;
   }
-  // A hostile file can declare a kernel of any size at no cost in bytes; the dense weights only follow what is checked.
-  const int64_t taps = shape.taps();
-  if (static_cast<double>(shape.output_channels) * static_cast<double>(taps) > static_cast<double>(kMaximumWeights)) {
-    return Status::Problem("depthwise convolution: more than 2^24 weights");
-  }
+  const int64_t taps = plan->direct ? shape.taps() : static_cast<int64_t>(plan->tap_offsets.size());
   plan->weights.assign(static_cast<size_t>(shape.output_channels * taps), 0.0f);
   for (int64_t row = 0; row < shape.output_channels; ++row) {
     for (uint32_t i = weight.row_start[static_cast<size_t>(row)]; i < weight.row_start[static_cast<size_t>(row) + 1];
          ++i) {
-      plan->weights[static_cast<size_t>(row * taps) + weight.column[i]] = weight.value[i];
+      if (const int64_t tap = place[weight.column[i]]; tap >= 0) {
+        plan->weights[static_cast<size_t>(row * taps + tap)] = weight.value[i];
+      }
     }
   }
   return Status::Ok();
