@@ -5,10 +5,10 @@
     python docs/results/runtime/convolutions.py "64>64 33x33 k3x3 d18 g1 p0.1"
 
 Of every convolution there are two networks: it alone, between values in ONNX's layout, and a chain of `CHAIN` of it.
-Both are run as ONNX Runtime's dense network, as gossamer writes it where all that has a zero is sparse, and as it chooses
-by its own costs. The first line says where and when; then one line of JSON for each network: the `form` chosen, medians
-in microseconds of the rounds' times (each the mean of some runs), the shortest, and `ratio`: dense by sparse time, the
-median of the rounds. `chosen` is that ratio for what the export writes, 1 where it stays dense.
+Both are run as ONNX Runtime's dense network, as gossamer writes it where all that has a zero is sparse, and as it
+chooses by its own costs. The first line says where and when; then one line of JSON for each network: the `form`
+chosen, medians in microseconds of the rounds' times (each the mean of some runs), the shortest, and `ratio`: dense by
+sparse time, the median of the rounds. `chosen` is that ratio for what the export writes, 1 where it stays dense.
 """
 
 import argparse

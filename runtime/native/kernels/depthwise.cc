@@ -1,7 +1,9 @@
 #include "kernels/depthwise.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <utility>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/depthwise.cc"
@@ -277,9 +279,9 @@ HWY_NOINLINE void DirectChannels(const DepthwisePlan& plan, int64_t index, const
   }
 }
 
-// sums[i] = bias + sum over taps of weight[tap] * staged[offset[tap] + i], kVectors vectors at a time.
+// sums[i] = bias + sum over taps of weight[tap] * staged[offset[tap] + i] for kVectors vectors.
 template <size_t kVectors>
-HWY_INLINE void SumTaps(const DepthwisePlan& plan, const Range& taps, const float* HWY_RESTRICT weight, float bias,
+HWY_NOINLINE void SumTaps(const DepthwisePlan& plan, const Range& taps, const float* HWY_RESTRICT weight, float bias,
                         const float* HWY_RESTRICT staged, float* HWY_RESTRICT sums) {
   AccumulatorRow<kVectors, 0> row;
   row.Fill(bias);
@@ -295,14 +297,28 @@ HWY_INLINE void SumTaps(const DepthwisePlan& plan, const Range& taps, const floa
   row.Store(sums);
 }
 
+using TapSum = void (*)(const DepthwisePlan&, const Range&, const float*, float, const float*, float*);
+
+template <size_t... kLess>
+constexpr std::array<TapSum, sizeof...(kLess)> TapSums(std::index_sequence<kLess...>) {
+  return {&SumTaps<kLess + 1>...};
+}
+
+// Vectors that are summed at once: a single one waits for each of its multiply-adds.
+inline constexpr size_t kAtOnce = kLanes >= 16 ? 8 : 4;
+
 HWY_NOINLINE void StagedChannels(const DepthwisePlan& plan, int64_t index, const float* image, const float* residual,
                                  float* output, int64_t first_channel, int64_t last_channel, float* scratch) {
-  constexpr size_t kAtOnce = kLanes >= 16 ? 8 : 4;
+  static constexpr auto kSums = TapSums(std::make_index_sequence<kAtOnce>());
   const FloatTag d;
   const ConvolutionShape& shape = plan.shape;
   const TilePlan& tile = plan.tiles[static_cast<size_t>(index)];
   const int64_t multiplier = shape.output_channels / shape.input_channels;
   const int64_t lanes = (tile.rows - 1) * plan.row_floats + tile.columns;
+  const int64_t vectors = (lanes + kVectorPixels - 1) / kVectorPixels;
+  const int64_t most = static_cast<int64_t>(kAtOnce);
+  const int64_t calls = (vectors + most - 1) / most;
+  const int64_t step = (vectors + calls - 1) / calls;
   const Range taps = plan.tile_taps[static_cast<size_t>(index)];
   float* const sums = scratch + plan.stage_floats;
   int64_t staged = -1;
@@ -313,12 +329,11 @@ HWY_NOINLINE void StagedChannels(const DepthwisePlan& plan, int64_t index, const
     }
     const float* weight = plan.weights.data() + channel * static_cast<int64_t>(plan.tap_offsets.size());
     const float bias = plan.bias[static_cast<size_t>(channel)];
-    int64_t lane = 0;
-    for (; lane + static_cast<int64_t>(kAtOnce) * kVectorPixels <= lanes;
-         lane += static_cast<int64_t>(kAtOnce) * kVectorPixels) {
-      SumTaps<kAtOnce>(plan, taps, weight, bias, scratch + lane, sums + lane);
+    for (int64_t vector = 0; vector < vectors; vector += step) {
+      const int64_t lane = vector * kVectorPixels;
+      kSums[static_cast<size_t>(HWY_MIN(step, vectors - vector) - 1)](plan, taps, weight, bias, scratch + lane,
+                                                                      sums + lane);
     }
-    for (; lane < lanes; lane += kVectorPixels) SumTaps<1>(plan, taps, weight, bias, scratch + lane, sums + lane);
 
     const int64_t offset = channel * plan.output.pitch;
     const ChannelStore store{plan.epilogue, output + offset, residual ? residual + offset : nullptr, tile.columns,
