@@ -98,8 +98,7 @@ def test_estimates_follow_what_is_read() -> None:
     middle = convolution(64, 33, (1, 1))
     # Only the middle tap meets the image: a ninth of the weights.
     assert costs.sparse(beyond, 0.09) == costs.sparse(middle, 0.09)
-    assert costs.dense(beyond) == costs.dense(middle)
-    assert costs.dense(beyond) < costs.dense(far) < costs.dense(near)
+    assert costs.dense(middle) < costs.dense(beyond) < costs.dense(far) < costs.dense(near)
     # Two kernel rows of three: less than three columns that are copied cost more than one that is shifted.
     assert costs.sparse(far, 0.1) < 1.5 * costs.sparse(near, 0.1)
 

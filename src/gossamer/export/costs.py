@@ -47,7 +47,7 @@ DENSE_CONVOLUTIONS = {
     "dense kxk": {"multiply-add": 18.8e-12},
     "dense of an image": {"multiply-add": 18.8e-12},
     "dense depthwise": {"multiply-add": 43e-12},
-    "dense by columns": {"multiply-add": 11e-12, "column": 0.29e-9, "group": 0.1e-6},
+    "dense by columns": {"multiply-add": 11e-12, "column": 0.27e-9, "group": 0.1e-6},
 }
 """By the terms of `gossamer.predict.terms`."""
 DENSE_ROW = Rate(240e-12)
@@ -98,7 +98,10 @@ class MeasuredCosts:
     Fitted to the times of 287 convolutions, 39 depthwise ones and 31 linear layers of the networks of `gossamer bench
     shapes`, at 5 to 70% density, inside ONNX Runtime 1.32; the median of estimated by measured time is 0.97 to 1.05 in
     each class. Elsewhere they decide well as far as the ratios are alike. Rates of stems and poolings were chosen by
-    hand, after 12 stems in sessions of their own and the poolings of 10 networks.
+    hand, after 12 stems in sessions of their own and the poolings of 10 networks. Those of windows whose columns are
+    copied, of groups and of what ONNX Runtime computes by columns were fitted on Zen 5 (`convolutions.py` in
+    docs/results/runtime, 500 convolutions) and brought to this scale by the 0.45 that dense 3 x 3 ones take there;
+    those of the dense ones are rather too low, so that what is chosen is faster.
     """
 
     def dense(self, shape: LayerShape) -> float:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 WORTH_IT = 1 / 8
 """Share of the work that has to be saved, for tiles to be computed with different taps."""
+AT_THE_EDGE = 1.5
+"""How much longer a tap takes ONNX Runtime where a window's columns do not all lie within the image: such outputs are
+computed one by one. 1.5 to 2 on Zen 5 (`python docs/results/runtime/convolutions.py`), the less for certainty."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,11 @@ def reads(shape: "LayerShape") -> Reads:
 
 @cache
 def dense_taps(shape: "LayerShape") -> float:
-    """Positions of the kernel that ONNX Runtime multiplies, the mean of all outputs: for each it passes over what lies
-    outside the image."""
-    means = 1.0
-    for axis in _axes(shape):
-        taps = axis.live()
-        means *= _mean([axis.needed(taps, output) for output in _tiles(axis.outputs, 1)])
-    return means
+    """Taps that ONNX Runtime multiplies, the mean of all outputs: for each it passes over what lies outside the image.
+    Those beside an edge count more, by what they take."""
+    rows, columns = ([axis.needed(axis.live(), output) for output in _tiles(axis.outputs, 1)] for axis in _axes(shape))
+    weighed = sum(len(taps) * (1.0 if len(taps) == shape.kernel[1] else AT_THE_EDGE) for taps in columns)
+    return _mean(rows) * weighed / max(1, len(columns))
 
 
 def as_it_lies(shape: "LayerShape") -> "LayerShape":
