@@ -225,7 +225,8 @@ def main(arguments: list[str]) -> None:
         cases = [read(text) for text in given.what]
     facts = {name: str(value) for name, value in machine().items()}
     command = " ".join(["python docs/results/runtime/convolutions.py", *map(_quoted, arguments)])
-    head = {"command": command, "n": given.rounds, "threads": 1, "date": datetime.date.today().isoformat(), **facts}
+    head = {"command": command, "n": given.rounds, "date": datetime.date.today().isoformat(), **facts}
+    head |= {"threads": 1, "onnxruntime": onnxruntime.__version__}  # of the sessions, not of torch
     print(json.dumps(head), flush=True)
     for case in cases:
         lengths = (1, CHAIN) if case.stride == 1 else (1,)
