@@ -9,6 +9,7 @@
 #endif
 
 #include "hwy/highway.h"
+#include "kernels/clamp-inl.h"
 
 // GCC keeps an array of vectors in registers only if every loop over it is unrolled at once; if one is not, all sums
 // are spilled and a kernel loses 30%.
@@ -87,9 +88,9 @@ struct AccumulatorRow {
     const FloatVector low = hn::Set(FloatTag(), lower);
     const FloatVector high = hn::Set(FloatTag(), upper);
     GOSSAMER_UNROLL
-    for (size_t i = 0; i < kFull; ++i) full[i] = hn::Min(hn::Max(full[i], low), high);
+    for (size_t i = 0; i < kFull; ++i) full[i] = Clamped(full[i], low, high);
     if constexpr (kTail != 0) {
-      tail = hn::Min(hn::Max(tail, hn::ResizeBitCast(TailTag(), low)), hn::ResizeBitCast(TailTag(), high));
+      tail = Clamped(tail, hn::ResizeBitCast(TailTag(), low), hn::ResizeBitCast(TailTag(), high));
     }
   }
 

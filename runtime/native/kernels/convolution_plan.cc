@@ -59,6 +59,24 @@ class StepWriter {
   size_t step_;
 };
 
+// Calls write(value, nonzero) `entries` times for `kept` nonzeros, in their order: a row that must be longer than it is has
+// some of its weights written as two halves, or as halves of halves. A weight of 0 would do for numbers, but 0 x infinity
+// is NaN, where the row itself gives infinity. Powers of two make the parts exact, and from the smallest on so are their
+// sums; where a weight has no more halves there are zeros.
+template <class Value, class Write>
+void WriteEntries(uint32_t kept, uint32_t entries, const Value& value, const Write& write) {
+  const uint32_t missing = entries - kept;
+  for (uint32_t i = 0; i < kept; ++i) {
+    const uint32_t more = missing / kept + (i >= kept - missing % kept);
+    float part = value(i);
+    uint32_t halvings = 0;
+    for (; halvings < more && 0.5f * part != 0.0f && 0.5f * part + 0.5f * part == part; ++halvings) part *= 0.5f;
+    for (uint32_t zero = halvings; zero < more; ++zero) write(0.0f, i);
+    write(part, i);
+    for (; halvings > 0; --halvings, part += part) write(part, i);
+  }
+}
+
 // Groups that fit into one block of channels together are worked on together.
 int64_t JoinedGroups(const ConvolutionShape& shape, int64_t block_channels) {
   return std::max<int64_t>(1, block_channels / (shape.input_channels / shape.groups));
@@ -77,13 +95,10 @@ class Packer {
   Packer(const SparseWeight& weight, const std::vector<StagedTap>& taps, ConvolutionPlan* plan)
       : weight_(weight), taps_(taps), plan_(plan), cursor_(weight.row_start.begin(), weight.row_start.end() - 1) {}
 
-  // Adds the slices of one window of taps; `plan`'s blocks are the same for all.
-  void Pack(int64_t block_channels) {
+  void Pack(int64_t block_channels, int64_t slices) {
     const ConvolutionShape& shape = plan_->shape;
-    plan_->blocks.clear();
-    first_slice_ = plan_->slices.size();
-    streams_.resize(static_cast<size_t>(plan_->tile_slices));
-    plan_->slices.resize(first_slice_ + streams_.size());
+    plan_->slices.resize(static_cast<size_t>(slices));
+    streams_.resize(plan_->slices.size());
     const int64_t group_channels = shape.input_channels / shape.groups;
     const int64_t group_rows = shape.output_channels / shape.groups;
     const int64_t joined = JoinedGroups(shape, block_channels);
@@ -94,7 +109,7 @@ class Packer {
     }
     for (size_t slice = 0; slice < streams_.size(); ++slice) {
       streams_[slice].resize(streams_[slice].size() + kSlackFloats * sizeof(float));
-      plan_->slices[first_slice_ + slice].entries = StoredBytes(std::move(streams_[slice]));
+      plan_->slices[slice].entries = StoredBytes(std::move(streams_[slice]));
     }
   }
 
@@ -113,7 +128,7 @@ class Packer {
     }
     for (size_t slice = 0; slice < cut.size(); ++slice) {
       stream_ = &streams_[slice];
-      PackSlice(blocks, cut[slice], &plan_->slices[first_slice_ + slice]);
+      PackSlice(blocks, cut[slice], &plan_->slices[slice]);
     }
     plan_->blocks.insert(plan_->blocks.end(), blocks.begin(), blocks.end());
   }
@@ -122,7 +137,7 @@ class Packer {
   // Rows dealt in turn are a little more equal, but at 7 x 7, where a row is three and a half lines, they took both
   // threads as long as one.
   std::vector<std::vector<int32_t>> CutRows(int64_t first_row, int64_t rows) const {
-    const size_t slices = streams_.size();
+    const size_t slices = plan_->slices.size();
     const uint64_t begin = weight_.row_start[static_cast<size_t>(first_row)];
     const uint64_t kept = weight_.row_start[static_cast<size_t>(first_row + rows)] - begin;
     std::vector<std::vector<int32_t>> cut(slices);
@@ -188,17 +203,23 @@ class Packer {
     return part;
   }
 
-  // Rows in order of their number of nonzeros, the same number for all rows of a group: the shorter ones are padded
-  // with zero weights, at most 5% of all in practice.
+  // Rows in order of their number of nonzeros, the same number for all rows of a group: the shorter ones are made longer
+  // (WriteEntries), at most 5% of all in practice. Rows without nonzeros have groups of their own: they must read nothing.
   void PackGrouped(const ChannelBlock& block, RowSlice* slice, BlockStream* stream) {
     std::stable_sort(parts_.begin(), parts_.end(),
                      [](const RowPart& a, const RowPart& b) { return a.end - a.begin < b.end - b.begin; });
     const size_t width = static_cast<size_t>(plan_->rows_per_group);
-    const size_t singles = parts_.size() % width;
-    stream->singles = static_cast<int32_t>(singles);
-    stream->groups = static_cast<int32_t>((parts_.size() - singles) / width);
-    for (size_t i = singles; i < parts_.size(); i += width) EmitGroup(block, &parts_[i], width, slice);
-    for (size_t i = 0; i < singles; ++i) EmitGroup(block, &parts_[i], 1, slice);
+    const size_t empty = static_cast<size_t>(
+        std::find_if(parts_.begin(), parts_.end(), [](const RowPart& part) { return part.end > part.begin; }) -
+        parts_.begin());
+    // Single are the last of those without and the first of those with nonzeros.
+    const size_t first = empty - empty % width;
+    const size_t last = empty + (parts_.size() - empty) % width;
+    for (size_t i = 0; i < first; i += width) EmitGroup(block, &parts_[i], width, slice);
+    for (size_t i = last; i < parts_.size(); i += width) EmitGroup(block, &parts_[i], width, slice);
+    for (size_t i = first; i < last; ++i) EmitGroup(block, &parts_[i], 1, slice);
+    stream->singles = static_cast<int32_t>(last - first);
+    stream->groups = static_cast<int32_t>((parts_.size() - (last - first)) / width);
   }
 
   void EmitGroup(const ChannelBlock& block, const RowPart* parts, size_t width, RowSlice* slice) {
@@ -207,15 +228,15 @@ class Packer {
     uint8_t* const entry = Append(count * width);
     for (size_t g = 0; g < width; ++g) slice->rows.push_back(parts[g].row);
     const StepWriter writer(entry, count * width, width * static_cast<size_t>(StepNonzeros(static_cast<int64_t>(width))));
-    for (uint32_t j = 0; j < count; ++j) {
-      for (size_t g = 0; g < width; ++g) {
-        const RowPart& part = parts[g];
-        const uint32_t kept = part.end - part.begin;
-        // Padding repeats the row's last offset, so it can only spread what the row reads anyway.
-        const bool padding = j >= kept;
-        const uint16_t offset = kept == 0 ? uint16_t{0} : Offset(block, part, padding ? part.end - 1 : part.begin + j);
-        writer.Write(j * width + g, padding ? 0.0f : weight_.value[part.begin + j], offset);
-      }
+    for (size_t g = 0; g < width; ++g) {
+      const RowPart& part = parts[g];
+      size_t entry_of_row = g;
+      WriteEntries(
+          part.end - part.begin, count, [&](uint32_t i) { return weight_.value[part.begin + i]; },
+          [&](float value, uint32_t i) {
+            writer.Write(entry_of_row, value, Offset(block, part, part.begin + i));
+            entry_of_row += width;
+          });
     }
     plan_->entries += count * width;
   }
@@ -231,15 +252,14 @@ class Packer {
         const uint32_t pairs = part.entries[shift + 1];
         slice->counts.push_back(pairs);
         const StepWriter writer(Append(2 * pairs), 2 * pairs, 4);
-        uint32_t written = 0;
-        uint16_t offset = 0;
+        shifted_.clear();
         for (uint32_t i = part.begin; i < part.end; ++i) {
-          if (Tap(i).column_shift != shift) continue;
-          offset = Offset(block, part, i);
-          writer.Write(written, weight_.value[i], offset);
-          ++written;
+          if (Tap(i).column_shift == shift) shifted_.push_back(i);
         }
-        if (written % 2 == 1) writer.Write(written, 0.0f, offset);
+        uint32_t written = 0;
+        WriteEntries(
+            static_cast<uint32_t>(shifted_.size()), 2 * pairs, [&](uint32_t i) { return weight_.value[shifted_[i]]; },
+            [&](float value, uint32_t i) { writer.Write(written++, value, Offset(block, part, shifted_[i])); });
         plan_->entries += 2 * pairs;
       }
     }
@@ -270,53 +290,11 @@ class Packer {
   const std::vector<StagedTap>& taps_;
   ConvolutionPlan* plan_;
   std::vector<uint32_t> cursor_;  // the first nonzero of each row that no block has taken yet
-  size_t first_slice_ = 0;                     // of the plan's, that this packs
   std::vector<std::vector<uint8_t>> streams_;  // the entries of each slice
   std::vector<uint8_t>* stream_ = nullptr;     // of the slice that is packed now
   std::vector<RowPart> parts_;
+  std::vector<uint32_t> shifted_;  // nonzeros of one column shift
 };
-
-// The weight without the nonzeros of taps that a window does not need.
-SparseWeight Needed(const SparseWeight& weight, const std::vector<bool>& window) {
-  SparseWeight needed;
-  needed.shape = weight.shape;
-  needed.rows = weight.rows;
-  needed.columns = weight.columns;
-  needed.row_start.push_back(0);
-  for (size_t row = 0; row < static_cast<size_t>(weight.rows); ++row) {
-    for (uint32_t i = weight.row_start[row]; i < weight.row_start[row + 1]; ++i) {
-      if (!window[weight.column[i] % window.size()]) continue;
-      needed.column.push_back(weight.column[i]);
-      needed.value.push_back(weight.value[i]);
-    }
-    needed.row_start.push_back(static_cast<uint32_t>(needed.value.size()));
-  }
-  return needed;
-}
-
-// Whether the input panel can be read as it lies: what is read of the image is read by one tap, and each pixel by the
-// output in its place. Next to it there may be taps that read padding only.
-bool IsDirect(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {
-  if (shape.stride_height != 1 || shape.stride_width != 1) return false;
-  if (input.height != output.height || input.width != output.width) return false;
-  const std::vector<AxisTap> rows = LiveTaps(RowAxis(shape, input, output));
-  const std::vector<AxisTap> columns = LiveTaps(ColumnAxis(shape, input, output));
-  return rows.size() == 1 && columns.size() == 1 && rows[0].shift == 0 && columns[0].shift == 0;
-}
-
-// Reading the panel as it lies.
-Staging WithoutStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {
-  Staging staging;
-  const size_t tap = static_cast<size_t>(LiveTaps(RowAxis(shape, input, output))[0].position * shape.kernel_width +
-                                         LiveTaps(ColumnAxis(shape, input, output))[0].position);
-  staging.taps.resize(static_cast<size_t>(shape.taps()));
-  staging.windows.emplace_back(staging.taps.size(), false);
-  staging.windows[0][tap] = true;
-  staging.window_of_tile.assign(static_cast<size_t>(output.tiles()), 0);
-  staging.row_lanes = output.tile_columns;
-  staging.channel_floats = input.pitch;
-  return staging;
-}
 
 // Splits a tile's lanes into equal parts of at most `most`, each a whole number of vectors.
 std::vector<LaneSpan> EqualSpans(int64_t lanes, int64_t most, int64_t quantum) {
@@ -347,7 +325,6 @@ void PlanTiles(Staging* staging, ConvolutionPlan* plan) {
     TilePlan planned;
     planned.rows = static_cast<int32_t>(tile.rows);
     planned.columns = static_cast<int32_t>(tile.columns);
-    planned.window = staging->window_of_tile[static_cast<size_t>(index)];
     planned.compact = !plan->direct && tile.rows > 1 && plan->row_lanes != tile.columns;
     if (!staging->rows.empty()) {
       planned.wide_rows = std::move(staging->rows[static_cast<size_t>(index)]);
@@ -452,10 +429,13 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
     plan->bias.assign(bias, bias + shape.output_channels);
   }
 
-  plan->direct = IsDirect(shape, plan->input, plan->output);
+  plan->direct = shape.taps() == 1 && shape.stride_height == 1 && shape.stride_width == 1 && shape.pad_top == 0 &&
+                 shape.pad_left == 0 && shape.pad_bottom == 0 && shape.pad_right == 0;
   Staging staging;
   if (plan->direct) {
-    staging = WithoutStaging(shape, plan->input, plan->output);
+    staging.taps.push_back({0, 0});
+    staging.row_lanes = plan->output.tile_columns;
+    staging.channel_floats = plan->input.pitch;
   } else if (const Status status = MakeStaging(shape, plan->input, plan->output, options.traits, options.column_shift,
                                                kMaximumBlockFloats, &staging);
              !status.ok()) {
@@ -481,16 +461,11 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
   const int64_t most = kMaximumBlockFloats / plan->channel_floats;
   const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(float))));
   const int64_t block_channels = std::clamp<int64_t>(wanted, 1, most);
-  plan->tile_slices = plan->output.dealing == Dealing::kTiles ? 1 : threads;
-  const int64_t windows = static_cast<int64_t>(staging.windows.size());
-  if (CountBlocks(shape, block_channels) > kMaximumStreams / plan->tile_slices / windows) {
+  const int64_t slices = plan->output.dealing == Dealing::kTiles ? 1 : threads;
+  if (CountBlocks(shape, block_channels) > kMaximumStreams / slices) {
     return Status::Problem("convolution: more than 2^20 blocks of input channels over all threads");
   }
-  for (const std::vector<bool>& window : staging.windows) {
-    const bool all = std::find(window.begin(), window.end(), false) == window.end();
-    const SparseWeight needed = all ? SparseWeight() : Needed(weight, window);
-    Packer(all ? weight : needed, staging.taps, plan).Pack(block_channels);
-  }
+  Packer(weight, staging.taps, plan).Pack(block_channels, slices);
 
   if (!plan->direct) {
     int64_t channels = 0;

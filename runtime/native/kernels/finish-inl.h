@@ -10,6 +10,7 @@
 #include "hwy/highway.h"
 #include "kernels/accumulator-inl.h"
 #include "kernels/activation-inl.h"
+#include "kernels/clamp-inl.h"
 #include "kernels/copy-inl.h"
 #include "kernels/fetch.h"
 #include "kernels/row_kernel.h"
@@ -26,7 +27,7 @@ HWY_INLINE void FinishPixels(const Epilogue& epilogue, const float* HWY_RESTRICT
   const FloatVector low = hn::Set(d, epilogue.lower);
   const FloatVector high = hn::Set(d, epilogue.upper);
   const auto finish = [&](FloatVector sum, FloatVector other) HWY_ATTR {
-    return hn::Min(hn::Max(hn::Add(sum, other), low), high);
+    return Clamped(hn::Add(sum, other), low, high);
   };
   const FloatVector zero = hn::Zero(d);
   ForEachVector(

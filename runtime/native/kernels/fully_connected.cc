@@ -9,6 +9,7 @@
 #include "hwy/highway.h"
 #include "kernels/accumulator-inl.h"
 #include "kernels/activation-inl.h"
+#include "kernels/clamp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
@@ -24,9 +25,20 @@ HWY_INLINE FloatVector BundleSums(const ColumnRange& range, const RowBundle& bun
   const hn::Rebind<uint16_t, FloatTag> narrow;
   const float* HWY_RESTRICT weight = range.weights.data() + bundle.entry;
   const uint16_t* HWY_RESTRICT column = range.columns.data() + bundle.entry;
-  for (uint32_t step = 0; step < bundle.steps; ++step, weight += kLanes, column += kLanes) {
+  const auto next = [&](FloatVector to) HWY_ATTR {
     const auto index = hn::PromoteTo(indices, hn::LoadU(narrow, column));
-    sums = hn::MulAdd(hn::LoadU(d, weight), hn::GatherIndex(d, input, index), sums);
+    to = hn::MulAdd(hn::LoadU(d, weight), hn::GatherIndex(d, input, index), to);
+    weight += kLanes;
+    column += kLanes;
+    return to;
+  };
+  uint32_t step = 0;
+  for (; step < bundle.whole; ++step) sums = next(sums);
+  // A lane without nonzeros left keeps its sum: 0 x infinity would be NaN.
+  const auto counts = hn::LoadU(indices, range.counts.data() + bundle.count);
+  for (; step < bundle.steps; ++step) {
+    const auto kept = hn::Gt(counts, hn::Set(indices, static_cast<int32_t>(step)));
+    sums = hn::IfThenElse(hn::RebindMask(d, kept), next(sums), sums);
   }
   return sums;
 }
@@ -49,7 +61,7 @@ void MultiplySlices(const FullyConnectedPlan& plan, const float* input, const fl
         for (size_t i = 0; i < kLanes; ++i) lane[i] = rows[i] < 0 ? 0.0f : residual[rows[i]];
         sums = hn::Add(sums, hn::Load(d, lane));
       }
-      sums = hn::Min(hn::Max(sums, hn::Set(d, plan.epilogue.lower)), hn::Set(d, plan.epilogue.upper));
+      sums = Clamped(sums, hn::Set(d, plan.epilogue.lower), hn::Set(d, plan.epilogue.upper));
       sums = Activate(d, sums, plan.epilogue.activation);
       hn::Store(sums, d, lane);
       for (size_t i = 0; i < kLanes; ++i) {
@@ -86,17 +98,18 @@ RowRange TakeRange(const SparseWeight& weight, int64_t first, const std::vector<
   return range;
 }
 
-// A lane without nonzeros left repeats its last column with weight zero, so that it reads nothing that the row does
-// not read anyway.
+// A lane without nonzeros left repeats its last column, and keeps its sum.
 void AppendBundle(const SparseWeight& weight, const RowRange& range, const int32_t* rows, size_t lanes,
                   ColumnRange* packed, RowBundle* bundle) {
   bundle->entry = packed->weights.size();
-  bundle->steps = 0;
+  bundle->count = packed->counts.size();
   for (size_t lane = 0; lane < lanes; ++lane) {
-    if (rows[lane] < 0) continue;
     const size_t row = static_cast<size_t>(rows[lane]);
-    bundle->steps = std::max(bundle->steps, range.end[row] - range.begin[row]);
+    packed->counts.push_back(rows[lane] < 0 ? 0 : static_cast<int32_t>(range.end[row] - range.begin[row]));
   }
+  const auto [least, most] = std::minmax_element(packed->counts.end() - static_cast<ptrdiff_t>(lanes), packed->counts.end());
+  bundle->whole = static_cast<uint32_t>(*least);
+  bundle->steps = static_cast<uint32_t>(*most);
   for (uint32_t step = 0; step < bundle->steps; ++step) {
     for (size_t lane = 0; lane < lanes; ++lane) {
       float value = 0.0f;

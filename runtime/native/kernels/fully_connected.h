@@ -15,7 +15,9 @@ namespace gossamer {
 // Rows that are computed together, in `lanes` lanes.
 struct RowBundle {
   size_t entry;    // of the bundle's weights and columns
+  uint32_t whole;  // steps in which every lane has a nonzero
   uint32_t steps;  // nonzeros of the longest row
+  size_t count;    // of the bundle's numbers of nonzeros
   size_t row;      // in `rows`; -1 there for a lane without a row
 };
 
@@ -25,6 +27,7 @@ struct ColumnRange {
   std::vector<std::vector<RowBundle>> bundles;  // of each slice
   std::vector<float> weights;                   // [step][lane]
   std::vector<uint16_t> columns;                // [step][lane], from first_column
+  std::vector<int32_t> counts;                  // [lane] of each bundle: nonzeros
 };
 
 struct FullyConnectedPlan {

@@ -9,6 +9,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/activation-inl.h"
+#include "kernels/clamp-inl.h"
 #include "kernels/copy-inl.h"
 #include "kernels/slice-inl.h"
 #include "kernels/transpose-inl.h"
@@ -25,9 +26,9 @@ HWY_INLINE void FinishOutputs(const Epilogue& epilogue, float* HWY_RESTRICT row,
   const FloatVector high = hn::Set(d, epilogue.upper);
   ForEachVector(
       count,
-      [&](int64_t i) HWY_ATTR { hn::StoreU(hn::Min(hn::Max(hn::LoadU(d, row + i), low), high), d, row + i); },
+      [&](int64_t i) HWY_ATTR { hn::StoreU(Clamped(hn::LoadU(d, row + i), low, high), d, row + i); },
       [&](int64_t i, size_t rest) HWY_ATTR {
-        hn::StoreN(hn::Min(hn::Max(hn::LoadN(d, row + i, rest), low), high), d, row + i, rest);
+        hn::StoreN(Clamped(hn::LoadN(d, row + i, rest), low, high), d, row + i, rest);
       });
   if (!epilogue.is_clamp()) ActivateRow(epilogue.activation, row, count);
 }

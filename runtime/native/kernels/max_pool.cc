@@ -9,17 +9,13 @@
 
 #include "hwy/highway.h"
 #include "kernels/accumulator-inl.h"
+#include "kernels/clamp-inl.h"
 #include "kernels/copy-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// The larger of the two, and NaN if either is, as ONNX Runtime and torch have it.
-HWY_INLINE FloatVector Larger(FloatVector a, FloatVector b) {
-  return hn::IfThenElse(hn::Or(hn::Gt(a, b), hn::IsNaN(a)), a, b);
-}
 
 // to[x] = max of from[x] and, if `more`, to[x]. `from` holds `count` floats; a whole vector is stored for the last ones
 // too, with nothing above -inf behind them: a vector that was stored in part would have to reach memory before the columns

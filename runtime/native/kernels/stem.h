@@ -5,11 +5,13 @@
 // vectorise over that would not have to be shuffled. Four output rows are computed together, by Toom and Cook's method
 // along the columns of the image where it takes fewer products: 4 rows under a kernel of 4 rows need 7 products instead
 // of 16 (Winograd 1980). With stride 2 odd and even rows are two such kernels, so a 7 x 7 kernel takes half the
-// multiply-adds. The error stays below 2.5 times that of direct summation. An infinite pixel reaches all four rows.
+// multiply-adds. The error stays below 2.5 times that of direct summation. Such a sum spreads a pixel that is infinite or
+// NaN over all four rows: strips with one are computed directly, and so are all where a weight is none to calculate with.
 #ifndef GOSSAMER_KERNELS_STEM_H_
 #define GOSSAMER_KERNELS_STEM_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "format/status.h"
@@ -25,6 +27,9 @@ struct StemTraits {
   int64_t pixels;
 };
 StemTraits CurrentStemTraits();
+
+// Pixels, weights and biases below it need no care (StemPlan::ordinary).
+inline constexpr float kOrdinaryStemValue = 4294967296.0f;
 
 struct StemOptions {
   StemTraits traits;           // CurrentStemTraits()
@@ -57,6 +62,8 @@ struct StemPlan {
   std::vector<StemRow> inputs;
   std::vector<float> weights;  // [block][point, if transformed][input][kernel column][traits.channels]
   std::vector<float> bias;     // blocks * traits.channels
+  bool ordinary = false;       // every weight and bias is below 2^32 in magnitude: no NaN from pixels that are, too
+  std::shared_ptr<const StemPlan> direct;  // without the transform, for strips with other pixels; null: this one is
 
   int64_t channel_pitch() const { return blocks * traits.channels; }
   int64_t strips() const { return (rows + 3) / 4; }

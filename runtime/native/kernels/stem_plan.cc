@@ -43,6 +43,11 @@ Shifts RowShifts(const ConvolutionShape& shape) {
   return {first, last - first + 1};
 }
 
+// Sums of such numbers stay far within the range of a float, transformed or not; NaN is not among them.
+bool IsOrdinary(const float* values, int64_t count) {
+  return std::all_of(values, values + count, [](float value) { return std::abs(value) < kOrdinaryStemValue; });
+}
+
 bool ShouldTransform(const ConvolutionShape& shape) {
   return RowShifts(shape).count <= kTransformedTaps &&
          kTransformedPoints * shape.stride_height < 4 * shape.kernel_height;
@@ -122,7 +127,8 @@ int64_t StemPlan::scratch_floats() const {
   const int64_t products = points * traits.pixels * traits.channels;
   const int64_t strip = 4 * padded_columns * channel_pitch();
   const int64_t pooled = max_pool ? RoundUp(output.width * channel_pitch(), 16) : 0;
-  return RoundUp(inputs_floats, 16) + zeros + RoundUp(products, 16) + RoundUp(strip, 16) + 2 * pooled;
+  const int64_t own = RoundUp(inputs_floats, 16) + zeros + RoundUp(products, 16) + RoundUp(strip, 16) + 2 * pooled;
+  return direct == nullptr ? own : std::max(own, direct->scratch_floats());
 }
 
 Status MakeStemPlan(const ConvolutionShape& shape, const float* weight, const float* bias, const Epilogue& epilogue,
@@ -145,7 +151,9 @@ Status MakeStemPlan(const ConvolutionShape& shape, const float* weight, const fl
   plan->padded_columns = RoundUp(plan->columns, options.traits.pixels);
   plan->row_floats = RoundUp(std::max(shape.pad_left + width + 16,
                                       shape.stride_width * (plan->padded_columns - 1) + shape.kernel_width), 16);
-  plan->transformed = options.may_transform && ShouldTransform(shape);
+  plan->ordinary = IsOrdinary(weight, shape.output_channels * shape.input_channels * shape.taps()) &&
+                   (bias == nullptr || IsOrdinary(bias, shape.output_channels));
+  plan->transformed = options.may_transform && plan->ordinary && ShouldTransform(shape);
 
   const double inputs = static_cast<double>(shape.input_channels) * static_cast<double>(shape.kernel_height);
   const double floats = 7.0 * inputs * static_cast<double>(plan->row_floats) +
@@ -161,7 +169,13 @@ Status MakeStemPlan(const ConvolutionShape& shape, const float* weight, const fl
   }
   plan->bias.assign(static_cast<size_t>(plan->channel_pitch()), 0.0f);
   if (bias != nullptr) std::copy_n(bias, shape.output_channels, plan->bias.begin());
-  return Status::Ok();
+  if (!plan->transformed) return Status::Ok();
+  StemOptions direct_options = options;
+  direct_options.may_transform = false;
+  auto direct = std::make_shared<StemPlan>();
+  const Status status = MakeStemPlan(shape, weight, bias, epilogue, height, width, direct_options, direct.get());
+  plan->direct = std::move(direct);
+  return status;
 }
 
 }  // namespace gossamer

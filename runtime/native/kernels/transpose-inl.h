@@ -14,6 +14,12 @@ namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+template <bool kAdd>
+HWY_INLINE void TransposeOne(float value, int64_t place, const float* add, float* to) {
+  if constexpr (kAdd) value += add[place];
+  to[place] = value;
+}
+
 #if HWY_TARGET != HWY_SCALAR
 // Four floats of each of the rows 0, 4, 8, ... one in each 128-bit block.
 template <class D>
@@ -56,8 +62,7 @@ HWY_INLINE void TransposeStrip(D d, const float* HWY_RESTRICT from, int64_t from
   }
   for (; column < columns; ++column) {
     for (int64_t row = 0; row < static_cast<int64_t>(hn::MaxLanes(d)); ++row) {
-      const float other = kAdd ? add[column * to_pitch + row] : 0.0f;
-      to[column * to_pitch + row] = from[row * from_pitch + column] + other;
+      TransposeOne<kAdd>(from[row * from_pitch + column], column * to_pitch + row, add, to);
     }
   }
 }
@@ -82,8 +87,7 @@ HWY_NOINLINE void TransposeAny(const float* HWY_RESTRICT from, int64_t from_pitc
 #endif
   for (; row < rows; ++row) {
     for (int64_t column = 0; column < columns; ++column) {
-      const float other = kAdd ? add[column * to_pitch + row] : 0.0f;
-      to[column * to_pitch + row] = from[row * from_pitch + column] + other;
+      TransposeOne<kAdd>(from[row * from_pitch + column], column * to_pitch + row, add, to);
     }
   }
 }

@@ -55,6 +55,7 @@ inline ReferenceResult ReferenceConvolution(const ConvolutionShape& shape, const
               if (row < 0 || row >= height || column < 0 || column >= width) continue;
               const double w = weight[static_cast<size_t>(
                   ((co * group_inputs + ci) * shape.kernel_height + kh) * shape.kernel_width + kw)];
+              if (w == 0.0) continue;  // not kept: not read, whatever stands there
               const double term = w * input[(channel * height + row) * width + column];
               sum += term;
               magnitude += std::abs(term);
