@@ -35,6 +35,11 @@ def test_one_options_object_serves_many_sessions(small_model: bytes, expected: n
         np.testing.assert_array_equal(output(gossamer_runtime.Session(small_model, options)), expected)
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda model: memoryview(bytearray(model))])
+def test_bytes_of_any_kind_are_a_model(kind, small_model: bytes, expected: np.ndarray) -> None:
+    np.testing.assert_array_equal(output(gossamer_runtime.Session(kind(small_model))), expected)
+
+
 def test_options_made_ready_serve_sessions_of_both_kinds(small_model: bytes, expected: np.ndarray) -> None:
     options = gossamer_runtime.session_options()
     assert gossamer_runtime.session_options(options) is options

@@ -50,7 +50,7 @@ def session_options(options: onnxruntime.SessionOptions | None = None) -> onnxru
 
 
 def Session(  # named for the class that it returns
-    model: str | os.PathLike[str] | bytes,
+    model: str | os.PathLike[str] | bytes | bytearray | memoryview,
     options: onnxruntime.SessionOptions | None = None,
     *,
     threads: int | None = None,
@@ -60,6 +60,7 @@ def Session(  # named for the class that it returns
     """A ready ``onnxruntime.InferenceSession`` for a model with sparse ops (or without).
 
     Args:
+        model: a file's path, or a file's bytes.
         options: go through ``session_options``: they may come from there, and may serve many sessions. Options that
             ``register_custom_ops_library`` was called on by hand are for ``onnxruntime.InferenceSession``.
         threads: of a session without ``options``, which have ``intra_op_num_threads`` for that; 0 or nothing leaves the
@@ -79,7 +80,8 @@ def Session(  # named for the class that it returns
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-    source = model if isinstance(model, bytes) else os.fspath(model)
+    # ONNX Runtime takes bytes as a model and all else as a path.
+    source = bytes(model) if isinstance(model, bytes | bytearray | memoryview) else os.fspath(model)
     options = session_options(options)
     try:
         return onnxruntime.InferenceSession(source, options, providers=list(providers), **session_arguments)
