@@ -100,7 +100,8 @@ HOSTILE = {
         "256 KiB|too large",
     ),
     "rows without nonzeros": (convolution([1, 4, 56, 56], (2**22, 4, 1, 1)), "256 MiB|too large"),
-    "channels without nonzeros": (convolution([1, 2**24, 4, 4], (1, 2**24, 3, 3), pads=[1] * 4), "^created$"),
+    # The storage channels of a panel of 2^24 channels of this size.
+    "channels without nonzeros": (convolution([1, 2**24 + 1, 4, 4], (1, 2**24, 3, 3), pads=[1] * 4), "^created$"),
     "groups without nonzeros": (
         convolution([1, 2**22, 14, 14], (2**21, 2, 3, 3), group=2**21, pads=[1] * 4),
         "256 MiB|blocks",
@@ -128,7 +129,8 @@ HOSTILE = {
         "shape|2\\^24",
     ),
     "pooling of 2^40 pixels": (pooling([1, 4, 2**20, 2**20]), "too large"),
-    "pooling padded": (pooling([1, 4, 8, 8], pads=[2**16] * 4), "too large"),
+    "pooling padded": (pooling([1, 4, 2**13, 2**13], pads=[2] * 4), "too large"),
+    "pooling padded by more than its kernel": (pooling([1, 4, 8, 8], pads=[2**16] * 4), "pads must be smaller"),
     "pooling of a large kernel": (pooling([1, 4, 8, 8], kernel_shape=[2**10] * 2, pads=[2**10] * 4), "2\\^14"),
     "to panels from 2^40 pixels": (one_node("ToPanel", [1, 4, 2**20, 2**20], {}), "too large"),
     "to panels from 2^62 channels": (one_node("ToPanel", [1, 2**62, 2, 2], {}), "2\\^24"),

@@ -125,11 +125,25 @@ Tile PanelLayout::tile(int64_t index) const {
   return tile;
 }
 
-int64_t PanelLayout::storage_channels(int64_t channels) const {
+// Images begin on a cache line (16 floats) if the stride is a multiple of 16, and so it is for a multiple of so many storage
+// channels. All storage channels must tell the channels, and only some are such multiples: those of as many channels.
+int64_t PanelLayout::storage_step() const {
   const int64_t pixels = height * width;
-  // Images begin on a cache line (16 floats) if the stride is a multiple of 16.
-  const int64_t step = 16 / std::min<int64_t>(16, pixels & -pixels);
-  return RoundUp(DivideUp(room * channels, pixels), step);
+  return 16 / std::min<int64_t>(16, pixels & -pixels);
+}
+
+// Strictly ascending, for the room of a channel is at least its pixels: enough for the next whole step and rounded up to
+// one, which rises by a step at least, and those beyond the last whole one.
+int64_t PanelLayout::storage_channels(int64_t channels) const {
+  const int64_t step = storage_step();
+  const int64_t whole = RoundUp(DivideUp(room * step * (channels / step + 1), height * width), step);
+  return whole + channels % step;
+}
+
+int64_t PanelLayout::channels_of(int64_t storage) const {
+  const int64_t step = storage_step();
+  const int64_t channels = (storage / step * height * width / room - 1) * step + storage % step;
+  return channels >= 1 && storage_channels(channels) == storage ? channels : 0;
 }
 
 int64_t PanelLayout::offset_in_tile(int64_t row, int64_t column) const {

@@ -62,8 +62,14 @@ struct PanelLayout {
   // Floats of an image.
   int64_t image_floats(int64_t channels) const { return tiles() * channels * pitch; }
   // ONNX Runtime's tensors have a shape and no room beside it. A panel tensor is therefore declared as
-  // [images, storage_channels, height, width] with the fewest channels that make it large enough.
+  // [images, storage_channels, height, width], with enough to hold at least one more. Every number of channels has another
+  // one, so that a reader can check how many were written; and because of the one more, tensors that were joined along
+  // this axis are never taken for panels of the sum of their channels.
   int64_t storage_channels(int64_t channels) const;
+  // The channels of such a tensor, 0 if it has those of none.
+  int64_t channels_of(int64_t storage) const;
+  // Images of a multiple of so many channels, 16 at most, begin on a cache line.
+  int64_t storage_step() const;
   // Floats from one image of such a tensor to the next.
   int64_t image_stride(int64_t channels) const { return storage_channels(channels) * height * width; }
 };

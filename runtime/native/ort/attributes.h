@@ -4,7 +4,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/convolution_plan.h"
@@ -17,22 +19,38 @@ int64_t IntegerOr(const Source& source, const char* name, int64_t otherwise);
 template <class Source>
 std::vector<int64_t> IntegersOr(const Source& source, const char* name, std::vector<int64_t> otherwise);
 
+// Calls read(); null if it finds no such attribute.
+template <class Read>
+auto Found(const Read& read) -> std::optional<decltype(read())> {
+  try {
+    return read();
+  } catch (const Ort::Exception&) {
+    return std::nullopt;
+  }
+}
+
+// What read() finds; `otherwise` if there is no attribute of this name. One of another type is not one that was left out.
+template <class Read>
+auto Given(const Ort::ConstKernelInfo& info, const char* name, decltype(std::declval<Read>()()) otherwise,
+           const Read& read) -> decltype(read()) {
+  if (auto value = Found(read)) return *value;
+  const bool given = Found([&] { return info.GetAttribute<int64_t>(name); }) ||
+                     Found([&] { return info.GetAttribute<float>(name); }) ||
+                     Found([&] { return info.GetAttribute<std::string>(name); }) ||
+                     Found([&] { return info.GetAttributes<int64_t>(name); }) ||
+                     Found([&] { return info.GetAttributes<float>(name); });
+  if (given) Fail(std::string("the attribute ") + name + " is of another type than expected");
+  return otherwise;
+}
+
 template <>
 inline int64_t IntegerOr(const Ort::ConstKernelInfo& info, const char* name, int64_t otherwise) {
-  try {
-    return info.GetAttribute<int64_t>(name);
-  } catch (const Ort::Exception&) {
-    return otherwise;
-  }
+  return Given(info, name, otherwise, [&] { return info.GetAttribute<int64_t>(name); });
 }
 template <>
 inline std::vector<int64_t> IntegersOr(const Ort::ConstKernelInfo& info, const char* name,
                                        std::vector<int64_t> otherwise) {
-  try {
-    return info.GetAttributes<int64_t>(name);
-  } catch (const Ort::Exception&) {
-    return otherwise;
-  }
+  return Given(info, name, std::move(otherwise), [&] { return info.GetAttributes<int64_t>(name); });
 }
 template <>
 inline int64_t IntegerOr(const Ort::ShapeInferContext& context, const char* name, int64_t otherwise) {
@@ -53,19 +71,18 @@ inline std::vector<int64_t> IntegersOr(const Ort::ShapeInferContext& context, co
 }
 
 inline float FloatOr(const Ort::ConstKernelInfo& info, const char* name, float otherwise) {
-  try {
-    return info.GetAttribute<float>(name);
-  } catch (const Ort::Exception&) {
-    return otherwise;
-  }
+  return Given(info, name, otherwise, [&] { return info.GetAttribute<float>(name); });
 }
 
 inline std::string StringOr(const Ort::ConstKernelInfo& info, const char* name, const char* otherwise) {
-  try {
-    return info.GetAttribute<std::string>(name);
-  } catch (const Ort::Exception&) {
-    return otherwise;
-  }
+  return Given(info, name, otherwise, [&] { return info.GetAttribute<std::string>(name); });
+}
+
+// Attributes of ONNX's Conv and MaxPool that these ops do not have: a file in which they ask for something means another
+// op than the one that would run.
+inline void RequireExplicitPadding(const Ort::ConstKernelInfo& info) {
+  Require(StringOr(info, "auto_pad", "NOTSET") == "NOTSET", "auto_pad is not known here: the numbers belong into pads");
+  Require(IntegerOr(info, "ceil_mode", int64_t{0}) == 0, "ceil_mode is not known here: the numbers belong into pads");
 }
 
 // activation: none, relu, clip (with lower and upper), hardswish, silu, gelu

@@ -1,5 +1,7 @@
 #include "ort/panel_max_pool.h"
 
+#include <algorithm>
+
 #include "kernels/max_pool.h"
 #include "ort/attributes.h"
 #include "ort/inferred_shape.h"
@@ -14,25 +16,31 @@ ConvolutionAttributes ReadPool(const Source& source) {
   ConvolutionAttributes attributes = ReadConvolution(source);
   attributes.shape.input_channels = attributes.shape.output_channels = IntegerOr(source, "channels", int64_t{0});
   attributes.shape.groups = 1;
-  Require(CheckNumbers(attributes.shape));
+  const ConvolutionShape& shape = attributes.shape;
+  Require(CheckNumbers(shape));
+  Require(std::max(shape.pad_top, shape.pad_bottom) < shape.kernel_height &&
+              std::max(shape.pad_left, shape.pad_right) < shape.kernel_width,
+          "PanelMaxPool: pads must be smaller than kernel_shape, for there would be nothing to take the maximum of");
   return attributes;
 }
 
 }  // namespace
 
 PanelMaxPoolKernel::PanelMaxPoolKernel(const Ort::ConstKernelInfo& info, int64_t threads) : threads_(threads) {
+  RequireExplicitPadding(info);
   const ConvolutionAttributes attributes = ReadPool(info);
   shape_ = attributes.shape;
   rank_ = attributes.axes + 2;
   const std::vector<int64_t> known = KnownShape(info, 0);
   if (KnowsImage(known)) Require(CheckImage(shape_, ImageOf(known).height, ImageOf(known).width));
+  RequireKnownPanel("PanelMaxPool", known, shape_.input_channels);
 }
 
 void PanelMaxPoolKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
   Require(input.has_value(), "PanelMaxPool: no input");
   Require(input->shape.size() == rank_, "PanelMaxPool: kernel_shape has not one number for each axis of the input");
-  const ImageShape image = RequirePanel(input->shape, shape_.input_channels);
+  const ImageShape image = RequirePanel("PanelMaxPool", input->shape, shape_.input_channels);
   Require(CheckImage(shape_, image.height, image.width));
   MaxPoolPlan plan;
   Require(MakeMaxPoolPlan(shape_, image.height, image.width, threads_, &plan));

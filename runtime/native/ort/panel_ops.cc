@@ -66,12 +66,13 @@ FromPanelKernel::FromPanelKernel(const Ort::ConstKernelInfo& info, int64_t threa
   Require(channels_ >= 1 && channels_ <= kMaximumExtent, "FromPanel: the attribute channels must be within 1 and 2^24");
   const std::vector<int64_t> known = KnownShape(info, 0);
   if (KnowsImage(known)) RequireImage(channels_, ImageOf(known).height, ImageOf(known).width);
+  RequireKnownPanel("FromPanel", known, channels_);
 }
 
 void FromPanelKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
   Require(input.has_value(), "FromPanel: no input");
-  const ImageShape image_shape = RequirePanel(input->shape, channels_);
+  const ImageShape image_shape = RequirePanel("FromPanel", input->shape, channels_);
   const PanelLayout layout = MakePanelLayout(image_shape.height, image_shape.width, threads_);
   const int64_t images = image_shape.images;
   std::vector<int64_t> output_shape = input->shape;

@@ -43,18 +43,22 @@ inline bool KnowsImage(const std::vector<int64_t>& shape) {
 inline int64_t HeightOf(const InferredShape& shape) { return shape.size() == 4 ? shape[2].AsInt() : 1; }
 inline int64_t WidthOf(const InferredShape& shape) { return shape[shape.size() - 1].AsInt(); }
 
-// Checks that `shape` is that of a panel tensor of `channels` channels.
-inline ImageShape RequirePanel(const std::vector<int64_t>& shape, int64_t channels) {
+// Checks that `shape` is that of a panel tensor of `channels` channels, for the op of this name.
+inline ImageShape RequirePanel(const char* op, const std::vector<int64_t>& shape, int64_t channels) {
   Require(IsImage(shape), "a panel tensor has three or four dimensions");
   const ImageShape image = ImageOf(shape);
   RequireImage(channels, image.height, image.width);
   const PanelLayout layout = MakePanelLayout(image.height, image.width);
-  if (image.channels != layout.storage_channels(channels)) {
-    Fail("a panel of " + std::to_string(channels) + " channels of this size has " +
-         std::to_string(layout.storage_channels(channels)) + " storage channels, but the tensor has " +
-         std::to_string(image.channels) + "; is it the output of ToPanel or SparseConv?");
-  }
-  return image;
+  if (image.channels == layout.storage_channels(channels)) return image;
+  const std::string expected = std::string(op) + ": expected an input of " + std::to_string(channels) + " channels, got ";
+  if (const int64_t got = layout.channels_of(image.channels); got > 0) Fail(expected + std::to_string(got));
+  Fail(expected + "a tensor of " + std::to_string(image.channels) +
+       " storage channels, which no panel of this size has: is it the output of ToPanel or SparseConv?");
+}
+
+// The same where the session's creation knows the shape already.
+inline void RequireKnownPanel(const char* op, const std::vector<int64_t>& known, int64_t channels) {
+  if (KnowsImage(known) && known[1] >= 1) RequirePanel(op, known, channels);
 }
 
 // `rank` is 4, or 3 for sequences.

@@ -9,15 +9,30 @@
 #include "ort/parallel.h"
 
 namespace gossamer {
+namespace {
+
+// The weight says its own shape. Its channels are counted by the panel that it meets; the other numbers the attributes say
+// as well.
+void RequireWeightShape(const SparseWeight& weight, const ConvolutionAttributes& attributes) {
+  const ConvolutionShape& shape = attributes.shape;
+  const std::vector<int64_t>& given = weight.shape;
+  const bool same = given.size() == attributes.axes + 2 && given[0] == shape.output_channels &&
+                    given.back() == shape.kernel_width && (attributes.axes == 1 || given[2] == shape.kernel_height);
+  Require(same, "SparseConv: the weight's shape is not [output_channels, channels / group, kernel_shape]");
+}
+
+}  // namespace
 
 SparseConvKernel::SparseConvKernel(const Ort::ConstKernelInfo& info, int64_t threads)
     : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight(info, 1)) {
+  RequireExplicitPadding(info);
   const ConvolutionAttributes attributes = ReadConvolution(info);
   shape_ = attributes.shape;
   rank_ = attributes.axes + 2;
   Require(shape_.kernel_height >= 1 && shape_.kernel_height <= kMaximumExtent && shape_.kernel_width >= 1 &&
               shape_.kernel_width <= kMaximumExtent && shape_.groups >= 1 && shape_.groups <= kMaximumExtent,
           "SparseConv: kernel_shape and group must be within 1 and 2^24");
+  RequireWeightShape(weight_, attributes);
   shape_.input_channels = weight_.columns / shape_.taps() * shape_.groups;
   Require(CheckConvolution(shape_, weight_));
   bias_ = ReadBias(info, 2, shape_.output_channels);
@@ -25,6 +40,7 @@ SparseConvKernel::SparseConvKernel(const Ort::ConstKernelInfo& info, int64_t thr
   if (known.size() == rank_ && KnowsImage(known)) {
     const ImageShape image = ImageOf(known);
     Plan(image.height, image.width);
+    RequireKnownPanel("SparseConv", known, shape_.input_channels);
   }
 }
 
@@ -77,7 +93,7 @@ void SparseConvKernel::Compute(Ort::KernelContext& context) {
     Fail("SparseConv: kernel_shape is for inputs of " + std::to_string(rank_) + " dimensions, the input has " +
          std::to_string(input->shape.size()));
   }
-  const ImageShape image = RequirePanel(input->shape, shape_.input_channels);
+  const ImageShape image = RequirePanel("SparseConv", input->shape, shape_.input_channels);
   const std::shared_ptr<const Plans> plans = Plan(image.height, image.width);
   if (plans->depthwise) {
     Compute(context, *input, *plans->depthwise, RunDepthwise);

@@ -12,6 +12,7 @@ namespace gossamer {
 
 SparseMatMulKernel::SparseMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads)
     : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight(info, 1)) {
+  Require(weight_.shape.size() == 2, "SparseMatMul: the weight's shape is not [output_features, features]");
   // Shape inference believes the attribute, for the weight's bytes are not read there.
   Require(IntegerOr(info, "output_features", weight_.rows) == weight_.rows,
           "SparseMatMul: output_features is not the number of the weight's rows");

@@ -36,6 +36,7 @@ std::vector<float> ReadDenseWeight(const Ort::ConstKernelInfo& info, size_t inde
 
 StemConvKernel::StemConvKernel(const Ort::ConstKernelInfo& info, int64_t threads)
     : threads_(threads), shape_(ReadImageConvolution(info)), epilogue_(ReadEpilogue(info)) {
+  RequireExplicitPadding(info);
   const int64_t max_pool = IntegerOr(info, "max_pool", int64_t{0});
   Require(max_pool == 0 || max_pool == 1, "StemConv: max_pool must be 0 or 1");
   max_pool_ = max_pool == 1;

@@ -14,7 +14,7 @@ TEST(Panel, TilesOfTheUsualSizes) {
   EXPECT_EQ(large.tile_rows, 2);
   EXPECT_EQ(large.tiles(), 28);
   EXPECT_EQ(large.pitch, 112);
-  EXPECT_EQ(large.storage_channels(64), 64);
+  EXPECT_EQ(large.storage_channels(64), 65);
 
   const PanelLayout middle = MakePanelLayout(28, 28);
   EXPECT_EQ(middle.tile_rows, 4);
@@ -103,10 +103,36 @@ TEST(Panel, StorageIsLargeEnoughAndImagesAreAligned) {
   for (int64_t height = 1; height <= 30; ++height) {
     for (int64_t width = 1; width <= 130; ++width) {
       const PanelLayout layout = MakePanelLayout(height, width);
-      for (const int64_t channels : {1, 3, 64}) {
+      for (const int64_t channels : {1, 3, 16, 48, 64}) {
         ASSERT_GE(layout.image_stride(channels), layout.image_floats(channels));
-        ASSERT_EQ(layout.image_stride(channels) % 16, 0);
+        if (channels % 16 == 0) {
+          ASSERT_EQ(layout.image_stride(channels) % 16, 0);
+        }
       }
+    }
+  }
+  EXPECT_EQ(MakePanelLayout(14, 14).image_stride(12) % 16, 0);
+  EXPECT_LE(MakePanelLayout(14, 14).storage_channels(256), 300);
+  EXPECT_LE(MakePanelLayout(7, 7).storage_channels(512), 608);
+}
+
+TEST(Panel, StorageTellsTheChannels) {
+  for (int64_t height = 1; height <= 30; ++height) {
+    for (int64_t width = 1; width <= 130; width += 1 + width / 16) {
+      const PanelLayout layout = MakePanelLayout(height, width);
+      for (int64_t channels = 1; channels <= 70; ++channels) {
+        const int64_t storage = layout.storage_channels(channels);
+        ASSERT_GT(layout.storage_channels(channels + 1), storage);
+        ASSERT_EQ(layout.channels_of(storage), channels);
+        for (int64_t between = storage + 1; between < layout.storage_channels(channels + 1); ++between) {
+          ASSERT_EQ(layout.channels_of(between), 0);
+        }
+        // Joined with another one.
+        for (const int64_t other : {int64_t{1}, int64_t{15}, int64_t{16}, channels}) {
+          ASSERT_GT(storage + layout.storage_channels(other), layout.storage_channels(channels + other));
+        }
+      }
+      for (int64_t storage = 0; storage < layout.storage_channels(1); ++storage) ASSERT_EQ(layout.channels_of(storage), 0);
     }
   }
 }

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from gossamer.export.graph import Graph, attributes_of, is_standard
-from gossamer.export.names import names_of_values, unused
 
 FoldedNode = tuple[onnx.NodeProto, list[onnx.TensorProto]]
 
@@ -88,9 +87,9 @@ def _without_factors(graph: Graph) -> dict[int, FoldedNode]:
 
 def _unused(graph: Graph, place: int, *names: str) -> list[str]:
     """Names for what is made of a node's weight; with the node's place, where others could need or have them."""
-    taken = names_of_values(graph.model)
+    taken = set(graph.producers) | set(graph.shapes) | set(graph.readers)
     if any(name in taken for name in names) or len(graph.readers[graph.nodes[place].input[1]]) > 1:
-        return [unused(f"{name}.{place}", taken) for name in names]
+        return [f"{name}.{place}" for name in names]
     return list(names)
 
 

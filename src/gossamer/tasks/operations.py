@@ -25,13 +25,12 @@ class Operations:
 
     def left(self, masks: Mapping[str, Tensor]) -> float:
         """Of a forward pass, without those of pruned weights: each layer in proportion to its density."""
-        layers: dict[str, dict[str, Tensor]] = {}
+        saved = 0.0
         for name, mask in masks.items():
-            layers.setdefault(name.rpartition(".")[0], {})[name] = mask
-        return self.forward - sum(
-            self.forward_of.get(layer, 0.0) * (1 - count_kept(weights) / count_prunable(weights))
-            for layer, weights in layers.items()
-        )
+            layer = {name: mask}
+            share = 1 - count_kept(layer) / count_prunable(layer)
+            saved += self.forward_of.get(name.rpartition(".")[0], 0.0) * share
+        return self.forward - saved
 
 
 def count_operations(model: nn.Module, recipe: Recipe, examples: Examples) -> Operations:
