@@ -8,8 +8,11 @@ RUNTIME := $(shell find runtime/CMakeLists.txt runtime/pyproject.toml runtime/in
   runtime/src -type f -not -path '*/__pycache__/*')
 
 SECONDS ?= 60
+SEED ?= 0
+COUNT ?= 32
+OUT ?= build/mutants/results-$(SEED).jsonl
 
-.PHONY: help setup demo test test-native test-aarch64 wheels fuzz lint types clean
+.PHONY: help setup demo test test-native test-aarch64 wheels fuzz mutants lint types clean
 
 help:
 	@echo "make demo   compress a network on real handwritten digits, from nothing (about two minutes)"
@@ -18,6 +21,7 @@ help:
 	@echo "make wheels         gossamer-runtime for this processor and for 64-bit ARM, into dist/"
 	@echo "make test-aarch64   the runtime's tests for 64-bit ARM, under qemu"
 	@echo "make fuzz           damaged and hostile weights against decoder and packers (SECONDS=60)"
+	@echo "make mutants        single changes to the code: which do the tests notice? (SEED=0 COUNT=32 OUT=FILE NATIVE=1)"
 
 setup: $(READY) $(NATIVE)
 
@@ -71,6 +75,11 @@ wheels: $(READY)
 
 fuzz: $(NATIVE)
 	@runtime/fuzz.sh $(VENV)/bin/python build $(SECONDS)
+
+# Takes hours for a hundred changes, and goes on where it was interrupted. The checkout itself is not touched.
+mutants: setup
+	@$(PIP) coverage
+	@nice -n 19 $(VENV)/bin/python -m mutants --seed $(SEED) --count $(COUNT) --out $(OUT) $(if $(NATIVE),--native)
 
 lint: setup
 	@$(VENV)/bin/ruff check .

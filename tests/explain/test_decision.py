@@ -89,3 +89,28 @@ def test_the_first_layer_and_all_biases_add_up_to_the_margin(seed: int) -> None:
     assert decision.layers["first.weight"] + decision.biases == pytest.approx(decision.margin, abs=1e-5)
     sizes = [abs(connection.contribution) for connection in decision.connections]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_ends_of_weights_are_named_as_their_layers_have_them() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix = nn.Parameter(torch.tensor([[0.0, 2.0], [0.0, 0.0], [0.0, 0.0]]))
+            self.turned = nn.ConvTranspose1d(2, 3, 1, bias=False)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs: Tensor = self.turned((inputs @ self.matrix)[:, :, None]).flatten(1)
+            return outputs
+
+    model = Own()
+    with torch.no_grad():
+        model.turned.weight.copy_(torch.tensor([[0.0, 0, 0], [0, 0, 5]])[:, :, None])
+    masks = {name: tensor.detach() != 0 for name, tensor in model.named_parameters()}
+    decision = find_decision(model, torch.ones(1, 3), 0, masks, example=0, graph=None)
+    assert decision is not None
+    assert {(c.weight, c.index, c.source, c.target) for c in decision.connections} == {
+        # Of a parameter of one's own no more is known than where the weight is.
+        ("matrix", (0, 1), "entry [1]", "matrix row 0"),
+        # Inputs are the first axis of a transposed convolution.
+        ("turned.weight", (1, 2, 0), "input 1 of the layer", "turned 2"),
+    }

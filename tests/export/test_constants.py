@@ -170,6 +170,13 @@ def test_what_asks_for_much_memory_stays_as_it_is(kind: str) -> None:
     assert f"computed from constants by {nodes[-1].op_type}" in left.reason
 
 
+def test_a_network_that_stores_much_may_compute_as_much() -> None:
+    nodes, constants = MADE["multiplied"]
+    stored = {**constants, "table": np.zeros(5 << 20, np.float32)}
+    model = network([*nodes, node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 16]}, stored, ["y"])
+    assert [layer.form for layer in rewrite(model, costs=SPARSE).layers] == ["sparse"]
+
+
 def test_a_sparse_tensor_of_a_huge_shape_stays_as_it_is() -> None:
     stored = stored_sparse(sparse_weight(RNG, 16, 24), "w", flat=True)
     stored.dims[1] = 2**40

@@ -12,13 +12,22 @@ SPARSE = (
     "sparse 1x1, strided",
     "sparse kxk",
     "sparse kxk, strided",
+    "sparse kxk, copied",
     "sparse depthwise",
-    "sparse depthwise, wide",
+    "sparse depthwise, staged",
     "sparse product",
     "sparse vector",
     "stem",
 )
-DENSE = ("dense 1x1", "dense kxk", "dense depthwise", "dense of an image", "dense product", "dense vector")
+DENSE = (
+    "dense 1x1",
+    "dense kxk",
+    "dense by columns",
+    "dense depthwise",
+    "dense of an image",
+    "dense product",
+    "dense vector",
+)
 
 
 def price_list(prices: Mapping[str, Mapping[str, float]]) -> Calibration:
@@ -53,6 +62,7 @@ def at_random(seed: int) -> Calibration:
         "row": 1e-8,
     }
     dense = {"op": 6e-6, "multiply-add": 2e-10, "weight": 2e-10, "input": 1e-10, "output": 1e-10, "row": 1e-8}
+    dense |= {"group": 1e-7, "column": 1e-10}
     other = {"op": 3e-6, "float": 2e-9}
     kinds = ("MaxPool", "GlobalAveragePool", "ReduceMean", "Add", "Relu", "Mul", "Sigmoid")
     usual = {

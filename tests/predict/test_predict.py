@@ -103,8 +103,8 @@ def test_the_usual_place_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("pattern", "replacement"),
     [
-        (r"version = 2", "version = 1"),
-        (r"version = 2", ""),
+        (r"version = 3", "version = 1"),
+        (r"version = 3", ""),
         (r"threads = 1", "threads = 0"),
         (r"threads = 1", 'threads = "1"'),
         (r"op = [^\n]+", "op = -1e-6"),
@@ -370,7 +370,7 @@ def test_a_file_with_stored_weights_is_predicted_as_its_dense_twin(tmp_path: Pat
 
 
 def test_sizes_that_are_open_have_to_be_said(tmp_path: Path) -> None:
-    prices = {"dense kxk": {"multiply-add": 1e-9}, "sparse kxk": {"op": 0.5}, "conversion": {"op": 0.0}}
+    prices = {"dense kxk": {"multiply-add": 1e-9}, "sparse kxk, copied": {"op": 0.5}, "conversion": {"op": 0.0}}
     path, file, out = file_of(tmp_path, price_list(prices)), tmp_path / "open.onnx", tmp_path / "expected.json"
     weight = sparse_weight(np.random.default_rng(0), 32, 16, 3, 3)
     nodes = [helper.make_node("Conv", ["image", "weight"], ["out"])]

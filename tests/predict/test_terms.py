@@ -107,8 +107,8 @@ def test_terms_of_a_strided_3x3_convolution() -> None:
     shape = LayerShape("conv", 32, 48, 56, 56, kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
     terms = sparse_terms(shape, 0.5)
     assert terms.kind == "sparse kxk, strided"
-    # Of the input's 4 phases each tile reads 4 rows and a halo of 2 / 2 = 1.
-    assert terms.amounts["staged"] == 32 * (4 + 1) * 28 * 4 * 7
+    # A tile of four rows reads four even rows and five odd ones, of each the even columns and the odd ones.
+    assert terms.amounts["staged"] == 32 * (4 + 5) * 28 * 2 * 7
     assert terms.amounts["output"] == 48 * 28 * 28
 
 
@@ -119,18 +119,93 @@ def test_terms_of_a_depthwise_convolution() -> None:
     # An image of 14 x 14 is two tiles.
     own = {"channel, tile": 64 * 2, "far activation": 0, "distant activation": 0}
     assert sparse_terms(shape, 1.0) == Terms("sparse depthwise", {**expected, **own})
-    dense = {"op": 1, "multiply-add": 9 * outputs, "output": outputs, "row": 64 * 14}
+    # What lies outside the image is passed over; taps of the columns at its edges take half as long again.
+    taps = (12 * 3 + 2 * 2) * (12 * 3 + 2 * 2 * 1.5)
+    dense = {"op": 1, "multiply-add": pytest.approx(64 * taps), "output": outputs, "row": 64 * 14}
     assert dense_terms(shape) == Terms("dense depthwise", dense)
 
 
-def test_rows_that_are_cut_make_a_depthwise_convolution_another_class() -> None:
+def test_depthwise_convolutions_that_are_copied_first_are_another_class() -> None:
     shape = LayerShape("conv", 64, 64, 113, 113, kernel=(3, 3), pads=(1, 1, 1, 1), groups=64)
     terms = sparse_terms(shape, 1.0)
-    assert terms.kind == "sparse depthwise, wide"
+    assert terms.kind == "sparse depthwise, staged"
+    # Every row is cut in two; each half is copied with its neighbours, from three rows, the first and last from two.
+    assert terms.amounts["staged"] == 64 * (3 * 113 - 2) * 2 * (57 + 2)
     assert terms.amounts["distant activation"] == 0
     assert terms.amounts["far activation"] == 2 * 64 * 113 * 113 - 250_000
     far = sparse_terms(replace(shape, inputs=128, outputs=128, groups=128), 1.0)
     assert far.amounts["distant activation"] == 2 * 128 * 113 * 113 - 2_000_000
+    # 30 rows apart: 20 of 50 rows have one above, 20 one below; three columns of each.
+    apart = sparse_terms(replace(shape, height=50, width=60, dilations=(30, 30), pads=(30,) * 4), 1.0)
+    assert apart.kind == "sparse depthwise, staged"
+    assert apart.amounts["staged"] == 64 * (50 + 20 + 20) * (60 + 2 * 30)
+    assert apart.amounts["multiply-add"] == pytest.approx(64 * 60 * (50 + 20 + 20) * 3)
+
+
+def test_terms_know_dilation_and_padding() -> None:
+    shape = LayerShape("conv", 32, 32, 33, 33, kernel=(3, 3), pads=(1, 1, 1, 1))
+    near, far, beyond = (sparse_terms(replace(shape, dilations=(d, d), pads=(d,) * 4), 0.1) for d in (1, 18, 36))
+    kept = 32 * 32 * 9 * 0.1
+    assert near.kind == "sparse kxk"
+    assert near.amounts["kept weight, tile"] == pytest.approx(kept * 11)
+    # Of eleven tiles of three rows, five see the image from two kernel rows, one from one, five from two again.
+    assert far.kind == "sparse kxk, copied"
+    assert far.amounts["kept weight, tile"] == pytest.approx(kept * (5 * 2 + 1 + 5 * 2) / 3)
+    # Each of these rows is copied once for every kernel column.
+    assert far.amounts["staged"] == 32 * 3 * 33 * 3 * (5 * 2 + 1 + 5 * 2)
+    # The middle tap alone meets the image, which is read as it lies.
+    assert beyond.kind == "sparse 1x1"
+    assert beyond.amounts["kept weight, tile"] == pytest.approx(kept / 9 * 11)
+    assert "staged" not in beyond.amounts
+    # ONNX Runtime passes over what lies outside, too: one kernel row of the middle 3, two of the others. So it does for
+    # columns, but where it does each tap takes half as long again.
+    dense = [dense_terms(replace(shape, dilations=(d, d), pads=(d,) * 4)).amounts["multiply-add"] for d in (1, 18, 36)]
+    assert dense[0] == pytest.approx(shape.multiply_adds * (31 * 3 + 2 * 2) * (31 * 3 + 2 * 2 * 1.5) / 99**2)
+    assert dense[1] == pytest.approx(shape.multiply_adds * 1.5 * ((30 * 2 + 3) / 99) ** 2)
+    assert dense[2] == pytest.approx(shape.multiply_adds * 1.5 / 9)
+
+
+def test_columns_next_to_one_another_are_shifted_and_others_copied() -> None:
+    shape = LayerShape("conv", 16, 16, 20, 50, kernel=(1, 3), pads=(0, 1, 0, 1))
+    assert sparse_terms(shape, 0.2).amounts["staged"] == 16 * 20 * 50
+    five = sparse_terms(replace(shape, kernel=(1, 5), pads=(0, 2, 0, 2)), 0.2)
+    assert five.kind == "sparse kxk, copied"
+    assert five.amounts["staged"] == 5 * 16 * 20 * 50
+
+
+def test_a_column_costs_what_a_row_does() -> None:
+    row = LayerShape("conv", 64, 64, 1, 400, kernel=(1, 5), pads=(0, 4, 0, 4), dilations=(1, 2))
+    column = LayerShape("conv", 64, 64, 400, 1, kernel=(5, 1), pads=(4, 0, 4, 0), dilations=(2, 1))
+    assert sparse_terms(row, 0.1) == sparse_terms(column, 0.1)
+
+
+def test_few_channels_a_group_are_products_of_their_own_in_onnx_runtime() -> None:
+    shape = LayerShape("conv", 64, 128, 28, 28, kernel=(3, 3), pads=(1, 1, 1, 1), groups=16)
+    assert dense_terms(shape) == Terms(
+        "dense by columns",
+        {
+            "op": 1,
+            "multiply-add": 128 * 4 * 9 * 28 * 28,
+            "group": 16,
+            # Every pixel's window as a column, as far as it lies within the image.
+            "column": pytest.approx(64 * (26 * 3 + 2 * 2) * (26 * 3 + 2 * 2 * 1.5)),
+            "output": 128 * 28 * 28,
+        },
+    )
+    assert dense_terms(replace(shape, kernel=(1, 1), pads=(0,) * 4)).amounts["column"] == 64 * 28 * 28
+    # So are fewer outputs than a block, and inputs that no block divides by four.
+    for inputs, outputs, kind in (
+        (12, 12, "by columns"),
+        (24, 12, "by columns"),
+        (12, 24, "kxk"),
+        (22, 32, "by columns"),
+    ):
+        assert dense_terms(replace(shape, inputs=inputs, outputs=outputs, groups=1)).kind == f"dense {kind}"
+    # Whole blocks of 16 channels are what it works on anyway.
+    assert dense_terms(replace(shape, groups=4)).kind == "dense kxk"
+    assert dense_terms(replace(shape, groups=8)).kind == "dense by columns"
+    # A row's sums are begun once, by the block of channels that has its group.
+    assert sparse_terms(shape, 0.1).amounts["sum vector"] == 128 * 49
 
 
 def test_terms_of_stems() -> None:
@@ -210,7 +285,7 @@ def test_terms_of_fully_connected_layers() -> None:
 def test_the_specimens_cover_every_class_of_layer() -> None:
     found = set()
     for specimen in specimens():
-        if specimen.name in ("convolutions-28", "convolutions-7", "products-96"):
+        if specimen.name in ("convolutions-28", "convolutions-7", "windows-16", "products-96"):
             for layer in find_layers(Graph(build(specimen, 0.1))):
                 found |= {sparse_terms(layer.shape, 0.1).kind, dense_terms(layer.shape).kind}
     assert found >= {
@@ -219,10 +294,13 @@ def test_the_specimens_cover_every_class_of_layer() -> None:
         "sparse 1x1, strided",
         "sparse kxk",
         "sparse kxk, strided",
+        "sparse kxk, copied",
         "sparse depthwise",
+        "sparse depthwise, staged",
         "sparse product",
         "dense 1x1",
         "dense kxk",
+        "dense by columns",
         "dense depthwise",
         "dense of an image",
         "dense product",

@@ -1,6 +1,7 @@
 """Which weights are prunable, layer by layer and name by name."""
 
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -275,3 +276,45 @@ def test_weights_that_lie_side_by_side_in_one_block_of_memory_are_apart() -> Non
     block = torch.randn(6, 4)
     model[0].weight, model[1].weight = nn.Parameter(block[:3]), nn.Parameter(block[3:])
     assert list(prunable_weights(model)) == ["0.weight", "1.weight"]
+
+
+COMPUTED = {
+    "parametrizations.weight_norm": (parametrizations.weight_norm, "parametrize.remove_parametrizations"),
+    "parametrizations.spectral_norm": (parametrizations.spectral_norm, "parametrize.remove_parametrizations"),
+    "parametrizations.orthogonal": (parametrizations.orthogonal, "parametrize.remove_parametrizations"),
+    "weight_norm": (nn.utils.weight_norm, "utils.remove_weight_norm"),
+    "spectral_norm": (nn.utils.spectral_norm, "utils.remove_spectral_norm"),
+    "prune": (lambda layer: nn.utils.prune.identity(layer, "weight"), "utils.prune.remove"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", COMPUTED)
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_name_that_the_refusal_gives_can_be_excluded(bias: bool, kind: str, tmp_path: Path) -> None:
+    compute, ended_by = COMPUTED[kind]
+    model = nn.Sequential(nn.Linear(3, 3, bias=bias), nn.Linear(3, 2))
+    compute(model[0])
+    for include in (["*"], ["0", "1"], ["?.weight"]):
+        with pytest.raises(
+            ConfigurationError, match=rf"{ended_by}\), or leave the layer alone: exclude=\['0\.weight'\]"
+        ):
+            names(model, include=include)
+        assert names(model, include=include, exclude=["0.weight"]) == ["1.weight"]
+        assert names(model, include=include, exclude=["0"]) == ["1.weight"]
+    # What it is computed from is no weight either.
+    with pytest.raises(ConfigurationError, match="computes a weight from it"):
+        names(model, include=["0.*_*" if "." not in kind else "0.parametrizations.*", "1"])
+    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, scope=Scope(exclude=["0.weight"])):
+        model(torch.ones(1, 3)).sum().backward()
+        round.record(loss=1.0)
+    gossamer.check(model)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_a_recurrent_weight_that_is_computed_is_refused() -> None:
+    model = nn.LSTM(3, 4)
+    nn.utils.weight_norm(model, "weight_hh_l0")
+    with pytest.raises(ConfigurationError, match="weight_hh_l0 is computed"):
+        names(model)
+    assert names(model, exclude=["weight_hh_l0"]) == ["weight_ih_l0"]

@@ -32,8 +32,9 @@ def test_two_of_four_by_hand() -> None:
 
 
 def test_blocks_by_hand() -> None:
-    score = torch.tensor([[1.0, 1, 1, 1, 3, -3, 0, 0, 5], [2, 2, 2, 2, 0, 0, 0, 1, 1]])
-    # Means: 1, 1.5, 5 (a block of one), 2, 0.25, 1.
+    score = torch.tensor([[1.0, 1, 1, 1, 3, -3, 0, 0, 3], [2, 2, 2, 2, 0, 0, 0, 1, 1]])
+    # Means: 1, 1.5, 3 (a block of one), 2, 0.25, 1.
+    assert kept_by("1x4", score, 5).int().tolist() == [[0] * 8 + [1], [1] * 4 + [0] * 5]
     assert kept_by("1x4", score, 9).int().tolist() == [[0] * 4 + [1] * 5, [1] * 4 + [0] * 5]
     # The next block is the first of two equal ones, and has four weights: two more are not enough for it.
     assert torch.equal(kept_by("1x4", score, 11), kept_by("1x4", score, 9))

@@ -38,6 +38,11 @@ def test_a_failed_write_leaves_what_was_there(error: BaseException, tmp_path: Pa
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_file_that_cannot_even_be_begun_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot write .*none/a\.txt: No such file or directory"):
+        write_text(tmp_path / "none" / "a.txt", "one")
+
+
 def test_a_folder_appears_with_all_its_files_or_not_at_all(tmp_path: Path) -> None:
     def write(folder: Path) -> None:
         assert not (tmp_path / "round").exists()

@@ -83,13 +83,16 @@ void RunTile(const ConvolutionPlan& plan, int64_t index, const float* image, con
     }
     call.first = block.first;
     call.last = block.last;
-    for (size_t s = first; s < last; ++s) RunSlice(plan, tile, plan.slices[s], plan.slices[s].streams[b], input, call);
+    for (size_t s = first; s < last; ++s) {
+      const RowSlice& slice = plan.slice(tile, s);
+      RunSlice(plan, tile, slice, slice.streams[b], input, call);
+    }
   }
 }
 
 void RunItems(const ConvolutionPlan& plan, const float* input, const float* residual, float* output,
               const ImageStrides& strides, int64_t first, int64_t last, float* scratch) {
-  const int64_t slices = static_cast<int64_t>(plan.slices.size());
+  const int64_t slices = plan.tile_slices;
   const int64_t tiles = static_cast<int64_t>(plan.tiles.size());
   const auto run = [&](int64_t image, int64_t tile, int64_t slice, int64_t end) {
     RunTile(plan, tile, input + image * strides.input, residual ? residual + image * strides.output : nullptr,

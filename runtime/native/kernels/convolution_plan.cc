@@ -95,10 +95,13 @@ class Packer {
   Packer(const SparseWeight& weight, const std::vector<StagedTap>& taps, ConvolutionPlan* plan)
       : weight_(weight), taps_(taps), plan_(plan), cursor_(weight.row_start.begin(), weight.row_start.end() - 1) {}
 
-  void Pack(int64_t block_channels, int64_t slices) {
+  // Adds the slices of one window of taps; `plan`'s blocks are the same for all.
+  void Pack(int64_t block_channels) {
     const ConvolutionShape& shape = plan_->shape;
-    plan_->slices.resize(static_cast<size_t>(slices));
-    streams_.resize(plan_->slices.size());
+    plan_->blocks.clear();
+    first_slice_ = plan_->slices.size();
+    streams_.resize(static_cast<size_t>(plan_->tile_slices));
+    plan_->slices.resize(first_slice_ + streams_.size());
     const int64_t group_channels = shape.input_channels / shape.groups;
     const int64_t group_rows = shape.output_channels / shape.groups;
     const int64_t joined = JoinedGroups(shape, block_channels);
@@ -109,7 +112,7 @@ class Packer {
     }
     for (size_t slice = 0; slice < streams_.size(); ++slice) {
       streams_[slice].resize(streams_[slice].size() + kSlackFloats * sizeof(float));
-      plan_->slices[slice].entries = StoredBytes(std::move(streams_[slice]));
+      plan_->slices[first_slice_ + slice].entries = StoredBytes(std::move(streams_[slice]));
     }
   }
 
@@ -128,7 +131,7 @@ class Packer {
     }
     for (size_t slice = 0; slice < cut.size(); ++slice) {
       stream_ = &streams_[slice];
-      PackSlice(blocks, cut[slice], &plan_->slices[slice]);
+      PackSlice(blocks, cut[slice], &plan_->slices[first_slice_ + slice]);
     }
     plan_->blocks.insert(plan_->blocks.end(), blocks.begin(), blocks.end());
   }
@@ -137,7 +140,7 @@ class Packer {
   // Rows dealt in turn are a little more equal, but at 7 x 7, where a row is three and a half lines, they took both
   // threads as long as one.
   std::vector<std::vector<int32_t>> CutRows(int64_t first_row, int64_t rows) const {
-    const size_t slices = plan_->slices.size();
+    const size_t slices = streams_.size();
     const uint64_t begin = weight_.row_start[static_cast<size_t>(first_row)];
     const uint64_t kept = weight_.row_start[static_cast<size_t>(first_row + rows)] - begin;
     std::vector<std::vector<int32_t>> cut(slices);
@@ -290,11 +293,54 @@ class Packer {
   const std::vector<StagedTap>& taps_;
   ConvolutionPlan* plan_;
   std::vector<uint32_t> cursor_;  // the first nonzero of each row that no block has taken yet
+  size_t first_slice_ = 0;                     // of the plan's, that this packs
   std::vector<std::vector<uint8_t>> streams_;  // the entries of each slice
   std::vector<uint8_t>* stream_ = nullptr;     // of the slice that is packed now
   std::vector<RowPart> parts_;
   std::vector<uint32_t> shifted_;  // nonzeros of one column shift
 };
+
+// The weight without the nonzeros of taps that a window does not need.
+SparseWeight Needed(const SparseWeight& weight, const std::vector<bool>& window) {
+  SparseWeight needed;
+  needed.shape = weight.shape;
+  needed.rows = weight.rows;
+  needed.columns = weight.columns;
+  needed.row_start.push_back(0);
+  for (size_t row = 0; row < static_cast<size_t>(weight.rows); ++row) {
+    for (uint32_t i = weight.row_start[row]; i < weight.row_start[row + 1]; ++i) {
+      if (!window[weight.column[i] % window.size()]) continue;
+      needed.column.push_back(weight.column[i]);
+      needed.value.push_back(weight.value[i]);
+    }
+    needed.row_start.push_back(static_cast<uint32_t>(needed.value.size()));
+  }
+  return needed;
+}
+
+// Whether the input panel can be read as it lies: what is read of the image is read by one tap, and each pixel by the
+// output in its place. Next to it there may be taps that read padding only.
+bool IsDirect(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {
+  if (shape.stride_height != 1 || shape.stride_width != 1) return false;
+  if (input.height != output.height || input.width != output.width) return false;
+  const std::vector<AxisTap> rows = LiveTaps(RowAxis(shape, input, output));
+  const std::vector<AxisTap> columns = LiveTaps(ColumnAxis(shape, input, output));
+  return rows.size() == 1 && columns.size() == 1 && rows[0].shift == 0 && columns[0].shift == 0;
+}
+
+// Reading the panel as it lies.
+Staging WithoutStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {
+  Staging staging;
+  const size_t tap = static_cast<size_t>(LiveTaps(RowAxis(shape, input, output))[0].position * shape.kernel_width +
+                                         LiveTaps(ColumnAxis(shape, input, output))[0].position);
+  staging.taps.resize(static_cast<size_t>(shape.taps()));
+  staging.windows.emplace_back(staging.taps.size(), false);
+  staging.windows[0][tap] = true;
+  staging.window_of_tile.assign(static_cast<size_t>(output.tiles()), 0);
+  staging.row_lanes = output.tile_columns;
+  staging.channel_floats = input.pitch;
+  return staging;
+}
 
 // Splits a tile's lanes into equal parts of at most `most`, each a whole number of vectors.
 std::vector<LaneSpan> EqualSpans(int64_t lanes, int64_t most, int64_t quantum) {
@@ -325,6 +371,7 @@ void PlanTiles(Staging* staging, ConvolutionPlan* plan) {
     TilePlan planned;
     planned.rows = static_cast<int32_t>(tile.rows);
     planned.columns = static_cast<int32_t>(tile.columns);
+    planned.window = staging->window_of_tile[static_cast<size_t>(index)];
     planned.compact = !plan->direct && tile.rows > 1 && plan->row_lanes != tile.columns;
     if (!staging->rows.empty()) {
       planned.wide_rows = std::move(staging->rows[static_cast<size_t>(index)]);
@@ -429,13 +476,10 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
     plan->bias.assign(bias, bias + shape.output_channels);
   }
 
-  plan->direct = shape.taps() == 1 && shape.stride_height == 1 && shape.stride_width == 1 && shape.pad_top == 0 &&
-                 shape.pad_left == 0 && shape.pad_bottom == 0 && shape.pad_right == 0;
+  plan->direct = IsDirect(shape, plan->input, plan->output);
   Staging staging;
   if (plan->direct) {
-    staging.taps.push_back({0, 0});
-    staging.row_lanes = plan->output.tile_columns;
-    staging.channel_floats = plan->input.pitch;
+    staging = WithoutStaging(shape, plan->input, plan->output);
   } else if (const Status status = MakeStaging(shape, plan->input, plan->output, options.traits, options.column_shift,
                                                kMaximumBlockFloats, &staging);
              !status.ok()) {
@@ -461,11 +505,16 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
   const int64_t most = kMaximumBlockFloats / plan->channel_floats;
   const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(float))));
   const int64_t block_channels = std::clamp<int64_t>(wanted, 1, most);
-  const int64_t slices = plan->output.dealing == Dealing::kTiles ? 1 : threads;
-  if (CountBlocks(shape, block_channels) > kMaximumStreams / slices) {
+  plan->tile_slices = plan->output.dealing == Dealing::kTiles ? 1 : threads;
+  const int64_t windows = static_cast<int64_t>(staging.windows.size());
+  if (CountBlocks(shape, block_channels) > kMaximumStreams / plan->tile_slices / windows) {
     return Status::Problem("convolution: more than 2^20 blocks of input channels over all threads");
   }
-  Packer(weight, staging.taps, plan).Pack(block_channels, slices);
+  for (const std::vector<bool>& window : staging.windows) {
+    const bool all = std::find(window.begin(), window.end(), false) == window.end();
+    const SparseWeight needed = all ? SparseWeight() : Needed(weight, window);
+    Packer(all ? weight : needed, staging.taps, plan).Pack(block_channels);
+  }
 
   if (!plan->direct) {
     int64_t channels = 0;

@@ -86,6 +86,7 @@ struct LaneSpan {
 struct TilePlan {
   int32_t rows;
   int32_t columns;
+  int32_t window;  // which streams it is computed with (tap_windows.h)
   bool compact;  // rows of `row_lanes` accumulators are stored as rows of `columns` pixels
   std::vector<StageCopy> copies;
   std::vector<StageRow> wide_rows;  // instead of copies
@@ -139,7 +140,7 @@ struct ConvolutionPlan {
   KernelTraits traits;
   std::vector<float> bias;
 
-  bool direct = false;        // the input panel is read as it lies: 1x1, stride 1
+  bool direct = false;        // the input panel is read as it lies: 1x1, or all but the middle tap reads padding
   bool column_shift = false;  // kernel columns are told apart by shifts in registers, not by shifted copies
   bool wide_rows = false;     // and so that rows may be cut into segments (wide_row-inl.h)
   int64_t row_lanes = 0;      // lanes from one image row to the next among the accumulators
@@ -149,7 +150,8 @@ struct ConvolutionPlan {
   int64_t stage_floats = 0;        // scratch of one thread
   int64_t accumulator_floats = 0;  // scratch of one thread
   std::vector<ChannelBlock> blocks;
-  std::vector<RowSlice> slices;  // more than one where output.dealing is not kTiles
+  int64_t tile_slices = 1;       // of each tile; more than one where output.dealing is not kTiles
+  std::vector<RowSlice> slices;  // tile_slices for every window of taps
   std::vector<TilePlan> tiles;
   // What a shift to the right (left) keeps: all lanes but those of the first (last) column.
   ColumnMask keep_after_right;
@@ -159,10 +161,13 @@ struct ConvolutionPlan {
   size_t entries = 0;  // nonzeros and padding
 
   int64_t items(int64_t images) const {
-    return images * static_cast<int64_t>(tiles.size()) * static_cast<int64_t>(slices.size());
+    return images * static_cast<int64_t>(tiles.size()) * tile_slices;
   }
   // Consecutive items that one thread does best at once: the slices of a tile, which is then staged once.
-  int64_t together() const { return output.dealing == Dealing::kChannels ? 1 : static_cast<int64_t>(slices.size()); }
+  int64_t together() const { return output.dealing == Dealing::kChannels ? 1 : tile_slices; }
+  const RowSlice& slice(const TilePlan& tile, size_t number) const {
+    return slices[static_cast<size_t>(tile.window * tile_slices) + number];
+  }
   int64_t scratch_floats() const { return stage_floats + accumulator_floats; }
 };
 

@@ -1,6 +1,9 @@
 #include "kernels/depthwise.h"
 
 #include <algorithm>
+#include <array>
+#include <numeric>
+#include <utility>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/depthwise.cc"
@@ -277,15 +280,14 @@ HWY_NOINLINE void DirectChannels(const DepthwisePlan& plan, int64_t index, const
   }
 }
 
-// sums[i] = bias + sum over taps of weight[tap] * staged[offset[tap] + i], kVectors vectors at a time.
+// sums[i] = bias + sum over taps of weight[tap] * staged[offset[tap] + i] for kVectors vectors.
 template <size_t kVectors>
-HWY_INLINE void SumTaps(const DepthwisePlan& plan, const float* HWY_RESTRICT weight, float bias,
+HWY_NOINLINE void SumTaps(const DepthwisePlan& plan, const Range& taps, const float* HWY_RESTRICT weight, float bias,
                         const float* HWY_RESTRICT staged, float* HWY_RESTRICT sums) {
   AccumulatorRow<kVectors, 0> row;
   row.Fill(bias);
-  const size_t taps = plan.tap_offsets.size();
   const int64_t* HWY_RESTRICT offset = plan.tap_offsets.data();
-  for (size_t tap = 0; tap < taps; ++tap) {
+  for (int64_t tap = taps.first; tap < taps.last; ++tap) {
     const FloatVector all = hn::Set(FloatTag(), weight[tap]);
     const float* HWY_RESTRICT from = staged + offset[tap];
     GOSSAMER_UNROLL
@@ -296,14 +298,29 @@ HWY_INLINE void SumTaps(const DepthwisePlan& plan, const float* HWY_RESTRICT wei
   row.Store(sums);
 }
 
+using TapSum = void (*)(const DepthwisePlan&, const Range&, const float*, float, const float*, float*);
+
+template <size_t... kLess>
+constexpr std::array<TapSum, sizeof...(kLess)> TapSums(std::index_sequence<kLess...>) {
+  return {&SumTaps<kLess + 1>...};
+}
+
+// Vectors that are summed at once: a single one waits for each of its multiply-adds.
+inline constexpr size_t kAtOnce = kLanes >= 16 ? 8 : 4;
+
 HWY_NOINLINE void StagedChannels(const DepthwisePlan& plan, int64_t index, const float* image, const float* residual,
                                  float* output, int64_t first_channel, int64_t last_channel, float* scratch) {
-  constexpr size_t kAtOnce = kLanes >= 16 ? 8 : 4;
+  static constexpr auto kSums = TapSums(std::make_index_sequence<kAtOnce>());
   const FloatTag d;
   const ConvolutionShape& shape = plan.shape;
   const TilePlan& tile = plan.tiles[static_cast<size_t>(index)];
   const int64_t multiplier = shape.output_channels / shape.input_channels;
   const int64_t lanes = (tile.rows - 1) * plan.row_floats + tile.columns;
+  const int64_t vectors = (lanes + kVectorPixels - 1) / kVectorPixels;
+  const int64_t most = static_cast<int64_t>(kAtOnce);
+  const int64_t calls = (vectors + most - 1) / most;
+  const int64_t step = (vectors + calls - 1) / calls;
+  const Range taps = plan.tile_taps[static_cast<size_t>(index)];
   float* const sums = scratch + plan.stage_floats;
   int64_t staged = -1;
   for (int64_t channel = first_channel; channel < last_channel; ++channel) {
@@ -311,14 +328,13 @@ HWY_NOINLINE void StagedChannels(const DepthwisePlan& plan, int64_t index, const
       staged = channel / multiplier;
       StageBlock(tile, image + staged * plan.input.pitch, plan.input.pitch, shape.stride_width, 1, 0, scratch);
     }
-    const float* weight = plan.weights.data() + channel * shape.taps();
+    const float* weight = plan.weights.data() + channel * static_cast<int64_t>(plan.tap_offsets.size());
     const float bias = plan.bias[static_cast<size_t>(channel)];
-    int64_t lane = 0;
-    for (; lane + static_cast<int64_t>(kAtOnce) * kVectorPixels <= lanes;
-         lane += static_cast<int64_t>(kAtOnce) * kVectorPixels) {
-      SumTaps<kAtOnce>(plan, weight, bias, scratch + lane, sums + lane);
+    for (int64_t vector = 0; vector < vectors; vector += step) {
+      const int64_t lane = vector * kVectorPixels;
+      kSums[static_cast<size_t>(HWY_MIN(step, vectors - vector) - 1)](plan, taps, weight, bias, scratch + lane,
+                                                                      sums + lane);
     }
-    for (; lane < lanes; lane += kVectorPixels) SumTaps<1>(plan, weight, bias, scratch + lane, sums + lane);
 
     const int64_t offset = channel * plan.output.pitch;
     const ChannelStore store{plan.epilogue, output + offset, residual ? residual + offset : nullptr, tile.columns,
@@ -399,14 +415,27 @@ Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weig
   plan->bias.assign(static_cast<size_t>(shape.output_channels), 0.0f);
   if (bias != nullptr) plan->bias.assign(bias, bias + shape.output_channels);
   plan->direct = IsDirect(shape, plan->input, plan->output);
-  if (!plan->direct) {
-    if (StagedHaloFloats(shape, plan->output) > static_cast<double>(kMaximumStageFloats)) {
-      return Status::Problem("depthwise convolution: one channel of a tile takes more than 4 MiB for so large a kernel");
-    }
+  // A hostile file can declare a kernel of any size at no cost in bytes; the dense weights only follow what is checked.
+  if (static_cast<double>(shape.output_channels) * static_cast<double>(shape.taps()) >
+      static_cast<double>(kMaximumWeights)) {
+    return Status::Problem("depthwise convolution: more than 2^24 weights");
+  }
+  // Of each tap of the kernel its place among those that are computed; -1: it reads only padding.
+  std::vector<int64_t> place(static_cast<size_t>(shape.taps()), -1);
+  if (plan->direct) {
+    std::iota(place.begin(), place.end(), 0);
+  } else {
     HaloStaging staging;
-    if (const Status status = MakeHaloStaging(shape, plan->input, plan->output, &staging); !status.ok()) return status;
+    if (const Status status = MakeHaloStaging(shape, plan->input, plan->output, kMaximumStageFloats, &staging);
+        !status.ok()) {
+      return status;
+    }
     plan->row_floats = staging.row_floats;
-    plan->tap_offsets = std::move(staging.tap_offsets);
+    for (const HaloTap& tap : staging.taps) {
+      place[static_cast<size_t>(tap.tap)] = static_cast<int64_t>(plan->tap_offsets.size());
+      plan->tap_offsets.push_back(tap.offset);
+    }
+    plan->tile_taps = std::move(staging.of_tile);
     for (int64_t index = 0; index < plan->output.tiles(); ++index) {
       const Tile tile = plan->output.tile(index);
       TilePlan planned = {};
@@ -418,16 +447,14 @@ Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weig
     plan->stage_floats = (staging.channel_floats + kSlackFloats + 15) / 16 * 16;
     plan->sum_floats = (plan->output.tile_rows * plan->row_floats + kSlackFloats + 15) / 16 * 16;
   }
-  // A hostile file can declare a kernel of any size at no cost in bytes; the dense weights only follow what is checked.
-  const int64_t taps = shape.taps();
-  if (static_cast<double>(shape.output_channels) * static_cast<double>(taps) > static_cast<double>(kMaximumWeights)) {
-    return Status::Problem("depthwise convolution: more than 2^24 weights");
-  }
+  const int64_t taps = plan->direct ? shape.taps() : static_cast<int64_t>(plan->tap_offsets.size());
   plan->weights.assign(static_cast<size_t>(shape.output_channels * taps), 0.0f);
   for (int64_t row = 0; row < shape.output_channels; ++row) {
     for (uint32_t i = weight.row_start[static_cast<size_t>(row)]; i < weight.row_start[static_cast<size_t>(row) + 1];
          ++i) {
-      plan->weights[static_cast<size_t>(row * taps) + weight.column[i]] = weight.value[i];
+      if (const int64_t tap = place[weight.column[i]]; tap >= 0) {
+        plan->weights[static_cast<size_t>(row * taps + tap)] = weight.value[i];
+      }
     }
   }
   return Status::Ok();

@@ -19,13 +19,14 @@ struct DepthwisePlan {
   PanelLayout output;
   Epilogue epilogue;
   std::vector<float> bias;
-  std::vector<float> weights;  // [output channel][tap]
+  std::vector<float> weights;  // [output channel][tap: all of the kernel's if direct, else those of tap_offsets]
 
   // 3x3 whose columns look one pixel to the left, none and one to the right, stride 1 or 2, whole rows: read from the
   // panel as it lies. Everything else is staged channel by channel with a halo.
   bool direct = false;
   int64_t row_floats = 0;            // from one staged row to the next
-  std::vector<int64_t> tap_offsets;  // of each tap in a staged channel
+  std::vector<int64_t> tap_offsets;  // in a staged channel, of the taps that read more than padding
+  std::vector<Range> tile_taps;      // which of them each tile needs
   std::vector<TilePlan> tiles;
   int64_t stage_floats = 0;
   int64_t sum_floats = 0;

@@ -12,23 +12,6 @@ namespace {
 constexpr int64_t kBandAlignment = 8;  // floats
 
 int64_t RoundUp(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
-int64_t FloorDivide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
-
-// Kernel position k reads input pixel  stride * (x + shift) + residue  for output pixel x.
-struct AxisTap {
-  int64_t shift;
-  int64_t residue;
-};
-
-std::vector<AxisTap> AxisTaps(int64_t kernel, int64_t stride, int64_t dilation, int64_t pad) {
-  std::vector<AxisTap> taps;
-  for (int64_t k = 0; k < kernel; ++k) {
-    const int64_t position = k * dilation - pad;
-    const int64_t shift = FloorDivide(position, stride);
-    taps.push_back({shift, position - shift * stride});
-  }
-  return taps;
-}
 
 // Staged rows of one residue: rows first_shift .. first_shift + rows - 1, counted from the tile's first row.
 struct Band {
@@ -37,24 +20,58 @@ struct Band {
   int64_t last_shift;
   int64_t parity;  // of the shifts that it serves; -1: both
   int64_t offset = 0;
+  int64_t first_row = 0;  // of its rows among those of all bands
 
-  bool Serves(const AxisTap& tap) const {
-    return tap.residue == residue && (parity < 0 || (tap.shift & 1) == parity);
+  int64_t rows(int64_t outputs) const { return outputs + last_shift - first_shift; }
+};
+
+struct Bands {
+  std::vector<Band> bands;
+  std::vector<size_t> of_tap;
+
+  const Band& of(size_t tap) const { return bands[of_tap[tap]]; }
+  int64_t rows(int64_t outputs) const {
+    int64_t all = 0;
+    for (const Band& band : bands) all += band.rows(outputs);
+    return all;
   }
 };
 
-std::vector<Band> MakeBands(const std::vector<AxisTap>& rows, bool split_by_parity) {
-  std::vector<Band> bands;
-  for (const AxisTap& tap : rows) {
-    auto band = std::find_if(bands.begin(), bands.end(), [&](const Band& b) { return b.Serves(tap); });
-    if (band == bands.end()) {
-      bands.push_back({tap.residue, tap.shift, tap.shift, split_by_parity ? tap.shift & 1 : -1});
+// Taps of one residue whose outputs, `outputs` of them, have no pixel in common get bands of their own: what lies between
+// is not read.
+Bands MakeBands(const std::vector<AxisTap>& taps, int64_t outputs, bool split_by_parity) {
+  Bands found;
+  for (const AxisTap& tap : taps) {
+    const int64_t parity = split_by_parity ? tap.shift & 1 : -1;
+    const auto last = std::find_if(found.bands.rbegin(), found.bands.rend(), [&](const Band& band) {
+      return band.residue == tap.residue && band.parity == parity;
+    });
+    if (last != found.bands.rend() && tap.shift < last->last_shift + outputs) {
+      last->last_shift = tap.shift;
+      found.of_tap.push_back(static_cast<size_t>(found.bands.rend() - last) - 1);
     } else {
-      band->first_shift = std::min(band->first_shift, tap.shift);
-      band->last_shift = std::max(band->last_shift, tap.shift);
+      found.of_tap.push_back(found.bands.size());
+      found.bands.push_back({tap.residue, tap.shift, tap.shift, parity});
     }
   }
-  return bands;
+  return found;
+}
+
+// Whether each tap has rows of its own, so that these may follow one another without a gap.
+bool AreApart(const std::vector<AxisTap>& taps, int64_t outputs) {
+  return MakeBands(taps, outputs, false).bands.size() == taps.size();
+}
+
+// Which staged rows the taps of `range` read for `outputs` rows of a tile, over all bands.
+std::vector<bool> RowsRead(const std::vector<AxisTap>& taps, const Bands& bands, const Range& range, int64_t tile_rows,
+                           int64_t outputs) {
+  std::vector<bool> read(static_cast<size_t>(bands.rows(tile_rows)), false);
+  for (int64_t tap = range.first; tap < range.last; ++tap) {
+    const Band& band = bands.of(static_cast<size_t>(tap));
+    const int64_t first = band.first_row + taps[static_cast<size_t>(tap)].shift - band.first_shift;
+    std::fill_n(read.begin() + first, outputs, true);
+  }
+  return read;
 }
 
 // Shifting in registers moves zeros in at the image's borders, so tiles must be whole rows, and the pixel that the last
@@ -83,8 +100,8 @@ bool CanShiftWideRows(const std::vector<AxisTap>& columns, const PanelLayout& ou
   return shifts && output.segments > 1 && output.tile_rows == 1;
 }
 
-int64_t ChooseRowLanes(const ConvolutionShape& shape, const PanelLayout& output) {
-  if (shape.kernel_height == 1) return output.tile_columns;
+int64_t ChooseRowLanes(const std::vector<AxisTap>& rows, const PanelLayout& output) {
+  if (rows.size() <= 1 || (output.tile_rows > 1 && AreApart(rows, output.tile_rows))) return output.tile_columns;
   const int64_t by_4 = RoundUp(output.tile_columns, 4);
   const int64_t by_8 = RoundUp(output.tile_columns, 8);
   // One band instead of two where that costs no further 16 lanes.
@@ -98,14 +115,15 @@ bool StagesWholeSegments(const ConvolutionShape& shape, const PanelLayout& input
 
 // The staged rows of a tile whose input columns are those of one tile of the input, and one more on either side.
 std::vector<StageRow> WideTileRows(const ConvolutionShape& shape, const PanelLayout& input, const Tile& tile,
-                                   const std::vector<Band>& bands, int64_t row_lanes) {
+                                   const Bands& bands, const std::vector<bool>& read, int64_t row_lanes) {
   const auto place = [&](int64_t row, int64_t column) -> int64_t {
     if (row < 0 || row >= input.height || column < 0 || column >= input.width) return -1;
     return input.tile_of(row, column) * shape.input_channels * input.pitch + input.offset_in_tile(row, column);
   };
   std::vector<StageRow> rows;
-  for (const Band& band : bands) {
-    for (int64_t r = 0; r < tile.rows + band.last_shift - band.first_shift; ++r) {
+  for (const Band& band : bands.bands) {
+    for (int64_t r = 0; r < band.rows(tile.rows); ++r) {
+      if (!read[static_cast<size_t>(band.first_row + r)]) continue;
       const int64_t row = (tile.row + band.first_shift + r) * shape.stride_height + band.residue;
       rows.push_back({place(row, tile.column - 1), place(row, tile.column), place(row, tile.column + tile.columns),
                       static_cast<int32_t>(band.offset + r * row_lanes), static_cast<int32_t>(tile.columns)});
@@ -187,11 +205,11 @@ int64_t ShiftedRows(int64_t rows, int64_t row_lanes, const KernelTraits& traits)
 Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
                    const KernelTraits& traits, bool may_shift, int64_t most_floats, Staging* staging) {
   *staging = Staging();
-  const std::vector<AxisTap> rows = AxisTaps(shape.kernel_height, shape.stride_height, shape.dilation_height,
-                                             shape.pad_top);
-  const std::vector<AxisTap> columns = AxisTaps(shape.kernel_width, shape.stride_width, shape.dilation_width,
-                                                shape.pad_left);
-  staging->row_lanes = ChooseRowLanes(shape, output);
+  const Axis row_axis = RowAxis(shape, input, output);
+  const Axis column_axis = ColumnAxis(shape, input, output);
+  const std::vector<AxisTap> rows = LiveTaps(row_axis);
+  const std::vector<AxisTap> columns = LiveTaps(column_axis);
+  staging->row_lanes = ChooseRowLanes(rows, output);
   staging->wide_rows = may_shift && CanShiftWideRows(columns, output);
   // Whole cache lines: the loads of every other kernel row would cross two of them otherwise.
   if (staging->wide_rows) staging->row_lanes = RoundUp(output.tile_columns + 2, 16);
@@ -199,27 +217,29 @@ Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, cons
                                                                             staging->row_lanes, traits));
 
   const int64_t alignment = std::min<int64_t>(8, traits.vector_lanes);
-  std::vector<Band> bands = MakeBands(rows, staging->row_lanes % alignment != 0 && shape.kernel_height > 1);
+  const bool split = staging->row_lanes % alignment != 0 && !AreApart(rows, output.tile_rows);
+  Bands bands = MakeBands(rows, output.tile_rows, split);
   int64_t plane_floats = 0;
   int64_t plane_rows = 0;
-  for (Band& band : bands) {
+  for (Band& band : bands.bands) {
     band.offset = plane_floats;
-    const int64_t band_rows = output.tile_rows + band.last_shift - band.first_shift;
-    plane_rows += band_rows;
-    plane_floats += RoundUp(band_rows * staging->row_lanes, kBandAlignment);
+    band.first_row = plane_rows;
+    plane_rows += band.rows(output.tile_rows);
+    plane_floats += RoundUp(band.rows(output.tile_rows) * staging->row_lanes, kBandAlignment);
   }
 
   std::vector<AxisTap> planes;
   std::vector<int64_t> plane_of_column;
   for (const AxisTap& tap : columns) {
-    const AxisTap plane{staging->wide_rows ? -1 : staging->column_shift ? 0 : tap.shift, tap.residue};
+    const AxisTap plane{0, staging->wide_rows ? -1 : staging->column_shift ? 0 : tap.shift, tap.residue};
     auto found = std::find_if(planes.begin(), planes.end(), [&](const AxisTap& p) {
       return p.shift == plane.shift && p.residue == plane.residue;
     });
     if (found == planes.end()) found = planes.insert(planes.end(), plane);
     plane_of_column.push_back(found - planes.begin());
   }
-  staging->channel_floats = plane_floats * static_cast<int64_t>(planes.size());
+  // At least something, where all taps read padding.
+  staging->channel_floats = std::max(plane_floats * static_cast<int64_t>(planes.size()), kBandAlignment);
   if (staging->channel_floats > most_floats) {
     return Status::Problem("convolution: one channel of a tile takes more than 256 KiB for so large a kernel");
   }
@@ -228,27 +248,51 @@ Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, cons
     return status;
   }
 
-  for (const AxisTap& row : rows) {
-    const Band& band = *std::find_if(bands.begin(), bands.end(), [&](const Band& b) { return b.Serves(row); });
-    const int64_t row_offset = band.offset + (row.shift - band.first_shift) * staging->row_lanes;
+  staging->taps.resize(static_cast<size_t>(shape.taps()));
+  for (size_t kh = 0; kh < rows.size(); ++kh) {
+    const Band& band = bands.of(kh);
+    const int64_t row_offset = band.offset + (rows[kh].shift - band.first_shift) * staging->row_lanes;
     for (size_t kw = 0; kw < columns.size(); ++kw) {
       const int shift = staging->column_shift ? static_cast<int>(columns[kw].shift) : 0;
-      staging->taps.push_back({plane_of_column[kw] * plane_floats + row_offset, staging->wide_rows ? -shift : shift});
+      StagedTap& tap =
+          staging->taps[static_cast<size_t>(rows[kh].position * shape.kernel_width + columns[kw].position)];
+      tap.offset = plane_of_column[kw] * plane_floats + row_offset;
+      tap.column_shift = staging->wide_rows ? -shift : shift;
     }
   }
 
-  if (staging->wide_rows && StagesWholeSegments(shape, input, output)) {
-    for (int64_t index = 0; index < output.tiles(); ++index) {
-      staging->rows.push_back(WideTileRows(shape, input, output.tile(index), bands, staging->row_lanes));
+  const TapWindows windows = MakeTapWindows(row_axis, rows, column_axis, columns, output);
+  staging->window_of_tile = windows.of_tile;
+  for (const TapWindow& window : windows.windows) {
+    std::vector<bool> needed(static_cast<size_t>(shape.taps()), false);
+    for (int64_t kh = window.rows.first; kh < window.rows.last; ++kh) {
+      for (int64_t kw = window.columns.first; kw < window.columns.last; ++kw) {
+        needed[static_cast<size_t>(rows[static_cast<size_t>(kh)].position * shape.kernel_width +
+                                   columns[static_cast<size_t>(kw)].position)] = true;
+      }
     }
-    return Status::Ok();
+    staging->windows.push_back(std::move(needed));
   }
+
+  const bool whole_segments = staging->wide_rows && StagesWholeSegments(shape, input, output);
   for (int64_t index = 0; index < output.tiles(); ++index) {
     const Tile tile = output.tile(index);
+    const TapWindow& window = windows.windows[static_cast<size_t>(windows.of_tile[static_cast<size_t>(index)])];
+    const std::vector<bool> read = RowsRead(rows, bands, window.rows, output.tile_rows, tile.rows);
+    if (whole_segments) {
+      staging->rows.push_back(WideTileRows(shape, input, tile, bands, read, staging->row_lanes));
+      continue;
+    }
+    std::vector<bool> plane_read(planes.size(), false);
+    for (int64_t kw = window.columns.first; kw < window.columns.last; ++kw) {
+      plane_read[static_cast<size_t>(plane_of_column[static_cast<size_t>(kw)])] = true;
+    }
     CopyList copies(input, shape);
     for (size_t plane = 0; plane < planes.size(); ++plane) {
-      for (const Band& band : bands) {
-        for (int64_t row = 0; row < tile.rows + band.last_shift - band.first_shift; ++row) {
+      if (!plane_read[plane]) continue;
+      for (const Band& band : bands.bands) {
+        for (int64_t row = 0; row < band.rows(tile.rows); ++row) {
+          if (!read[static_cast<size_t>(band.first_row + row)]) continue;
           copies.AddRow((tile.row + band.first_shift + row) * shape.stride_height + band.residue,
                         tile.column + planes[plane].shift, planes[plane].residue, staging->row_lanes,
                         static_cast<int64_t>(plane) * plane_floats + band.offset + row * staging->row_lanes);
@@ -260,63 +304,61 @@ Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, cons
   return Status::Ok();
 }
 
-double StagedHaloFloats(const ConvolutionShape& shape, const PanelLayout& output) {
-  // Rows and columns that a kernel of `extent` positions looks at for `outputs` of them, over all residues together.
-  const auto staged = [](int64_t outputs, int64_t extent, int64_t stride, int64_t dilation) {
-    const double reach = static_cast<double>(dilation) * static_cast<double>(extent - 1) / static_cast<double>(stride);
-    const double residues = static_cast<double>(std::min(extent, stride / std::gcd(stride, dilation)));
-    return (static_cast<double>(outputs) + reach) * residues;
-  };
-  return staged(output.tile_rows, shape.kernel_height, shape.stride_height, shape.dilation_height) *
-         staged(output.tile_columns, shape.kernel_width, shape.stride_width, shape.dilation_width);
-}
-
 Status MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
-                       HaloStaging* staging) {
-  const std::vector<AxisTap> rows = AxisTaps(shape.kernel_height, shape.stride_height, shape.dilation_height,
-                                             shape.pad_top);
-  const std::vector<AxisTap> columns = AxisTaps(shape.kernel_width, shape.stride_width, shape.dilation_width,
-                                                shape.pad_left);
-  std::vector<Band> bands = MakeBands(rows, false);
-  // Planes are to columns what bands are to rows.
-  std::vector<Band> planes = MakeBands(columns, false);
+                       int64_t most_floats, HaloStaging* staging) {
+  const Axis row_axis = RowAxis(shape, input, output);
+  const Axis column_axis = ColumnAxis(shape, input, output);
+  const std::vector<AxisTap> rows = LiveTaps(row_axis);
+  const std::vector<AxisTap> columns = LiveTaps(column_axis);
+  Bands bands = MakeBands(rows, output.tile_rows, false);
+  // Planes are to columns what bands are to rows; their staged rows hold every pixel that any of the columns looks at.
+  Bands planes = MakeBands(columns, output.tile_columns, false);
 
   *staging = HaloStaging();
-  for (const Band& plane : planes) {
-    staging->row_floats = std::max(staging->row_floats, output.tile_columns + plane.last_shift - plane.first_shift);
+  staging->row_floats = output.tile_columns;
+  for (const Band& plane : planes.bands) {
+    staging->row_floats = std::max(staging->row_floats, plane.rows(output.tile_columns));
   }
-  int64_t plane_floats = 0;
   int64_t plane_rows = 0;
-  for (Band& band : bands) {
-    band.offset = plane_floats;
-    const int64_t band_rows = output.tile_rows + band.last_shift - band.first_shift;
-    plane_rows += band_rows;
-    plane_floats += band_rows * staging->row_floats;
+  for (Band& band : bands.bands) {
+    band.first_row = plane_rows;
+    band.offset = plane_rows * staging->row_floats;
+    plane_rows += band.rows(output.tile_rows);
   }
-  for (size_t plane = 0; plane < planes.size(); ++plane) {
-    planes[plane].offset = static_cast<int64_t>(plane) * plane_floats;
+  const int64_t plane_floats = plane_rows * staging->row_floats;
+  for (size_t plane = 0; plane < planes.bands.size(); ++plane) {
+    planes.bands[plane].offset = static_cast<int64_t>(plane) * plane_floats;
   }
-  staging->channel_floats = plane_floats * static_cast<int64_t>(planes.size());
-  const int64_t staged_rows = plane_rows * static_cast<int64_t>(planes.size());
-  if (const Status status = CheckCopies(shape, input, output, staged_rows, staging->row_floats); !status.ok()) {
+  const int64_t count = static_cast<int64_t>(planes.bands.size());
+  if (plane_floats > most_floats / std::max<int64_t>(count, 1)) {
+    return Status::Problem("depthwise convolution: one channel of a tile takes more than 4 MiB for so large a kernel");
+  }
+  staging->channel_floats = plane_floats * count;
+  if (const Status status = CheckCopies(shape, input, output, plane_rows * count, staging->row_floats); !status.ok()) {
     return status;
   }
 
-  for (const AxisTap& row : rows) {
-    const Band& band = *std::find_if(bands.begin(), bands.end(), [&](const Band& b) { return b.Serves(row); });
-    for (const AxisTap& column : columns) {
-      const Band& plane = *std::find_if(planes.begin(), planes.end(), [&](const Band& b) { return b.Serves(column); });
-      staging->tap_offsets.push_back(plane.offset + band.offset + (row.shift - band.first_shift) * staging->row_floats +
-                                    column.shift - plane.first_shift);
+  for (size_t kh = 0; kh < rows.size(); ++kh) {
+    const Band& band = bands.of(kh);
+    for (size_t kw = 0; kw < columns.size(); ++kw) {
+      const Band& plane = planes.of(kw);
+      staging->taps.push_back({rows[kh].position * shape.kernel_width + columns[kw].position,
+                               plane.offset + band.offset + (rows[kh].shift - band.first_shift) * staging->row_floats +
+                                   columns[kw].shift - plane.first_shift});
     }
   }
 
+  const int64_t row_taps = static_cast<int64_t>(columns.size());
   for (int64_t index = 0; index < output.tiles(); ++index) {
     const Tile tile = output.tile(index);
+    const Range live = LiveRange(row_axis, rows, tile.row, tile.row + tile.rows);
+    staging->of_tile.push_back({live.first * row_taps, live.last * row_taps});
+    const std::vector<bool> read = RowsRead(rows, bands, live, output.tile_rows, tile.rows);
     CopyList copies(input, shape);
-    for (const Band& plane : planes) {
-      for (const Band& band : bands) {
-        for (int64_t row = 0; row < tile.rows + band.last_shift - band.first_shift; ++row) {
+    for (const Band& plane : planes.bands) {
+      for (const Band& band : bands.bands) {
+        for (int64_t row = 0; row < band.rows(tile.rows); ++row) {
+          if (!read[static_cast<size_t>(band.first_row + row)]) continue;
           copies.AddRow((tile.row + band.first_shift + row) * shape.stride_height + band.residue,
                         tile.column + plane.first_shift, plane.residue, staging->row_floats,
                         plane.offset + band.offset + row * staging->row_floats);

@@ -5,7 +5,9 @@
 //   - one plane for each pair of (column residue modulo the stride, column shift) that the kernel's columns need, or, with
 //     the column shift in registers, one for each residue only;
 //   - in it one band for each row residue; a kernel row is then an offset of whole rows within its band. Where such an
-//     offset is not aligned (28 pixels are 112 bytes) odd and even offsets get a band of their own.
+//     offset is not aligned (28 pixels are 112 bytes) odd and even offsets get a band of their own; and so do kernel rows
+//     that are farther apart, by dilation, than a tile is high.
+// What no tap reads but as padding is not staged (axis_taps.h, tap_windows.h).
 #ifndef GOSSAMER_KERNELS_STAGING_H_
 #define GOSSAMER_KERNELS_STAGING_H_
 
@@ -14,12 +16,13 @@
 
 #include "format/status.h"
 #include "kernels/convolution_plan.h"
+#include "kernels/tap_windows.h"
 
 namespace gossamer {
 
 struct StagedTap {
-  int64_t offset;    // floats from the staged channel
-  int column_shift;  // pixels that remain to be shifted in registers: -1, 0 or 1
+  int64_t offset = 0;    // floats from the staged channel
+  int column_shift = 0;  // pixels that remain to be shifted in registers: -1, 0 or 1
 };
 
 struct Staging {
@@ -29,7 +32,9 @@ struct Staging {
   bool wide_rows = false;
   int64_t row_lanes = 0;
   int64_t channel_floats = 0;
-  std::vector<StagedTap> taps;              // kernel_height x kernel_width
+  std::vector<StagedTap> taps;              // kernel_height x kernel_width; of those in no window it says nothing
+  std::vector<std::vector<bool>> windows;   // whether a tap is needed, of all taps
+  std::vector<int32_t> window_of_tile;
   std::vector<std::vector<StageCopy>> copies;  // of each tile
   std::vector<std::vector<StageRow>> rows;     // likewise; with wide rows of stride 1 instead of copies
 };
@@ -44,18 +49,22 @@ Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, cons
 
 // The staging of a single channel with a halo: one plane for each column residue, whose rows hold every pixel that any of
 // the kernel's columns looks at. Taps are then not aligned, but nothing is copied twice.
+struct HaloTap {
+  int64_t tap;     // kernel row x kernel_width + kernel column
+  int64_t offset;  // floats from the staged channel
+};
+
 struct HaloStaging {
   int64_t row_floats = 0;  // from one staged row to the next, in all planes
   int64_t channel_floats = 0;
-  std::vector<int64_t> tap_offsets;            // kernel_height x kernel_width, floats from the staged channel
+  std::vector<HaloTap> taps;                   // those that read more than padding
+  std::vector<Range> of_tile;                  // which of them a tile needs
   std::vector<std::vector<StageCopy>> copies;  // of each tile
 };
 
-// What channel_floats will be, at least, before anything is allocated.
-double StagedHaloFloats(const ConvolutionShape& shape, const PanelLayout& output);
-
+// Refuses staged channels of more than `most_floats` and more copies than limits.h allows, before it makes any.
 Status MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
-                       HaloStaging* staging);
+                       int64_t most_floats, HaloStaging* staging);
 
 }  // namespace gossamer
 

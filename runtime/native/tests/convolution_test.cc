@@ -351,8 +351,9 @@ TEST(Convolution, ShapesDrawnAtRandom) {
       c.shape.kernel_width = draw(0, 1) == 0 ? 3 : draw(1, 7);
       c.shape.stride_height = draw(1, 3);
       c.shape.stride_width = draw(1, 3);
-      c.shape.dilation_height = draw(0, 2) == 0 ? draw(1, 3) : 1;
-      c.shape.dilation_width = draw(0, 2) == 0 ? draw(1, 3) : 1;
+      const int64_t farthest = draw(0, 3) == 0 ? 20 : 3;
+      c.shape.dilation_height = draw(0, 2) == 0 ? draw(1, farthest) : 1;
+      c.shape.dilation_width = draw(0, 2) == 0 ? draw(1, farthest) : 1;
       const int64_t reach_height = c.shape.dilation_height * (c.shape.kernel_height - 1) + 1;
       const int64_t reach_width = c.shape.dilation_width * (c.shape.kernel_width - 1) + 1;
       c.shape.pad_top = draw(0, reach_height);
@@ -558,11 +559,140 @@ TEST(Convolution, RefusesAKernelTooLargeForABlock) {
   const std::vector<float> ones(900, 1.0f);
   const SparseWeight weight = SparseWeightFromDense({1, 1, 900, 1}, ones.data());
   ASSERT_TRUE(CheckConvolution(shape, weight).ok());
-  ASSERT_TRUE(CheckImage(shape, 64, 112).ok());
+  ASSERT_TRUE(CheckImage(shape, 900, 112).ok());
   PlanOptions options;
   options.traits = CurrentKernelTraits();
   ConvolutionPlan plan;
-  EXPECT_FALSE(MakeConvolutionPlan(shape, weight, nullptr, Epilogue(), 64, 112, options, &plan).ok());
+  EXPECT_FALSE(MakeConvolutionPlan(shape, weight, nullptr, Epilogue(), 900, 112, options, &plan).ok());
+  // Of a lower image most of the kernel's rows read padding only.
+  EXPECT_TRUE(MakeConvolutionPlan(shape, weight, nullptr, Epilogue(), 64, 112, options, &plan).ok());
+}
+
+ConvolutionShape Dilated(int64_t channels, int64_t height, int64_t width, int64_t dilation) {
+  ConvolutionShape shape = Square(channels, channels, 1, 1);
+  shape.kernel_height = height;
+  shape.kernel_width = width;
+  shape.dilation_height = shape.dilation_width = dilation;
+  shape.pad_top = shape.pad_bottom = dilation * (height - 1) / 2;
+  shape.pad_left = shape.pad_right = dilation * (width - 1) / 2;
+  return shape;
+}
+
+ConvolutionPlan PlanOfOnes(const ConvolutionShape& shape, int64_t height, int64_t width) {
+  const std::vector<float> ones(
+      static_cast<size_t>(shape.output_channels * shape.input_channels / shape.groups * shape.taps()), 1.0f);
+  const SparseWeight weight =
+      SparseWeightFromDense({shape.output_channels, shape.input_channels / shape.groups, shape.kernel_height,
+                             shape.kernel_width},
+                            ones.data());
+  PlanOptions options;
+  options.traits = CurrentKernelTraits();
+  ConvolutionPlan plan;
+  EXPECT_TRUE(MakeConvolutionPlan(shape, weight, nullptr, Epilogue(), height, width, options, &plan).ok());
+  return plan;
+}
+
+// Floats that are written into the staged channels of all tiles.
+int64_t StagedFloats(const ConvolutionPlan& plan) {
+  int64_t floats = 0;
+  for (const TilePlan& tile : plan.tiles) {
+    for (const StageCopy& copy : tile.copies) floats += copy.zeros_left + copy.count + copy.zeros_right;
+  }
+  return floats;
+}
+
+// Nonzeros that are multiplied with a row of pixels, over all tiles.
+int64_t MultipliedNonzeros(const ConvolutionPlan& plan) {
+  int64_t nonzeros = 0;
+  for (const TilePlan& tile : plan.tiles) {
+    for (int64_t slice = 0; slice < plan.tile_slices; ++slice) {
+      const RowSlice& rows = plan.slice(tile, static_cast<size_t>(slice));
+      nonzeros += static_cast<int64_t>((rows.entries.size() - 128) / 6);  // without the slack
+    }
+  }
+  return nonzeros;
+}
+
+TEST(Convolution, StagesWhatIsRead) {
+  ForEachTarget([&] {
+    // Rows of 64 pixels, one a tile; 7 kernel rows 17 apart. Output row y reads rows y - 51, y - 34, ... y + 51 as far as
+    // there are any.
+    const ConvolutionPlan tall = PlanOfOnes(Dilated(1, 7, 1, 17), 64, 64);
+    int64_t rows = 0;
+    for (int64_t y = 0; y < 64; ++y) {
+      for (int64_t kernel_row = -3; kernel_row <= 3; ++kernel_row) {
+        const int64_t row = y + 17 * kernel_row;
+        rows += row >= 0 && row < 64 ? 1 : 0;
+      }
+    }
+    EXPECT_EQ(StagedFloats(tall), 64 * rows);
+    EXPECT_EQ(MultipliedNonzeros(tall), rows);
+    // All rows within the image: three rows of three for each tile of three, and no row between.
+    const ConvolutionPlan square = PlanOfOnes(Dilated(1, 3, 1, 6), 30, 36);
+    EXPECT_LE(StagedFloats(square), 10 * 3 * 3 * 36);
+  });
+}
+
+TEST(Convolution, TapsThatReadOnlyPaddingTakeNoWork) {
+  ForEachTarget([&] {
+    // Of nine taps 36 pixels apart only the middle one meets an image of 33 x 33: what is left is 1x1.
+    const ConvolutionPlan alone = PlanOfOnes(Dilated(4, 3, 3, 36), 33, 33);
+    EXPECT_TRUE(alone.direct);
+    EXPECT_EQ(StagedFloats(alone), 0);
+    EXPECT_EQ(MultipliedNonzeros(alone), 4 * 4 * static_cast<int64_t>(alone.tiles.size()));
+    // 18 apart, the first 15 rows look into the image from the middle row and the lower one, the last 15 from the upper
+    // two, and three rows from the middle one only.
+    const ConvolutionPlan two = PlanOfOnes(Dilated(1, 3, 3, 18), 33, 33);
+    ASSERT_EQ(two.tiles.size(), 11u);
+    EXPECT_LE(MultipliedNonzeros(two), 11 * (2 * 3 + 1));
+    // Few of the taps of a small kernel read padding only, so there is one stream for all tiles.
+    EXPECT_EQ(PlanOfOnes(Dilated(4, 3, 3, 1), 56, 56).slices.size(), 1u);
+    EXPECT_EQ(PlanOfOnes(Dilated(4, 3, 3, 1), 112, 112).slices.size(), 1u);
+    // No tap meets the image.
+    ConvolutionShape nowhere = Dilated(2, 1, 1, 1);
+    nowhere.pad_top = 5;
+    nowhere.pad_bottom = 0;
+    nowhere.stride_height = 7;
+    nowhere.kernel_height = 2;
+    EXPECT_EQ(MultipliedNonzeros(PlanOfOnes(nowhere, 2, 9)), 0);
+  });
+}
+
+// Streams of several windows take at most four times as much as one of all taps.
+TEST(Convolution, WindowsOfTapsStayFew) {
+  for (const int64_t dilation : {5, 9, 17, 31}) {
+    const ConvolutionPlan plan = PlanOfOnes(Dilated(2, 9, 9, dilation), 129, 129);
+    size_t entries = 0;
+    for (const RowSlice& slice : plan.slices) entries += (slice.entries.size() - 128) / 6;
+    EXPECT_LE(entries, 4u * 2 * 2 * 81) << dilation;
+  }
+}
+
+TEST(Convolution, Dilations) {
+  ForEachTarget([&] {
+    struct Image {
+      int64_t height, width, kernel_height, kernel_width, dilation;
+    };
+    const Image images[] = {{65, 20, 7, 1, 17}, {33, 33, 3, 3, 18},  {33, 33, 3, 3, 36}, {40, 41, 3, 3, 12},
+                            {9, 150, 1, 7, 20}, {5, 250, 3, 3, 130}, {60, 60, 3, 3, 6},  {130, 3, 5, 1, 31},
+                            {20, 20, 5, 5, 2},  {17, 70, 5, 3, 4}};
+    for (const Image& image : images) {
+      for (const int64_t threads : {1, 2, 3}) {
+        for (const int64_t groups : {1, 2}) {
+          Case c;
+          c.shape = Dilated(6, image.kernel_height, image.kernel_width, image.dilation);
+          c.shape.groups = groups;
+          c.height = image.height;
+          c.width = image.width;
+          c.density = threads == 3 ? 0.05 : 0.5;
+          c.residual = c.in_place = threads == 2;
+          c.threads = c.workers = threads;
+          c.block_bytes = threads == 2 ? 1 : 0;
+          Check(c, 21);
+        }
+      }
+    }
+  });
 }
 
 }  // namespace

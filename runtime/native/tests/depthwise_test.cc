@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <sstream>
 
-#include "kernels/limits.h"
 #include "tests/guarded_floats.h"
 #include "tests/panels.h"
 #include "tests/reference.h"
@@ -192,8 +191,9 @@ TEST(Depthwise, ShapesDrawnAtRandom) {
       c.shape.kernel_width = common ? 3 : draw(1, 7);
       c.shape.stride_height = draw(1, 3);
       c.shape.stride_width = draw(1, 3);
-      c.shape.dilation_height = draw(0, 2) == 0 ? draw(1, 3) : 1;
-      c.shape.dilation_width = draw(0, 2) == 0 ? draw(1, 3) : 1;
+      const int64_t farthest = draw(0, 3) == 0 ? 20 : 3;
+      c.shape.dilation_height = draw(0, 2) == 0 ? draw(1, farthest) : 1;
+      c.shape.dilation_width = draw(0, 2) == 0 ? draw(1, farthest) : 1;
       const int64_t reach_height = c.shape.dilation_height * (c.shape.kernel_height - 1) + 1;
       const int64_t reach_width = c.shape.dilation_width * (c.shape.kernel_width - 1) + 1;
       c.shape.pad_top = draw(0, reach_height);
@@ -245,18 +245,58 @@ TEST(Depthwise, ReadsNothingBehindTheImage) {
   });
 }
 
-TEST(Depthwise, RefusesKernelsBeyondReason) {
-  for (const int64_t dilation : {kMaximumPadding, int64_t{5000}}) {
-    ConvolutionShape shape = Square(2, 2, 3, 1);
-    shape.groups = 2;
-    shape.dilation_height = shape.dilation_width = dilation;
-    shape.pad_top = shape.pad_left = shape.pad_bottom = shape.pad_right = dilation;
-    const std::vector<float> ones(18, 1.0f);
-    const SparseWeight weight = SparseWeightFromDense({2, 1, 3, 3}, ones.data());
-    ASSERT_TRUE(CheckConvolution(shape, weight).ok());
-    DepthwisePlan plan;
-    EXPECT_FALSE(MakeDepthwisePlan(shape, weight, nullptr, Epilogue(), 20, 20, 1, &plan).ok());
+Case DilatedCase(int64_t height, int64_t width, int64_t kernel, int64_t dilation) {
+  Case c = SquareCase(2, 1, kernel, 1);
+  c.shape.dilation_height = c.shape.dilation_width = dilation;
+  c.shape.pad_top = c.shape.pad_left = c.shape.pad_bottom = c.shape.pad_right = dilation * (kernel - 1) / 2;
+  c.height = height;
+  c.width = width;
+  return c;
+}
+
+DepthwisePlan PlanOfOnes(const Case& c) {
+  const std::vector<float> ones(static_cast<size_t>(c.shape.output_channels * c.shape.taps()), 1.0f);
+  const SparseWeight weight =
+      SparseWeightFromDense({c.shape.output_channels, 1, c.shape.kernel_height, c.shape.kernel_width}, ones.data());
+  DepthwisePlan plan;
+  EXPECT_TRUE(MakeDepthwisePlan(c.shape, weight, nullptr, Epilogue(), c.height, c.width, 1, &plan).ok());
+  return plan;
+}
+
+TEST(Depthwise, Dilations) {
+  ForEachTarget([] {
+    for (const int64_t dilation : {2, 7, 18, 36, 200}) {
+      for (const int64_t width : {20, 65, 130}) {
+        Check(DilatedCase(33, width, 3, dilation), 5);
+        Check(DilatedCase(70, width, 5, dilation), 6);
+      }
+    }
+  });
+}
+
+TEST(Depthwise, StagesWhatIsRead) {
+  // Rows of 64 pixels, one a tile: an output row reads its own row and, where there are such, those 20 above and below.
+  const DepthwisePlan plan = PlanOfOnes(DilatedCase(64, 64, 3, 20));
+  int64_t staged = 0;
+  int64_t taps = 0;
+  for (size_t tile = 0; tile < 64; ++tile) {
+    for (const StageCopy& copy : plan.tiles[tile].copies) staged += copy.zeros_left + copy.count + copy.zeros_right;
+    taps += plan.tile_taps[tile].last - plan.tile_taps[tile].first;
   }
+  EXPECT_EQ(staged, (64 + 44 + 44) * (64 + 2 * 20));
+  EXPECT_EQ(taps, (64 + 44 + 44) * 3);
+  // Of nine taps 36 pixels apart only the middle one meets an image of 33 x 33.
+  EXPECT_EQ(PlanOfOnes(DilatedCase(33, 33, 3, 36)).tap_offsets.size(), 1u);
+}
+
+TEST(Depthwise, RefusesKernelsBeyondReason) {
+  const Case c = DilatedCase(8192, 8192, 128, 64);
+  const std::vector<float> ones(2 * 128 * 128, 1.0f);
+  const SparseWeight weight = SparseWeightFromDense({2, 1, 128, 128}, ones.data());
+  ASSERT_TRUE(CheckConvolution(c.shape, weight).ok());
+  ASSERT_TRUE(CheckImage(c.shape, 8192, 8192).ok());
+  DepthwisePlan plan;
+  EXPECT_FALSE(MakeDepthwisePlan(c.shape, weight, nullptr, Epilogue(), 8192, 8192, 1, &plan).ok());
 }
 
 }  // namespace

@@ -60,11 +60,22 @@ class _Unpacking:
     """A graph whose nodes are replaced."""
 
     def __init__(self, model: "onnx.ModelProto") -> None:
+        from gossamer.export.names import names_of_values
+
         self.model = model
         self.nodes: list[onnx.NodeProto] = []
+        self._taken = names_of_values(model)
         self._node_names = {node.name for node in model.graph.node}
         self._packed = {tensor.name: tensor for tensor in model.graph.initializer}
         self._unpacked: dict[str, onnx.TensorProto] = {}
+        self._transposed: dict[str, str] = {}
+        """Packed weight -> the name of its dense form, transposed."""
+
+    def new(self, name: str) -> str:
+        """A name for a value that the model has not, as near to this one as can be."""
+        from gossamer.export.names import unused
+
+        return unused(name, self._taken)
 
     def weight(self, node: "onnx.NodeProto", name: str, *, transposed: bool = False) -> str:
         """Unpacks the weight `name`, of which `node` is a reader, and returns the dense one's name."""
@@ -73,7 +84,7 @@ class _Unpacking:
 
         if name not in self._packed:
             raise ConfigurationError(f"node {node.name!r} has no constant packed weight {name!r}")
-        dense_name = f"{name}.transposed" if transposed else name
+        dense_name = self._transposed.get(name, "") if transposed else name
         if dense_name not in self._unpacked:
             try:
                 weight = weights.decode(numpy_helper.to_array(self._packed[name]).tobytes())
@@ -83,6 +94,8 @@ class _Unpacking:
                 raise ConfigurationError(
                     f"the weight {name!r} of node {node.name!r} has {weight.ndim} axes, expected 2"
                 )
+            if transposed:
+                self._transposed[name] = dense_name = self.new(f"{name}.transposed")
             stored = np.ascontiguousarray(weight.T) if transposed else weight
             self._unpacked[dense_name] = numpy_helper.from_array(stored, dense_name)
         return dense_name
@@ -102,6 +115,7 @@ class _Unpacking:
     def scalar(self, value: float, name: str) -> str:
         from onnx import numpy_helper
 
+        name = self.new(name)
         self._unpacked[name] = numpy_helper.from_array(np.array(value, np.float32), name)
         return name
 
@@ -115,7 +129,8 @@ class _Unpacking:
             self.nodes[-1].output[0] = node.output[0]
             return
         for place, step in enumerate(steps):
-            value = step(value, node.output[0] if place + 1 == len(steps) else f"{node.output[0]}.step{place}")
+            last = place + 1 == len(steps)
+            value = step(value, node.output[0] if last else self.new(f"{node.output[0]}.step{place}"))
 
     def _activation(self, node: "onnx.NodeProto", attributes: dict[str, Any]) -> list[Callable[[str, str], str]]:
         name = attributes.get("activation", b"none").decode()
@@ -126,7 +141,7 @@ class _Unpacking:
             bounds = [self.scalar(limit, f"{node.output[0]}.limit{place}") for place, limit in enumerate(limits)]
             return [lambda source, to: self.add("Clip", [source, *bounds], to)]
         if name == "silu":
-            sigmoid = f"{node.output[0]}.sigmoid"
+            sigmoid = self.new(f"{node.output[0]}.sigmoid")
             return [lambda source, to: self.add("Mul", [source, self.add("Sigmoid", [source], sigmoid)], to)]
         if name in ("relu", "hardswish", "gelu"):
             kind = {"relu": "Relu", "hardswish": "HardSwish", "gelu": "Gelu"}[name]
@@ -181,7 +196,8 @@ def _unpack_convolution(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
     attributes = _attributes(node)
     inputs = [_input(node, 0), unpacking.weight(node, _input(node, 1)), _input(node, 2)]
     kept = _kept(attributes, *WINDOW, "group")
-    value = unpacking.add("Conv", inputs if inputs[2] else inputs[:2], f"{node.output[0]}.sums", node.name, **kept)
+    sums = unpacking.new(f"{node.output[0]}.sums")
+    value = unpacking.add("Conv", inputs if inputs[2] else inputs[:2], sums, node.name, **kept)
     unpacking.finish_layer(node, value, _input(node, 3), attributes)
 
 
@@ -193,9 +209,10 @@ def _unpack_stem(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
     convolution.CopyFrom(node)
     pooled = bool(attributes.get("max_pool", 0))
     if pooled:
-        convolution.output[0] = f"{node.output[0]}.unpooled"
+        convolution.output[0] = unpacking.new(f"{node.output[0]}.unpooled")
     inputs = [name for name in node.input if name]
-    value = unpacking.add("Conv", inputs, f"{node.output[0]}.sums", node.name, **_kept(attributes, *WINDOW))
+    sums = unpacking.new(f"{node.output[0]}.sums")
+    value = unpacking.add("Conv", inputs, sums, node.name, **_kept(attributes, *WINDOW))
     unpacking.finish_layer(convolution, value, "", attributes)
     if pooled:
         unpacking.add("MaxPool", [convolution.output[0]], node.output[0], **STEM_POOL)
@@ -207,11 +224,11 @@ def _unpack_pool(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
 
 
 def _unpack_product(unpacking: _Unpacking, node: "onnx.NodeProto") -> None:
-    sums = f"{node.output[0]}.sums"
+    sums = unpacking.new(f"{node.output[0]}.sums")
     weight = unpacking.weight(node, _input(node, 1), transposed=True)
     value = unpacking.add("MatMul", [_input(node, 0), weight], sums, node.name)
     if _input(node, 2):
-        value = unpacking.add("Add", [value, _input(node, 2)], f"{node.output[0]}.biased")
+        value = unpacking.add("Add", [value, _input(node, 2)], unpacking.new(f"{node.output[0]}.biased"))
     unpacking.finish_layer(node, value, _input(node, 3), _attributes(node))
 
 

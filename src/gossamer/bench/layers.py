@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 FLOPS = 2
 """A multiply-add counts as two operations."""
-PANEL = ".panel"
-"""What the export appends to the name of a value that it keeps in panels."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,16 @@ class LayersOfBoth:
         """
         dense = time_by_node(times.get("dense", {}), self.graph.nodes)
         sparse = time_by_node(times.get("sparse", {}), self.sparse_nodes)
-        places = {self.sparse_nodes[place].output[0]: place for place in sparse}
+        places: dict[str, list[int]] = {}
+        for place in sparse:
+            for value in _values_held(self.sparse_nodes[place]):
+                places.setdefault(value, []).append(place)
         measured = []
         for layer in self.layers:
-            nodes = (*layer.nodes, *_pooling_taken_along(self.graph, layer, self.sparse_nodes))
             # A layer that became sparse ends in a panel; one that did not is made of the same nodes as before.
-            ends = (layer.output, *(self.graph.nodes[place].output[0] for place in nodes[len(layer.nodes) :]))
-            values = {*(f"{end}{PANEL}" for end in ends), *(self.graph.nodes[place].output[0] for place in nodes)}
-            its_places = (places[value] for value in values if value in places)
+            nodes = (*layer.nodes, *_pooling_taken_along(self.graph, layer, self.sparse_nodes))
+            values = {self.graph.nodes[place].output[0] for place in nodes}
+            its_places = {place for value in values for place in places.get(value, [])}
             its_sparse = sum(sparse.pop(place) for place in its_places if not self._converts(place))
             measured.append(MeasuredLayer(layer, its_sparse, sum(dense.pop(place, 0.0) for place in nodes)))
         return MeasuredNetwork(
@@ -112,8 +112,15 @@ def _pooling_taken_along(graph: "Graph", layer: "Layer", nodes: "Sequence[onnx.N
     following = graph.only_reader(layer.output)
     if following is None:
         return ()
-    made = f"{graph.nodes[following].output[0]}{PANEL}"
-    return (following,) if any(n.op_type == "StemConv" and n.output[0] == made for n in nodes) else ()
+    made = graph.nodes[following].output[0]
+    return (following,) if any(n.op_type == "StemConv" and made in _values_held(n) for n in nodes) else ()
+
+
+def _values_held(node: "onnx.NodeProto") -> set[str]:
+    """The values of the dense form that a node of the sparse one makes: its own output, and what that is a panel of."""
+    from gossamer.export.rewrite import PANEL_OF
+
+    return {node.output[0], *(entry.value for entry in node.metadata_props if entry.key == PANEL_OF)}
 
 
 def _takes_linear_residual(nodes: "Sequence[onnx.NodeProto]") -> bool:

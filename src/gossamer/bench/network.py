@@ -4,7 +4,7 @@ A file (`networks/*.txt`, or one of your own) has one line for each layer: its n
 and settings. Kinds:
 
     input      3x224x224 (channels, height, width) or 128x768 (tokens, features), without the batch, which is 1
-    conv       outputs=, kernel=1, stride=1, padding=kernel // 2, groups=1
+    conv       outputs=, kernel=1, stride=1, dilation=1, padding=dilation * (kernel // 2), groups=1
     linear     outputs=; over the last axis
     maxpool    kernel=, stride=, padding=kernel // 2
     average    global average over height and width: [1, channels]
@@ -252,11 +252,15 @@ class _Drawing:
 def _window(layer: Layer, height: int, width: int) -> tuple[dict[str, list[int]], int, int]:
     """ONNX's attributes of a square window, and the output's height and width."""
     kernel, stride = layer.settings.get("kernel", 1), layer.settings.get("stride", 1)
-    padding = layer.settings.get("padding", kernel // 2)
-    sizes = [(size + 2 * padding - kernel) // stride + 1 for size in (height, width)]
+    dilation = layer.settings.get("dilation", 1)
+    padding = layer.settings.get("padding", dilation * (kernel // 2))
+    sizes = [(size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for size in (height, width)]
     if min(sizes) < 1:
         raise ValueError(f"its kernel is larger than the image of {height} x {width}")
-    return {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [padding] * 4}, sizes[0], sizes[1]
+    window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [padding] * 4}
+    if dilation > 1:
+        window["dilations"] = [dilation] * 2
+    return window, sizes[0], sizes[1]
 
 
 def _write_conv(drawing: _Drawing, layer: Layer) -> None:
@@ -351,7 +355,7 @@ class _Kind:
 
 
 KINDS: dict[str, _Kind] = {
-    "conv": _Kind(("outputs",), ("kernel", "stride", "padding", "groups"), _write_conv),
+    "conv": _Kind(("outputs",), ("kernel", "stride", "dilation", "padding", "groups"), _write_conv),
     "linear": _Kind(("outputs",), (), _write_linear),
     "maxpool": _Kind(("kernel", "stride"), ("padding",), _write_maxpool),
     "average": _Kind((), (), _write_average),

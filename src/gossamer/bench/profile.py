@@ -67,7 +67,9 @@ def time_by_node(times: Mapping[str, float], nodes: "Sequence[onnx.NodeProto]") 
 
     A node that was fused with others has the name of one of them, or one that begins with it.
     """
-    places = {name: place for place, node in enumerate(nodes) for name in (*node.output, node.name) if name}
+    # A node may be named as another one's output is: the profiler means the node.
+    places = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    places |= {node.name: place for place, node in enumerate(nodes) if node.name}
     found: dict[int, float] = {}
     for name, seconds in times.items():
         place = places.get(name)

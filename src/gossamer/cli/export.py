@@ -118,7 +118,7 @@ def _table(exported: "Exported") -> Table:
 
 def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
     forms: Counter[str] = Counter(layer.form for layer in exported.layers)
-    lines = [_looked_at(forms, dense), *_left(exported.left)]
+    lines = [_looked_at(forms, dense), *_left(exported.left), *source.notes]
     agreement = exported.agreement
     compared = (
         f"compared on {source.inputs}: largest difference of an output {agreement.difference:.3g} "

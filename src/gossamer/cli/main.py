@@ -65,6 +65,8 @@ def main() -> None:
         # Shells have what they put in the background ignore SIGINT.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    # A line on standard error, whatever Python was told to do about warnings in code.
+    warnings.simplefilter("always", GossamerWarning)
     warnings.showwarning = _show_warning
     try:
         app()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.explain.unit_graph import NOTHING, UnitGraph
+from gossamer.prune.layers import has_outputs_second, kind_of
 from gossamer.prune.masks import Masks
 from gossamer.shrink.constants import scale_and_shift
 from gossamer.shrink.understand import CONVOLUTIONS, NORMALISATIONS
@@ -35,7 +36,7 @@ class Connection:
     weight: str
     """Name of the weight tensor."""
     index: tuple[int, ...]
-    """Of the weight in its tensor: to unit, from unit, and tap of the kernel."""
+    """Of the weight in its tensor: to unit, from unit, and tap of the kernel, for most layers."""
     source: str
     """The unit that is read, such as `hidden_1 17` or `input (0, 3, 4)`."""
     target: str
@@ -98,7 +99,7 @@ def find_decision(
     weights = {name: parameters[name].detach().clone() for name in masks}
     biases = _biases(model)
     ranked = _ranked(contributions)
-    name_source = _source_names(graph)
+    name_ends = _names_of_ends(model, graph)
     decisive, changed_to = _take_away(model, parameters, _ranked(contributions, for_prediction=True), inputs, predicted)
     return Decision(
         example=example,
@@ -112,8 +113,7 @@ def find_decision(
             Connection(
                 name,
                 index,
-                name_source(name, index),
-                f"{name.rpartition('.')[0]} {index[0]}",
+                *name_ends(name, index),
                 float(weights[name][index]),
                 float(contributions[name][index]),
             )
@@ -176,21 +176,26 @@ def _how_few(values: Tensor) -> int:
     return int((sizes.cumsum(0) < sizes.sum() / 2).sum()) + 1 if sizes.sum() > 0 else 0
 
 
-def _source_names(graph: UnitGraph | None) -> Callable[[str, tuple[int, ...]], str]:
-    """Names the unit that a weight reads."""
-    if graph is None:
-        return lambda name, index: f"input {index[1]} of the layer"
-    names = vertex_names(graph)
+def _names_of_ends(model: nn.Module, graph: UnitGraph | None) -> Callable[[str, tuple[int, ...]], tuple[str, str]]:
+    """Names the unit that a weight reads, and the one that reads it. Of a parameter of a layer that is not known no
+    more is said than where in it the weight is."""
+    names = [] if graph is None else vertex_names(graph)
     read: dict[str, list[Tensor]] = {}
-    for edges in graph.edges:
+    for edges in () if graph is None else graph.edges:
         read.setdefault(edges.layer, []).append(edges.sources)
 
-    def name_source(name: str, index: tuple[int, ...]) -> str:
-        terms = read.get(name.rpartition(".")[0], [])
-        vertices = [int(sources[index[1]]) for sources in terms]
-        return " + ".join(names[vertex] for vertex in vertices if vertex != NOTHING) or f"input {index[1]} of the layer"
+    def name_ends(name: str, index: tuple[int, ...]) -> tuple[str, str]:
+        path, _, attribute = name.rpartition(".")
+        module = model.get_submodule(path)
+        second = has_outputs_second(module, attribute)
+        if second is None or kind_of(module, attribute) == "own":
+            return f"entry {list(index[1:])}", f"{name} row {index[0]}"
+        unit, source = (index[1], index[0]) if second else (index[0], index[1])
+        vertices = [int(sources[source]) for sources in read.get(path, [])]
+        units = " + ".join(names[vertex] for vertex in vertices if vertex != NOTHING)
+        return units or f"input {source} of the layer", f"{path} {unit}"
 
-    return name_source
+    return name_ends
 
 
 def vertex_names(graph: UnitGraph) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import onnx
 
 from gossamer.errors import ConfigurationError
+from gossamer.export.values import tensor_of
 
 LARGEST = 2**24
 """Of a size that is said."""
@@ -29,15 +30,15 @@ def inputs_to_give(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def axis_name(value: onnx.ValueInfoProto, place: int) -> str | None:
-    """What the size on an axis of an input is called; None if it is a number."""
-    axis = value.type.tensor_type.shape.dim[place]
+    """What the size on an axis of an input, or of the tensors in it, is called; None if it is a number."""
+    axis = tensor_of(value.type).shape.dim[place]
     return None if axis.dim_value >= 1 else axis.dim_param or f"{value.name}.{place}"
 
 
 def open_axes(model: onnx.ModelProto) -> Iterator[OpenAxis]:
     """All of them, an entry for each input and axis."""
     for value in inputs_to_give(model):
-        for place, axis in enumerate(value.type.tensor_type.shape.dim):
+        for place, axis in enumerate(tensor_of(value.type).shape.dim):
             name = axis_name(value, place)
             if name is not None:
                 yield OpenAxis(name, place == 0, axis)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from gossamer.export.graph import Graph, attributes_of, is_standard
+from gossamer.export.names import names_of_values, unused
 
 FoldedNode = tuple[onnx.NodeProto, list[onnx.TensorProto]]
 
@@ -87,9 +88,9 @@ def _without_factors(graph: Graph) -> dict[int, FoldedNode]:
 
 def _unused(graph: Graph, place: int, *names: str) -> list[str]:
     """Names for what is made of a node's weight; with the node's place, where others could need or have them."""
-    taken = set(graph.producers) | set(graph.shapes) | set(graph.readers)
+    taken = names_of_values(graph.model)
     if any(name in taken for name in names) or len(graph.readers[graph.nodes[place].input[1]]) > 1:
-        return [f"{name}.{place}" for name in names]
+        return [unused(f"{name}.{place}", taken) for name in names]
     return list(names)
 
 

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gossamer.export.batch_norm import drop_unread
 from gossamer.export.errors import ExportError
 from gossamer.export.graph import STANDARD_DOMAINS, Graph, array_of, is_standard, values_read
+from gossamer.export.names import names_of_values, unused
 from gossamer.export.sessions import dense_session
 
 SMALL = 1024
@@ -57,7 +58,7 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
         return model
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    writer = _Unpacking(half)
+    writer = _Unpacking(half, names_of_values(model))
     del result.graph.initializer[:]
     # Its op takes constants only, and a session may be told not to fold what would become one.
     plain = {name for node in graph.nodes if node.op_type == "StemConv" for name in node.input}
@@ -70,6 +71,12 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
         return model
     result.graph.initializer.extend(writer.initializers)
     nodes = list(result.graph.node)
+    # Those that put weights together are known by their names (`unpack_weights`); others may be called anything.
+    node_names = {node.name for node in (*writer.nodes, *nodes)}
+    reserved = {node.name for node in writer.nodes}
+    for node in nodes:
+        if node.name in reserved:
+            node.name = unused(node.name, node_names)
     del result.graph.node[:]
     result.graph.node.extend([*writer.nodes, *nodes])
     drop_unread(result)
@@ -150,8 +157,12 @@ class _Unpacking:
     """The nodes that make dense weights of what is stored."""
 
     half: bool
+    taken: set[str]
+    """Names of all values of the network, and of those that are made here."""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
+    stored_as: dict[str, str] = field(default_factory=dict)
+    """Name that was wanted for a constant -> its name."""
 
     def store(self, tensor: onnx.TensorProto) -> bool:
         """Stores a weight in the fewest bytes; False if that is as it is."""
@@ -172,13 +183,15 @@ class _Unpacking:
         return True
 
     def _cast(self, name: str, weight: NDArray[np.float32]) -> None:
-        self._node("Cast", [self._constant(f"{name}.half", weight.astype(np.float16))], name, to=TensorProto.FLOAT)
+        self._weight("Cast", self._half(name, weight), name, to=TensorProto.FLOAT)
+
+    def _half(self, name: str, values: NDArray[np.float32]) -> list[str]:
+        return [self._constant(f"{name}.half", values.astype(np.float16))]
 
     def _values(self, name: str, values: NDArray[np.float32]) -> str:
         if not self.half:
             return self._constant(f"{name}.values", values)
-        self._cast(f"{name}.values", values)
-        return f"{name}.values"
+        return self._node("Cast", self._half(f"{name}.values", values), f"{name}.values", to=TensorProto.FLOAT)
 
     def _from_mask(self, name: str, weight: NDArray[np.float32], mask: bytes) -> None:
         """Bit by bit: is the weight kept, how many are kept up to it, and which of the values is that."""
@@ -224,13 +237,19 @@ class _Unpacking:
         return self._node("Where", [kept, spread, zero], f"{name}.spaced")
 
     def _shaped(self, name: str, weight: NDArray[np.float32], flat: str) -> None:
-        self._node("Reshape", [flat, self._constant(f"{name}.shape", np.asarray(weight.shape))], name)
+        self._weight("Reshape", [flat, self._constant(f"{name}.shape", np.asarray(weight.shape))], name)
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: int | str) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}{ENDING}", **attributes))  # type: ignore[arg-type]
+        output = unused(output, self.taken)
+        self._weight(kind, inputs, output, **attributes)
         return output
 
+    def _weight(self, kind: str, inputs: list[str], output: str, **attributes: int | str) -> None:
+        """The last node of a weight, which has the name that its readers know."""
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}{ENDING}", **attributes))  # type: ignore[arg-type]
+
     def _constant(self, name: str, values: NDArray[np.generic]) -> str:
-        if all(tensor.name != name for tensor in self.initializers):
-            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
+        if name not in self.stored_as:
+            self.stored_as[name] = unused(name, self.taken)
+            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), self.stored_as[name]))
+        return self.stored_as[name]

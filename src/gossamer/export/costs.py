@@ -1,10 +1,13 @@
 """How long layers take, dense and sparse: what decides which of them run sparse."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from gossamer.export.layers import LayerShape
 from gossamer.export.stems import FEW_CHANNELS
+from gossamer.predict.taps import as_it_lies, reads
+from gossamer.predict.terms import dense_terms, sparse_terms
 
 
 class Costs(Protocol):
@@ -39,11 +42,30 @@ class Rate:
 
 
 DENSE = Rate(18.8e-12)
-DENSE_DEPTHWISE = Rate(43e-12)
+DENSE_CONVOLUTIONS = {
+    "dense 1x1": {"multiply-add": 18.8e-12},
+    "dense kxk": {"multiply-add": 18.8e-12},
+    "dense of an image": {"multiply-add": 18.8e-12},
+    "dense depthwise": {"multiply-add": 43e-12},
+    "dense by columns": {"multiply-add": 11e-12, "column": 0.27e-9, "group": 0.1e-6},
+}
+"""By the terms of `gossamer.predict.terms`."""
 DENSE_ROW = Rate(240e-12)
 """A product with one row reads every weight from memory for one multiply-add."""
 SPARSE_1X1 = Rate(27.5e-12, 93e-12)
 SPARSE_KXK = Rate(25.9e-12, 199e-12)
+SPARSE_COPIED = {
+    "sparse kxk, copied": {
+        "op": 3e-6,
+        "multiply-add vector": 0.31e-9,
+        "kept weight, tile": 2.2e-9,
+        "sum vector": 1.44e-9,
+        "staged": 0.135e-9,
+    },
+    "sparse depthwise, staged": {"op": 4e-6, "channel, tile": 28e-9, "multiply-add": 72e-12, "staged": 92e-12},
+}
+"""Of windows whose columns are further apart than a pixel, as in dilated and large ones, which registers cannot shift;
+by the terms of `gossamer.predict.terms`."""
 SPARSE_IMAGE = Rate(20e-12, 199e-12)
 """Of convolutions of up to `FEW_CHANNELS` channels that keep all their weights."""
 SPARSE_PRODUCT = Rate(27.5e-12, 270e-12)
@@ -76,13 +98,17 @@ class MeasuredCosts:
     Fitted to the times of 287 convolutions, 39 depthwise ones and 31 linear layers of the networks of `gossamer bench
     shapes`, at 5 to 70% density, inside ONNX Runtime 1.32; the median of estimated by measured time is 0.97 to 1.05 in
     each class. Elsewhere they decide well as far as the ratios are alike. Rates of stems and poolings were chosen by
-    hand, after 12 stems in sessions of their own and the poolings of 10 networks.
+    hand, after 12 stems in sessions of their own and the poolings of 10 networks. Those of windows whose columns are
+    copied, of groups and of what ONNX Runtime computes by columns were fitted on Zen 5 (`convolutions.py` in
+    docs/results/runtime, 500 convolutions) and brought to this scale by the 0.45 that dense 3 x 3 ones take there;
+    those of the dense ones are rather too low, so that what is chosen is faster.
     """
 
     def dense(self, shape: LayerShape) -> float:
         if shape.kind == "linear":
             return max(DENSE.time(shape.multiply_adds), DENSE_ROW.time(shape.weights))
-        return (DENSE_DEPTHWISE if shape.depthwise else DENSE).time(shape.multiply_adds)
+        terms = dense_terms(shape)
+        return DENSE.op + _by_terms(DENSE_CONVOLUTIONS[terms.kind], terms.amounts)
 
     def sparse(self, shape: LayerShape, density: float) -> float:
         return MARGIN * _sparse(shape, density)
@@ -110,13 +136,23 @@ def _sparse(shape: LayerShape, density: float) -> float:
             return SPARSE_ROW.time(shape.weights * density, shape.outputs)
         rows = max(shape.width, VECTOR)
         return SPARSE_PRODUCT.time(rows * shape.weights * density, rows * (shape.inputs + shape.outputs))
+    shape = as_it_lies(shape)
+    inputs, outputs = _activations(shape)
+    read = reads(shape)
+    terms = sparse_terms(shape, density)
+    if terms.kind in SPARSE_COPIED:
+        return _by_terms(SPARSE_COPIED[terms.kind], terms.amounts)
     if shape.depthwise:
         return SPARSE_DEPTHWISE.time(shape.multiply_adds)
-    inputs, outputs = _activations(shape)
-    rate = SPARSE_1X1 if shape.kernel == (1, 1) else SPARSE_KXK
+    rate = SPARSE_1X1 if shape.kernel == (1, 1) or read.floats == 0 else SPARSE_KXK
     if rate is SPARSE_KXK and density == 1 and shape.inputs <= FEW_CHANNELS:
         rate = SPARSE_IMAGE
-    return rate.time(shape.multiply_adds * density, inputs + outputs)
+    share = read.taps / (shape.kernel[0] * shape.kernel[1])
+    return rate.time(shape.multiply_adds * share * density, inputs + outputs)
+
+
+def _by_terms(prices: Mapping[str, float], amounts: Mapping[str, float]) -> float:
+    return sum(price * amounts[name] for name, price in prices.items())
 
 
 def _activations(shape: LayerShape) -> tuple[int, int]:

@@ -12,9 +12,10 @@ from gossamer.errors import ConfigurationError
 from gossamer.export.axes import axis_name, check_sizes, inputs_to_give, open_axes
 from gossamer.export.errors import ExportError, first_line
 from gossamer.export.sessions import dense_session
+from gossamer.export.values import Value, draw, tensor_of, type_text
 
-Feed = Mapping[str, NDArray[np.generic]]
-"""Name of an input -> its values."""
+Feed = Mapping[str, Value]
+"""Name of an input -> its value."""
 
 RANDOM_BATCHES = 4
 EXAMPLES = (2, 1)
@@ -96,6 +97,8 @@ def _loaded(path: Path) -> NDArray[np.generic]:
 
 def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], path: Path) -> NDArray[np.generic]:
     """The values as the input takes them."""
+    if value.type.WhichOneof("value") != "tensor_type":
+        raise ConfigurationError(f"{path} holds an array, which is no value of {_described(value)}; leave it out")
     axes = value.type.tensor_type.shape.dim
     ranked = value.type.tensor_type.HasField("shape")
     if ranked and (
@@ -140,21 +143,16 @@ def _drawn(
 ) -> Feed:
     feed = dict(given)
     for value in values:
-        kind = value.type.tensor_type
         shape = [
             axis.dim_value if (name := axis_name(value, place)) is None else sizes[name]
-            for place, axis in enumerate(kind.shape.dim)
+            for place, axis in enumerate(tensor_of(value.type).shape.dim)
         ]
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-        if np.issubdtype(dtype, np.floating):
-            feed[value.name] = rng.standard_normal(shape).astype(dtype)
-        else:
-            feed[value.name] = rng.integers(0, 2, shape).astype(dtype)
+        feed[value.name] = draw(value.type, shape, rng)
     return feed
 
 
 def _open_names(value: onnx.ValueInfoProto) -> list[str]:
-    places = range(len(value.type.tensor_type.shape.dim))
+    places = range(len(tensor_of(value.type).shape.dim))
     return [name for place in places if (name := axis_name(value, place)) is not None]
 
 
@@ -169,14 +167,14 @@ def _error(session: onnxruntime.InferenceSession, feed: Feed) -> str | None:
 
 def _described(value: onnx.ValueInfoProto) -> str:
     """Such as "image (float [batch, 3, 224, 224])"."""
-    kind = value.type.tensor_type
-    sizes = [axis_name(value, place) or str(axis.dim_value) for place, axis in enumerate(kind.shape.dim)]
-    shape = f"[{', '.join(sizes)}]" if kind.HasField("shape") else "of any shape"
-    return f"{value.name} ({onnx.TensorProto.DataType.Name(kind.elem_type).lower()} {shape})"
+    axes = tensor_of(value.type).shape.dim
+    sizes = [axis_name(value, place) or str(axis.dim_value) for place, axis in enumerate(axes)]
+    return f"{value.name} ({type_text(value.type, sizes)})"
 
 
 def _shapes(feed: Feed) -> str:
-    return ", ".join(f"{name} {list(values.shape)}" for name, values in feed.items())
+    arrays = {name: value for name, value in feed.items() if isinstance(value, np.ndarray)}
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
 
 
 def _said(names: Iterator[str]) -> str:

@@ -5,23 +5,26 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
-from torch.utils import _pytree
 
+from gossamer.export.calls import Call, tensors_returned
 from gossamer.export.constants import prepared
 from gossamer.export.errors import ExportError
+from gossamer.export.precision import computing_in_fp32, fp32_by_default, in_fp32, precision_of
 
 BATCH = "batch"
 """The name of the first axis of all inputs and outputs."""
 SCOPES = "pkg.torch.onnx.name_scopes"
 """The exporter notes there which modules a node comes from."""
+SPECIALIZED = "your code specialized it to be a constant"
+"""So torch says in the middle of a long report."""
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 """Ops that carry the name of their module alone."""
 
@@ -33,29 +36,72 @@ class Traced:
     model: onnx.ModelProto
     modules: dict[str, str]
     """Value -> the path of the module that returns it."""
+    twin: nn.Module
+    """What the model was made of, in evaluation mode; it takes the tensors of the call by position."""
+    names: tuple[str, ...]
+    """Of the tensors of the call, as inputs of the model."""
+    notes: tuple[str, ...] = ()
+    """What is not as in the network given, for people."""
 
 
-def to_onnx(model: nn.Module, inputs: Sequence[Tensor]) -> Traced:
-    """The network in evaluation mode as ONNX, fp32, its layers with the names of their modules.
+def to_onnx(model: nn.Module, inputs: Sequence[Tensor] | Call) -> Traced:
+    """The network in evaluation mode as ONNX, its layers with the names of their modules.
+
+    A network in half, bfloat16 or double precision is written in fp32, its inputs and outputs too; only if it does not
+    run so, because it names types itself, it stays in half or double.
 
     Args:
         model: stays as it is. Masks of `torch.nn.utils.prune` become zeros of the weights.
-        inputs: of `forward`, in order; examples that any others of the same shape may follow. Their first axis counts
-            the examples and becomes free; if the network does not let it, all sizes stay as they are here.
+        inputs: of `forward`; examples that any others of the same shape may follow. The first axis of each counts the
+            examples and becomes free; if the network does not let it, all sizes stay as they are here, and `notes`
+            says why.
 
     Raises:
         ExportError: torch cannot copy or trace the network, or an op has no counterpart in ONNX.
     """
-    network = _copied(model).cpu().float().eval()
-    examples = tuple(value.cpu() for value in inputs)
-    # The tracer takes sizes of 0 and 1 for constants.
-    several = tuple(torch.cat([value, value]) if value.dim() and len(value) == 1 else value for value in examples)
-    free = [{0: torch.export.Dim(BATCH)} if value.dim() else {} for value in several]
+    call = inputs if isinstance(inputs, Call) else Call(tuple(inputs))
+    call = call.with_tensors([value.cpu() for value in call.tensors()])
+    precision = precision_of(model)
+    if precision is None:
+        return _traced(model, _copied(model).cpu().eval(), call)
+    whole = call.with_tensors([in_fp32(value) for value in call.tensors()])
     try:
-        exported = _exported(network, several, free)
-    except Exception:
+        with fp32_by_default():
+            traced = _traced(model, computing_in_fp32(_copied(model).cpu()).eval(), whole)
+        note = (
+            f"the network is {precision}: the file takes, computes and returns fp32"
+            f"{_told_apart(_copied(model).cpu().eval(), call, traced.twin, whole)}"
+        )
+    except ExportError as error:
         try:
-            exported = _exported(network, examples, None)
+            traced = _traced(model, _copied(model).cpu().eval(), call)
+        except ExportError:
+            raise error from None
+        note = f"the network does not run in fp32, because it names types itself; it stays {precision}"
+    return replace(traced, notes=(*traced.notes, note))
+
+
+def _traced(model: nn.Module, network: nn.Module, call: Call) -> Traced:
+    """
+    Args:
+        model: as it was given, for its names.
+        network: a copy, which is changed.
+    """
+    names, tensors = _unique(call.names(network)), call.tensors()
+    _take_tensors(network, call)
+    # The tracer takes sizes of 0 and 1 for constants.
+    several = [torch.cat([value, value]) if value.dim() and len(value) == 1 else value for value in tensors]
+    free = [{0: torch.export.Dim(BATCH)} if value.dim() else {} for value in several]
+    notes: tuple[str, ...] = ()
+    try:
+        exported = _exported(network, several, names, free)
+        # The exporter gives up without a word.
+        fixed = _why_fixed(network, several, free) if _is_fixed(exported) else None
+    except Exception as error:
+        fixed = _reason(error)
+    if fixed is not None:
+        try:
+            exported = _exported(network, tensors, names, None)
         except ExportError:
             raise
         except Exception as error:
@@ -63,27 +109,63 @@ def to_onnx(model: nn.Module, inputs: Sequence[Tensor]) -> Traced:
                 f"torch cannot write a {type(model).__name__} as ONNX: {_reason(error)}. Change what it stumbles over, "
                 f"or write the ONNX file in your own way and give that to gossamer export."
             ) from error
+        if any(value.dim() for value in tensors):
+            notes = (f"the sizes of all inputs are fixed, the number of examples too: {fixed}",)
     modules = {node.output[0]: path for node in exported.graph.node if (path := _module_of(node))}
     # Of a module's nodes the last one makes what it returns.
     returned = {path: value for value, path in modules.items()}
-    named = prepared(_named(exported))
-    return Traced(named, {value: path for path, value in returned.items()})
+    paths = {value: path for path, value in returned.items()}
+    return Traced(prepared(_named(exported)), paths, network, tuple(names), notes)
 
 
-def tensors_returned(outputs: object) -> list[Tensor]:
-    """What a network returns, in the order of the graph's outputs: dictionaries, lists and tuples laid flat.
+def _take_tensors(network: nn.Module, call: Call) -> None:
+    """Makes `forward` take the call's tensors by position, however its own parameters are arranged."""
+    forward = network.forward
 
-    Raises:
-        ExportError: there is something else than tensors among it.
-    """
-    leaves = [leaf for leaf in _pytree.tree_leaves(outputs) if leaf is not None]
-    others = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)]
-    if others or not leaves:
-        raise ExportError(
-            f"the network returns {others[0] if others else 'nothing'}; expected tensors, alone or in tuples, lists "
-            f"and dictionaries. Give gossamer export a network whose forward returns nothing else"
-        )
-    return leaves
+    def flat(*tensors: Tensor) -> object:
+        arranged = call.with_tensors(tensors)
+        return forward(*arranged.positional, **arranged.named)
+
+    network.forward = flat
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    found: dict[str, None] = {}
+    for name in names:
+        number, unused = 1, name
+        while unused in found:
+            number += 1
+            unused = f"{name}_{number}"
+        found[unused] = None
+    return list(found)
+
+
+def _is_fixed(model: onnx.ModelProto) -> bool:
+    """Whether the number of examples of an input is."""
+    axes = [value.type.tensor_type.shape.dim for value in model.graph.input]
+    return any(sizes and sizes[0].HasField("dim_value") for sizes in axes)
+
+
+def _why_fixed(network: nn.Module, tensors: Sequence[Tensor], free: Sequence[Mapping[int, object]]) -> str:
+    try:
+        with _quiet(), torch.no_grad():
+            torch.export.export(network, tuple(tensors), dynamic_shapes={"tensors": tuple(free)})
+    except Exception as error:
+        return _reason(error)
+    return "its outputs are computed for these sizes"
+
+
+def _told_apart(own: nn.Module, call: Call, twin: nn.Module, whole: Call) -> str:
+    """How far the network in its own precision is from itself in fp32, for people."""
+    try:
+        with torch.no_grad():
+            pairs = list(zip(tensors_returned(call.of(own)), tensors_returned(twin(*whole.tensors())), strict=True))
+    except Exception as error:
+        return f" (torch does not run it in its own precision here: {_reason(error)})"
+    pairs = [(a.double(), b.double()) for a, b in pairs if a.numel()]
+    difference = max((float((a - b).abs().max()) for a, b in pairs), default=0.0)
+    largest = max((float(b.abs().max()) for _, b in pairs), default=0.0)
+    return f"; in its own precision it differs by {difference:.3g} on the example inputs (outputs up to {largest:.3g})"
 
 
 def output_names(count: int) -> list[str]:
@@ -107,17 +189,18 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def _exported(
-    network: nn.Module, inputs: tuple[Tensor, ...], free: list[dict[int, torch.export.Dim]] | None
+    network: nn.Module, tensors: Sequence[Tensor], names: Sequence[str], free: Sequence[Mapping[int, object]] | None
 ) -> onnx.ModelProto:
     with torch.no_grad():
-        outputs = network(*inputs)
+        outputs = network(*tensors)
     count = len(tensors_returned(outputs))
     with _quiet():
         program = torch.onnx.export(
             network,
-            inputs,
+            tuple(tensors),
             dynamo=True,
-            dynamic_shapes=None if free is None else tuple(free),
+            dynamic_shapes=None if free is None else {"tensors": tuple(free)},
+            input_names=list(names),
             output_names=output_names(count),
             verbose=False,
         )
@@ -181,5 +264,7 @@ def _reason(error: BaseException) -> str:
     """The innermost cause, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if SPECIALIZED in str(error):
+        return "its forward takes the number of examples for a constant"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]

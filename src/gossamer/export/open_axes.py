@@ -26,7 +26,7 @@ def _is_negative(axis: onnx.TensorShapeProto.Dimension) -> bool:
 
 
 def _axes(model: onnx.ModelProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
-    for graph in _graphs(model.graph):
+    for graph in graphs_in(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             yield from _axes_of(value.type)
 
@@ -42,10 +42,10 @@ def _axes_of(kind: onnx.TypeProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
         yield from _axes_of(kind.map_type.value_type)
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def graphs_in(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph, and those inside of its nodes."""
     yield graph
     for node in graph.node:
         for entry in node.attribute:
             for inner in (*entry.graphs, *([entry.g] if entry.HasField("g") else [])):
-                yield from _graphs(inner)
+                yield from graphs_in(inner)

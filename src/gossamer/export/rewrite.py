@@ -18,11 +18,14 @@ from gossamer.export.half import require_half
 from gossamer.export.layers import Kind, Layer, extents, find_layers, same_shape
 from gossamer.export.layout import Unit, choose_panels
 from gossamer.export.left import LeftWeight, left_weights
+from gossamer.export.names import names_of_values, unused
 from gossamer.export.pools import Pool, pool_at
 from gossamer.export.stems import Stem, stem_of
 
 DOMAIN = "gossamer"
 DOMAIN_VERSION = 1
+PANEL_OF = "gossamer.panel_of"
+"""Key of a node's metadata: the value of the dense network that its output holds, as a panel."""
 
 _RECTIFIERS = ("Clip", "Elu", "LeakyRelu", "Relu", "Selu", "ThresholdedRelu")
 _SMOOTH = ("Gelu", "HardSigmoid", "HardSwish", "Mish", "Sigmoid", "Softplus", "Softsign", "Tanh")
@@ -285,10 +288,10 @@ class _Writer:
         """Value -> its panel and the channels of it."""
         self.made_as_panels: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
+        self.made_for: dict[str, list[onnx.TensorProto]] = {}
+        """Name that was wanted -> the constants that were made for it, each of another content."""
         self.node_names: set[str] = set()
-        self.taken = set(graph.producers) | set(graph.readers) | {t.name for t in graph.model.graph.initializer}
-        self.taken |= {value.name for value in graph.model.graph.input}
+        self.taken = names_of_values(graph.model)
 
     def write(self) -> onnx.ModelProto:
         self.node_names = {
@@ -345,8 +348,7 @@ class _Writer:
             "group": shape.groups,
             **layer.activation.attributes,
         }
-        self._add("SparseConv", inputs, self._new_panel(layer.output, shape.outputs), layer.name, attributes)
-        self._planes_if_read(layer.output)
+        self._add_panel("SparseConv", inputs, layer.output, shape.outputs, layer.name, attributes)
 
     def _stem(self, stem: Stem) -> None:
         layer = stem.layer
@@ -361,15 +363,13 @@ class _Writer:
             **layer.activation.attributes,
             "max_pool": int(stem.pool is not None),
         }
-        self._add("StemConv", inputs, self._new_panel(stem.output, shape.outputs), layer.name, attributes)
-        self._planes_if_read(stem.output)
+        self._add_panel("StemConv", inputs, stem.output, shape.outputs, layer.name, attributes)
 
     def _pool(self, pool: Pool) -> None:
         channels = pool.shape.outputs
         source = self._as_panel(pool.source, channels)
         name = self.graph.nodes[pool.place].name or pool.output
-        self._add("PanelMaxPool", [source], self._new_panel(pool.output, channels), name, pool.attributes)
-        self._planes_if_read(pool.output)
+        self._add_panel("PanelMaxPool", [source], pool.output, channels, name, pool.attributes)
 
     def _elementwise(self, node: onnx.NodeProto) -> None:
         channels = extents(self.graph, node.output[0])[0]
@@ -379,28 +379,26 @@ class _Writer:
         moved.input.extend(
             name if not name or name in self.graph.tensors else self._as_panel(name, channels) for name in node.input
         )
-        moved.output[0] = self._new_panel(node.output[0], channels)
-        self.nodes.append(moved)
-        self._planes_if_read(node.output[0])
+        self._append_panel(moved, node.output[0], channels)
 
     def _as_panel(self, value: str, channels: int) -> str:
         """The panel of a value; converts it where it is not there yet."""
         if value not in self.panels:
-            panel = self._unused(f"{value}.panel")
+            panel = unused(f"{value}.panel", self.taken)
             self._add("ToPanel", [value], panel, panel, {})
             self.panels[value] = (panel, channels)
         return self.panels[value][0]
 
-    def _new_panel(self, value: str, channels: int) -> str:
-        self.panels[value] = (self._unused(f"{value}.panel"), channels)
+    def _append_panel(self, node: onnx.NodeProto, value: str, channels: int) -> None:
+        """A node that makes a panel of a value, and behind it the planes, if anybody reads those."""
+        panel = unused(f"{value}.panel", self.taken)
+        node.output[0] = panel
+        node.metadata_props.add(key=PANEL_OF, value=value)
+        self.nodes.append(node)
+        self.panels[value] = (panel, channels)
         self.made_as_panels.add(value)
-        return self.panels[value][0]
-
-    def _planes_if_read(self, value: str) -> None:
-        if self.read_panels.issuperset(self.graph.readers.get(value, [])):
-            return
-        panel, channels = self.panels[value]
-        self._add("FromPanel", [panel], value, f"{value}.planes", {"channels": channels})
+        if not self.read_panels.issuperset(self.graph.readers.get(value, [])):
+            self._add("FromPanel", [panel], value, f"{value}.planes", {"channels": channels})
 
     def _packed(self, layer: Layer) -> str:
         if self.half:
@@ -414,36 +412,31 @@ class _Writer:
     def _constant(self, name: str, values: NDArray[np.generic]) -> str:
         """An initializer with this content: one that is there already under this name, or a new one."""
         tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
-        existing = self.graph.tensors.get(name) or self.constants.get(name)
-        if existing is not None and existing.data_type == tensor.data_type and existing.raw_data == tensor.raw_data:
-            return name
-        if existing is not None or name in self.taken:
-            for other in self.constants.values():
-                if other.name.startswith(name) and other.raw_data == tensor.raw_data:
-                    return other.name
-            tensor.name = self._unused(name)
-        self.taken.add(tensor.name)
-        self.constants[tensor.name] = tensor
+        known = [self.graph.tensors[name]] if name in self.graph.tensors else []
+        for other in (*known, *self.made_for.get(name, [])):
+            if _same_content(other, tensor):
+                return other.name
+        tensor.name = unused(name, self.taken)
+        self.made_for.setdefault(name, []).append(tensor)
         return tensor.name
 
-    def _unused(self, name: str) -> str:
-        return _unused(name, self.taken)
-
-    def _add(
-        self,
-        kind: str,
-        inputs: Iterable[str],
-        output: str,
-        name: str,
-        attributes: Mapping[str, Any],
-        domain: str = DOMAIN,
+    def _add_panel(
+        self, kind: str, inputs: Iterable[str], value: str, channels: int, name: str, attributes: Mapping[str, Any]
     ) -> None:
+        self._append_panel(self._made(kind, inputs, value, name, attributes), value, channels)
+
+    def _add(self, kind: str, inputs: Iterable[str], output: str, name: str, attributes: Mapping[str, Any]) -> None:
+        self.nodes.append(self._made(kind, inputs, output, name, attributes))
+
+    def _made(
+        self, kind: str, inputs: Iterable[str], output: str, name: str, attributes: Mapping[str, Any]
+    ) -> onnx.NodeProto:
         given = list(inputs)
         # ONNX Runtime refuses a model in which two nodes have one name, and layers may share a weight.
-        name = _unused(name, self.node_names)
+        name = unused(name, self.node_names)
         while given and not given[-1]:
             given.pop()
-        self.nodes.append(helper.make_node(kind, given, [output], name=name, domain=domain, **attributes))
+        return helper.make_node(kind, given, [output], name=name, domain=DOMAIN, **attributes)
 
     def _model(self) -> onnx.ModelProto:
         old = self.graph.model
@@ -451,7 +444,7 @@ class _Writer:
         model.CopyFrom(old)
         del model.graph.node[:]
         model.graph.node.extend(self.nodes)
-        model.graph.initializer.extend(self.constants.values())
+        model.graph.initializer.extend(tensor for tensors in self.made_for.values() for tensor in tensors)
         made = {name for node in self.nodes for name in node.output} | {v.name for v in old.graph.input}
         information = [value for value in old.graph.value_info if value.name in made]
         del model.graph.value_info[:]
@@ -462,14 +455,8 @@ class _Writer:
         return model
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    """The name, with a number if it is taken; it is taken then."""
-    candidate, number = name, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}.{number}"
-    taken.add(candidate)
-    return candidate
+def _same_content(one: onnx.TensorProto, other: onnx.TensorProto) -> bool:
+    return (one.data_type, one.dims, one.raw_data) == (other.data_type, other.dims, other.raw_data)
 
 
 __all__ = ["LayerReport", "Rewritten", "rewrite", "to_sparse"]

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
 from gossamer.explain.subject import open_round
+from gossamer.export.calls import call_with
 from gossamer.export.compress import unpack_weights
 from gossamer.export.constants import prepared
 from gossamer.export.errors import ExportError, first_line
 from gossamer.export.feeds import RANDOM_BATCHES, Feed, feeds_of, read_inputs
-from gossamer.export.from_torch import to_onnx
+from gossamer.export.from_torch import Traced, to_onnx
 from gossamer.export.open_axes import with_open_axes
+from gossamer.export.precision import in_fp32
 from gossamer.export.sessions import dense_session
 from gossamer.rounds import randomness
 from gossamer.shrink import shrink
@@ -58,6 +60,8 @@ class Source:
     """Of an ONNX file, the network as it was before constants were computed and BatchNorm was folded."""
     file: Path | None = None
     """That it was read from, which is never written over."""
+    notes: tuple[str, ...] = ()
+    """What of the network is not as it was given, for people."""
 
 
 def open_source(
@@ -136,9 +140,10 @@ def _from_network(name: str, model: nn.Module, data: Data, metric: Metric) -> So
     count = min(EXAMPLES, len(data.validation))
     batches = [data.validation.batch(slice(start, min(count, start + BATCH))) for start in range(0, count, BATCH)]
     traced = to_onnx(model, [batches[0][0][:2]])
-    feeds = tuple(_feed(traced.model, [inputs]) for inputs, _ in batches)
+    feeds = tuple(_feed(traced, [inputs]) for inputs, _ in batches)
     targets = torch.cat([targets for _, targets in batches])
-    return Source(name, traced.model, feeds, f"{count:,} validation examples", model, traced.modules, metric, targets)
+    compared = f"{count:,} validation examples"
+    return Source(name, traced.model, feeds, compared, traced.twin, traced.modules, metric, targets, notes=traced.notes)
 
 
 def _from_function(name: str, data_folder: Path | None) -> Source:
@@ -152,25 +157,30 @@ def _from_function(name: str, data_folder: Path | None) -> Source:
             f"and example inputs: (model, inputs)"
         )
     model, given = made
-    inputs = [given] if isinstance(given, Tensor) else list(given) if isinstance(given, Sequence) else []
-    if not inputs or not all(isinstance(value, Tensor) for value in inputs):
+    call = call_with(given)
+    if call is None:
         raise ConfigurationError(
-            f"{name}: the example inputs are {type(given).__name__}; expected a tensor, or several in a "
-            f"tuple, with the examples along their first axis"
+            f"{name}: the example inputs are {type(given).__name__}; expected a tensor, or several in a tuple or (by "
+            f"the names of forward's parameters) in a dictionary, with the examples along their first axis"
         )
-    model = model.cpu().eval()
-    traced = to_onnx(model, inputs)
-    feeds = (_feed(traced.model, inputs),)
+    traced = to_onnx(model, call)
+    feeds = (_feed(traced, call.tensors()),)
     file = Path(name.rpartition(":")[0])
-    return Source(name, traced.model, feeds, "the given example inputs", model, traced.modules, file=file)
+    compared = "the given example inputs"
+    return Source(name, traced.model, feeds, compared, traced.twin, traced.modules, file=file, notes=traced.notes)
 
 
-def _feed(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> Feed:
-    """The tensors by the names of the graph's inputs. A network that does not read one of them has no input for it."""
-    names = [value.name for value in model.graph.input]
-    if len(names) != len(inputs):
-        raise ExportError(f"the ONNX graph has {len(names)} inputs ({', '.join(names)}), the network {len(inputs)}")
-    return {name: value.detach().cpu().numpy() for name, value in zip(names, inputs, strict=True)}
+def _feed(traced: Traced, tensors: Sequence[Tensor]) -> Feed:
+    """The tensors of a call by the names of the graph's inputs, in their types."""
+    kinds = {value.name: value.type.tensor_type.elem_type for value in traced.model.graph.input}
+    missing = [name for name in traced.names if name not in kinds]
+    if missing:
+        raise ExportError(
+            f"the ONNX graph has no input {', '.join(missing)}, only {', '.join(kinds)}; leave out what is not read"
+        )
+    arrays = [in_fp32(value.detach().cpu()).numpy() for value in tensors]
+    types = [onnx.helper.tensor_dtype_to_np_dtype(kinds[name]) for name in traced.names]
+    return {name: array.astype(kind) for name, array, kind in zip(traced.names, arrays, types, strict=True)}
 
 
 def _from_onnx(path: Path, files: Mapping[str, Path], sizes: Mapping[str, int]) -> Source:

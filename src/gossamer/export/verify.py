@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,18 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 from torch import Tensor, nn
 
 from gossamer.export.axes import axis_name, inputs_to_give, open_axes
+from gossamer.export.calls import tensors_returned
 from gossamer.export.errors import ExportError
 from gossamer.export.feeds import Feed
-from gossamer.export.from_torch import tensors_returned
 from gossamer.export.graph import Graph
 from gossamer.export.rewrite import DOMAIN, Rewritten
 from gossamer.export.sessions import dense_session, sparse_session
 from gossamer.export.source import Source
+from gossamer.export.values import arrays_in
 
 TOLERANCE = 1e-4
 """Of a value's largest number: what the order of fp32 additions may change in a deep network."""
@@ -96,7 +98,7 @@ class Recorded:
 
 def running(session: onnxruntime.InferenceSession) -> Run:
     """What computes a network's outputs, all of them."""
-    return lambda feed: session.run(None, dict(feed))
+    return lambda feed: arrays_in(session.run(None, dict(feed)))
 
 
 def _run_twin(twin: nn.Module, feed: Feed) -> list[NDArray[np.generic]]:
@@ -124,7 +126,9 @@ def compare(expected: Run, got: Run, feeds: Iterable[Feed]) -> Agreement:
     """The worst of all outputs on all inputs."""
     worst: dict[int, Agreement] = {}
     for feed in feeds:
-        for place, (e, g) in enumerate(zip(expected(feed), got(feed), strict=True)):
+        # Sequences may come out longer or shorter.
+        pairs = zip_longest(expected(feed), got(feed), fillvalue=np.zeros(0))
+        for place, (e, g) in enumerate(pairs):
             found, before = compare_arrays(e, g), worst.get(place, Agreement(0.0, 0.0))
             # The order of the arguments lets a NaN through.
             worst[place] = Agreement(
@@ -143,8 +147,7 @@ def _first_wrong_layer(dense: onnx.ModelProto, file: Path, rewritten: Rewritten,
     expected = _named_outputs(dense_session(with_outputs(dense, [layer.output for layer in layers], {})), few)
     got = _named_outputs(sparse_session(sparse.SerializeToString()), few)
     for layer in layers:
-        name = f"{layer.output}.compared" if f"{layer.output}.compared" in got else layer.output
-        agreement = compare_arrays(expected[layer.output], got[name])
+        agreement = compare_arrays(expected[layer.output], got[layer.output])
         if not agreement.within:
             return f"{layer.name} (differs by {agreement.difference:.3g}, values up to {agreement.largest:.3g})"
     return None
@@ -153,21 +156,17 @@ def _first_wrong_layer(dense: onnx.ModelProto, file: Path, rewritten: Rewritten,
 def with_outputs(
     model: onnx.ModelProto, values: Sequence[str], panels: Mapping[str, tuple[str, int]]
 ) -> onnx.ModelProto:
-    """The network with further outputs; those that lie in panels come as planes, named `VALUE.compared`."""
+    """The network with further outputs; those that lie in panels come as planes."""
     wider = onnx.ModelProto()
     wider.CopyFrom(model)
     made = {name for node in model.graph.node for name in node.output}
     returned = {value.name for value in model.graph.output}
     for value in dict.fromkeys(values):
-        name = value
         if value not in made:
             panel, channels = panels[value]
-            name = f"{value}.compared"
-            wider.graph.node.append(
-                helper.make_node("FromPanel", [panel], [name], name=name, domain=DOMAIN, channels=channels)
-            )
-        if name not in returned:
-            wider.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+            wider.graph.node.append(helper.make_node("FromPanel", [panel], [value], domain=DOMAIN, channels=channels))
+        if value not in returned:
+            wider.graph.output.append(onnx.ValueInfoProto(name=value))
     return wider
 
 
@@ -176,9 +175,11 @@ def _few_examples(model: onnx.ModelProto, feed: Feed) -> Feed:
     values = {value.name: value for value in inputs_to_give(model)}
     batches = {axis.name for axis in open_axes(model) if axis.first}
     few = {}
-    for name, array in feed.items():
-        counted = [axis_name(values[name], place) in batches for place in range(array.ndim)]
-        few[name] = np.asarray(array[tuple(slice(LAYERWISE_EXAMPLES if counts else None) for counts in counted)])
+    for name, value in feed.items():
+        axes = range(len(values[name].type.tensor_type.shape.dim))
+        counted = [axis_name(values[name], place) in batches for place in axes]
+        cut = tuple(slice(LAYERWISE_EXAMPLES if counts else None) for counts in counted)
+        few[name] = np.asarray(value[cut]) if isinstance(value, np.ndarray) else value
     return few
 
 

@@ -24,6 +24,13 @@ class Tiling:
     """Registers of the largest tile."""
 
 
+def tile_size(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of an image's first tile, the largest one; an image without pixels is taken for one of one."""
+    height, width = max(1, height), max(1, width)
+    columns = -(-width // -(-width // TILE_PIXELS))
+    return _tile_rows(height, columns), columns
+
+
 @cache
 def tiling(height: int, width: int, *, staged: bool = False) -> Tiling:
     """Tiles of whole rows up to 112 pixels; longer rows in equal segments.
@@ -32,9 +39,8 @@ def tiling(height: int, width: int, *, staged: bool = False) -> Tiling:
         staged: whether the rows of a tile's input are copied first, as for windows of several rows: each then begins
             at a multiple of 4 or 8 pixels, and what lies between them is computed as well.
     """
-    segments = -(-width // TILE_PIXELS)
-    columns = -(-width // segments)
-    rows = _tile_rows(height, columns)
+    rows, columns = tile_size(height, width)
+    segments = -(-width // columns)
     full, rest = divmod(height, rows)
     pitch = _row_pitch(rows, columns) if staged and segments == 1 else columns
     widest = _vectors((rows - 1) * pitch + columns)

@@ -24,6 +24,8 @@ IMAGES = ((288, 48, 3, 1), (256, 40, 3, 2), (192, 48, 7, 2), (144, 40, 5, 2), (8
 of what is computed is in some cache no more when it is read."""
 FEATURES = ((96, 32), (40, 64), (20, 128))
 """Height and width, with the channels of an input that is no image."""
+WINDOWS = ((72, 32), (36, 64), (16, 128))
+"""Height and width, with the channels of dilated, large and grouped windows."""
 TOKENS = ((96, 512), (160, 384))
 VECTORS = (512, 3072, 1536, 10240, 2048, 640, 96, 24)
 """Features between the layers of a chain of fully connected layers."""
@@ -36,6 +38,7 @@ def specimens() -> list[Network]:
         *(read(f"deep-{size}", _deep(size, channels)) for size, channels in DEEP),
         *(read(f"images-{size}", _images(size, *settings)) for size, *settings in IMAGES),
         *(read(f"features-{size}", _features(size, channels)) for size, channels in FEATURES),
+        *(read(f"windows-{size}", _windows(size, channels)) for size, channels in WINDOWS),
         *(read(f"products-{tokens}", _products(tokens, features)) for tokens, features in TOKENS),
         read("vectors", _vectors()),
     ]
@@ -102,6 +105,27 @@ pooled   maxpool first    kernel=2 stride=2 padding=0
 second   conv    pooled   outputs={channels} kernel=3 relu
 smoothed maxpool second   kernel=3 stride=2 padding=1
 last     conv    smoothed outputs={4 * channels} relu
+average  average last
+"""
+
+
+def _windows(size: int, channels: int) -> str:
+    """Windows other than 3 x 3 next to one another, and those of few channels in many groups."""
+    return f"""
+image    input   3x{size}x{size}
+stem     conv    image    outputs={channels} kernel=3 relu dense
+near     conv    stem     outputs={channels} kernel=3 dilation=2 relu
+far      conv    near     outputs={channels} kernel=3 dilation={size // 3} relu
+beyond   conv    far      outputs={channels} kernel=3 dilation={size * 2 // 3} relu
+large    conv    beyond   outputs={channels} kernel=5 relu
+larger   conv    large    outputs={channels // 2} kernel=7 relu
+halved   conv    larger   outputs={2 * channels} kernel=7 stride=2 relu
+fours    conv    halved   outputs={2 * channels} kernel=3 groups={channels // 2} relu
+apart    conv    fours    outputs={2 * channels} kernel=3 dilation=3 groups={channels // 2} relu
+mixed    conv    apart    outputs={2 * channels} groups={channels // 4} relu
+each     conv    mixed    outputs={2 * channels} groups={2 * channels} kernel=5 relu dense
+distant  conv    each     outputs={2 * channels} groups={2 * channels} kernel=3 dilation={size // 4} relu dense
+last     conv    distant  outputs={2 * channels} relu
 average  average last
 """
 

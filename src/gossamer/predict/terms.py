@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gossamer.predict.panels import TILE_PIXELS, VECTOR, tiling
+from gossamer.predict.panels import VECTOR, tiling
+from gossamer.predict.taps import as_it_lies, dense_taps, reads
 
 if TYPE_CHECKING:
     from gossamer.export.layers import LayerShape
@@ -69,37 +70,46 @@ def sparse_terms(shape: "LayerShape", density: float) -> Terms:
                 "curved": _curved(shape),
             },
         )
+    return _convolution_terms(as_it_lies(shape), kept)
+
+
+def _convolution_terms(shape: "LayerShape", kept: float) -> Terms:
     outputs = shape.images * shape.outputs * shape.output_height * shape.output_width
     inputs = shape.images * shape.inputs * shape.height * shape.width
     taps = shape.kernel[0] * shape.kernel[1]
-    cut = tiling(shape.output_height, shape.output_width, staged=shape.kernel[0] > 1 and not shape.depthwise)
+    read = reads(shape)
+    staged = shape.images * shape.inputs * read.floats
+    cut = tiling(shape.output_height, shape.output_width, staged=read.pitched)
+    vectors, tiles = cut.vectors * shape.images, cut.tiles * shape.images
     if shape.depthwise:
         amounts = {
             "op": 1,
-            "multiply-add": taps * outputs,
-            "input": inputs,
+            "multiply-add": read.taps * outputs,
             "output": outputs,
-            "channel, tile": shape.images * shape.outputs * cut.tiles,
+            "channel, tile": shape.outputs * tiles,
             **_beyond_caches(inputs + outputs),
         }
-        wide = shape.output_width > TILE_PIXELS
-        return Terms("sparse depthwise, wide" if wide else "sparse depthwise", amounts)
-    vectors, tiles = cut.vectors * shape.images, cut.tiles * shape.images
-    blocks = math.ceil(shape.inputs * inputs_of_a_tile(shape) / BLOCK_FLOATS)
+        if read.floats == 0:
+            return Terms("sparse depthwise", {**amounts, "input": inputs})
+        return Terms("sparse depthwise, staged", {**amounts, "staged": staged})
+    needed = kept * read.taps / taps
+    of_a_tile = (read.floats or shape.height * shape.width) / max(1, cut.tiles)
+    blocks = max(1, math.ceil(shape.inputs // shape.groups * of_a_tile / BLOCK_FLOATS))
     common = {
         "op": 1,
-        "multiply-add vector": kept * vectors,
-        "kept weight, tile": kept * tiles,
+        "multiply-add vector": needed * vectors,
+        "kept weight, tile": needed * tiles,
         "sum vector": shape.outputs * blocks * vectors,
         "output": outputs,
         **_beyond_caches(inputs + outputs),
     }
-    if taps == 1 and shape.strides == (1, 1):
+    if read.floats == 0:
         kind = "sparse 1x1, narrow" if cut.widest <= NARROW_VECTORS else "sparse 1x1"
         return Terms(kind, {**common, "input": inputs})
-    staged = shape.inputs * inputs_of_a_tile(shape) * tiles
     if taps == 1:
         return Terms("sparse 1x1, strided", {**common, "staged": staged})
+    if not read.shifted:
+        return Terms("sparse kxk, copied", {**common, "staged": staged})
     kind = "sparse kxk" if shape.strides == (1, 1) else "sparse kxk, strided"
     return Terms(kind, {**common, "staged": staged})
 
@@ -142,14 +152,6 @@ def panel_pool_terms(shape: "LayerShape") -> Terms:
     )
 
 
-def inputs_of_a_tile(shape: "LayerShape") -> float:
-    """Floats that a tile reads from one channel of its input, halo included."""
-    cut = tiling(shape.output_height, shape.output_width)
-    pixels = shape.output_height * shape.output_width / cut.tiles
-    columns = min(pixels, shape.output_width)
-    return (pixels / columns + (shape.kernel[0] - 1) / shape.strides[0]) * columns * _phases(shape)
-
-
 def _curved(shape: "LayerShape") -> int:
     """Results of a product to which an activation is applied that takes many instructions, such as GELU."""
     return shape.outputs * shape.width * (shape.activation in CURVED)
@@ -160,11 +162,6 @@ def _beyond_caches(floats: float) -> dict[str, float]:
         "far activation": max(0.0, floats - NEAR_FLOATS),
         "distant activation": max(0.0, floats - DISTANT_FLOATS),
     }
-
-
-def _phases(shape: "LayerShape") -> int:
-    """Parts that staging splits an image into, so that strided reads become contiguous."""
-    return min(shape.strides[0], shape.kernel[0]) * min(shape.strides[1], shape.kernel[1])
 
 
 def dense_terms(shape: "LayerShape") -> Terms:
@@ -186,13 +183,27 @@ def dense_terms(shape: "LayerShape") -> Terms:
         )
     outputs = shape.images * shape.outputs * shape.output_height * shape.output_width
     inputs = shape.images * shape.inputs * shape.height * shape.width
+    taps = shape.kernel[0] * shape.kernel[1]
+    if not _is_blocked(shape):
+        return Terms(
+            "dense by columns",
+            {
+                "op": 1,
+                "multiply-add": multiply_adds,
+                "group": shape.images * shape.groups,
+                "column": shape.inputs * dense_taps(shape) * outputs / shape.outputs,
+                "output": outputs,
+            },
+        )
+    multiply_adds *= dense_taps(shape) / taps
     if shape.depthwise:
         rows = shape.images * shape.outputs * shape.output_height
         return Terms("dense depthwise", {"op": 1, "multiply-add": multiply_adds, "output": outputs, "row": rows})
+    # The last block of channels is padded.
+    padded = _whole(shape.outputs, VECTOR) / shape.outputs
     if shape.inputs <= FEW_CHANNELS:
-        return Terms("dense of an image", {"op": 1, "multiply-add": multiply_adds, "output": outputs})
-    # ONNX Runtime works on channels in blocks as long as a register, the last one padded.
-    padded = _whole(shape.inputs, VECTOR) / shape.inputs * _whole(shape.outputs, VECTOR) / shape.outputs
+        return Terms("dense of an image", {"op": 1, "multiply-add": multiply_adds * padded, "output": outputs})
+    padded *= _whole(shape.inputs, VECTOR) / shape.inputs
     common = {
         "op": 1,
         "multiply-add": multiply_adds * padded,
@@ -201,6 +212,16 @@ def dense_terms(shape: "LayerShape") -> Terms:
         "output": outputs,
     }
     return Terms("dense 1x1" if shape.kernel == (1, 1) else "dense kxk", common)
+
+
+def _is_blocked(shape: "LayerShape") -> bool:
+    """Whether ONNX Runtime computes a convolution on blocks of channels; else it is a product for every group, with the
+    windows of all pixels as columns."""
+    if shape.groups == 1:
+        return shape.outputs >= VECTOR and (shape.inputs < VECTOR or shape.inputs % 4 == 0)
+    if shape.depthwise:
+        return shape.outputs == shape.inputs
+    return (shape.inputs // shape.groups) % VECTOR == 0 and (shape.outputs // shape.groups) % VECTOR == 0
 
 
 def _whole(channels: int, block: int) -> int:

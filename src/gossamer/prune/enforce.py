@@ -30,6 +30,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from gossamer.errors import PrunedWeightError
 from gossamer.prune.scope import aliases, unwrap
+from gossamer.prune.whole import refuse_sharded_modules, require_whole
 
 
 @dataclass(eq=False)
@@ -128,8 +129,10 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
 
     Raises:
         PrunedWeightError: names the first tensor that breaks the rule, and the position; or no masks are known.
+        ConfigurationError: a weight is not here: sharded over processes, or on the meta device.
     """
     model = unwrap(model)
+    refuse_sharded_modules(model)
     if masks is None:
         masks = {name: _holds[parameter].kept for name, parameter in _held(model)}
     if not masks:
@@ -144,6 +147,7 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
             raise PrunedWeightError(f"the model has no parameter {name}, but there is a mask for it")
         parameter = parameters[name]
         names[id(parameter)] = name
+        require_whole(name, parameter)
         _check_tensor(name, parameter.detach(), mask)
         if parameter.grad is not None:
             _check_tensor(f"{name}.grad", parameter.grad, mask)

@@ -1,6 +1,6 @@
-"""Which weights may be pruned: the multiplicative weights of layers, never biases or normalisation."""
+"""Which weights may be pruned: those of layers, and what is named; never biases or normalisation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -10,19 +10,12 @@ from torch.nn.parameter import UninitializedParameter
 from torch.optim.swa_utils import AveragedModel
 
 from gossamer.errors import ConfigurationError, NothingToPruneError
-
-CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+from gossamer.prune.layers import Kind, computed_tensors, has_outputs_second, kind_of
+from gossamer.prune.whole import is_plain, refuse_sharded_modules, require_plain
 
 Identity = tuple[object, ...]
+MOST_NAMED = 5
+"""Names in a message, of which there may be hundreds."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +24,12 @@ class Scope:
 
     A pattern is a shell pattern (`*`, `?`, `[...]`), matched against the weight's full name (`layer1.0.conv1.weight`)
     and against its layer's (`layer1.0.conv1`); case counts.
+
+    Besides the weights of known layers, parameters of one's own layers are prunable if a pattern of `include` other
+    than `"*"` matches them: those of a floating-point type with two axes or more. Their first axis counts outputs (its
+    entries are the rows, or channels), their second inputs, as in torch's layers. Embedding tables are taken if
+    `embeddings` says so, or if a pattern matches nothing else that could be pruned. A pattern that matches nothing that
+    can be pruned is refused.
     """
 
     include: tuple[str, ...] = ("*",)
@@ -63,19 +62,28 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
     """The prunable weights of `model` by name, in the model's own order.
 
     Convolutions, transposed convolutions, linear layers (transformers' `Conv1D` and the projections of
-    `nn.MultiheadAttention` among them), recurrent layers, and embeddings on request. A tied weight appears once, under
-    its first name; it is prunable if any of its layers is, and excluded if any of its names is.
+    `nn.MultiheadAttention` among them), recurrent layers, embeddings on request, and parameters of other layers that
+    `scope` names. A tied weight appears once, under its first name; it is prunable if any of its layers is, and
+    excluded if any of its names is.
 
     Raises:
-        NothingToPruneError: no weight is left.
-        ConfigurationError: a pattern matches nothing, or a weight cannot be pruned (lazy, parametrized, complex,
-            overlapping another one in memory without being the same).
+        NothingToPruneError: no weight is left, or none of what a pattern matches can be pruned.
+        ConfigurationError: a pattern matches nothing, or a weight cannot be pruned (lazy, parametrized, sharded,
+            complex, quantized, overlapping another one in memory without being the same).
     """
     scope = scope or Scope()
     model = unwrap(model)
-    _check_patterns(scope, model)
+    refuse_sharded_modules(model)
+    parameters = list(_parameters(model))
+    computed = {
+        f"{path}.{attribute}" if path else attribute: (kind_of(module, attribute), ended_by)
+        for path, module in model.named_modules(remove_duplicate=False)
+        for attribute, ended_by in computed_tensors(module).items()
+    }
+    _check_patterns(scope, [*(parameter.name for parameter in parameters), *computed])
+    _refuse_computed(scope, computed)
     names = _names_by_identity(model)
-    prunable = {_identity(parameter) for parameter in _weights_of_layers(model, scope)}
+    prunable = {_identity(parameter.tensor) for parameter in _chosen(scope, parameters, computed)}
     weights: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         identity = _identity(parameter)
@@ -89,12 +97,30 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
             f"embeddings={scope.embeddings}; expected at least one convolution or linear layer. Widen the scope."
         )
     for name, parameter in weights.items():
+        if isinstance(parameter, UninitializedParameter):
+            raise ConfigurationError(
+                f"{name} has no shape yet (a lazy layer). Run one batch through the model before pruning it."
+            )
+        require_plain(name, parameter)
         if not parameter.is_floating_point():
             raise ConfigurationError(
                 f"{name} holds {parameter.dtype}; expected a real floating-point type. Exclude it from the scope."
             )
     _refuse_overlaps(weights)
     return weights
+
+
+def left_out(model: nn.Module, scope: Scope, weights: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """What is no prunable weight only because its layer is of no known kind, or an embedding: what a pattern for it
+    would make prunable. By name, tied ones once."""
+    taken = {_identity(weight) for weight in weights.values()}
+    found: dict[Identity, _Parameter] = {}
+    for parameter in _parameters(unwrap(model)):
+        identity = _identity(parameter.tensor)
+        able = parameter.has_axes and parameter.kind in ("own", "table") and parameter.tensor.is_floating_point()
+        if able and identity not in taken and _in_scope([parameter.name], scope):
+            found.setdefault(identity, parameter)
+    return {parameter.name: parameter.tensor for parameter in found.values()}
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -116,71 +142,88 @@ def inputs_first(model: nn.Module, weights: Mapping[str, Tensor]) -> set[str]:
     outputs first.
 
     Raises:
-        ConfigurationError: a layer's weight has no such two dimensions (`nn.Bilinear`, transposed convolutions with
-            groups).
+        ConfigurationError: a weight has no such two dimensions (`nn.Bilinear`, transposed convolutions with groups, the
+            stacked experts of transformers).
     """
     found: dict[Identity, bool] = {}
-    for path, module in unwrap(model).named_modules(remove_duplicate=False):
-        transposed = isinstance(module, CONVOLUTIONS) and module.transposed
-        if isinstance(module, nn.Bilinear) or (transposed and module.groups > 1):
-            unclear = [name for name in weights if name == f"{path}.weight"]
-            if unclear:
-                raise ConfigurationError(
-                    f"{unclear[0]} ({type(module).__name__}) has no one dimension of inputs and one of outputs; "
-                    f"expected layers with both. Exclude it from the scope, or prune unstructured."
-                )
-        for parameter in module.parameters(recurse=False):
-            first = transposed or _is_transformers_linear(module)
-            found[_identity(parameter)] = first and found.get(_identity(parameter), True)
+    for parameter in _parameters(unwrap(model)):
+        second = has_outputs_second(parameter.module, parameter.attribute)
+        if second is None and parameter.name in weights:
+            raise ConfigurationError(
+                f"{parameter.name} ({type(parameter.module).__name__}) has no one dimension of inputs and one of "
+                f"outputs; expected layers with both. Exclude it from the scope, or prune unstructured."
+            )
+        identity = _identity(parameter.tensor)
+        found[identity] = bool(second) and found.get(identity, True)
     return {name for name, weight in weights.items() if found.get(_identity(weight), False)}
 
 
-def _weights_of_layers(model: nn.Module, scope: Scope) -> Iterator[nn.Parameter]:
+@dataclass(frozen=True)
+class _Parameter:
+    """A parameter under one of its names."""
+
+    name: str
+    module: nn.Module
+    attribute: str
+    tensor: nn.Parameter
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.module, self.attribute)
+
+    @property
+    def has_axes(self) -> bool:
+        """At least two, with numbers along them; a lazy one may come to have them."""
+        return isinstance(self.tensor, UninitializedParameter) or (self.tensor.dim() > 1 and self.tensor.numel() > 0)
+
+
+def _parameters(model: nn.Module) -> Iterator[_Parameter]:
     for path, module in model.named_modules(remove_duplicate=False):
-        for attribute in _weight_attributes(module, scope):
-            name = f"{path}.{attribute}" if path else attribute
-            parameter = module._parameters.get(attribute)
-            if parameter is None:
-                # Its parametrization computes it anew at every look, or a hook before every forward pass
-                # (torch.nn.utils.prune, the old weight_norm).
-                computed = attribute in getattr(module, "parametrizations", {}) or attribute in vars(module)
-                if computed and _in_scope([name], scope):
-                    raise ConfigurationError(
-                        f"{name} is computed by a parametrization or a hook, so zeros in it cannot be kept; expected a "
-                        f"plain parameter. Remove it (torch.nn.utils.parametrize.remove_parametrizations, "
-                        f"torch.nn.utils.prune.remove) or exclude it."
-                    )
-                continue
-            if isinstance(parameter, UninitializedParameter):
-                raise ConfigurationError(
-                    f"{name} has no shape yet (a lazy layer). Run one batch through the model before pruning it."
-                )
-            if parameter.numel():
-                yield parameter
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None:
+                yield _Parameter(f"{path}.{attribute}" if path else attribute, module, attribute, parameter)
 
 
-def _weight_attributes(module: nn.Module, scope: Scope) -> tuple[str, ...]:
-    if isinstance(module, (*CONVOLUTIONS, nn.Linear, nn.Bilinear)) or _is_transformers_linear(module):
-        return ("weight",)
-    if isinstance(module, nn.MultiheadAttention):
-        return ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-    if isinstance(module, RECURRENT):
-        return tuple(name for name in module._parameters if name.startswith("weight_"))
-    if scope.embeddings and isinstance(module, EMBEDDINGS):
-        return ("weight",)
-    return ()
+def _chosen(scope: Scope, parameters: list[_Parameter], computed: Iterable[str]) -> Iterator[_Parameter]:
+    """What the kinds of the layers make prunable, and what the patterns do, in no particular order, before anything is
+    excluded."""
+    of_layers = {"weight", "table"} if scope.embeddings else {"weight"}
+    for parameter in parameters:
+        partitioned = hasattr(parameter.tensor, "ds_shape")
+        if parameter.kind in of_layers and (parameter.has_axes or partitioned):
+            yield parameter
+    for pattern in scope.include:
+        if pattern == "*":
+            continue
+        matched = [parameter for parameter in parameters if _matches(parameter.name, (pattern,))]
+        able = [parameter for parameter in matched if parameter.has_axes]
+        named = [parameter for parameter in able if parameter.kind in {"own", *of_layers}]
+        # `encoder.*` leaves the encoder's embedding alone; a pattern for it alone is taken at its word.
+        named = named or [parameter for parameter in able if parameter.kind == "table"]
+        # What is computed was refused or excluded before.
+        if not named and not any(_matches(name, (pattern,)) for name in computed):
+            raise NothingToPruneError(
+                f"scope: include pattern {pattern!r} matches nothing that can be pruned: "
+                + ", ".join(f"{parameter.name} ({_reason(parameter)})" for parameter in matched[:MOST_NAMED])
+                + (", ..." if len(matched) > MOST_NAMED else "")
+                + "; expected weights, or parameters of two axes or more. Remove the pattern."
+            )
+        yield from named
 
 
-def _is_transformers_linear(module: nn.Module) -> bool:
-    """transformers' `Conv1D` is a linear layer with its weight transposed; known by name, without importing it."""
-    return any(
-        kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__
-    )
+def _reason(parameter: _Parameter) -> str:
+    if parameter.kind == "source":
+        return "a parametrization or a hook computes a weight from it"
+    if parameter.kind == "other":
+        return f"a bias or normalisation of {type(parameter.module).__name__}"
+    if parameter.tensor.numel() == 0:
+        return "no numbers"
+    return f"{parameter.tensor.dim()} axis" if parameter.tensor.dim() == 1 else "a single number"
 
 
 def _identity(tensor: Tensor) -> Identity:
     """Equal for two tensors exactly if they are the same memory seen the same way (a tied weight)."""
-    if isinstance(tensor, UninitializedParameter) or tensor.device.type == "meta" or tensor.numel() == 0:
+    if isinstance(tensor, UninitializedParameter) or tensor.is_meta or tensor.numel() == 0 or not is_plain(tensor):
         return (id(tensor),)
     return (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())
 
@@ -220,9 +263,19 @@ def _matches(weight_name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(weight_name, pattern) or fnmatchcase(layer_name, pattern) for pattern in patterns)
 
 
-def _check_patterns(scope: Scope, model: nn.Module) -> None:
+def _refuse_computed(scope: Scope, computed: Mapping[str, tuple[Kind, str]]) -> None:
+    for name, (kind, ended_by) in computed.items():
+        named = _matches(name, tuple(pattern for pattern in scope.include if pattern != "*"))
+        prunable = kind == "weight" or (kind == "table" and scope.embeddings) or (kind == "own" and named)
+        if prunable and _in_scope([name], scope):
+            raise ConfigurationError(
+                f"{name} is computed by a parametrization or a hook, so zeros in it cannot be kept; expected a plain "
+                f"parameter. Remove it ({ended_by}), or leave the layer alone: exclude={[name]}."
+            )
+
+
+def _check_patterns(scope: Scope, names: list[str]) -> None:
     """A pattern that matches nothing is a typing mistake, and would otherwise prune what was to be left alone."""
-    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     for field in ("include", "exclude"):
         for pattern in getattr(scope, field):
             if pattern != "*" and not any(_matches(name, (pattern,)) for name in names):

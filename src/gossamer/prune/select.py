@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gossamer.errors import TrainingDivergedError
+from gossamer.prune.whole import require_whole
 
 SLICE = 1 << 18
 """Weights read at a time. 1 MiB of float32: a slice and what is computed from it stay in the second-level cache
@@ -99,6 +100,7 @@ def locate(counts: Tensor, wanted: int) -> tuple[int, int]:
 def _count_available(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> int:
     available = 0
     for name, weight in weights.items():
+        require_whole(name, weight)
         if not weight.is_floating_point():
             raise ValueError(f"{name} holds {weight.dtype}; expected a real floating-point type")
         mask = masks.get(name)

@@ -5,6 +5,7 @@ What is rewound between the cut and the retraining is a strategy by name (`gossa
 
 import math
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gossamer.errors import CheckpointError, ConfigurationError, TrainingDivergedError
+from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning, TrainingDivergedError
 from gossamer.prune import masks as masks_of
 from gossamer.prune.cut import Cut, DensityPlan, allocation_of
 from gossamer.prune.enforce import check, hold, release
 from gossamer.prune.gradients import Losses
+from gossamer.prune.remarks import remarks
 from gossamer.prune.scope import Scope, count_parameters, prunable_weights, unwrap
 from gossamer.rewind import snapshot
 from gossamer.rewind.snapshot import StepCounter
@@ -706,6 +708,8 @@ def rounds(
     cut.check(model, weights, None if plan.last is None else plan.kept(plan.last))
     allowance = None if max_drop is None else Allowance(max_drop, metric, better)
     run_folder.storable(model)
+    for remark in remarks(model, scope, weights):
+        warnings.warn(remark, GossamerWarning, stacklevel=2)
     for name, thing in (state or {}).items():
         if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
             raise ConfigurationError(

@@ -33,6 +33,7 @@ from gossamer.errors import CheckpointError
 from gossamer.prune import masks as mask_files
 from gossamer.prune.enforce import hold
 from gossamer.prune.scope import unwrap
+from gossamer.prune.whole import refuse_sharded_modules, require_whole
 from gossamer.rounds import state as states
 from gossamer.rounds.cost import COST, Cost, read_cost
 from gossamer.rounds.files import TEMPORARY, remove, sha256, write_folder, write_text
@@ -297,7 +298,9 @@ def storable(model: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: the state holds something that is no tensor.
+        ConfigurationError: a tensor is not here: sharded over processes, or on the meta device.
     """
+    refuse_sharded_modules(model)
     tensors: dict[str, Tensor] = {}
     seen: set[tuple[object, ...]] = set()
     for name, tensor in unwrap(model).state_dict().items():
@@ -306,6 +309,7 @@ def storable(model: nn.Module) -> dict[str, Tensor]:
                 f"the model's state_dict holds a {type(tensor).__name__} under {name}; expected tensors only. It "
                 f"cannot be stored without pickle: return a tensor from get_extra_state."
             )
+        require_whole(name, tensor)
         identity = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() and identity in seen:
             continue
@@ -321,8 +325,8 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         CheckpointError: they do not fit; the message names `path`, where they come from.
     """
-    expected = model.state_dict()
     stored = storable(model)
+    expected = model.state_dict()
     problems = [f"it lacks {name}" for name in stored if name not in tensors]
     problems += [f"it has {name}, which the model lacks" for name in tensors if name not in expected]
     problems += [

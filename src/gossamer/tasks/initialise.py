@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from gossamer.prune.scope import CONVOLUTIONS
+from gossamer.prune.layers import CONVOLUTIONS
 
 
 def for_relu(model: nn.Module) -> None:

@@ -25,12 +25,13 @@ class Operations:
 
     def left(self, masks: Mapping[str, Tensor]) -> float:
         """Of a forward pass, without those of pruned weights: each layer in proportion to its density."""
-        saved = 0.0
+        layers: dict[str, dict[str, Tensor]] = {}
         for name, mask in masks.items():
-            layer = {name: mask}
-            share = 1 - count_kept(layer) / count_prunable(layer)
-            saved += self.forward_of.get(name.rpartition(".")[0], 0.0) * share
-        return self.forward - saved
+            layers.setdefault(name.rpartition(".")[0], {})[name] = mask
+        return self.forward - sum(
+            self.forward_of.get(layer, 0.0) * (1 - count_kept(weights) / count_prunable(weights))
+            for layer, weights in layers.items()
+        )
 
 
 def count_operations(model: nn.Module, recipe: Recipe, examples: Examples) -> Operations:

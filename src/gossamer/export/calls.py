@@ -1,0 +1,105 @@
+"""How a torch network is called: with tensors by position and by name, alone or in tuples, lists and dictionaries."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from gossamer.export.errors import ExportError
+
+CONSTANTS = (bool, int, float, str, type(None))
+"""Arguments beside tensors, which become part of what is exported."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of `forward`."""
+
+    positional: tuple[Any, ...] = ()
+    named: Mapping[str, Any] = field(default_factory=dict)
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors among them, in order."""
+        return [leaf for leaf in _pytree.tree_leaves((self.positional, dict(self.named))) if isinstance(leaf, Tensor)]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "Call":
+        """The same call with others in their places."""
+        others = iter(tensors)
+        leaves, arrangement = _pytree.tree_flatten((self.positional, dict(self.named)))
+        placed = [next(others) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return Call(*_pytree.tree_unflatten(placed, arrangement))
+
+    def of(self, network: nn.Module) -> object:
+        """What the network returns."""
+        return network(*self.positional, **self.named)
+
+    def names(self, network: nn.Module) -> list[str]:
+        """Of the tensors: those of `forward`'s parameters, with the place or key behind it where one holds several."""
+        paths, _ = _pytree.tree_flatten_with_path((self.positional, dict(self.named)))
+        parameters = _positional_names(network, len(self.positional))
+        found = []
+        for path, leaf in paths:
+            if isinstance(leaf, Tensor):
+                keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", "")))) for key in path[1:]]
+                by_position = getattr(path[0], "idx", 0) == 0
+                found.append("_".join([parameters[int(keys[0])] if by_position else keys[0], *keys[1:]]))
+        return found
+
+
+def call_with(given: object) -> Call | None:
+    """The call with these example inputs: a tensor, several in a tuple or list, or in a dictionary by their names; None
+    if it is something else."""
+    if isinstance(given, Tensor):
+        return Call((given,))
+    if isinstance(given, Mapping):
+        call = Call((), {str(name): value for name, value in given.items()})
+    elif isinstance(given, Sequence) and not isinstance(given, str):
+        call = Call(tuple(given))
+    else:
+        return None
+    leaves = _pytree.tree_leaves((call.positional, call.named))
+    known = all(isinstance(leaf, (Tensor, *CONSTANTS)) for leaf in leaves)
+    return call if known and any(isinstance(leaf, Tensor) for leaf in leaves) else None
+
+
+def tensors_returned(outputs: object) -> list[Tensor]:
+    """What a network returns, in the order of the graph's outputs: dictionaries, lists and tuples laid flat.
+
+    Raises:
+        ExportError: there is something else than tensors among it.
+    """
+    leaves = [leaf for leaf in _pytree.tree_leaves(outputs) if leaf is not None]
+    others = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)]
+    if others or not leaves:
+        raise ExportError(
+            f"the network returns {others[0] if others else 'nothing'}; expected tensors, alone or in tuples, lists "
+            f"and dictionaries. Give gossamer export a network whose forward returns nothing else"
+        )
+    return leaves
+
+
+def _positional_names(network: nn.Module, count: int) -> list[str]:
+    """Of the first parameters of `forward`."""
+    return [name for name, _ in zip(_endless_names(network), range(count), strict=False)]
+
+
+def _endless_names(network: nn.Module) -> Iterator[str]:
+    try:
+        parameters = list(inspect.signature(network.forward).parameters.values())
+    except (TypeError, ValueError):  # of a compiled function nothing is known
+        parameters = []
+    several = "input"
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            several = parameter.name
+            break
+        if parameter.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
+            break
+        yield parameter.name
+    place = 0
+    while True:
+        yield f"{several}_{place}"
+        place += 1

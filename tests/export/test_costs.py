@@ -1,0 +1,118 @@
+"""Which convolutions the export makes sparse: what was measured to be faster so, beside dense ones of ONNX Runtime
+(docs/results/runtime/convolutions.py), and how estimates follow dilation, padding and groups."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gossamer.export import LayerShape, MeasuredCosts, rewrite
+
+
+def convolution(
+    channels: int, extent: int, kernel: tuple[int, int], dilation: int = 1, groups: int = 1, density: float = 0.1
+) -> LayerShape:
+    dilations = tuple(dilation if size > 1 else 1 for size in kernel)
+    pads = tuple(d * (size - 1) // 2 for size, d in zip(kernel, dilations, strict=True))
+    return LayerShape(
+        "conv",
+        channels,
+        channels,
+        extent,
+        extent,
+        kernel,
+        dilations=(dilations[0], dilations[1]),
+        pads=(pads[0], pads[1], pads[0], pads[1]),
+        groups=groups,
+    )
+
+
+def forms_of(shapes: list[LayerShape], densities: list[float]) -> list[str]:
+    """What the export makes of a chain of convolutions, each with ReLU behind it."""
+    generator = np.random.default_rng(0)
+    nodes, weights, value = [], [], "x"
+    for place, (shape, density) in enumerate(zip(shapes, densities, strict=True)):
+        weight = generator.standard_normal((shape.outputs, shape.inputs // shape.groups, *shape.kernel)).astype("f")
+        weight.ravel()[generator.permutation(weight.size)[round(density * weight.size) :]] = 0
+        weights.append(numpy_helper.from_array(weight, f"w{place}"))
+        settings = {"pads": shape.pads, "dilations": shape.dilations, "group": shape.groups}
+        nodes.append(helper.make_node("Conv", [value, f"w{place}"], [f"c{place}"], **settings))
+        value = f"r{place}"
+        nodes.append(helper.make_node("Relu", [f"c{place}"], [value]))
+    first = shapes[0]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, first.inputs, first.height, first.width])
+    result = helper.make_tensor_value_info(value, TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "chain", [image], [result], weights)
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    return [layer.form for layer in rewrite(model).layers]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        # Four and eight channels a group, which ONNX Runtime computes group by group.
+        convolution(128, 56, (3, 3), groups=32),
+        convolution(64, 28, (3, 3), groups=16),
+        convolution(64, 33, (3, 3), dilation=2, groups=16),
+        convolution(64, 56, (5, 5), groups=8),
+        # Far apart: two thirds of the taps, or all but one, read only padding.
+        convolution(64, 33, (3, 3), dilation=18),
+        convolution(256, 65, (3, 3), dilation=36),
+        convolution(256, 33, (3, 3), dilation=36),
+    ],
+)
+def test_a_convolution_alone_is_sparse_where_that_is_faster(shape: LayerShape) -> None:
+    assert forms_of([shape], [0.1]) == ["sparse"]
+
+
+@pytest.mark.parametrize("shape", [convolution(12, 65, (7, 1), dilation=17), convolution(12, 129, (7, 1), dilation=17)])
+def test_a_chain_of_them_is(shape: LayerShape) -> None:
+    assert forms_of([shape] * 4, [0.1] * 4) == ["sparse"] * 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "density"),
+    [
+        # ONNX Runtime passes over what lies outside the image; measured at 0.63 and 0.76 of its speed.
+        (convolution(32, 14, (7, 7), dilation=12), 0.3),
+        (convolution(128, 20, (3, 3), dilation=18, groups=2), 0.2),
+    ],
+)
+def test_a_chain_stays_dense_where_sparse_is_slower(shape: LayerShape, density: float) -> None:
+    assert forms_of([shape] * 4, [density] * 4) == ["dense"] * 4
+
+
+def test_a_large_depthwise_window_between_sparse_layers_stays_dense() -> None:
+    # A third of the dense speed, which two changes of layout cost less than.
+    pointwise, depthwise = convolution(64, 56, (1, 1)), convolution(64, 56, (7, 7), groups=64)
+    assert forms_of([pointwise, depthwise, pointwise], [0.1, 1.0, 0.1])[1] == "dense"
+    small = convolution(64, 56, (3, 3), groups=64)
+    assert forms_of([pointwise, small, pointwise], [0.1, 1.0, 0.1]) == ["sparse"] * 3
+
+
+def test_estimates_follow_what_is_read() -> None:
+    costs = MeasuredCosts()
+    near, far, beyond = (convolution(64, 33, (3, 3), dilation) for dilation in (1, 18, 36))
+    middle = convolution(64, 33, (1, 1))
+    # Only the middle tap meets the image: a ninth of the weights.
+    assert costs.sparse(beyond, 0.09) == costs.sparse(middle, 0.09)
+    assert costs.dense(middle) < costs.dense(beyond) < costs.dense(far) < costs.dense(near)
+    # Two kernel rows of three: less than three columns that are copied cost more than one that is shifted.
+    assert costs.sparse(far, 0.1) < 1.5 * costs.sparse(near, 0.1)
+
+
+def test_estimates_of_one_column_are_those_of_a_row() -> None:
+    costs = MeasuredCosts()
+    row = replace(convolution(64, 1, (1, 5), dilation=2), width=300)
+    column = replace(convolution(64, 1, (5, 1), dilation=2), height=300)
+    assert costs.sparse(column, 0.1) == costs.sparse(row, 0.1)
+
+
+def test_estimates_of_kernels_that_do_not_fit() -> None:
+    costs = MeasuredCosts()
+    small = LayerShape("conv", 16, 16, 2, 2, kernel=(3, 3))
+    assert small.output_height == small.output_width == 0
+    assert 0 < costs.sparse(small, 0.5) < 1e-4
+    assert 0 < costs.dense(small) < 1e-4
