@@ -12,10 +12,11 @@ from export.onnx_graphs import (
     run_sparse,
     sparse_weight,
 )
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.export import rewrite
 from gossamer.export.costs import EverythingSparse
+from gossamer.export.written import as_written
 
 node = helper.make_node
 RNG = np.random.default_rng(0)
@@ -117,3 +118,134 @@ def test_a_weight_with_few_zeros_or_numbers_is_not_worth_a_word() -> None:
 def test_masks_are_no_weights() -> None:
     causal = np.tril(np.ones((64, 64), np.float32), -1)
     assert reasons([node("Add", ["x", "w"], ["y"])], ["n", 64, 64], causal) == []
+
+
+def mostly_zero(*shape: int) -> np.ndarray:
+    """Three of four numbers are zeros."""
+    weight = np.zeros(shape, np.float32)
+    weight[: shape[0] // 4] = 1
+    return weight
+
+
+def body(nodes: list[onnx.NodeProto], output: str, **constants: np.ndarray) -> onnx.GraphProto:
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    return helper.make_graph(
+        nodes, "body", [], [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)], tensors
+    )
+
+
+def if_with(nodes: list[onnx.NodeProto], output: str, **constants: np.ndarray) -> onnx.NodeProto:
+    other = body([node("Identity", ["x"], ["other"])], "other")
+    return node("If", ["condition"], ["y"], then_branch=body(nodes, output, **constants), else_branch=other)
+
+
+def loop_with(nodes: list[onnx.NodeProto], state: str, **constants: np.ndarray) -> onnx.NodeProto:
+    value = helper.make_tensor_value_info
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    inside = helper.make_graph(
+        [*nodes, node("Identity", ["go"], ["on"])],
+        "body",
+        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("s", TensorProto.FLOAT, None)],
+        [value("on", TensorProto.BOOL, []), value(state, TensorProto.FLOAT, None)],
+        tensors,
+    )
+    return node("Loop", ["trips", "condition", "x"], ["y"], body=inside)
+
+
+def scan_with(nodes: list[onnx.NodeProto], state: str, **constants: np.ndarray) -> onnx.NodeProto:
+    value = helper.make_tensor_value_info
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    inside = helper.make_graph(
+        nodes,
+        "body",
+        [value("s", TensorProto.FLOAT, [4, 32]), value("step", TensorProto.FLOAT, [4, 32])],
+        [value(state, TensorProto.FLOAT, [4, 32])],
+        tensors,
+    )
+    return node("Scan", ["x", "steps"], ["y"], body=inside, num_scan_inputs=1)
+
+
+BODIES = {
+    "If": lambda: if_with([node("MatMul", ["x", "w"], ["t"], name="layer")], "t", w=mostly_zero(32, 32)),
+    "Loop": lambda: loop_with([node("MatMul", ["s", "w"], ["t"], name="layer")], "t", w=mostly_zero(32, 32)),
+    "Scan": lambda: scan_with(
+        [node("MatMul", ["s", "w"], ["p"], name="layer"), node("Add", ["p", "step"], ["t"])], "t", w=mostly_zero(32, 32)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_weights_in_bodies(kind: str) -> None:
+    constants = {"condition": np.asarray(True), "trips": np.asarray(2), "steps": np.zeros((3, 4, 32), np.float32)}
+    made = BODIES[kind]()
+    read = {name: value for name, value in constants.items() if name in made.input}
+    rewritten = rewrite(network([made], {"x": [4, 32]}, read, ["y"]), costs=SPARSE)
+    article = "an" if kind == "If" else "a"
+    assert [(left.name, left.zeros, left.reason) for left in rewritten.left] == [
+        ("layer", 0.75, f"it is read in the body of {article} {kind}, which is taken over as it is")
+    ]
+
+
+def test_weights_around_bodies_and_inside_of_others() -> None:
+    """Transposed first, behind a Constant node, read two levels further in; a mask is still no weight."""
+    deep = if_with(
+        [
+            node("Transpose", ["w"], ["wt"], name="turned"),
+            node("MatMul", ["x", "wt"], ["z"]),
+            node("Add", ["z", "m"], ["t"]),
+        ],
+        "t",
+    )
+    deep.output[0] = "d"
+    held = numpy_helper.from_array(mostly_zero(32, 64), "held")
+    shallow = if_with(
+        [deep, node("Constant", [], ["v"], value=held), node("Gemm", ["d", "v"], ["g"], name="inner")], "g"
+    )
+    constants = {"condition": np.asarray(True), "w": mostly_zero(32, 32), "m": mostly_zero(32, 32)}
+    rewritten = rewrite(network([shallow], {"x": [32, 32]}, constants, ["y"]), costs=SPARSE)
+    assert {left.name for left in rewritten.left} == {"turned", "inner"}
+
+
+def test_a_layer_whose_zeros_are_stored_with_it() -> None:
+    """Before opset 13 ONNX has not all ops that put a weight together."""
+    rng = np.random.default_rng(0)
+    nodes = [node("Conv", ["x", "w"], ["y"], name="layer", pads=[1] * 4)]
+    constants = {"w": sparse_weight(rng, 16, 16, 3, 3, density=0.25)}
+    for opset, told in ((11, True), (12, True), (13, False)):
+        model = network(nodes, {"x": [1, 16, 3, 3]}, constants, ["y"], opset=opset)
+        written = as_written(model)
+        assert [layer.form for layer in written.layers] == ["dense"]
+        reason = f"its zeros are stored too: leaving them out needs opset 13, the network is of opset {opset}"
+        assert [(left.name, left.reason) for left in written.left] == ([("layer", reason)] if told else [])
+        assert (len(written.model.SerializeToString()) < 4 * constants["w"].size) != told
+
+
+@pytest.mark.parametrize("zero", [0, 3])
+def test_quantised_weights(zero: int) -> None:
+    """Zero is what the zero point stands for."""
+    rng = np.random.default_rng(0)
+    weight = np.where(rng.random((64, 32)) < 0.75, zero, rng.integers(4, 9, (64, 32))).astype(np.int8)
+    share = float(np.mean(weight == zero))
+    constants = {"w": weight, "scale": np.float32(0.1), "nought": np.int8(zero)}
+    dequantised = [
+        node("DequantizeLinear", ["w", "scale", "nought"], ["d"], name="layer"),
+        node("MatMul", ["x", "d"], ["y"]),
+    ]
+    (left,) = rewrite(network(dequantised, {"x": ["n", 64]}, constants, ["y"]), costs=SPARSE).left
+    assert (left.name, left.reason) == ("layer", "its weight is of type int8; sparse ops compute in fp32")
+    assert left.zeros == pytest.approx(share)
+    whole = [
+        node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        node("MatMulInteger", ["q", "w", "z", "nought"], ["i"], name="layer"),
+        node("Cast", ["i"], ["y"], to=TensorProto.FLOAT),
+    ]
+    del constants["scale"]
+    (left,) = rewrite(network(whole, {"x": ["n", 64]}, constants, ["y"]), costs=SPARSE).left
+    assert (left.name, left.zeros) == ("layer", pytest.approx(share))
+
+
+def test_numbers_that_are_not_quantised_are_no_weights() -> None:
+    table = np.zeros((64, 32), np.int8)
+    made = [node("Gather", ["w", "k"], ["g"]), node("Cast", ["g"], ["c"], to=1), node("Add", ["x", "c"], ["y"])]
+    model = network(made, {"x": ["n", 32]}, {"w": table, "k": np.asarray([1])}, ["y"])
+    assert rewrite(model, costs=SPARSE).left == ()

@@ -335,6 +335,31 @@ def test_a_known_network_is_predicted(tmp_path: Path) -> None:
     assert beyond == pytest.approx(facts["conversions_milliseconds"] + facts["other_milliseconds"])
 
 
+def test_ops_without_a_price_are_named_as_guesses(tmp_path: Path) -> None:
+    """Once each, whatever their number; those with a price, and layers, are not among them."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["a"]),
+        *(onnx.helper.make_node("DepthToSpace", ["a"], [f"d{number}"], blocksize=2) for number in range(2)),
+        onnx.helper.make_node("Add", ["d0", "d1"], ["s"]),
+        onnx.helper.make_node("Softmax", ["s"], ["y"], axis=1),
+    ]
+    weight = onnx.numpy_helper.from_array(rng.standard_normal((8, 8, 1, 1)).astype(np.float32), "w")
+    values = [onnx.helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [1, 8, 6, 6]), ("y", None))]
+    graph = onnx.helper.make_graph(nodes, "guesses", values[:1], values[1:], [weight])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "guesses.onnx")
+    prices = by_op(1e-3, 2e-3)
+    without = {kind: price for kind, price in prices.prices.items() if kind not in ("other DepthToSpace", "other Add")}
+    path, out = (
+        file_of(tmp_path, replace(prices, prices={**without, "other Softmax": {"op": 1e-3}})),
+        tmp_path / "o.json",
+    )
+    text = printed("predict", tmp_path / "guesses.onnx", "--calibration", path, "--json", out)
+    assert "guessed, because the calibration has no price of them: Add, DepthToSpace\n" in text
+    assert json.loads(out.read_text())["guessed"] == ["Add", "DepthToSpace"]
+
+
 def test_an_onnx_file_is_predicted_sparse_or_not(tmp_path: Path) -> None:
     path = file_of(tmp_path, by_op(1e-3, 2e-3))
     model = build(read("chain", CHAIN), 0.2)

@@ -98,6 +98,7 @@ def facts(prediction: "Prediction", calibration: "Calibration", sizes: Mapping[s
         "dense_milliseconds": 1e3 * prediction.dense,
         "conversions_milliseconds": 1e3 * prediction.conversions,
         "other_milliseconds": 1e3 * prediction.other,
+        "guessed": list(prediction.guessed),
         "layers": [
             {
                 "name": layer.name,
@@ -143,6 +144,11 @@ def _summary(prediction: "Prediction", calibration: "Calibration") -> list[str]:
         f"({prediction.dense / prediction.expected:.2f} times faster), one input, {threads}",
         f"of it {1e3 * prediction.conversions:.2f} ms for changes of layout, {1e3 * prediction.other:.2f} ms for what "
         f"is no layer",
+        *(
+            [f"guessed, because the calibration has no price of them: {', '.join(prediction.guessed)}"]
+            if prediction.guessed
+            else []
+        ),
         f"by the calibration of {calibration.machine.get('processor', 'an unknown processor')}",
         *filter(None, [calibration.warning]),
     ]

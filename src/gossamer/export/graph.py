@@ -37,12 +37,7 @@ class Graph:
     @cached_property
     def tensors(self) -> dict[str, onnx.TensorProto]:
         """The constants: initializers that no caller can replace, and the outputs of Constant nodes."""
-        inputs = {value.name for value in self.model.graph.input}
-        found = {tensor.name: tensor for tensor in self.model.graph.initializer if tensor.name not in inputs}
-        for node in self.model.graph.node:
-            if is_standard(node, "Constant"):
-                found.update((node.output[0], tensor) for entry in node.attribute if (tensor := _constant_of(entry)))
-        return found
+        return constants_of(self.model.graph)
 
     @cached_property
     def producers(self) -> dict[str, int]:
@@ -74,6 +69,16 @@ class Graph:
         """The node that alone reads a value, once; None if there are more readers or the graph returns it."""
         readers = self.readers.get(name, [])
         return readers[0] if len(readers) == 1 and readers[0] != GRAPH else None
+
+
+def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Initializers that no caller can replace, and the outputs of Constant nodes."""
+    inputs = {value.name for value in graph.input}
+    found = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
+    for node in graph.node:
+        if is_standard(node, "Constant"):
+            found.update((node.output[0], tensor) for entry in node.attribute if (tensor := _constant_of(entry)))
+    return found
 
 
 def is_standard(node: onnx.NodeProto, *kinds: str) -> bool:

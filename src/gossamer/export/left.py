@@ -1,12 +1,14 @@
 """Weights with many zeros that stay as they are, and why: nothing is left out without a word."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
+from gossamer.export.bodies import bodies_of
 from gossamer.export.constants import COMPUTATIONS, REARRANGEMENTS
 from gossamer.export.graph import Graph, array_of, is_standard, values_read
 from gossamer.export.layers import Layer, layer_name, why_no_layer
@@ -15,12 +17,26 @@ MANY = 0.5
 """Of a weight's numbers: with fewer zeros nobody expects it to be faster."""
 SMALL = 1024
 """Weights with fewer numbers are not worth a word."""
-FLOATS = (
+TYPES = (
     onnx.TensorProto.FLOAT,
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.DOUBLE,
     onnx.TensorProto.BFLOAT16,
+    onnx.TensorProto.INT8,
+    onnx.TensorProto.UINT8,
 )
+FLOATS = TYPES[:4]
+ZERO_POINTS = {
+    "ConvInteger": {1: 3},
+    "DequantizeLinear": {0: 2},
+    "DynamicQuantizeMatMul": {1: 3},
+    "MatMulInteger": {0: 2, 1: 3},
+    "MatMulIntegerToFloat": {0: 4, 1: 5},
+    "QGemm": {0: 2, 3: 5},
+    "QLinearConv": {3: 5},
+    "QLinearMatMul": {0: 2, 3: 5},
+}
+"""Ops that read quantised weights: place of a weight among their inputs -> place of the number that stands for zero."""
 
 
 @dataclass(frozen=True)
@@ -48,33 +64,81 @@ def left_weights(graph: Graph, layers: Iterable[Layer]) -> tuple[LeftWeight, ...
         # What computes with a constant number by number holds a mask or an offset, no weight.
         if place in inside or is_standard(node, *REARRANGEMENTS, *COMPUTATIONS):
             continue
-        for value in dict.fromkeys(values_read(node)):
+        for value in dict.fromkeys(filter(None, node.input)):
             if value in stored:
-                zeros = _zeros(stored[value])
+                zeros = _zeros(node, value, stored[value], graph.tensors)
                 if zeros >= MANY and value not in found:
-                    reason = replaceable.get(value) or why_no_layer(graph, place) or f"{node.op_type} has no sparse op"
+                    reason = replaceable.get(value) or why_no_layer(graph, place) or _no_sparse_op(node, stored[value])
                     found[value] = LeftWeight(layer_name(node, value), zeros, reason)
             elif value in computed and _may_be_weight(graph, node, value):
                 reason = f"its weight is computed from constants by {computed[value]}, as the network runs"
                 found[value] = LeftWeight(layer_name(node, value), None, reason)
-    return tuple(found.values())
+    return (*found.values(), *_in_bodies(graph))
+
+
+def _in_bodies(graph: Graph) -> Iterator[LeftWeight]:
+    """Those that nodes inside of an If, Loop or Scan read, which are taken over as they are."""
+    seen: set[tuple[str, str]] = set()
+    for body in bodies_of(graph):
+        for node in body.nodes:
+            # Here constants were not computed: a weight may be transposed first.
+            if is_standard(node, *COMPUTATIONS):
+                continue
+            for value in dict.fromkeys(filter(None, node.input)):
+                tensor = body.tensors.get(value)
+                if tensor is None or not _is_large(tensor) or (body.owner(value), value) in seen:
+                    continue
+                seen.add((body.owner(value), value))
+                zeros = _zeros(node, value, tensor, body.tensors)
+                if zeros >= MANY:
+                    reason = f"it is read in the body of {_article(body.kind)}, which is taken over as it is"
+                    yield LeftWeight(layer_name(node, value), zeros, reason)
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}"
+
+
+def _no_sparse_op(node: onnx.NodeProto, tensor: onnx.TensorProto) -> str:
+    if node.op_type in ZERO_POINTS:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        return f"its weight is of type {kind}; sparse ops compute in fp32"
+    return f"{node.op_type} has no sparse op"
 
 
 def _stored(graph: Graph) -> tuple[dict[str, onnx.TensorProto], Mapping[str, str]]:
     """The tensors that may be weights; and of those that a caller may replace, why they stay."""
     inputs = {value.name for value in graph.model.graph.input}
     given = {tensor.name: tensor for tensor in graph.model.graph.initializer if tensor.name in inputs}
-    tensors = {
-        name: tensor
-        for name, tensor in (graph.tensors | given).items()
-        if tensor.data_type in FLOATS and len(tensor.dims) > 1 and math.prod(tensor.dims) >= SMALL
-    }
+    tensors = {name: tensor for name, tensor in (graph.tensors | given).items() if _is_large(tensor)}
     return tensors, dict.fromkeys(given, "it is an input of the network too, so whoever runs it may replace it")
 
 
-def _zeros(tensor: onnx.TensorProto) -> float:
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type in TYPES and len(tensor.dims) > 1 and math.prod(tensor.dims) >= SMALL
+
+
+def _zeros(
+    node: onnx.NodeProto, value: str, tensor: onnx.TensorProto, tensors: Mapping[str, onnx.TensorProto]
+) -> float:
+    """Share of the numbers that stand for zero to a node that reads them."""
     values = array_of(tensor)
-    return 1 - np.count_nonzero(values != 0) / values.size
+    zero_points = ZERO_POINTS.get(node.op_type)
+    if zero_points is None:
+        # Whole numbers that are not quantised are no weights.
+        return 1 - np.count_nonzero(values) / values.size if tensor.data_type in FLOATS else 0.0
+    place = next((place for place in zero_points if node.input[place] == value), None)
+    if place is None:
+        return 0.0
+    name = node.input[zero_points[place]] if len(node.input) > zero_points[place] else ""
+    zero = _shared(array_of(tensors[name])) if name in tensors else None if name else values.dtype.type(0)
+    return 0.0 if zero is None else 1 - np.count_nonzero(values != zero) / values.size
+
+
+def _shared(zero_points: NDArray[np.generic]) -> np.generic | None:
+    """The one number that stands for zero everywhere; None if there are several."""
+    found = np.unique(zero_points)
+    return found[0] if len(found) == 1 else None
 
 
 def _may_be_weight(graph: Graph, node: onnx.NodeProto, value: str) -> bool:
@@ -90,5 +154,7 @@ def _computed(graph: Graph) -> dict[str, str]:
     for node in graph.nodes:
         if node.op_type != "Constant" and constant.issuperset(values_read(node)):
             constant.update(node.output)
-            made.update(dict.fromkeys(node.output, node.op_type))
+            # What is quantised is looked at itself.
+            if node.op_type not in ZERO_POINTS:
+                made.update(dict.fromkeys(node.output, node.op_type))
     return made

@@ -1,11 +1,14 @@
 """What `gossamer export` writes of a network, for whoever writes or measures it."""
 
+import math
 from dataclasses import replace
 
 import onnx
 
-from gossamer.export.compress import compress_weights
+from gossamer.export.compress import OLDEST_OPSET, compress_weights
 from gossamer.export.costs import Costs
+from gossamer.export.graph import Graph
+from gossamer.export.left import MANY, SMALL, LeftWeight
 from gossamer.export.rewrite import Rewritten, rewrite
 
 
@@ -20,4 +23,18 @@ def as_written(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool
         ExportError: a constant is damaged, or `half` and a weight is beyond fp16's range.
     """
     rewritten = rewrite(model, costs=costs, half=half)
-    return replace(rewritten, model=compress_weights(rewritten.model, half=half))
+    compressed = compress_weights(rewritten.model, half=half)
+    return replace(rewritten, model=compressed, left=(*rewritten.left, *_stored_whole(rewritten)))
+
+
+def _stored_whole(rewritten: Rewritten) -> list[LeftWeight]:
+    """Layers that stay dense, and whose zeros are stored too, because of the network's opset."""
+    opset = Graph(rewritten.model).opset
+    if opset >= OLDEST_OPSET:
+        return []
+    reason = f"its zeros are stored too: leaving them out needs opset {OLDEST_OPSET}, the network is of opset {opset}"
+    return [
+        LeftWeight(layer.name, 1 - layer.density, reason)
+        for layer in rewritten.layers
+        if layer.form == "dense" and 1 - layer.density >= MANY and math.prod(layer.weight_shape) >= SMALL
+    ]

@@ -84,6 +84,8 @@ class Prediction:
     other: float
     """Of all nodes that are no layers, in the sparse network."""
     other_dense: float
+    guessed: tuple[str, ...] = ()
+    """Kinds of layers and ops whose times are guesses, because the calibration has no price of them."""
 
     @property
     def expected(self) -> float:
@@ -145,7 +147,21 @@ def predict(model: "onnx.ModelProto", calibration: Calibration, sizes: Mapping[s
         _of_nodes(graph, rest.conversions, calibration),
         _of_nodes(graph, rest.other, calibration) + poolings,
         _of_nodes(graph, rest.other_dense, calibration),
+        _guessed(graph, layers, (*rest.conversions, *rest.other, *rest.other_dense), calibration),
     )
+
+
+def _guessed(
+    graph: "Graph", layers: "Sequence[Layer]", nodes: "Sequence[onnx.NodeProto]", calibration: Calibration
+) -> tuple[str, ...]:
+    ops = {node.op_type for node in nodes if node_terms(graph, node).kind not in calibration.prices}
+    of_layers = {
+        terms.kind
+        for layer in layers
+        for terms in (dense_terms(layer.shape), sparse_terms(layer.shape, layer.density))
+        if terms.kind not in calibration.prices
+    }
+    return (*sorted(of_layers), *sorted(ops))
 
 
 def _require_outputs(layers: "Sequence[Layer]") -> None:
