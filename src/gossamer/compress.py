@@ -20,7 +20,7 @@ from gossamer.rounds import randomness
 from gossamer.rounds import state as states
 from gossamer.rounds.cost import Work
 from gossamer.rounds.driver import TEST_PREFIX, Round, restore_memory_format, rounds
-from gossamer.rounds.files import remove, write_file
+from gossamer.rounds.files import absolute, remove, write_file
 from gossamer.rounds.folder import REPLICATES, TRAINING, kept_snapshot, read_records
 from gossamer.rounds.normalisation import Batches, layers_with_statistics
 from gossamer.rounds.randomness import derived_seed
@@ -154,7 +154,10 @@ def compress(
     Raises:
         GossamerError: see `gossamer.rounds` and `gossamer.tasks.training.train`.
     """
-    progress = ProgressFile(Path(folder))
+    # A task's own code may change the working directory.
+    folder = absolute(folder)
+    data_folder = None if data_folder is None else absolute(data_folder)
+    progress = ProgressFile(folder)
     listener = Together(progress, listener or Silent())
     epochs = task.recipe.epochs if epochs is None else epochs
     if epochs < 1:
@@ -271,15 +274,15 @@ def compress(
         }
         operations = operations or count_operations(model, task.recipe, splits.train)
         round.work = _work(operations, round, model, task.recipe, splits.train)
-        record = round.record(**metrics)
+        record = round.record(untrained=task.pretrained and round.number == 0, **metrics)
         checkpoint.remove()
         listener.round_finished(record)
         for epoch in keep_snapshots if dense_only else ():
             snapshot.require(_kept(round.folder, epoch), epoch * epoch_steps, round.steps)
     progress.remove()
     # Left by a kill between the end of the last round and its removal there.
-    remove(Path(folder) / TRAINING)
-    return read_records(Path(folder))
+    remove(folder / TRAINING)
+    return read_records(folder)
 
 
 class _Checkpoint:

@@ -43,7 +43,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             **options,  # type: ignore[arg-type]
         )
         for round, value in zip(rounds, values, strict=True):
-            round.record(accuracy=value, test_accuracy=value - 0.01)
+            round.record(untrained=True, accuracy=value, test_accuracy=value - 0.01)
         return tmp_path / name
 
     return make_run
@@ -110,7 +110,7 @@ def test_the_front_by_hand(make_run: MakeRun) -> None:
 def test_the_front_of_a_loss(tmp_path: Path) -> None:
     losses = iter([1.0, 0.9, 1.2])
     for round in gossamer.rounds(nn.Linear(30, 20), folder=tmp_path, rounds=2):
-        round.record(loss=next(losses))
+        round.record(untrained=True, loss=next(losses))
     assert [network.round for network in networks(group([read_run(tmp_path)])) if network.on_front] == [1, 2]
 
 
@@ -246,7 +246,7 @@ def test_a_line_break_in_a_name_makes_no_command(make_run: MakeRun) -> None:
 def test_a_report_of_25_rounds_and_160_layers_is_small(tmp_path: Path) -> None:
     model = nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(160)))
     for round in gossamer.rounds(model, folder=tmp_path / "run", rounds=24):
-        round.record(accuracy=0.9 - round.number / 100)
+        round.record(untrained=True, accuracy=0.9 - round.number / 100)
     printed("report", tmp_path / "run", "-o", tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 3e6
 
@@ -299,6 +299,6 @@ def test_mistakes_are_explained(make_run: MakeRun, tmp_path: Path) -> None:
         "report", run, "--latency", tmp_path / "latency.json", "-o", tmp_path / "report.html"
     )
     for round in gossamer.rounds(nn.Linear(4, 4), folder=tmp_path / "loss", rounds=1):
-        round.record(loss=1.0)
+        round.record(untrained=True, loss=1.0)
     assert "different metrics (accuracy, loss)" in refused("report", run, tmp_path / "loss", "-o", tmp_path / "r.html")
     assert not (tmp_path / "report.html").exists()

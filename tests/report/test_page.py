@@ -159,7 +159,7 @@ def test_hostile_names_and_settings_stay_text(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Linear(4, 2))
     settings = {"note": HOSTILE, "task": HOSTILE}
     for round in gossamer.rounds(model, folder=folder, rounds=2, seed=1, settings=settings):
-        round.record(**{"accuracy <i>": 0.5 + round.number / 10})
+        round.record(untrained=True, **{"accuracy <i>": 0.5 + round.number / 10})
     printed("report", folder, "-o", tmp_path / "report.html")
     with opened(tmp_path / "report.html", tmp_path, 800) as page:
         assert page.complaints() == []

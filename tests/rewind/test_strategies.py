@@ -123,6 +123,7 @@ def test_the_scale_of_a_linear_restart_is_that_of_the_cut(tmp_path: Path) -> Non
     ):
         # No step is taken, so the weights stay as they are.
         rates = round.schedule(T).rates(lambda step: RATES[step])
+        round.record(untrained=True)
     assert rates == pytest.approx([0.3 / 13**0.5], rel=1e-6)
 
 
@@ -214,6 +215,7 @@ def test_the_lottery_ticket_begins_with_its_first_weights(tmp_path: Path) -> Non
         change = [[4.5, 2.0, 0.0, 2.0], [3.0, 1.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]][round.number]
         model.weight.grad = torch.tensor([change])
         optimizer.step()
+        round.record(untrained=not any(change))
     # After training: 0.5, -3, 2, 2 -> the first goes. Then 0, -2.5, 2, 4 -> the third.
     assert began == [[5, -1, 2, 4], [0, -1, 2, 4], [0, -1, 0, 4]]
 
@@ -279,6 +281,7 @@ def test_a_second_optimizer_is_not_counted(tmp_path: Path) -> None:
             for optimizer in (foreign, first, second):
                 optimizer.step()
         assert round.steps == len(round.schedule(4))
+        round.record(untrained=True)
 
 
 def test_rewound_in_epochs_needs_their_length(tmp_path: Path) -> None:
@@ -288,7 +291,7 @@ def test_rewound_in_epochs_needs_their_length(tmp_path: Path) -> None:
     for round in gossamer.rounds(model, folder=tmp_path / "a", rounds=1, method="weight-rewind", rewind_to_epoch=2):
         for _ in round.schedule(12, steps_per_epoch=4):
             optimizer.step()
-        records.append((round.steps, round.record()))
+        records.append((round.steps, round.record(untrained=True)))
     assert [steps for steps, _ in records] == [12, 4]
     assert (records[1][1].lr_rewound_to, records[1][1].weights_rewound_to) == (2.0, 2.0)
     with pytest.raises(ConfigurationError, match="how many steps 2 epochs are is not known"):
@@ -299,17 +302,17 @@ def test_rewound_in_epochs_needs_their_length(tmp_path: Path) -> None:
 def test_a_loop_that_does_not_ask_for_its_learning_rates_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"round 1 of fine-tune trains with other learning rates"):
         for round in gossamer.rounds(small(), folder=tmp_path, rounds=1, method="fine-tune"):
-            round.record()
+            round.record(untrained=True)
     assert gossamer.load_round(tmp_path, -1, small()).round == 0
 
 
 def test_a_snapshot_that_was_never_taken_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no snapshot after step 3 of the dense round.*0 optimizer steps"):
         for round in gossamer.rounds(small(), folder=tmp_path, rounds=1, method="weight-rewind", rewind_to_step=3):
-            round.record()
+            round.record(untrained=True)
     with pytest.raises(ConfigurationError, match="3 steps are is not known"):
         for round in gossamer.rounds(small(), folder=tmp_path, rounds=1, method="weight-rewind", rewind_steps=3):
-            round.record()
+            round.record(untrained=True)
 
 
 def test_an_optimizer_that_is_not_torch_s_takes_its_snapshot_by_hand(tmp_path: Path) -> None:
@@ -325,6 +328,7 @@ def test_an_optimizer_that_is_not_torch_s_takes_its_snapshot_by_hand(tmp_path: P
                 if step == 2:
                     early = model[0].weight.detach().clone()
                     round.take_snapshot()
+        round.record(untrained=round.number > 0)
     assert (tmp_path / "round-00" / "snapshot.safetensors").exists()
     assert not (tmp_path / "snapshot.safetensors").exists()
 

@@ -60,6 +60,15 @@ def train(model: nn.Module, number: int, optimizer: torch.optim.Optimizer | None
         optimizer.step()
 
 
+def recorded(rounds: Iterator[gossamer.Round]) -> list[gossamer.Round]:
+    """All rounds of a loop that trains nothing."""
+    found = []
+    for round in rounds:
+        round.record(untrained=True)
+        found.append(round)
+    return found
+
+
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
@@ -174,7 +183,7 @@ def test_the_counts_of_every_round_are_the_plan_s(tmp_path: Path) -> None:
 def test_the_table_has_one_line_a_round(tmp_path: Path) -> None:
     model = small()
     for round in gossamer.rounds(model, rounds=2, folder=tmp_path, seed=5):
-        record = round.record(accuracy=0.9 - round.number / 10, loss=1.5, test_accuracy=0.8)
+        record = round.record(untrained=True, accuracy=0.9 - round.number / 10, loss=1.5, test_accuracy=0.8)
         assert round.result is record
         lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
         assert [line["round"] for line in lines] == list(range(round.number + 1))
@@ -276,7 +285,7 @@ def test_weights_that_came_back_to_life_end_the_run(tmp_path: Path) -> None:
         for round in gossamer.rounds(model, rounds=3, folder=tmp_path):
             if round.number == 1:
                 nn.init.ones_(model[0].weight)
-            round.record()
+            round.record(untrained=True)
     assert gossamer.load_round(tmp_path, -1, small()).round == 0
 
 
@@ -443,19 +452,19 @@ def test_an_interrupted_round_leaves_the_rounds_before_it(tmp_path: Path) -> Non
 def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
     model = small()
     for round in gossamer.rounds(model, rounds=2, folder=tmp_path):
-        round.record()
+        round.record(untrained=True)
         break
     (tmp_path / "round-01.tmp").mkdir()
     (tmp_path / "round-01.tmp" / "model.safetensors").write_bytes(b"half")
     (tmp_path / "rounds.jsonl.tmp").write_bytes(b"half")
     for round in gossamer.rounds(model, rounds=2, folder=tmp_path):
-        round.record()
+        round.record(untrained=True)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_table_that_lags_behind_is_mended(tmp_path: Path) -> None:
     for round in gossamer.rounds(small(), rounds=2, folder=tmp_path):
-        round.record()
+        round.record(untrained=True)
     table = (tmp_path / "rounds.jsonl").read_bytes()
     for content in (None, b"", table.splitlines(keepends=True)[0], b"\xff\xfe", table[:-5]):
         (tmp_path / "rounds.jsonl").unlink()
@@ -508,7 +517,7 @@ def test_an_optimizer_of_another_shape_does_not_fit_the_state(tmp_path: Path) ->
     model = small()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for round in gossamer.rounds(model, rounds=2, folder=tmp_path, state={"optimizer": optimizer}):
-        round.record()
+        round.record(untrained=True)
         break
     other = torch.optim.SGD([{"params": [p]} for p in model.parameters()], lr=0.1)
     with pytest.raises(CheckpointError, match=r"state of round 0 .* does not fit 'optimizer'"):
@@ -525,7 +534,7 @@ def test_state_that_holds_what_cannot_be_stored_says_where(tmp_path: Path) -> No
 
     with pytest.raises(CheckpointError, match=r"\['objects'\]\['odd'\]\['items'\]\[1\] is a set"):
         for round in gossamer.rounds(small(), rounds=1, folder=tmp_path, state={"odd": Odd()}):
-            round.record()
+            round.record(untrained=True)
     assert not list(tmp_path.glob("round-*"))
 
 
@@ -616,22 +625,22 @@ def test_the_named_metric_decides_and_must_be_recorded(tmp_path: Path) -> None:
     model = small()
     numbers = []
     for round in gossamer.rounds(model, max_drop=0.01, metric="f1", folder=tmp_path):
-        round.record(accuracy=0.9 - round.number, f1=[0.8, 0.8, 0.5][round.number])
+        round.record(untrained=True, accuracy=0.9 - round.number, f1=[0.8, 0.8, 0.5][round.number])
         numbers.append(round.number)
     assert numbers == [0, 1, 2]
     assert left(model) == 80
     with pytest.raises(ConfigurationError, match=r"round 0 recorded \['accuracy'\]; expected 'f1' among them"):
         for round in gossamer.rounds(small(), rounds=1, metric="f1", folder=tmp_path / "other"):
-            round.record(accuracy=0.9)
+            round.record(untrained=True, accuracy=0.9)
 
 
 def test_all_rounds_are_judged_by_the_metric_of_the_dense_one(tmp_path: Path) -> None:
     model = small()
     for round in gossamer.rounds(model, max_drop=0.01, folder=tmp_path):
         if round.number == 0:
-            round.record(accuracy=0.9, loss=0.5)
+            round.record(untrained=True, accuracy=0.9, loss=0.5)
         else:
-            round.record(loss=0.95, accuracy=0.2)
+            round.record(untrained=True, loss=0.95, accuracy=0.2)
     assert round.number == 1
     assert left(model) == 100
     assert round.result is not None
@@ -641,8 +650,8 @@ def test_all_rounds_are_judged_by_the_metric_of_the_dense_one(tmp_path: Path) ->
 def test_recording_twice_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="round 0 was recorded already"):
         for round in gossamer.rounds(small(), rounds=1, folder=tmp_path):
-            round.record(accuracy=0.9)
-            round.record(accuracy=0.9)
+            round.record(untrained=True, accuracy=0.9)
+            round.record(untrained=True, accuracy=0.9)
     assert gossamer.load_round(tmp_path, -1, small()).val == 0.9
 
 
@@ -678,7 +687,7 @@ def test_weights_that_are_not_finite_end_the_run_and_keep_the_last_good_round(
                 parameter = model.get_parameter(place)
                 with torch.no_grad():
                     parameter.view(-1)[parameter.view(-1).abs().argmax()] = bad
-            round.record(accuracy=0.9)
+            round.record(untrained=True, accuracy=0.9)
     assert gossamer.load_round(tmp_path, -1, small()).round == 0
 
 
@@ -686,13 +695,14 @@ def test_statistics_that_are_not_a_number_end_the_run(tmp_path: Path) -> None:
     model = small()
     model[1].running_mean[3] = float("nan")
     with pytest.raises(TrainingDivergedError, match=r"1\.running_mean is not finite"):
-        list(gossamer.rounds(model, rounds=1, folder=tmp_path))
+        next(gossamer.rounds(model, rounds=1, folder=tmp_path)).record(untrained=True)
 
 
 def test_an_attention_mask_of_infinities_is_no_divergence(tmp_path: Path) -> None:
     model = small()
     model.register_buffer("mask", torch.full((3, 3), -float("inf")).triu(1))
-    list(gossamer.rounds(model, rounds=1, folder=tmp_path))
+    for round in gossamer.rounds(model, rounds=1, folder=tmp_path):
+        round.record(untrained=True)
     again = small(1)
     again.register_buffer("mask", torch.zeros(3, 3))
     gossamer.load_round(tmp_path, -1, again)
@@ -761,7 +771,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_configuration_is_refused_and_left_untouched(tmp_path: Path) -> None:
     for round in gossamer.rounds(small(), rounds=3, folder=tmp_path, seed=1, settings={"epochs": 5}):
-        round.record()
+        round.record(untrained=True)
         if round.number == 1:
             break
     before = files(tmp_path)
@@ -783,7 +793,8 @@ def test_a_folder_of_another_configuration_is_refused_and_left_untouched(tmp_pat
         with pytest.raises(ConfigurationError, match=shown):
             list(gossamer.rounds(**arguments))
         assert files(tmp_path) == before
-    assert [round.number for round in gossamer.rounds(small(), folder=tmp_path, **right)] == [2, 3]
+    rounds = gossamer.rounds(small(), folder=tmp_path, **right)
+    assert [round.record(untrained=True).round for round in rounds] == [2, 3]
 
 
 def test_rounds_without_a_configuration_are_refused(tmp_path: Path) -> None:
@@ -801,7 +812,7 @@ def test_a_loop_that_was_left_lets_go_of_the_folder(tmp_path: Path) -> None:
     for round in left:
         if round.number == 1:
             break
-        round.record(accuracy=0.25)
+        round.record(untrained=True, accuracy=0.25)
     shutil.rmtree(tmp_path / "left" / "round-00")
     model = small()
     for again in gossamer.rounds(model, rounds=2, folder=tmp_path / "left"):
@@ -820,7 +831,7 @@ def test_a_loop_that_was_left_lets_go_of_the_folder(tmp_path: Path) -> None:
 def test_a_loop_inside_the_loop_of_the_same_folder_is_not_silent(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="this loop has ended"):
         for _ in gossamer.rounds(small(), rounds=1, folder=tmp_path):
-            assert len(list(gossamer.rounds(small(), rounds=1, folder=tmp_path))) == 2
+            assert len(recorded(gossamer.rounds(small(), rounds=1, folder=tmp_path))) == 2
 
 
 def test_a_snapshot_that_is_due_in_a_loop_that_was_left_is_not_taken(tmp_path: Path) -> None:
@@ -850,6 +861,7 @@ def test_another_thread_that_is_at_work_in_the_folder_is_not_interrupted(tmp_pat
         for round in gossamer.rounds(small(), rounds=1, folder=tmp_path):
             entered.set()
             done.wait(60)
+            round.record(untrained=True)
             finished.append(round.number)
 
     thread = threading.Thread(target=work)
@@ -867,7 +879,7 @@ def test_another_thread_that_is_at_work_in_the_folder_is_not_interrupted(tmp_pat
     thread = threading.Thread(target=lambda: next(iterator))
     thread.start()
     thread.join()
-    assert len(list(gossamer.rounds(small(1), rounds=2, folder=tmp_path / "other"))) == 3
+    assert len(recorded(gossamer.rounds(small(1), rounds=2, folder=tmp_path / "other"))) == 3
 
 
 # --- what is in the folder ----------------------------------------------------------------------------------------
@@ -994,7 +1006,11 @@ def copy_of(folder: Path, destination: Path) -> Path:
 def resume(folder: Path) -> list[gossamer.Round]:
     model = small()
     optimizer = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9)
-    return list(gossamer.rounds(model, rounds=2, folder=folder, state={"optimizer": optimizer}))
+    rounds = []
+    for round in gossamer.rounds(model, rounds=2, folder=folder, state={"optimizer": optimizer}):
+        round.record(untrained=True)
+        rounds.append(round)
+    return rounds
 
 
 def damages(content: bytes) -> Iterator[tuple[str, bytes | None]]:
@@ -1213,6 +1229,7 @@ def test_every_combination_of_small_networks_and_targets_ends_on_its_target(tmp_
         for round in gossamer.rounds(model, target_sparsity=target, folder=tmp_path / str(number)):
             kept.append(int((model.weight != 0).sum()))
             assert kept[-1] == round.kept
+            round.record(untrained=True)
         assert kept == list(Plan(5 * width, target_sparsity=target))
 
 
@@ -1220,9 +1237,9 @@ def test_a_metric_of_unknown_direction_is_refused_before_anything_is_written(tmp
     model = nn.Linear(8, 8)
     with pytest.raises(ConfigurationError, match="better='higher'"):
         for round in gossamer.rounds(model, folder=tmp_path, max_drop=0.1):
-            round.record(usefulness=0.5)
+            round.record(untrained=True, usefulness=0.5)
     assert not list(tmp_path.glob("round-*"))
     # The mended call is not taken for another run.
     for round in gossamer.rounds(model, folder=tmp_path, max_drop=0.1, rounds=1, better="higher"):
-        round.record(usefulness=0.5)
+        round.record(untrained=True, usefulness=0.5)
     assert [path.name for path in sorted(tmp_path.glob("round-*"))] == ["round-00", "round-01"]

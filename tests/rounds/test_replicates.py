@@ -35,17 +35,17 @@ def test_the_round_ends_with_the_mean_of_its_replicates_and_its_mask(tmp_path: P
             begins.append((round.number, replicate, model.weight.tolist()))
             if round.number == 1:
                 with torch.no_grad():
-                    model.weight += torch.tensor([[1.0, -2.0], [0.0, 0.0]]) * replicate
-                    model.bias += torch.tensor([3.0, 0.5]) * replicate
-        round.record(accuracy=0.5)
+                    model.weight += torch.tensor([[1.0, -2.0], [0.0, 0.0]]) * (replicate + 1)
+                    model.bias += torch.tensor([3.0, 0.5]) * (replicate + 1)
+        round.record(untrained=round.number == 0, accuracy=0.5)
     cut = [[4, 3], [0, 0]]
     assert begins == [(0, 0, [[4, 3], [2, 1]]), (1, 0, cut), (1, 1, cut), (1, 2, cut)]
-    # (4 + 5 + 6) / 3, (3 + 1 - 1) / 3; (0 + 3 + 6) / 3, (0 + 0.5 + 1) / 3
-    assert model.weight.tolist() == [[5, 1], [0, 0]]
-    assert model.bias.tolist() == [3, 0.5]
+    # (5 + 6 + 7) / 3, (1 - 1 - 3) / 3; (3 + 6 + 9) / 3, (0.5 + 1 + 1.5) / 3
+    assert model.weight.tolist() == [[6, -1], [0, 0]]
+    assert model.bias.tolist() == [6, 1]
     again = linear([[0, 0], [0, 0]])
     assert gossamer.load_round(tmp_path, 1, again).kept == 2
-    assert again.weight.tolist() == [[5, 1], [0, 0]]
+    assert again.weight.tolist() == [[6, -1], [0, 0]]
     assert not (tmp_path / REPLICATES).exists()
 
 
@@ -252,28 +252,31 @@ def loop(model: nn.Module, folder: Path, **arguments: int) -> Iterator[gossamer.
 
 def test_a_loop_that_trains_once_is_told_so(tmp_path: Path) -> None:
     rounds = loop(linear([[4, 3], [2, 1]]), tmp_path, replicates=2)
-    next(rounds).record(accuracy=0.5)
+    next(rounds).record(untrained=True, accuracy=0.5)
     round = next(rounds)
     with pytest.raises(ConfigurationError, match=r"round 1 has 2 replicates to average, and not all of them"):
-        round.record(accuracy=0.5)
+        round.record(untrained=True, accuracy=0.5)
     replicates = round.replicates()
     next(replicates)
     with pytest.raises(ConfigurationError, match="not all of them were trained"):
-        round.record(accuracy=0.5)
+        round.record(untrained=True, accuracy=0.5)
     with pytest.raises(ConfigurationError, match="called before in round 1"):
         next(round.replicates())
 
 
 def test_replicates_that_end_with_the_same_weights_are_an_error(tmp_path: Path) -> None:
-    rounds = loop(linear([[4, 3], [2, 1]]), tmp_path, replicates=2)
-    next(rounds).record(accuracy=0.5)
+    model = linear([[4, 3], [2, 1]])
+    rounds = loop(model, tmp_path, replicates=2)
+    next(rounds).record(untrained=True, accuracy=0.5)
     with pytest.raises(ConfigurationError, match="replicates 0 and 1 of round 1 ended with the same weights"):
-        list(next(rounds).replicates())
+        for _ in next(rounds).replicates():
+            with torch.no_grad():
+                model.weight *= 2
 
 
 def test_batch_norm_needs_batches(tmp_path: Path) -> None:
     rounds = loop(network(), tmp_path, replicates=2)
-    next(rounds).record(accuracy=0.5)
+    next(rounds).record(untrained=True, accuracy=0.5)
     with pytest.raises(ConfigurationError, match=r"pass round\.replicates\(batches=\.\.\.\)"):
         next(next(rounds).replicates())
 

@@ -98,7 +98,7 @@ def test_a_loop_of_ones_own_shows_its_rounds(tmp_path: Path) -> None:
     states = []
     for round in gossamer.rounds(torch.nn.Linear(8, 8), folder=tmp_path, rounds=1):
         states.append(look(tmp_path).state)
-        round.record(accuracy=0.5)
+        round.record(untrained=True, accuracy=0.5)
     assert states == ["running", "running"]
     assert look(tmp_path).state == "finished"
 
@@ -106,7 +106,7 @@ def test_a_loop_of_ones_own_shows_its_rounds(tmp_path: Path) -> None:
 def test_a_run_within_an_allowed_loss_is_over_when_it_is_exceeded(tmp_path: Path) -> None:
     values = iter([0.9, 0.89, 0.5])
     for round in gossamer.rounds(torch.nn.Linear(8, 8), folder=tmp_path, max_drop=0.1):
-        round.record(accuracy=next(values))
+        round.record(untrained=True, accuracy=next(values))
     assert look(tmp_path).state == "finished"
     shutil.rmtree(tmp_path / "round-02")
     assert look(tmp_path).state == "stopped"

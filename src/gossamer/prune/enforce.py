@@ -4,53 +4,38 @@ The invariant: after every optimizer step the weight, its gradient and the optim
 positions. Three places keep it, none of them in the model:
 
 - As soon as a gradient is accumulated, its pruned positions are set to zero (a hook of the parameter, not of a
-  module). The gradient is then the one of the network without these weights, so that clipping by norm, GradScaler's
-  search for infinities, LBFGS's line search and optimizers with norms see what they should.
-- Before the first step after a cut, the slots of what was just pruned are set to zero (momentum would move them).
-- After every step, weight, gradient and slots are.
+  module: `gossamer.prune.attach`). The gradient is then the one of the network without these weights, so that clipping
+  by norm, GradScaler's search for infinities, LBFGS's line search and optimizers with norms see what they should.
+- At a cut, the slots of what was just pruned are set to zero (momentum would move them), in optimizers that were seen
+  before; in others before their first step.
+- After every step, weight, gradient and slots are. Before it, what was replaced in a model is held too
+  (`gossamer.prune.names`).
 
-The masks are kept beside the parameters, in a table of weak references: nothing is added to `state_dict`, no module
-changes its class, and `deepcopy`, `torch.save`, `torch.compile` and `torch.export` find the model that the user wrote.
+Nothing is added to `state_dict`, no module changes its class, and `deepcopy`, `torch.save`, `torch.compile` and
+`torch.export` find the model that the user wrote.
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.optim.optimizer import (
     Optimizer,
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
 from torch.utils.hooks import RemovableHandle
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from gossamer.errors import PrunedWeightError
+from gossamer.prune import names as by_name
+from gossamer.prune.attach import Hold, attach, clear, clear_gradient, detach, hold_of
+from gossamer.prune.names import names_of
 from gossamer.prune.scope import aliases, unwrap
 from gossamer.prune.whole import refuse_sharded_modules, require_whole
-
-
-@dataclass(eq=False)
-class Hold:
-    """The mask of one parameter, held against the optimizers."""
-
-    kept: Tensor
-    """bool, the parameter's shape and device: False where it must be zero."""
-    gradient_hook: RemovableHandle
-    cut_number: int
-    """The cut that made the mask."""
-
-    def kept_on(self, device: torch.device) -> Tensor:
-        if self.kept.device != device:
-            self.kept = self.kept.to(device)
-        return self.kept
-
-
-_holds: MutableMapping[Tensor, Hold] = WeakTensorKeyDictionary()
-"""Parameter -> Hold."""
 
 
 @dataclass(eq=False)
@@ -61,14 +46,16 @@ class Known:
     """The last change of masks, anywhere, when this was made. An older one means that it has to be made again."""
     parameters: list[int]
     """Identities of the optimizer's parameters."""
-    held: list[tuple[nn.Parameter, Hold]]
+    holds: dict[int, Hold]
+    """Identity of a parameter -> its mask, of those that have one."""
+    models: list["weakref.ref[nn.Module]"]
+    """The models that the optimizer trains, of those that have masks."""
+    stepped_at: int
+    """The last change of masks before its last step; -1: it was not seen to step."""
 
 
 _optimizers: "weakref.WeakKeyDictionary[Optimizer, Known]" = weakref.WeakKeyDictionary()
-"""Every optimizer that was seen to step on a held parameter."""
-
-WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Bytes of a number -> the type that has the same bits."""
+"""Every optimizer that was seen to step since the first cut. Nothing in it leads back to its optimizer."""
 
 _cut_number = 0
 _step_hooks: list[RemovableHandle] = []
@@ -77,34 +64,40 @@ _step_hooks: list[RemovableHandle] = []
 def hold(model: nn.Module, weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
     """Sets the pruned positions of `weights` to zero and keeps them there from now on, tied copies included.
 
-    Holding a weight again replaces its mask.
+    Holding a weight again replaces its mask. The slots that optimizers have of them are cleared too, and nothing else
+    of their state.
     """
     global _cut_number
     _cut_number += 1
+    held = []
     for name, parameters in aliases(model, weights).items():
         kept = masks[name].to(parameters[0].device, copy=True)
         for parameter in parameters:
-            release([parameter])
-            _clear(parameter, kept)
-            _clear_gradient(parameter, kept)
-            _holds[parameter] = Hold(kept, _hook_gradient(parameter), _cut_number)
+            held.append((parameter, Hold(kept, _cut_number)))
+            attach(*held[-1])
+    by_name.remember(model, held)
+    for optimizer, known in list(_optimizers.items()):
+        if known.holds:
+            _clear_slots(optimizer, {id(parameter): hold for parameter, hold in held})
     if not _step_hooks:
-        _step_hooks.append(register_optimizer_step_pre_hook(_before_step))
-        _step_hooks.append(register_optimizer_step_post_hook(_after_step))
+        # Not traced where a step is compiled: they look at parameters one by one, as Python objects.
+        _step_hooks.append(register_optimizer_step_pre_hook(_disable_dynamo(_before_step)))
+        _step_hooks.append(register_optimizer_step_post_hook(_disable_dynamo(_after_step)))
 
 
 def release(parameters: Iterable[nn.Parameter]) -> None:
     """Lets go of the parameters: their zeros are ordinary weights again."""
     global _cut_number
-    for parameter in parameters:
-        if parameter in _holds:
-            _cut_number += 1
-            _holds.pop(parameter).gradient_hook.remove()
+    parameters = list(parameters)
+    released = {hold for parameter in parameters if (hold := detach(parameter)) is not None}
+    by_name.forget(released, parameters)
+    if released:
+        _cut_number += 1
 
 
 def held_masks(model: nn.Module) -> dict[str, Tensor]:
     """The masks that are held on the model's parameters, by name; True where the weight is kept."""
-    return {name: _holds[parameter].kept.clone() for name, parameter in _held(model)}
+    return {name: hold.kept.clone() for name, (_, hold) in _held(model).items()}
 
 
 def enforce(model: nn.Module, *optimizers: Optimizer) -> None:
@@ -112,11 +105,16 @@ def enforce(model: nn.Module, *optimizers: Optimizer) -> None:
 
     Needed only after something that no optimizer step of torch shows: a step of an optimizer that is no
     `torch.optim.Optimizer`, or weights written by hand.
+
+    Raises:
+        ConfigurationError: inside a round, a pruned parameter is gone or has another shape.
     """
-    for _, parameter in _held(model):
-        _enforce_parameter(parameter, _holds[parameter])
+    _follow(unwrap(model))
+    held = {id(parameter): hold for parameter, hold in _held(model).values()}
+    for parameter, hold in _held(model).values():
+        _enforce_parameter(parameter, hold)
     for optimizer in {*_optimizers, *optimizers}:
-        _clear_slots(optimizer, _know(optimizer))
+        _clear_slots(optimizer, held)
 
 
 def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] | None = None) -> None:
@@ -124,17 +122,18 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
 
     Args:
         model: the model that was pruned, or with `masks` any copy of it (an average, a reloaded file).
-        optimizers: in addition to those that were seen to step on the model's weights.
+        optimizers: in addition to those that were seen to step on the model's weights since the last cut.
         masks: by weight name, True where the weight is kept. Default: the masks held on the model.
 
     Raises:
         PrunedWeightError: names the first tensor that breaks the rule, and the position; or no masks are known.
-        ConfigurationError: a weight is not here: sharded over processes, or on the meta device.
+        ConfigurationError: a weight is not here: sharded over processes, or on the meta device; or, inside a round, it
+            is gone or has another shape.
     """
     model = unwrap(model)
     refuse_sharded_modules(model)
     if masks is None:
-        masks = {name: _holds[parameter].kept for name, parameter in _held(model)}
+        masks = {name: hold.kept for name, (_, hold) in _held(model).items()}
     if not masks:
         raise PrunedWeightError(
             f"no masks are held on this {type(model).__name__}; expected a model that gossamer pruned or loaded. "
@@ -151,64 +150,96 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
         _check_tensor(name, parameter.detach(), mask)
         if parameter.grad is not None:
             _check_tensor(f"{name}.grad", parameter.grad, mask)
-    for optimizer in {*_optimizers, *optimizers}:
+    stepped = {optimizer for optimizer, known in _optimizers.items() if _stepped_since_cut(optimizer, known)}
+    for optimizer in {*stepped, *optimizers}:
         held = [(p, masks[names[id(p)]]) for p in _parameters(optimizer) if id(p) in names]
         for owner, slot_name, slot, kept in _slots(optimizer, held):
             owner_name = names[id(owner)] if owner is not None else "all weights"
             _check_tensor(f"{type(optimizer).__name__}'s {slot_name} of {owner_name}", slot, kept)
 
 
-def _held(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    for name, parameter in unwrap(model).named_parameters():
-        if parameter in _holds:
-            yield name, parameter
+def _held(model: nn.Module) -> dict[str, tuple[nn.Parameter, Hold]]:
+    """Name -> parameter and mask: what is attached to the parameters of the model, and what belongs to their names."""
+    model = unwrap(model)
+    attached = {name: (parameter, hold_of(parameter)) for name, parameter in model.named_parameters()}
+    held = {name: (parameter, hold) for name, (parameter, hold) in attached.items() if hold is not None}
+    replaced = names_of(model).places(model).values()
+    return held | {place.found_as: (place.parameter, place.hold) for place in replaced if place.found_as in attached}
 
 
-def _hook_gradient(parameter: nn.Parameter) -> RemovableHandle:
-    trained = parameter.requires_grad
-    # A frozen weight takes no hook, but it may thaw later.
-    parameter.requires_grad_(True)
-    handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(after_accumulation)
-    parameter.requires_grad_(trained)
-    return handle
+def _follow(model: nn.Module) -> bool:
+    """Holds what took the place of held parameters in a model; returns whether anything did."""
+    global _cut_number
+    names = names_of(model)
+    if names.are_in_place(model) or not names.follow(model):
+        return False
+    _cut_number += 1
+    return True
 
 
 def after_accumulation(parameter: Tensor) -> None:
     """What the gradient hook of a held parameter does."""
-    held = _holds.get(parameter)
+    held = hold_of(parameter)
     if held is not None:
-        _clear_gradient(parameter, held.kept_on(parameter.device))
+        held(parameter)
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Slots made before the last cut still move what it pruned."""
+    """What was replaced is held first; slots made before the last cut still move what it pruned."""
     known = _optimizers.get(optimizer)
-    if _holds and (known is None or known.cut_number != _cut_number):
-        seen = known.cut_number if known is not None else -1
+    if known is None or _is_outdated(known, optimizer):
+        for model in by_name.models():
+            _follow(model)
         known = _know(optimizer)
-        if any(held.cut_number > seen for _, held in known.held):
-            _clear_slots(optimizer, known)
-            _restart(optimizer)
+    elif sum(_follow(found) for reference in known.models if (found := reference()) is not None):
+        known = _know(optimizer)
+    if any(hold.cut_number > known.stepped_at for hold in known.holds.values()):
+        _clear_slots(optimizer, known.holds)
+        _restart(optimizer)
+    known.stepped_at = _cut_number
+    for parameter, hold in _held_by(optimizer, known.holds):
+        if parameter.grad is not None and not hold.called:
+            # Torch has swapped the tensor inside the parameter, with its hooks; or the gradient was set by hand.
+            attach(parameter, hold)
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    if not _holds:
-        return
     known = _know(optimizer)
-    for parameter, held in known.held:
-        _enforce_parameter(parameter, held)
-    if known.held:
-        _clear_slots(optimizer, known)
+    for parameter, hold in _held_by(optimizer, known.holds):
+        _enforce_parameter(parameter, hold)
+        hold.called = False
+    if known.holds:
+        _clear_slots(optimizer, known.holds)
 
 
 def _know(optimizer: Optimizer) -> Known:
     """What is known of the optimizer, brought up to date if there was a cut or a new group of parameters."""
     known = _optimizers.get(optimizer)
-    parameters = [id(parameter) for parameter in _parameters(optimizer)]
-    if known is None or known.cut_number != _cut_number or known.parameters != parameters:
-        held = [(parameter, _holds[parameter]) for parameter in _parameters(optimizer) if parameter in _holds]
-        known = _optimizers[optimizer] = Known(_cut_number, parameters, held)
+    if known is None or _is_outdated(known, optimizer):
+        parameters = list(_parameters(optimizer))
+        identities = {id(parameter) for parameter in parameters}
+        known = _optimizers[optimizer] = Known(
+            _cut_number,
+            [id(parameter) for parameter in parameters],
+            {id(parameter): hold for parameter in parameters if (hold := hold_of(parameter)) is not None},
+            [
+                weakref.ref(model)
+                for model in by_name.models()
+                if any(id(parameter) in identities for parameter in model.parameters())
+            ],
+            -1 if known is None else known.stepped_at,
+        )
     return known
+
+
+def _is_outdated(known: Known, optimizer: Optimizer) -> bool:
+    return known.cut_number != _cut_number or known.parameters != [id(p) for p in _parameters(optimizer)]
+
+
+def _stepped_since_cut(optimizer: Optimizer, known: Known) -> bool:
+    """Whether its last step was after the last cut of its parameters: slots of one that rests move nothing."""
+    holds = map(hold_of, _parameters(optimizer))
+    return all(hold is None or hold.cut_number <= known.stepped_at for hold in holds)
 
 
 def _restart(optimizer: Optimizer) -> None:
@@ -218,34 +249,20 @@ def _restart(optimizer: Optimizer) -> None:
             state["n_iter"] = 0
 
 
-def _enforce_parameter(parameter: Tensor, held: Hold) -> None:
-    kept = held.kept_on(parameter.device)
-    _clear(parameter, kept)
-    _clear_gradient(parameter, kept)
+def _enforce_parameter(parameter: Tensor, hold: Hold) -> None:
+    kept = hold.kept_on(parameter.device)
+    clear(parameter, kept)
+    clear_gradient(parameter, kept)
 
 
-def _clear_gradient(parameter: Tensor, kept: Tensor) -> None:
-    if parameter.grad is not None:
-        _clear(parameter.grad, kept)
+def _held_by(optimizer: Optimizer, holds: Mapping[int, Hold]) -> list[tuple[nn.Parameter, Hold]]:
+    return [(parameter, holds[id(parameter)]) for parameter in _parameters(optimizer) if id(parameter) in holds]
 
 
-def _clear(tensor: Tensor, kept: Tensor) -> None:
-    """Sets what is not kept to +0.0."""
-    tensor = tensor.detach()
-    if tensor.is_sparse:
-        # The gradient of an embedding, or the momentum made of it: some rows of the table. The private accessors do
-        # not ask for a coalesced tensor, of which a new one would have to be made.
-        tensor, kept = tensor._values(), kept[tuple(tensor._indices())]
-    # The bits are multiplied by 0 or 1 as whole numbers: as numbers, an infinite or NaN gradient times zero would be
-    # NaN, and a negative one -0.0. `masked_fill_` does the same, but takes five times as long on the CPU (0.7 ms for
-    # ResNet-20's weights on one core of Zen 4, against 0.1).
-    tensor.view(WHOLE_NUMBERS[tensor.element_size()]).mul_(kept)
-
-
-def _clear_slots(optimizer: Optimizer, known: Known) -> None:
-    held = [(parameter, hold.kept_on(parameter.device)) for parameter, hold in known.held]
+def _clear_slots(optimizer: Optimizer, holds: Mapping[int, Hold]) -> None:
+    held = [(parameter, hold.kept_on(parameter.device)) for parameter, hold in _held_by(optimizer, holds)]
     for _, _, slot, kept in _slots(optimizer, held):
-        _clear(slot, kept)
+        clear(slot, kept)
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[nn.Parameter]:

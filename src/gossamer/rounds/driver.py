@@ -20,16 +20,18 @@ from gossamer.prune import masks as masks_of
 from gossamer.prune.cut import Cut, DensityPlan, allocation_of
 from gossamer.prune.enforce import check, hold, release
 from gossamer.prune.gradients import Losses
+from gossamer.prune.names import belonging_to_round, vanished
 from gossamer.prune.remarks import remarks
 from gossamer.prune.scope import Scope, count_parameters, prunable_weights, unwrap
 from gossamer.rewind import snapshot
 from gossamer.rewind.snapshot import StepCounter
 from gossamer.rewind.strategies import DEFAULT, Retraining, Schedule, Span, Unit, restart_scale
+from gossamer.rounds import averages, fingerprint, randomness
 from gossamer.rounds import folder as run_folder
-from gossamer.rounds import randomness
 from gossamer.rounds.configuration import FILE, Configuration
 from gossamer.rounds.cost import Cost, Work
-from gossamer.rounds.files import locked, remove
+from gossamer.rounds.files import absolute, locked, remove
+from gossamer.rounds.fingerprint import Fingerprint
 from gossamer.rounds.normalisation import Batches, layers_with_statistics, recompute_statistics
 from gossamer.rounds.plan import PER_ROUND, Plan
 from gossamer.rounds.record import RoundRecord
@@ -81,6 +83,10 @@ class Round:
         self._schedule: Schedule | None = None
         self._steps_per_epoch: int | None = None
         self._replicates: Literal["not begun", "begun", "averaged"] = "not begun"
+        self._start = fingerprint.fingerprint(unwrap(run.model).named_parameters())
+        """Of the parameters before the training: as the cut left them."""
+        self._recorded: Fingerprint | None = None
+        """Of the model as it was kept."""
 
     def __repr__(self) -> str:
         return f"<Round {self.number}: {self.kept} of {self.prunable} prunable weights, density {self.density:.2%}>"
@@ -210,15 +216,25 @@ class Round:
             )
         self._run.take_snapshot()
 
-    def record(self, **metrics: float) -> RoundRecord:
+    def record(self, *, model: Any = None, untrained: bool = False, **metrics: float) -> RoundRecord:
         """Ends the round: writes the model, its masks and these metrics to the run's folder. Call it after training.
 
         The first metric, or the one named in `rounds(metric=...)`, is the round's result. A metric whose name starts
-        with `test_` is reported beside it and decides nothing.
+        with `test_` is reported beside it and decides nothing. After an error it can be called again.
+
+        Args:
+            model: what was measured, if that is an average of the model (EMA, SWA): a deep copy, an `AveragedModel`, a
+                wrapper that has one as an attribute, or an object with `shadow_params`. The masks are put on it, here
+                and at the next cut; its weights are what the folder keeps, and they are put into the model that is
+                trained, for the next cut to begin with. An average that lives across rounds belongs into `state` too.
+            untrained: allows the prunable weights to be, bit for bit, what they were when the round began: for pruning
+                without retraining, and for a network that came trained. Without it that is an error, for then another
+                model than the one given to `rounds` was trained, or none.
+            metrics: how good the model is, by name.
 
         Raises:
-            ConfigurationError: the round was recorded already, a metric is no number, or the one that decides is not
-                among these.
+            ConfigurationError: the round was recorded already, a metric is no number, the one that decides is not
+                among these, no weight was trained, or `model` is no average of the model.
             TrainingDivergedError: a metric is not finite; the round is not kept, the ones before it are.
             PrunedWeightError: a pruned weight is not zero.
             CheckpointError: the folder cannot be written.
@@ -232,7 +248,7 @@ class Round:
                     f"{name} of round {self.number} is {value}; expected a finite number. The last good round is kept."
                 )
         metric = self._run.metric_of(values, self.number)
-        self.result = self._run.finish(self, metric, values)
+        self.result = self._run.finish(self, metric, values, model, untrained)
         return self.result
 
 
@@ -272,6 +288,8 @@ class _Run:
         self.dense = dense
         self.parameters = count_parameters(model)
         self.counter = StepCounter(model)
+        self.average: Any = None
+        """What the last round recorded in the model's place: at the next cut it is pruned too."""
         self.snapshot_step: int | None = None
         """k: the step of the dense round that weights go back to; None as long as it is not known."""
         self.relative_cut = (0.0, 0.0, 0.0)
@@ -330,13 +348,19 @@ class _Run:
                     self._rewind(masks, cut)
                     masks = cut
                     hold(self.model, self.weights, masks)
+                    averages.put_masks(self.average, self.model, masks)
+                    self.average = None
                 round = Round(self, number, masks)
                 self.counter = StepCounter(self.model)
-                if number == 0 and self.retraining.first_known is not None:
-                    self._plan_snapshot(self.retraining.first_known)
-                with snapshot.counted(self.counter):
+                if number == 0:
+                    # Later rounds hold the names; in this one, what cannot be pruned any more is said early.
+                    self.counter.after(1, self._refuse_vanished)
+                    if self.retraining.first_known is not None:
+                        self._plan_snapshot(self.retraining.first_known)
+                with snapshot.counted(self.counter), belonging_to_round(self.model):
                     yield round
-                records.append(round.result or round.record())
+                    records.append(round.result or round.record())
+                self._return_to(round)
             # Left by a crash between the end of the last round and its removal there.
             remove(self.folder / run_folder.REPLICATES)
             best = smallest_allowed(records, self.allowance)
@@ -364,6 +388,8 @@ class _Run:
                 self._lay_out_state()
             yield number
             self._refuse_if_taken_over()
+            if not self._is_trained(round):
+                raise ConfigurationError(_untrained(f"replicate {number} of round {round.number}"))
             trained = with_one_more(
                 trained,
                 self.model,
@@ -452,7 +478,9 @@ class _Run:
             case "stay" if self.retraining.strategy.rates == "linear":
                 self.relative_cut = _relative_cut(self.weights, masks, cut)
 
-    def finish(self, round: Round, metric: str | None, metrics: dict[str, float]) -> RoundRecord:
+    def finish(
+        self, round: Round, metric: str | None, metrics: dict[str, float], average: Any, untrained: bool
+    ) -> RoundRecord:
         self._refuse_if_taken_over()
         seconds = round.seconds
         if round.trainings > 1 and round._replicates != "averaged":
@@ -460,13 +488,24 @@ class _Run:
                 f"round {round.number} has {round.trainings} replicates to average, and not all of them were trained; "
                 f"train inside for replicate in round.replicates(), to its end, and record after it"
             )
-        self._verify(round)
+        self._verify_zeros(round)
         if round.number > 0 and round._schedule is None and not self.retraining.plain:
             raise ConfigurationError(
                 f"round {round.number} of {self.retraining.method} trains with other learning rates than the dense "
                 f"round, but did not ask for them; train for step in round.schedule(total_steps)"
             )
+        if not untrained and not self._is_trained(round):
+            raise ConfigurationError(
+                f"{_untrained(f'round {round.number}')} If no training is meant (pruning without retraining, a network "
+                f"that came trained), say so: round.record(..., untrained=True)."
+            )
         snapshot_file = self._snapshot_taken() if round.number == 0 else None
+        kept = run_folder.storable(self.model)
+        if isinstance(average, nn.Module) and unwrap(average) is unwrap(self.model):
+            average = None
+        if average is not None:
+            kept |= self._averaged(round, average, kept)
+        self._verify_finite(round, kept)
         record = RoundRecord(
             round=round.number,
             density=round.density,
@@ -483,10 +522,14 @@ class _Run:
             metrics=metrics,
             sha256={},
         )
-        state = {
+        state: dict[str, Any] = {
             "random": randomness.capture(),
             "objects": {name: thing.state_dict() for name, thing in self.state.items()},
         }
+        for name, thing in self.state.items():
+            if averages.are_same(average, thing, self.model):
+                # It lives on, so it is pruned at the next cut, after an interruption too.
+                state["average"] = name
         cost = Cost(
             round=round.number,
             method=self.retraining.method if round.number > 0 else "dense",
@@ -496,7 +539,11 @@ class _Run:
             processor_seconds=round_to_milliseconds(round.processor_seconds),
             work=round.work,
         )
-        written = run_folder.write_round(self.folder, record, self.model, round.masks, state, snapshot_file, cost)
+        written = run_folder.write_round(self.folder, record, kept, round.masks, state, snapshot_file, cost)
+        if average is not None:
+            self.average = average
+            run_folder.fill(unwrap(self.model), kept, self.folder)
+        round._recorded = fingerprint.of_state(self.model)
         if snapshot_file is not None:
             remove(snapshot_file)
         remove(self.folder / run_folder.REPLICATES)
@@ -527,24 +574,70 @@ class _Run:
             return None
         return 0.0 if schedule is None else schedule.first / per_epoch
 
-    def _verify(self, round: Round) -> None:
-        current = prunable_parameters(self.model, self.weights)
+    def _averaged(self, round: Round, average: Any, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What an average has in the places of `kept`, its pruned weights set to zero."""
+        if round.trainings > 1:
+            raise ConfigurationError(
+                f"round {round.number} ends with the average of its replicates, and not with another model; leave "
+                f"model= out, or replicates"
+            )
+        tensors = averages.tensors_of(average, self.model)
+        found = averages.put_masks(average, self.model, round.masks)
+        if found:
+            warnings.warn(
+                f"{found} pruned weights of the {type(average).__name__} that round {round.number} recorded were not "
+                f"zero: what was measured is not quite what is kept. Begin the average anew in every round, or record "
+                f"it in all of them, so that it is pruned with the model.",
+                stacklevel=4,
+            )
+        return {name: tensors[name].detach().cpu().contiguous().clone() for name in kept if name in tensors}
+
+    def _refuse_vanished(self) -> None:
+        self._current_weights()
+
+    def _current_weights(self) -> dict[str, nn.Parameter]:
+        return prunable_parameters(self.model, self.weights)
+
+    def _verify_zeros(self, round: Round) -> None:
+        current = self._current_weights()
+        if round.number > 0:
+            check(self.model, masks=round.masks)
         if any(current[name] is not weight for name, weight in self.weights.items()):
-            # The parameters were replaced (load_state_dict(assign=True), a new head): hold the new ones from here on.
+            # The parameters were replaced (load_state_dict(assign=True), a new head): these are held from here on.
             self.weights = current
             if round.number > 0:
-                check(self.model, masks=round.masks)
                 hold(self.model, self.weights, round.masks)
-        elif round.number > 0:
-            check(self.model)
+
+    def _verify_finite(self, round: Round, kept: Mapping[str, Tensor]) -> None:
         parameters = dict(unwrap(self.model).named_parameters(remove_duplicate=False))
-        for name, tensor in unwrap(self.model).state_dict().items():
+        for name, tensor in kept.items():
             # A buffer may hold infinities, as attention masks do.
             if not bool(torch.isfinite(tensor).all() if name in parameters else ~torch.isnan(tensor).any()):
                 raise TrainingDivergedError(
                     f"{name} is not finite after round {round.number}: training diverged. The last good round is kept; "
                     f"lower the learning rate and start in a new folder."
                 )
+
+    def _is_trained(self, round: Round) -> bool:
+        """Whether a prunable weight is another one than at the start; of frozen ones, whether any parameter is."""
+        current = dict(unwrap(self.model).named_parameters())
+        frozen = not any(current[name].requires_grad for name in self.weights)
+        names = current if frozen else self.weights
+        # One after the other: the first weight is enough to know.
+        return any(fingerprint.fingerprint([(name, current[name])]).items() - round._start.items() for name in names)
+
+    def _return_to(self, round: Round) -> None:
+        """The next cut begins with the network that was recorded, as it does after an interruption."""
+        self.weights = self._current_weights()
+        now = fingerprint.of_state(self.model)
+        changed = [name for name, digest in now.items() if (round._recorded or {}).get(name) != digest]
+        if changed:
+            warnings.warn(
+                f"{changed[0]} was changed after round {round.number} was recorded. The run goes on with what was "
+                f"recorded; to keep another network, change the model before, or name it in round.record(model=...).",
+                stacklevel=3,
+            )
+            run_folder.load_round(self.folder, round.number, self.model)
 
     def _open(self, configuration: Configuration) -> list[RoundRecord]:
         """Makes the folder, or verifies that it holds this very run; returns its finished rounds."""
@@ -582,6 +675,7 @@ class _Run:
         with _as_stored(f"the state of round {number} in {self.folder} has no random generators"):
             randomness.restore(state["random"])
         with _as_stored(f"the masks of round {number} in {self.folder} do not fit the model"):
+            self.average = self.state.get(state.get("average"))
             return {name: masks[name] for name in self.weights}
 
 
@@ -747,7 +841,8 @@ def rounds(
         },
         dict(origin or {}),
     )
-    folder, dense = Path(folder), None if dense is None else Path(dense)
+    # The loop may change the working directory; the run stays where it is.
+    folder, dense = absolute(folder), None if dense is None else absolute(dense)
     make_folder(folder)
     run = _Run(model, folder, plan, weights, cut, allowance, metric, state or {}, seed, retraining, fresh_model, dense)
     return run.begin(configuration)
@@ -806,13 +901,19 @@ def make_folder(folder: Path) -> None:
 def prunable_parameters(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """The model's parameters of today under the names of `weights`."""
     parameters = dict(unwrap(model).named_parameters())
-    missing = [name for name in weights if name not in parameters or parameters[name].shape != weights[name].shape]
-    if missing:
-        raise ConfigurationError(
-            f"{missing[0]} is no longer a parameter of the model, or has another shape; expected the model's layers to "
-            f"stay as they were when the rounds began"
-        )
+    for name, weight in weights.items():
+        parameter = parameters.get(name)
+        if parameter is None or parameter.shape != weight.shape:
+            raise ConfigurationError(vanished(name, weight.shape, parameter))
     return {name: parameters[name] for name in weights}
+
+
+def _untrained(what: str) -> str:
+    return (
+        f"the prunable weights of {what} are, bit for bit, what they were when it began: another model than the one "
+        f"given to rounds() was trained, or none. Train that very model (a Trainer with model_init makes one of its "
+        f"own; a Lightning Trainer that has finished does nothing when it is used again: make a new one)."
+    )
 
 
 def round_to_milliseconds(seconds: float) -> float:

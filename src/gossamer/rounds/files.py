@@ -22,6 +22,21 @@ NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, er
 """How filesystems (of a network, of a container) say that they have no locks, or do not sync folders."""
 
 
+def absolute(path: str | Path) -> Path:
+    """The path from the root, so that it stays the same place when the working directory changes.
+
+    Raises:
+        ConfigurationError: the path is relative, and the working directory is gone.
+    """
+    try:
+        return Path(path).absolute()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} is relative to the working directory, which cannot be found ({error.strerror}); give a path from "
+            f"the root"
+        ) from error
+
+
 def write_file(path: Path, write: Callable[[Path], None]) -> None:
     """Puts at `path` what `write` writes to the path it is given: all of it, or, after a crash, what was there before.
 

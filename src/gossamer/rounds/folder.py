@@ -66,7 +66,7 @@ def clear_leftovers(folder: Path) -> None:
 def write_round(
     folder: Path,
     record: RoundRecord,
-    model: nn.Module,
+    tensors: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
     state: Any,
     snapshot: Path | None = None,
@@ -74,7 +74,10 @@ def write_round(
 ) -> RoundRecord:
     """Adds a finished round to the folder, whole or not at all, and returns its record with the files' checksums.
 
+    What an attempt before this one wrote, which failed afterwards, is replaced.
+
     Args:
+        tensors: the model's state, as `storable` returns it.
         snapshot: a file that goes into the round's folder too, as `SNAPSHOT`.
         cost: its page of the ledger. It is told only, and differs from run to run: no checksum covers it.
 
@@ -85,7 +88,7 @@ def write_round(
 
     def write(destination: Path) -> None:
         nonlocal finished
-        save_file(storable(model), destination / MODEL)
+        save_file(dict(tensors), destination / MODEL)
         packed = {name: mask_files.pack(mask) for name, mask in masks.items()}
         shapes = {name: list(mask.shape) for name, mask in masks.items()}
         save_file(packed, destination / MASKS, metadata={"shapes": json.dumps(shapes)})
@@ -99,6 +102,7 @@ def write_round(
         if cost is not None:
             (destination / COST).write_text(cost.to_json() + "\n", encoding="utf-8")
 
+    remove(round_folder(folder, record.round))
     write_folder(round_folder(folder, record.round), write)
     write_table(folder, read_records(folder))
     return finished
