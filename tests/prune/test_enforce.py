@@ -951,3 +951,112 @@ def test_an_unpruned_model_next_to_a_pruned_one_trains_as_ever(prune: Prune) -> 
     prune(Net(), 0.5)
     train(beside, OPTIMIZERS["AdamW"](beside.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), beside.parameters(), strict=True))
+
+
+# --- optimizers of earlier rounds -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["SGD momentum", "AdamW", "Adagrad", "NAdam"])
+def test_optimizers_of_earlier_rounds_that_are_still_alive(kind: str, prune: Prune) -> None:
+    model, alive = Net(), []
+    masks: dict[str, Tensor] | None = None
+    for density in (0.8, 0.5, 0.2):
+        alive.append(OPTIMIZERS[kind](model.parameters()))
+        train(model, alive[-1])
+        masks = prune(model, density, masks=masks)
+        gossamer.check(model)
+        train(model, alive[-1])
+        gossamer.check(model)
+        assert_zero(model, masks, alive[-1])
+
+
+def test_at_a_cut_nothing_but_the_pruned_positions_of_slots_changes(prune: Prune) -> None:
+    model = Net()
+    masks = prune(model, 0.8)
+    optimizers = [OPTIMIZERS[name](model.parameters()) for name in ("SGD nesterov", "Adam amsgrad", "Rprop", "ASGD")]
+    for optimizer in optimizers:
+        train(model, optimizer)
+    before = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
+    masks = prune(model, 0.3, masks=masks)
+    names = [name for name, _ in model.named_parameters()]
+    cleared = 0
+    for optimizer, state in zip(optimizers, before, strict=True):
+        now = optimizer.state_dict()
+        assert now["param_groups"] == state["param_groups"]
+        for index, slots in state["state"].items():
+            mask = masks.get(names[index])
+            for name, slot in slots.items():
+                found = now["state"][index][name]
+                if isinstance(slot, Tensor) and mask is not None and slot.shape == mask.shape:
+                    assert torch.equal(found, slot * mask)
+                    cleared += int((slot[~mask] != 0).sum())
+                else:
+                    assert torch.equal(torch.as_tensor(found), torch.as_tensor(slot)), name
+    assert cleared > 100
+
+
+def test_two_optimizers_that_take_turns(prune: Prune) -> None:
+    model = Net()
+    masks: dict[str, Tensor] | None = None
+    turns = [OPTIMIZERS["SGD nesterov"](model.parameters()), OPTIMIZERS["AdamW"](model.parameters())]
+    for number, density in enumerate((0.9, 0.7, 0.5, 0.3, 0.2)):
+        masks = prune(model, density, masks=masks)
+        train(model, turns[number % 2])
+        gossamer.check(model)
+        train(model, turns[0])
+        assert_zero(model, masks, turns[0])
+
+
+@pytest.mark.parametrize("look", ["not at all", "check", "enforce"])
+def test_lbfgs_begins_anew_after_a_cut_whatever_was_looked_at(look: str, prune: Prune) -> None:
+    inputs = torch.randn(30, 6, dtype=torch.float64)
+
+    def run(fresh: bool) -> Tensor:
+        torch.manual_seed(5)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+        masks = prune(model, 0.8)
+        optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=3)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = (model(inputs) - inputs[:, :2]).square().mean()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        prune(model, 0.4, masks=masks)
+        if look == "check":
+            gossamer.check(model)
+        elif look == "enforce":
+            gossamer.enforce(model)
+        if fresh:
+            optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=3)
+        optimizer.step(closure)
+        return model[0].weight.detach().clone()
+
+    torch.testing.assert_close(run(fresh=False), run(fresh=True), rtol=1e-12, atol=1e-12)
+
+
+class Counting(Optimizer):
+    """Keeps, beside each weight, how often it moved: a slot of the weight's shape that is no number of its training."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__(parameters, {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            moved = self.state[parameter].setdefault("moved", torch.full_like(parameter, 7, dtype=torch.int64))
+            moved.add_(1)
+            parameter.sub_(0.1 * parameter.grad)
+
+
+def test_whole_numbers_in_a_slot_are_left_alone(prune: Prune) -> None:
+    model = Net()
+    prune(model, 0.5)
+    optimizer = Counting(model.parameters())
+    train(model, optimizer, 2)
+    prune(model, 0.3)
+    train(model, optimizer, 1)
+    assert bool((optimizer.state[model.conv.weight]["moved"] == 10).all())
+    gossamer.check(model, optimizer)

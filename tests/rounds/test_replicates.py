@@ -268,7 +268,7 @@ def test_replicates_that_end_with_the_same_weights_are_an_error(tmp_path: Path) 
     model = linear([[4, 3], [2, 1]])
     rounds = loop(model, tmp_path, replicates=2)
     next(rounds).record(untrained=True, accuracy=0.5)
-    with pytest.raises(ConfigurationError, match="replicates 0 and 1 of round 1 ended with the same weights"):
+    with pytest.raises(ConfigurationError, match="replicates 0 and 1 of round 1 ended with the same weights"):  # noqa: PT012
         for _ in next(rounds).replicates():
             with torch.no_grad():
                 model.weight *= 2
