@@ -123,7 +123,6 @@ def test_the_scale_of_a_linear_restart_is_that_of_the_cut(tmp_path: Path) -> Non
     ):
         # No step is taken, so the weights stay as they are.
         rates = round.schedule(T).rates(lambda step: RATES[step])
-        round.record(untrained=True)
     assert rates == pytest.approx([0.3 / 13**0.5], rel=1e-6)
 
 
@@ -215,7 +214,6 @@ def test_the_lottery_ticket_begins_with_its_first_weights(tmp_path: Path) -> Non
         change = [[4.5, 2.0, 0.0, 2.0], [3.0, 1.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]][round.number]
         model.weight.grad = torch.tensor([change])
         optimizer.step()
-        round.record(untrained=not any(change))
     # After training: 0.5, -3, 2, 2 -> the first goes. Then 0, -2.5, 2, 4 -> the third.
     assert began == [[5, -1, 2, 4], [0, -1, 2, 4], [0, -1, 0, 4]]
 
@@ -281,7 +279,6 @@ def test_a_second_optimizer_is_not_counted(tmp_path: Path) -> None:
             for optimizer in (foreign, first, second):
                 optimizer.step()
         assert round.steps == len(round.schedule(4))
-        round.record(untrained=True)
 
 
 def test_rewound_in_epochs_needs_their_length(tmp_path: Path) -> None:
@@ -328,7 +325,6 @@ def test_an_optimizer_that_is_not_torch_s_takes_its_snapshot_by_hand(tmp_path: P
                 if step == 2:
                     early = model[0].weight.detach().clone()
                     round.take_snapshot()
-        round.record(untrained=round.number > 0)
     assert (tmp_path / "round-00" / "snapshot.safetensors").exists()
     assert not (tmp_path / "snapshot.safetensors").exists()
 

@@ -103,8 +103,7 @@ def test_methods_differ(tmp_path: Path) -> None:
 def test_the_last_round_has_the_densities_that_were_given(tmp_path: Path) -> None:
     model = network()
     densities = {"0.weight": 0.3, "2.weight": 0.11}
-    for last in gossamer.rounds(model, folder=tmp_path, allocation=densities):
-        last.record(untrained=True)
+    *_, last = gossamer.rounds(model, folder=tmp_path, allocation=densities)
     # 128 x 0.3 = 38.4 and 64 x 0.11 = 7.04, without another word on when to end.
     assert [int(mask.sum()) for mask in last.masks.values()] == [38, 7]
 
@@ -143,7 +142,6 @@ def test_whole_channels_keep_no_more_than_planned(tmp_path: Path) -> None:
     ):
         mask = round.masks["0.weight"]
         assert all(row.all() or not row.any() for row in mask)
-        round.record(untrained=True)
     # 30% of 128 weights are 39: four channels of eight.
     assert round.kept == 32
 

@@ -60,15 +60,6 @@ def train(model: nn.Module, number: int, optimizer: torch.optim.Optimizer | None
         optimizer.step()
 
 
-def recorded(rounds: Iterator[gossamer.Round]) -> list[gossamer.Round]:
-    """All rounds of a loop that trains nothing."""
-    found = []
-    for round in rounds:
-        round.record(untrained=True)
-        found.append(round)
-    return found
-
-
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
@@ -695,14 +686,13 @@ def test_statistics_that_are_not_a_number_end_the_run(tmp_path: Path) -> None:
     model = small()
     model[1].running_mean[3] = float("nan")
     with pytest.raises(TrainingDivergedError, match=r"1\.running_mean is not finite"):
-        next(gossamer.rounds(model, rounds=1, folder=tmp_path)).record(untrained=True)
+        list(gossamer.rounds(model, rounds=1, folder=tmp_path))
 
 
 def test_an_attention_mask_of_infinities_is_no_divergence(tmp_path: Path) -> None:
     model = small()
     model.register_buffer("mask", torch.full((3, 3), -float("inf")).triu(1))
-    for round in gossamer.rounds(model, rounds=1, folder=tmp_path):
-        round.record(untrained=True)
+    list(gossamer.rounds(model, rounds=1, folder=tmp_path))
     again = small(1)
     again.register_buffer("mask", torch.zeros(3, 3))
     gossamer.load_round(tmp_path, -1, again)
@@ -793,8 +783,7 @@ def test_a_folder_of_another_configuration_is_refused_and_left_untouched(tmp_pat
         with pytest.raises(ConfigurationError, match=shown):
             list(gossamer.rounds(**arguments))
         assert files(tmp_path) == before
-    rounds = gossamer.rounds(small(), folder=tmp_path, **right)
-    assert [round.record(untrained=True).round for round in rounds] == [2, 3]
+    assert [round.number for round in gossamer.rounds(small(), folder=tmp_path, **right)] == [2, 3]
 
 
 def test_rounds_without_a_configuration_are_refused(tmp_path: Path) -> None:
@@ -831,7 +820,7 @@ def test_a_loop_that_was_left_lets_go_of_the_folder(tmp_path: Path) -> None:
 def test_a_loop_inside_the_loop_of_the_same_folder_is_not_silent(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="this loop has ended"):
         for _ in gossamer.rounds(small(), rounds=1, folder=tmp_path):
-            assert len(recorded(gossamer.rounds(small(), rounds=1, folder=tmp_path))) == 2
+            assert len(list(gossamer.rounds(small(), rounds=1, folder=tmp_path))) == 2
 
 
 def test_a_snapshot_that_is_due_in_a_loop_that_was_left_is_not_taken(tmp_path: Path) -> None:
@@ -861,7 +850,6 @@ def test_another_thread_that_is_at_work_in_the_folder_is_not_interrupted(tmp_pat
         for round in gossamer.rounds(small(), rounds=1, folder=tmp_path):
             entered.set()
             done.wait(60)
-            round.record(untrained=True)
             finished.append(round.number)
 
     thread = threading.Thread(target=work)
@@ -879,7 +867,7 @@ def test_another_thread_that_is_at_work_in_the_folder_is_not_interrupted(tmp_pat
     thread = threading.Thread(target=lambda: next(iterator))
     thread.start()
     thread.join()
-    assert len(recorded(gossamer.rounds(small(1), rounds=2, folder=tmp_path / "other"))) == 3
+    assert len(list(gossamer.rounds(small(1), rounds=2, folder=tmp_path / "other"))) == 3
 
 
 # --- what is in the folder ----------------------------------------------------------------------------------------
@@ -1006,11 +994,7 @@ def copy_of(folder: Path, destination: Path) -> Path:
 def resume(folder: Path) -> list[gossamer.Round]:
     model = small()
     optimizer = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9)
-    rounds = []
-    for round in gossamer.rounds(model, rounds=2, folder=folder, state={"optimizer": optimizer}):
-        round.record(untrained=True)
-        rounds.append(round)
-    return rounds
+    return list(gossamer.rounds(model, rounds=2, folder=folder, state={"optimizer": optimizer}))
 
 
 def damages(content: bytes) -> Iterator[tuple[str, bytes | None]]:
@@ -1229,7 +1213,6 @@ def test_every_combination_of_small_networks_and_targets_ends_on_its_target(tmp_
         for round in gossamer.rounds(model, target_sparsity=target, folder=tmp_path / str(number)):
             kept.append(int((model.weight != 0).sum()))
             assert kept[-1] == round.kept
-            round.record(untrained=True)
         assert kept == list(Plan(5 * width, target_sparsity=target))
 
 

@@ -40,9 +40,9 @@ def test_another_model_was_trained(first: int, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("round-*"))) == first
 
 
-def test_none_was_trained_and_nothing_recorded(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=UNTRAINED.format(0)):
-        list(gossamer.rounds(network(), folder=tmp_path, rounds=1))
+def test_rounds_that_nobody_recorded_claim_nothing(tmp_path: Path) -> None:
+    assert len(list(gossamer.rounds(network(), folder=tmp_path, rounds=1))) == 2
+    assert gossamer.load_round(tmp_path, -1, network()).metrics == {}
 
 
 def test_statistics_alone_are_no_training(tmp_path: Path) -> None:

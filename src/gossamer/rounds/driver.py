@@ -359,7 +359,8 @@ class _Run:
                         self._plan_snapshot(self.retraining.first_known)
                 with snapshot.counted(self.counter), belonging_to_round(self.model):
                     yield round
-                    records.append(round.result or round.record())
+                    # What nobody recorded claims nothing about a training.
+                    records.append(round.result or round.record(untrained=True))
                 self._return_to(round)
             # Left by a crash between the end of the last round and its removal there.
             remove(self.folder / run_folder.REPLICATES)
