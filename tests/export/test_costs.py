@@ -37,7 +37,12 @@ def forms_of(shapes: list[LayerShape], densities: list[float]) -> list[str]:
         weight = generator.standard_normal((shape.outputs, shape.inputs // shape.groups, *shape.kernel)).astype("f")
         weight.ravel()[generator.permutation(weight.size)[round(density * weight.size) :]] = 0
         weights.append(numpy_helper.from_array(weight, f"w{place}"))
-        settings = {"pads": shape.pads, "dilations": shape.dilations, "group": shape.groups}
+        settings = {
+            "pads": shape.pads,
+            "strides": shape.strides,
+            "dilations": shape.dilations,
+            "group": shape.groups,
+        }
         nodes.append(helper.make_node("Conv", [value, f"w{place}"], [f"c{place}"], **settings))
         value = f"r{place}"
         nodes.append(helper.make_node("Relu", [f"c{place}"], [value]))
@@ -57,6 +62,7 @@ def forms_of(shapes: list[LayerShape], densities: list[float]) -> list[str]:
         convolution(64, 28, (3, 3), groups=16),
         convolution(64, 33, (3, 3), dilation=2, groups=16),
         convolution(64, 56, (5, 5), groups=8),
+        replace(convolution(128, 80, (3, 3), groups=32), strides=(2, 2)),
         # Far apart: two thirds of the taps, or all but one, read only padding.
         convolution(64, 33, (3, 3), dilation=18),
         convolution(256, 65, (3, 3), dilation=36),

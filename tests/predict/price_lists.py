@@ -23,6 +23,7 @@ DENSE = (
     "dense 1x1",
     "dense kxk",
     "dense by columns",
+    "dense grouped",
     "dense depthwise",
     "dense of an image",
     "dense product",

@@ -182,7 +182,7 @@ def test_a_column_costs_what_a_row_does() -> None:
 def test_few_channels_a_group_are_products_of_their_own_in_onnx_runtime() -> None:
     shape = LayerShape("conv", 64, 128, 28, 28, kernel=(3, 3), pads=(1, 1, 1, 1), groups=16)
     assert dense_terms(shape) == Terms(
-        "dense by columns",
+        "dense grouped",
         {
             "op": 1,
             "multiply-add": 128 * 4 * 9 * 28 * 28,
@@ -203,7 +203,7 @@ def test_few_channels_a_group_are_products_of_their_own_in_onnx_runtime() -> Non
         assert dense_terms(replace(shape, inputs=inputs, outputs=outputs, groups=1)).kind == f"dense {kind}"
     # Whole blocks of 16 channels are what it works on anyway.
     assert dense_terms(replace(shape, groups=4)).kind == "dense kxk"
-    assert dense_terms(replace(shape, groups=8)).kind == "dense by columns"
+    assert dense_terms(replace(shape, groups=8)).kind == "dense grouped"
     # A row's sums are begun once, by the block of channels that has its group.
     assert sparse_terms(shape, 0.1).amounts["sum vector"] == 128 * 49
 
@@ -301,6 +301,7 @@ def test_the_specimens_cover_every_class_of_layer() -> None:
         "dense 1x1",
         "dense kxk",
         "dense by columns",
+        "dense grouped",
         "dense depthwise",
         "dense of an image",
         "dense product",

@@ -47,7 +47,8 @@ DENSE_CONVOLUTIONS = {
     "dense kxk": {"multiply-add": 18.8e-12},
     "dense of an image": {"multiply-add": 18.8e-12},
     "dense depthwise": {"multiply-add": 43e-12},
-    "dense by columns": {"multiply-add": 11e-12, "column": 0.27e-9, "group": 0.1e-6},
+    "dense by columns": {"multiply-add": 11e-12, "column": 0.27e-9},
+    "dense grouped": {"multiply-add": 11e-12, "column": 0.38e-9, "group": 0.3e-6},
 }
 """By the terms of `gossamer.predict.terms`."""
 DENSE_ROW = Rate(240e-12)
@@ -61,6 +62,7 @@ SPARSE_COPIED = {
         "kept weight, tile": 2.2e-9,
         "sum vector": 1.44e-9,
         "staged": 0.135e-9,
+        "far activation": 0.2e-9,
     },
     "sparse depthwise, staged": {"op": 4e-6, "channel, tile": 28e-9, "multiply-add": 72e-12, "staged": 92e-12},
 }

@@ -126,7 +126,9 @@ mixed    conv    apart    outputs={2 * channels} groups={channels // 4} relu
 each     conv    mixed    outputs={2 * channels} groups={2 * channels} kernel=5 relu dense
 distant  conv    each     outputs={2 * channels} groups={2 * channels} kernel=3 dilation={size // 4} relu dense
 last     conv    distant  outputs={2 * channels} relu
-average  average last
+slim     conv    last     outputs=12 kernel=3 relu
+slimmer  conv    slim     outputs=8 kernel=5 relu
+average  average slimmer
 """
 
 

@@ -186,7 +186,7 @@ def dense_terms(shape: "LayerShape") -> Terms:
     taps = shape.kernel[0] * shape.kernel[1]
     if not _is_blocked(shape):
         return Terms(
-            "dense by columns",
+            "dense by columns" if shape.groups == 1 else "dense grouped",
             {
                 "op": 1,
                 "multiply-add": multiply_adds,
