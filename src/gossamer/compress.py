@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
+from gossamer.arguments import setting, whole_number
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.prune.criteria import find_criterion
 from gossamer.prune.cut import DensityPlan
@@ -19,9 +20,10 @@ from gossamer.rewind.strategies import DEFAULT, START, STRATEGIES, Schedule, Spa
 from gossamer.rounds import randomness
 from gossamer.rounds import state as states
 from gossamer.rounds.cost import Work
-from gossamer.rounds.driver import TEST_PREFIX, Round, restore_memory_format, rounds
+from gossamer.rounds.driver import Round, restore_memory_format, rounds
 from gossamer.rounds.files import absolute, remove, write_file
 from gossamer.rounds.folder import REPLICATES, TRAINING, kept_snapshot, read_records
+from gossamer.rounds.metrics import TEST_PREFIX
 from gossamer.rounds.normalisation import Batches, layers_with_statistics
 from gossamer.rounds.randomness import derived_seed
 from gossamer.rounds.record import RoundRecord
@@ -159,7 +161,9 @@ def compress(
     data_folder = None if data_folder is None else absolute(data_folder)
     progress = ProgressFile(folder)
     listener = Together(progress, listener or Silent())
-    epochs = task.recipe.epochs if epochs is None else epochs
+    epochs = task.recipe.epochs if epochs is None else whole_number("epochs", epochs, "a whole number, at least 1")
+    seed = whole_number("seed", seed)
+    fine_tune_rate = None if fine_tune_rate is None else setting("fine_tune_rate", fine_tune_rate)
     if epochs < 1:
         raise ConfigurationError(f"epochs is {epochs}; expected at least 1")
     where = processor.find_device(device)

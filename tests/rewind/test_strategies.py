@@ -401,3 +401,29 @@ def test_mistakes_are_explained(arguments: dict[str, Any], message: str, tmp_pat
 def test_outside_the_schedule(arguments: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"the (whole )?schedule (has|ends after) 6 steps"):
         run(tmp_path, rounds=1, method="weight-rewind", **arguments)
+
+
+@pytest.mark.parametrize("schedule", [Schedule(5), Schedule(5, 3), Schedule(5, 2, "last")])
+def test_torch_asks_for_one_rate_more(schedule: Schedule) -> None:
+    def rate(step: int) -> float:
+        return (0.1, 0.2, 0.3, 0.2, 0.1)[step]
+
+    rates = schedule.rates(rate)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rates[step])
+    used = []
+    for _ in range(len(rates)):
+        used.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert used == rates == [rate(step) for step in schedule]
+    assert optimizer.param_groups[0]["lr"] == used[-1]
+    with pytest.raises(IndexError):
+        rates[len(rates) + 1]
+
+
+def test_a_linear_restart_has_its_one_more_too() -> None:
+    rates = Schedule(4, 0, "linear", 0.5).rates(lambda step: 0.8)
+    assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    assert rates[4] == rates[-1] == rates[3]
+    assert rates[1:3] == pytest.approx([0.3, 0.2])

@@ -24,9 +24,9 @@ from gossamer.compare.grid import Grid
 from gossamer.errors import CheckpointError
 from gossamer.rounds import configuration
 from gossamer.rounds.cost import JOULES_PER_GPU_SECOND, JOULES_PER_PROCESSOR_SECOND, pays_after, total
+from gossamer.rounds.directions import Better, direction_of
 from gossamer.rounds.files import write_file, write_text
 from gossamer.rounds.folder import read_ledger, read_records
-from gossamer.rounds.stopping import KNOWN_METRICS, Better
 
 TABLE, NUMBERS, PLOTS = "comparison.md", "comparison.json", ("comparison.svg", "comparison.png")
 SHARES = ("accuracy", "error")
@@ -161,8 +161,8 @@ def metric_of(grid: Grid) -> tuple[str, Better]:
     for job in grid.cells():
         records = read_records(job.folder) if job.folder.exists() else []
         if records and records[0].metric is not None:
-            better = configuration.read(job.folder)["rounds"].get("better") or KNOWN_METRICS[records[0].metric]
-            return records[0].metric, better
+            told: Better | None = configuration.read(job.folder)["rounds"].get("better")
+            return records[0].metric, told or direction_of(records[0].metric) or "higher"
     raise CheckpointError(f"{grid.folder} holds no finished run to compare")
 
 

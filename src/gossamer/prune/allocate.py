@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import floor, prod
 
+from gossamer.arguments import require_kind
 from gossamer.errors import ConfigurationError
 
 Shapes = Mapping[str, Sequence[int]]
@@ -49,6 +50,7 @@ def find_allocation(name: str) -> Allocation | None:
     Raises:
         ConfigurationError: there is none.
     """
+    require_kind("allocation", name, str, f"one of {', '.join(ALLOCATIONS)}")
     if name not in ALLOCATIONS:
         raise ConfigurationError(
             f"there is no allocation {name!r}; expected one of {', '.join(ALLOCATIONS)}, or a file of densities that "

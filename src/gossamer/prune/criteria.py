@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gossamer.arguments import require_kind
 from gossamer.errors import ConfigurationError
 
 Tensors = Mapping[str, Tensor]
@@ -80,6 +81,7 @@ def find_criterion(name: str) -> Criterion:
     Raises:
         ConfigurationError: there is none.
     """
+    require_kind("criterion", name, str, f"one of {', '.join(CRITERIA)}")
     if name not in CRITERIA:
         raise ConfigurationError(f"there is no criterion {name!r}; expected one of {', '.join(CRITERIA)}")
     return CRITERIA[name]

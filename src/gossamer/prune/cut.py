@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gossamer.arguments import require_function, require_kind
 from gossamer.errors import ConfigurationError
 from gossamer.prune.allocate import Allocation, Shapes, find_allocation, whole_numbers
 from gossamer.prune.criteria import Evidence, find_criterion
@@ -37,6 +38,7 @@ class Cut:
     """Of criteria that draw random numbers."""
 
     def __post_init__(self) -> None:
+        require_function("losses", self.losses, "a function that yields the model's loss on some batches")
         needs_gradients = find_criterion(self.criterion).needs_gradients
         find_structure(self.structure)
         if isinstance(self.allocation, str):
@@ -168,6 +170,7 @@ def allocation_of(given: DensityPlan) -> str | Densities:
     """
     if isinstance(given, Mapping):
         return Densities(given)
+    require_kind("allocation", given, (str, Path), "a name, a file of densities, or densities by weight name")
     if isinstance(given, Path) or given.endswith(".toml"):
         return read_densities(Path(given))
     return given

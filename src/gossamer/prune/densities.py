@@ -15,6 +15,7 @@ from pathlib import Path
 
 import tomli_w
 
+from gossamer.arguments import require_kind, setting
 from gossamer.errors import ConfigurationError
 from gossamer.prune.allocate import Shapes
 from gossamer.rounds.files import write_text
@@ -41,11 +42,14 @@ class Densities:
     """That they were found for: shares of whole output channels, or of single weights. None: not known."""
 
     def __post_init__(self) -> None:
-        for name, density in self.of.items():
-            if isinstance(density, bool) or not isinstance(density, int | float) or not 0 < density <= 1:
-                raise ConfigurationError(
-                    f"the density of {name} is {density!r}; expected a number above 0 and at most 1"
-                )
+        expected = "a number above 0 and at most 1"
+        for name in self.of:
+            require_kind("the name of a density", name, str, "the name of a weight")
+        numbers = {name: setting(f"the density of {name}", density, expected) for name, density in self.of.items()}
+        object.__setattr__(self, "of", numbers)
+        for name, density in numbers.items():
+            if not 0 < density <= 1:
+                raise ConfigurationError(f"the density of {name} is {density!r}; expected {expected}")
 
     def check_structure(self, structure: str) -> None:
         """Verifies that densities of channels are used for channels, and others are not.

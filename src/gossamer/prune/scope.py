@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.optim.swa_utils import AveragedModel
 
+from gossamer.arguments import require_kind
 from gossamer.errors import ConfigurationError, NothingToPruneError
 from gossamer.prune.layers import Kind, computed_tensors, has_outputs_second, kind_of
 from gossamer.prune.whole import is_plain, refuse_sharded_modules, require_plain
@@ -42,13 +43,20 @@ class Scope:
     def __post_init__(self) -> None:
         for field in ("include", "exclude"):
             patterns = getattr(self, field)
-            if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+            listed = isinstance(patterns, Iterable) and not isinstance(patterns, (str, bytes))
+            if not listed or not all(isinstance(pattern, str) for pattern in patterns):
                 raise ConfigurationError(f"scope: {field} is {patterns!r}; expected a list of name patterns")
             object.__setattr__(self, field, tuple(patterns))
+        require_kind("scope: embeddings", self.embeddings, bool, "True or False")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside `torch.compile`'s, AveragedModel's and the data-parallel wrappers."""
+    """The user's own module inside `torch.compile`'s, AveragedModel's and the data-parallel wrappers.
+
+    Raises:
+        ConfigurationError: it is no module.
+    """
+    require_kind("model", model, nn.Module, "a torch.nn.Module")
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
             model = model.module
@@ -71,7 +79,8 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
         ConfigurationError: a pattern matches nothing, or a weight cannot be pruned (lazy, parametrized, sharded,
             complex, quantized, overlapping another one in memory without being the same).
     """
-    scope = scope or Scope()
+    scope = Scope() if scope is None else scope
+    require_kind("scope", scope, Scope, "a gossamer.Scope")
     model = unwrap(model)
     refuse_sharded_modules(model)
     parameters = list(_parameters(model))

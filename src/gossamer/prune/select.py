@@ -10,11 +10,13 @@ not bounded by 2^31.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gossamer.arguments import require_kind, whole_number
 from gossamer.errors import TrainingDivergedError
 from gossamer.prune.whole import require_whole
 
@@ -58,6 +60,9 @@ def keep_largest(
 
     Source: Renda et al. 2020, algorithm 1 (global magnitude pruning).
     """
+    require_kind("weights", weights, Mapping, "tensors by name")
+    require_kind("masks", masks, (Mapping, NoneType), "bool tensors by name")
+    kept = whole_number("kept", kept, "how many weights to keep")
     masks = masks or {}
     available = _count_available(weights, masks)
     if not 0 <= kept <= available:
@@ -100,6 +105,7 @@ def locate(counts: Tensor, wanted: int) -> tuple[int, int]:
 def _count_available(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> int:
     available = 0
     for name, weight in weights.items():
+        require_kind(name, weight, Tensor, "a tensor")
         require_whole(name, weight)
         if not weight.is_floating_point():
             raise ValueError(f"{name} holds {weight.dtype}; expected a real floating-point type")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gossamer.arguments import require_kind
 from gossamer.errors import ConfigurationError, TrainingDivergedError
 from gossamer.prune.select import keep_largest
 
@@ -133,6 +134,7 @@ def find_structure(name: str) -> Structure:
     Raises:
         ConfigurationError: there is none.
     """
+    require_kind("structure", name, str, f"one of {', '.join(STRUCTURES)}")
     if name in STRUCTURES:
         return STRUCTURES[name]
     numbers = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", name)

@@ -10,9 +10,10 @@ from gossamer.errors import CheckpointError
 from gossamer.report.size import FLOAT32, LayerSize, layer_size
 from gossamer.rounds.configuration import INFORMATION, read_of_run
 from gossamer.rounds.cost import Cost
+from gossamer.rounds.directions import direction_of
 from gossamer.rounds.folder import load_masks, read_ledger, read_records
 from gossamer.rounds.record import RoundRecord
-from gossamer.rounds.stopping import KNOWN_METRICS, Allowance, smallest_allowed
+from gossamer.rounds.stopping import Allowance, smallest_allowed
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Run:
     def higher_is_better(self) -> bool:
         """Whether more of the metric is better; where nobody said it, as for an accuracy."""
         better = table(self.tables, "rounds").get("better")
-        return (better or KNOWN_METRICS.get(str(self.metric), "higher")) == "higher"
+        return (better or direction_of(str(self.metric)) or "higher") == "higher"
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide what is computed, flat, without the seed."""

@@ -4,10 +4,12 @@ Every strategy of Renda, Frankle and Carbin (2020) is an answer to these two que
 after the first k of the T steps of the schedule and lasts for t = T - k.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, Literal, SupportsIndex, overload
 
+from gossamer.arguments import as_whole_number, require_kind, whole_number
 from gossamer.errors import ConfigurationError
 
 Weights = Literal["stay", "rewound", "new"]
@@ -54,8 +56,10 @@ class Span:
     unit: Unit
 
     def __post_init__(self) -> None:
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 0:
+        count = as_whole_number(self.count)
+        if count is None or count < 0:
             raise ConfigurationError(f"got {self.count!r} {self.unit} to rewind; expected a whole number, 0 or more")
+        object.__setattr__(self, "count", count)
 
     def __str__(self) -> str:
         return f"{self.count} {self.unit}"
@@ -91,10 +95,11 @@ class Retraining:
     """How many times every round after the dense one is trained, from one start, to be averaged."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.replicates, bool) or not isinstance(self.replicates, int) or self.replicates < 1:
-            raise ConfigurationError(
-                f"replicates is {self.replicates!r}; expected a whole number, 1 (no averaging) or more"
-            )
+        expected = "a whole number, 1 (no averaging) or more"
+        object.__setattr__(self, "replicates", whole_number("replicates", self.replicates, expected))
+        if self.replicates < 1:
+            raise ConfigurationError(f"replicates is {self.replicates}; expected {expected}")
+        require_kind("method", self.method, str, f"one of {', '.join(STRATEGIES)}")
         if self.method not in STRATEGIES:
             raise ConfigurationError(f"there is no method {self.method!r}; expected one of {', '.join(STRATEGIES)}")
         if self.start is not None and self.length is not None:
@@ -108,6 +113,8 @@ class Retraining:
                 f"rewound is {list(self.rewound)}, but with {self.method} the weights stay and nothing goes back; "
                 f"leave it out"
             )
+        for name in self.rewound or ():
+            require_kind("what to rewind", name, str, f"some of {', '.join(REWINDABLE)}")
         unknown = sorted({*(self.rewound or ())} - {*REWINDABLE})
         if unknown:
             raise ConfigurationError(f"cannot rewind {unknown[0]!r}; expected some of {', '.join(REWINDABLE)}, or none")
@@ -210,7 +217,7 @@ class Schedule(Sequence[int]):
             return [self._followed(step) for step in steps[index]]
         return self._followed(steps[index])
 
-    def rates(self, rate: Callable[[int], float]) -> list[float]:
+    def rates(self, rate: Callable[[int], float]) -> "LearningRates":
         """The learning rate of each step of the round.
 
         Args:
@@ -218,11 +225,28 @@ class Schedule(Sequence[int]):
         """
         if self.follows == "linear":
             highest = max(rate(step) for step in range(self.total))
-            return [self.scale * highest * (1 - step / len(self)) for step in range(len(self))]
-        return [rate(step) for step in self]
+            return LearningRates(self.scale * highest * (1 - step / len(self)) for step in range(len(self)))
+        return LearningRates(rate(step) for step in self)
 
     def _followed(self, step: int) -> int:
         return self.total - 1 if self.follows == "last" else step
+
+
+class LearningRates(list[float]):
+    """Learning rates by step. After the last step torch's schedulers ask for one more, with which nothing is trained;
+    it is the last one."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> float: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[float]: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> float | list[float]:
+        if isinstance(index, slice):
+            return super().__getitem__(index)
+        place = operator.index(index)
+        return super().__getitem__(place - 1 if place == len(self) else place)
 
 
 def restart_scale(norm_before: float, norm_removed: float, share_removed: float, share_of_time: float) -> float:

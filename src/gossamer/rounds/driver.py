@@ -10,11 +10,13 @@ import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from gossamer.arguments import plain, require_function, require_kind, whole_number
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning, TrainingDivergedError
 from gossamer.prune import masks as masks_of
 from gossamer.prune.cut import Cut, DensityPlan, allocation_of
@@ -25,21 +27,20 @@ from gossamer.prune.remarks import remarks
 from gossamer.prune.scope import Scope, count_parameters, prunable_weights, unwrap
 from gossamer.rewind import snapshot
 from gossamer.rewind.snapshot import StepCounter
-from gossamer.rewind.strategies import DEFAULT, Retraining, Schedule, Span, Unit, restart_scale
+from gossamer.rewind.strategies import DEFAULT, REWINDABLE, Retraining, Schedule, Span, Unit, restart_scale
 from gossamer.rounds import averages, fingerprint, randomness
 from gossamer.rounds import folder as run_folder
 from gossamer.rounds.configuration import FILE, Configuration
 from gossamer.rounds.cost import Cost, Work
+from gossamer.rounds.directions import Better
 from gossamer.rounds.files import absolute, locked, remove
 from gossamer.rounds.fingerprint import Fingerprint
+from gossamer.rounds.metrics import is_on_test, numbers_of, on_test
 from gossamer.rounds.normalisation import Batches, layers_with_statistics, recompute_statistics
 from gossamer.rounds.plan import PER_ROUND, Plan
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.replicates import Start, load_trained, put_average, with_one_more
-from gossamer.rounds.stopping import Allowance, Better, smallest_allowed
-
-TEST_PREFIX = "test_"
-"""A metric recorded under this prefix is reported and never used for a choice."""
+from gossamer.rounds.stopping import Allowance, smallest_allowed
 
 
 class Round:
@@ -153,8 +154,13 @@ class Round:
         Raises:
             ConfigurationError: what to rewind to lies outside the schedule.
         """
-        if total_steps < 1:
-            raise ConfigurationError(f"total_steps is {total_steps}; expected at least 1")
+        total_steps = whole_number("total_steps", total_steps, "a whole number, at least 1")
+        if steps_per_epoch is not None:
+            steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, "a whole number, at least 1")
+        if total_steps < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
+            raise ConfigurationError(
+                f"total_steps is {total_steps} and steps_per_epoch {steps_per_epoch}; expected at least 1"
+            )
         self._steps_per_epoch = steps_per_epoch
         self._schedule = self._run.scheduled(self.number, total_steps, steps_per_epoch)
         return self._schedule
@@ -187,6 +193,7 @@ class Round:
 
         Source: Zimmer, Spiegel, Pokutta, "Sparse Model Soups", ICLR 2024.
         """
+        require_function("batches", batches, "a function that returns the inputs of the training data, batch by batch")
         if self._replicates != "not begun":
             raise ConfigurationError(
                 f"round.replicates() was called before in round {self.number}; call it once, around all training"
@@ -216,7 +223,7 @@ class Round:
             )
         self._run.take_snapshot()
 
-    def record(self, *, model: Any = None, untrained: bool = False, **metrics: float) -> RoundRecord:
+    def record(self, *, model: Any = None, untrained: bool = False, **metrics: Any) -> RoundRecord:
         """Ends the round: writes the model, its masks and these metrics to the run's folder. Call it after training.
 
         The first metric, or the one named in `rounds(metric=...)`, is the round's result. A metric whose name starts
@@ -230,7 +237,8 @@ class Round:
             untrained: allows the prunable weights to be, bit for bit, what they were when the round began: for pruning
                 without retraining, and for a network that came trained. Without it that is an error, for then another
                 model than the one given to `rounds` was trained, or none.
-            metrics: how good the model is, by name.
+            metrics: how good the model is, by name: numbers, numpy's and tensors with one entry too. Nested ones,
+                such as `val={"acc": 0.9}`, are recorded as `val/acc`.
 
         Raises:
             ConfigurationError: the round was recorded already, a metric is no number, the one that decides is not
@@ -241,7 +249,7 @@ class Round:
         """
         if self.result is not None:
             raise ConfigurationError(f"round {self.number} was recorded already; record once, at its end")
-        values = {name: _number(name, value) for name, value in metrics.items()}
+        values = numbers_of(metrics)
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingDivergedError(
@@ -413,7 +421,7 @@ class _Run:
             restore_memory_format(optimizer)
 
     def metric_of(self, metrics: Mapping[str, float], number: int) -> str | None:
-        names = [name for name in metrics if not name.startswith(TEST_PREFIX)]
+        names = [name for name in metrics if not is_on_test(name)]
         if self.metric is not None and self.metric not in names:
             raise ConfigurationError(
                 f"round {number} recorded {names or 'no metric'}; expected {self.metric!r} among them"
@@ -514,7 +522,7 @@ class _Run:
             prunable=round.prunable,
             parameters=round.parameters,
             val=metrics[metric] if metric is not None else None,
-            test=metrics.get(f"{TEST_PREFIX}{metric}"),
+            test=on_test(metric, metrics) if metric is not None else None,
             metric=metric,
             seconds=round_to_milliseconds(seconds),
             lr_rewound_to=self._rates_from(round),
@@ -742,7 +750,7 @@ def rounds(
             another. Their mean gradient is used; the model is in evaluation mode meanwhile.
         scope: which weights are prunable; by default those of every convolution and linear layer.
         metric: the recorded metric that `max_drop` decides by; by default the first one.
-        better: "higher" or "lower", for a metric that is not in `gossamer.rounds.stopping.KNOWN_METRICS`.
+        better: "higher" or "lower", for a metric whose name does not say it (see `gossamer.rounds.directions`).
         state: what lives on across rounds, by name, such as {"optimizer": optimizer}: objects with `state_dict` and
             `load_state_dict`, saved with every round and restored on resuming. What each round makes anew needs none.
         seed: only recorded.
@@ -775,8 +783,15 @@ def rounds(
 
     Source: Renda, Frankle, Carbin 2020, sections 2 and 3, algorithm 1; code of the paper: everything that is rewound.
     """
+    require_kind("folder", folder, (str, Path), "a path")
+    require_kind("dense", dense, (str, Path, NoneType), "the folder of another run")
+    for name, mapping in {"state": state, "settings": settings, "origin": origin}.items():
+        require_kind(name, mapping, (Mapping, NoneType), "a dictionary")
+    require_function("fresh_model", fresh_model, "a function that makes a newly initialised model")
+    one_shot = bool(one_shot)
+    seed = None if seed is None else whole_number("seed", seed)
     cut = Cut(criterion, allocation_of(allocation), structure, losses, seed or 0)
-    scope = scope or Scope()
+    scope = Scope() if scope is None else scope
     weights = prunable_weights(model, scope)
     if target_sparsity is None and max_drop is None and rounds is None:
         target_sparsity = cut.own_target(weights)
@@ -789,8 +804,8 @@ def rounds(
                 "one_shot cuts once, straight to target_sparsity; give that, and neither rounds nor a share per round"
             )
         per_round, rounds = target_sparsity, 1
-    per_round = PER_ROUND if per_round is None else per_round
-    plan = Plan(prunable, per_round, target_sparsity, rounds)
+    plan = Plan(prunable, PER_ROUND if per_round is None else per_round, target_sparsity, rounds)
+    per_round, target_sparsity, rounds = plan.per_round, plan.target_sparsity, plan.rounds
     retraining = _retraining(
         method,
         {"steps": rewind_steps, "epochs": rewind_epochs},
@@ -801,7 +816,9 @@ def rounds(
     if retraining.strategy.weights == "new" and fresh_model is None:
         snapshot.check_can_reinitialise(model)
     cut.check(model, weights, None if plan.last is None else plan.kept(plan.last))
+    require_kind("metric", metric, (str, NoneType), "the name of a recorded metric")
     allowance = None if max_drop is None else Allowance(max_drop, metric, better)
+    max_drop = None if allowance is None else allowance.max_drop
     run_folder.storable(model)
     for remark in remarks(model, scope, weights):
         warnings.warn(remark, GossamerWarning, stacklevel=2)
@@ -838,9 +855,9 @@ def rounds(
                 "prunable": prunable,
                 "weights": {name: list(weight.shape) for name, weight in weights.items()},
             },
-            "settings": dict(settings or {}),
+            "settings": plain(settings or {}),
         },
-        dict(origin or {}),
+        plain(origin or {}),
     )
     # The loop may change the working directory; the run stays where it is.
     folder, dense = absolute(folder), None if dense is None else absolute(dense)
@@ -856,6 +873,8 @@ def _retraining(
     rewound: Sequence[str] | None,
     replicates: int,
 ) -> Retraining:
+    listed = (list, tuple, set, frozenset, NoneType)
+    require_kind("rewound", rewound, listed, f"a list of {' and '.join(REWINDABLE)}, or of one of them")
     lengths = [Span(count, unit) for unit, count in length.items() if count is not None]
     starts = [Span(count, unit) for unit, count in start.items() if count is not None]
     if len(lengths) + len(starts) > 1:
@@ -931,13 +950,6 @@ def _as_stored(problem: str) -> Iterator[None]:
             f"{problem} ({type(error).__name__}: {error}); go on with the objects and the scope that it was made with, "
             f"or start in a new folder"
         ) from error
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(f"{name} is {value!r}; expected a number") from error
 
 
 def restore_memory_format(optimizer: torch.optim.Optimizer) -> None:

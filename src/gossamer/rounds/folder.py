@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gossamer.arguments import require_kind, whole_number
 from gossamer.errors import CheckpointError
 from gossamer.prune import masks as mask_files
 from gossamer.prune.enforce import hold
@@ -167,6 +168,7 @@ def load_masks(folder: str | Path, number: int) -> dict[str, Tensor]:
     Raises:
         CheckpointError: there is no such round, or its file is damaged.
     """
+    require_kind("folder", folder, (str, Path), "the folder of a run")
     path = _verified(Path(folder), number, MASKS)
     try:
         with safe_open(path, framework="pt") as file:
@@ -245,6 +247,7 @@ def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord
     Raises:
         CheckpointError: there is no such round, a file is damaged, or the model does not fit.
     """
+    require_kind("folder", folder, (str, Path), "the folder of a run")
     folder = Path(folder)
     number, record = _find(folder, number)
     path = _verified(folder, number, MODEL)
@@ -267,6 +270,7 @@ def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord
 
 
 def _find(folder: Path, number: int) -> tuple[int, RoundRecord]:
+    number = whole_number("the number of a round", number)
     records = read_records(folder)
     if not records:
         raise CheckpointError(f"{folder} holds no finished round; expected the folder of a gossamer run")

@@ -6,6 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 from math import ceil
 
+from gossamer.arguments import setting, whole_number
 from gossamer.errors import ConfigurationError, NothingToPruneError
 
 PER_ROUND = 0.2
@@ -36,17 +37,20 @@ class Plan:
     """How many times to prune, at least 1; None: as many as it takes."""
 
     def __post_init__(self) -> None:
+        if self.target_sparsity is not None:
+            expected = "a number between 0 and 1, such as 0.95 (95% of the weights pruned)"
+            object.__setattr__(self, "target_sparsity", setting("target_sparsity", self.target_sparsity, expected))
+            if not 0 < self.target_sparsity < 1:
+                raise ConfigurationError(f"target_sparsity is {self.target_sparsity}; expected {expected}")
+        expected = "a share of the weights between 0 and 1, such as 0.2"
+        object.__setattr__(self, "per_round", setting("per_round", self.per_round, expected))
         if not 0 < self.per_round < 1:
-            raise ConfigurationError(
-                f"per_round is {self.per_round}; expected a share of the weights between 0 and 1, such as 0.2"
-            )
-        if self.target_sparsity is not None and not 0 < self.target_sparsity < 1:
-            raise ConfigurationError(
-                f"target_sparsity is {self.target_sparsity}; expected a number between 0 and 1, such as 0.95 "
-                f"(95% of the weights pruned)"
-            )
-        if self.rounds is not None and self.rounds < FIRST_CUT:
-            raise ConfigurationError(f"rounds is {self.rounds}; expected at least 1, the number of times to prune")
+            raise ConfigurationError(f"per_round is {self.per_round}; expected {expected}")
+        if self.rounds is not None:
+            expected = "at least 1, the number of times to prune"
+            object.__setattr__(self, "rounds", whole_number("rounds", self.rounds, expected))
+            if self.rounds < FIRST_CUT:
+                raise ConfigurationError(f"rounds is {self.rounds}; expected {expected}")
         if self.target_sparsity is not None and self.smallest == self.prunable:
             raise NothingToPruneError(
                 f"target_sparsity {self.target_sparsity} of {self.prunable} weights rounds to no weight at all; "

@@ -3,24 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from gossamer.arguments import require_kind, setting
 from gossamer.errors import ConfigurationError
+from gossamer.rounds.directions import Better, direction_of
 from gossamer.rounds.plan import as_written
 from gossamer.rounds.record import RoundRecord
 
-Better = Literal["higher", "lower"]
-
-KNOWN_METRICS: dict[str, Better] = {
-    "accuracy": "higher",
-    "top5_accuracy": "higher",
-    "f1": "higher",
-    "bleu": "higher",
-    "loss": "lower",
-    "error": "lower",
-    "perplexity": "lower",
-}
-"""Metrics whose direction need not be said."""
+EXAMPLES = ("accuracy", "f1", "bleu", "loss", "error", "perplexity")
+"""Of measures whose direction need not be said (`gossamer.rounds.directions`)."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +23,17 @@ class Allowance:
     metric: str | None = None
     """The recorded metric that decides; None: the first one."""
     better: Better | None = None
-    """Whether a higher or a lower metric is better; None: as `KNOWN_METRICS` says."""
+    """Whether a higher or a lower metric is better; None: as the words of its name say."""
 
     def __post_init__(self) -> None:
+        expected = "the allowed loss, 0 or more, such as 0.01"
+        object.__setattr__(self, "max_drop", setting("max_drop", self.max_drop, expected))
         if not (math.isfinite(self.max_drop) and self.max_drop >= 0):
-            raise ConfigurationError(f"max_drop is {self.max_drop}; expected the allowed loss, 0 or more, such as 0.01")
-        if self.better not in (None, "higher", "lower"):
+            raise ConfigurationError(f"max_drop is {self.max_drop}; expected {expected}")
+        if self.better is not None and self.better not in ("higher", "lower"):
             raise ConfigurationError(f"better is {self.better!r}; expected 'higher' or 'lower'")
         if self.metric is not None:
+            require_kind("metric", self.metric, str, "the name of a recorded metric")
             self.direction(self.metric)
 
     def direction(self, metric: str) -> Better:
@@ -50,12 +44,13 @@ class Allowance:
         """
         if self.better is not None:
             return self.better
-        if metric not in KNOWN_METRICS:
+        direction = direction_of(metric)
+        if direction is None:
             raise ConfigurationError(
                 f"max_drop needs to know whether a higher or a lower {metric!r} is better; pass better='higher' or "
-                f"better='lower' (known: {', '.join(KNOWN_METRICS)})"
+                f"better='lower' (known: {', '.join(EXAMPLES)} and the like, as the last word of the name)"
             )
-        return KNOWN_METRICS[metric]
+        return direction
 
     def allows(self, record: RoundRecord, dense: RoundRecord) -> bool:
         """Whether the round is at most `max_drop` worse than the dense network; read as decimals, so 0.95 - 0.94 is
