@@ -66,12 +66,14 @@ def test_without_a_pattern_only_layers_are() -> None:
 def test_a_pattern_for_nothing_that_can_be_pruned_is_refused_with_the_reason() -> None:
     model = Network()
     model.temperature = nn.Parameter(torch.tensor(1.0))
+    model.scale = nn.Parameter(torch.ones(3))
     model.empty = nn.Parameter(torch.zeros(0, 3))
     for pattern, reason in {
-        "experts.bias": r"experts\.bias \(1 axis\)",
+        "experts.bias": r"experts\.bias \(a bias or normalisation of Experts\)",
         "norm": r"norm\.weight \(a bias or normalisation of LayerNorm\)",
-        "*.bias": r"experts\.bias \(1 axis\), experts\.gate\.bias \(a bias",
+        "*.bias": r"experts\.bias \(a bias[^)]*\), experts\.gate\.bias \(a bias",
         "temperature": r"temperature \(a single number\)",
+        "scale": r"scale \(1 axis\)",
         "empty": r"empty \(no numbers\)",
     }.items():
         with pytest.raises(NothingToPruneError, match=f"matches nothing that can be pruned: .*{reason}"):
@@ -111,6 +113,27 @@ def test_patterns_on_ordinary_layers_mean_what_they_did() -> None:
     assert names(model, "encoder.*", "head.*", embeddings=True)[0] == "encoder.embedding.weight"
     # A pattern for the table alone is taken at its word.
     assert names(model, "*.embedding", "head") == ["encoder.embedding.weight", "head.weight"]
+
+
+def test_biases_stay_out_however_many_axes_they_have() -> None:
+    transformers = pytest.importorskip("transformers")
+    configuration = transformers.GptOssConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        head_dim=8,
+    )
+    model = transformers.GptOssForCausalLM(configuration)
+    path = "model.layers.0.mlp.experts"
+    assert model.get_parameter(f"{path}.down_proj_bias").dim() == 2
+    assert names(model, "*.experts") == [f"{path}.gate_up_proj", f"{path}.down_proj"]
+    with pytest.raises(NothingToPruneError, match=r"down_proj_bias \(a bias or normalisation of GptOssExperts\)"):
+        names(model, "*.down_proj_bias")
 
 
 def test_parameters_beside_those_of_a_known_layer() -> None:

@@ -43,7 +43,8 @@ def kind_of(module: nn.Module, attribute: str) -> Kind:
         return "weight" if attribute.startswith("weight_") else "other" if attribute.startswith("bias_") else "own"
     if isinstance(module, (*NORMALISATIONS, nn.PReLU)):
         return _kind(attribute, weights=(), others=("weight", "bias"))
-    return "own"
+    # Those of stacked experts have two axes.
+    return "other" if "bias" in attribute.split("_")[-1:] else "own"
 
 
 def computed_tensors(module: nn.Module) -> dict[str, str]:
