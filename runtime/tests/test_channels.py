@@ -102,6 +102,8 @@ def test_attributes_say_the_channels_that_were_written(channels: int, shape: lis
         ((6, 4, 2, 2), {"kernel_shape": [1, 4]}, "weight's shape"),
         ((6, 4, 2, 2), {"kernel_shape": [4, 1]}, "weight's shape"),
         ((6, 16, 1, 1), {"kernel_shape": [2, 2]}, "weight's shape"),
+        ((6, 4, 1, 2), {"kernel_shape": [1, 1]}, "weight's shape"),
+        ((6, 8, 1, 1), {"kernel_shape": [1, 2]}, "weight's shape"),
         ((6, 1, 2, 2), {"kernel_shape": [1, 1]}, "weight's shape"),
         ((6, 4), {"kernel_shape": [1, 1]}, "weight's shape"),
         ((6, 4, 1), {"kernel_shape": [1, 1]}, "weight's shape"),
