@@ -70,6 +70,12 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
     if not writer.nodes:
         return model
     result.graph.initializer.extend(writer.initializers)
+    read = {tensor.name for tensor in result.graph.initializer}
+    result.graph.value_info.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.name not in read
+    )
     nodes = list(result.graph.node)
     # Those that put weights together are known by their names (`unpack_weights`); others may be called anything.
     node_names = {node.name for node in (*writer.nodes, *nodes)}

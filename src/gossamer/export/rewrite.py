@@ -1,6 +1,6 @@
 """A network with zeros in its weights -> the same network with ops of the domain `gossamer` where they are faster."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from gossamer.export.layout import Unit, choose_panels
 from gossamer.export.left import LeftWeight, left_weights
 from gossamer.export.names import names_of_values, unused
 from gossamer.export.pools import Pool, pool_at
+from gossamer.export.shapes import values_described
 from gossamer.export.stems import Stem, stem_of
 
 DOMAIN = "gossamer"
@@ -438,6 +439,24 @@ class _Writer:
             given.pop()
         return helper.make_node(kind, given, [output], name=name, domain=DOMAIN, **attributes)
 
+    def _described(self) -> Iterator[onnx.ValueInfoProto]:
+        """Types and shapes of all inner values, as far as they are known."""
+        described = values_described(self.graph.model)
+        value_of = {panel: (value, channels) for value, (panel, channels) in self.panels.items()}
+        returned = {value.name for value in self.graph.model.graph.output}
+        for name in (name for node in self.nodes for name in node.output):
+            value, channels = value_of.get(name, (name, 0))
+            if value not in described or name in returned:
+                continue
+            info = onnx.ValueInfoProto()
+            info.CopyFrom(described[value])
+            info.name = name
+            if name in value_of:
+                # How many channels a panel's tensor is large enough for is for the ops to say.
+                info.type.tensor_type.shape.dim[1].Clear()
+                info.doc_string = f"{value} in panels: {channels} channels"
+            yield info
+
     def _model(self) -> onnx.ModelProto:
         old = self.graph.model
         model = onnx.ModelProto()
@@ -445,10 +464,8 @@ class _Writer:
         del model.graph.node[:]
         model.graph.node.extend(self.nodes)
         model.graph.initializer.extend(tensor for tensors in self.made_for.values() for tensor in tensors)
-        made = {name for node in self.nodes for name in node.output} | {v.name for v in old.graph.input}
-        information = [value for value in old.graph.value_info if value.name in made]
         del model.graph.value_info[:]
-        model.graph.value_info.extend(information)
+        model.graph.value_info.extend(self._described())
         if any(node.domain == DOMAIN for node in self.nodes):
             model.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
         drop_unread(model)

@@ -30,6 +30,21 @@ def infer_shapes(model: onnx.ModelProto) -> Shapes:
     return {value: _named(shape, [trial.get(value, ()) for trial in trials]) for value, shape in shapes.items()}
 
 
+def values_described(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """Types and shapes of values, by their names, with the model's own names of axes only: what a file may say."""
+    light = _without_weights(model)
+    names = _axis_names(light)
+    described = {}
+    for value in _values(_inferred_model(light)):
+        if value.type.tensor_type.HasField("shape"):
+            info = onnx.ValueInfoProto(name=value.name, type=value.type)
+            for axis in info.type.tensor_type.shape.dim:
+                if axis.HasField("dim_param") and axis.dim_param not in names:
+                    axis.ClearField("dim_param")
+            described[value.name] = info
+    return described
+
+
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the contents of small constants only, which may be shapes: inference copies all that it is given,
     twice, and refuses what is larger than a protobuf message may be."""
@@ -80,17 +95,24 @@ def _with_sizes(model: onnx.ModelProto, sizes: tuple[int, int, int]) -> onnx.Mod
 
 
 def _inferred(model: onnx.ModelProto) -> Shapes:
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except ValueError:  # more than a protobuf message may hold
-        inferred = model
-    # What is not known gets a name of its own; only the model's own names mean something.
-    names = {axis.dim_param for value in _values(model) for axis in value.type.tensor_type.shape.dim}
+    names = _axis_names(model)
     return {
         value.name: tuple(_size(axis, names) for axis in value.type.tensor_type.shape.dim)
-        for value in _values(inferred)
+        for value in _values(_inferred_model(model))
         if value.type.tensor_type.HasField("shape")
     }
+
+
+def _inferred_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except ValueError:  # more than a protobuf message may hold
+        return model
+
+
+def _axis_names(model: onnx.ModelProto) -> set[str]:
+    """What is not known gets a name of its own; only the model's own names mean something."""
+    return {axis.dim_param for value in _values(model) for axis in value.type.tensor_type.shape.dim if axis.dim_param}
 
 
 def _values(model: onnx.ModelProto) -> tuple[onnx.ValueInfoProto, ...]:

@@ -9,7 +9,8 @@ from gossamer.export.compress import OLDEST_OPSET, compress_weights
 from gossamer.export.costs import Costs
 from gossamer.export.graph import Graph
 from gossamer.export.left import MANY, SMALL, LeftWeight
-from gossamer.export.rewrite import Rewritten, rewrite
+from gossamer.export.provenance import with_provenance
+from gossamer.export.rewrite import DOMAIN, Rewritten, rewrite
 
 
 def as_written(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> Rewritten:
@@ -24,7 +25,8 @@ def as_written(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool
     """
     rewritten = rewrite(model, costs=costs, half=half)
     compressed = compress_weights(rewritten.model, half=half)
-    return replace(rewritten, model=compressed, left=(*rewritten.left, *_stored_whole(rewritten)))
+    written = with_provenance(compressed, sparse_ops=any(node.domain == DOMAIN for node in compressed.graph.node))
+    return replace(rewritten, model=written, left=(*rewritten.left, *_stored_whole(rewritten)))
 
 
 def _stored_whole(rewritten: Rewritten) -> list[LeftWeight]:

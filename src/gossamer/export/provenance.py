@@ -1,0 +1,46 @@
+"""What a file says of itself to whoever opens it without gossamer: what it is, and what runs it."""
+
+from importlib.metadata import version
+
+import onnx
+
+PRODUCER = "gossamer"
+RUNTIME = "gossamer-runtime"
+SOURCE = "gossamer.source"
+"""Key of a file's metadata: what made the network that it was written from."""
+NEEDS = "gossamer.needs"
+"""What has to be installed to run it."""
+
+
+def with_provenance(model: onnx.ModelProto, *, sparse_ops: bool) -> onnx.ModelProto:
+    """The same network, which says what wrote it, from what, and what it needs; its own words stay.
+
+    Args:
+        sparse_ops: whether it has ops of gossamer's domain.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    before = " ".join(filter(None, (model.producer_name, model.producer_version)))
+    result.producer_name, result.producer_version = PRODUCER, version(PRODUCER)
+    result.doc_string = "\n\n".join(filter(None, (_words(sparse_ops), model.doc_string)))
+    facts = {SOURCE: before} if before else {}
+    if sparse_ops:
+        facts[NEEDS] = f"{RUNTIME} {version(RUNTIME)}"
+    kept = [entry for entry in model.metadata_props if entry.key not in (SOURCE, NEEDS)]
+    del result.metadata_props[:]
+    result.metadata_props.extend(kept)
+    for key, value in facts.items():
+        result.metadata_props.add(key=key, value=value)
+    return result
+
+
+def _words(sparse_ops: bool) -> str:
+    stored = "Weights are stored without their zeros."
+    if not sparse_ops:
+        return f"A pruned network, written by {PRODUCER}. {stored} Any ONNX runtime of this opset runs it."
+    return (
+        f"A pruned network, written by {PRODUCER}. {stored} Its nodes of the domain 'gossamer' are sparse ops for ONNX "
+        f"Runtime, which {RUNTIME} adds: it stands beside {PRODUCER} (folder runtime, pip install ./runtime, or its "
+        f"wheel) and needs no torch. Then: gossamer_runtime.Session('model.onnx'), or: gossamer-run model.onnx. For "
+        f"other runtimes: gossamer export --dense."
+    )
