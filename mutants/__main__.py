@@ -17,7 +17,7 @@ from typing import Protocol
 
 from mutants import folders, native, python_changes, results
 from mutants.change import Change, by_line
-from mutants.coverage_map import CoverageMap
+from mutants.coverage_map import CoverageMap, file_of
 from mutants.judged import reasons
 from mutants.results import Result
 from mutants.tree import Outcome, Tree
@@ -80,12 +80,13 @@ class Python:
         """Runs the tests of the folder's own that are quick first: most changes do not outlive them, and the files of
         the others take long to import."""
         names = list(tests)
-        first = next(iter(names)).split("::")[0].rsplit("/", 1)[0]
+        first = file_of(names[0]).rsplit("/", 1)[0]
         early = [name for name in names if name.startswith(first)][:EARLY]
         outcome = Outcome(None, "")
         for part in (early, [name for name in names if name not in early]):
-            files = dict.fromkeys(name.split("::")[0] for name in part)
-            if part and outcome.noticed_by is None:
+            # A file of tests may be gone since the map was made.
+            files = [file for file in dict.fromkeys(map(file_of, part)) if (self.tree.root / file).exists()]
+            if files and outcome.noticed_by is None:
                 chosen = {name: tests[name] for name in part}
                 wanted = {"arguments": ["-x", *files], "tests": chosen, "known": [*self.map.seconds]}
                 outcome = self.tree.test(wanted, 600 + 10 * sum(chosen.values()))

@@ -14,6 +14,11 @@ SLOW = 2.0
 """Seconds from which a test is slow."""
 
 
+def file_of(test: str) -> str:
+    """The file that a test is in."""
+    return test.split("::")[0]
+
+
 @dataclass
 class CoverageMap:
     """What was seen when all tests ran."""
@@ -72,8 +77,8 @@ class CoverageMap:
         cover the change before those beside them (what a fixture of a whole file runs counts for its first test only),
         quick ones before slow ones, the folder's own before others; as many as `budget` seconds allow."""
         covers = set(covering)
-        files = {test.split("::")[0] for test in covering}
-        beside = {test for test in self.seconds if test.split("::")[0] in files or test.startswith(folder)}
+        files = {file_of(test) for test in covering}
+        beside = {test for test in self.seconds if file_of(test) in files or test.startswith(folder)}
 
         def rank(test: str) -> tuple[bool, bool, bool, float]:
             seconds = self.seconds.get(test, 0.0)
@@ -91,4 +96,4 @@ class CoverageMap:
         """Test -> seconds."""
         passing = [test for test in self.seconds if test not in self.failed]
         slowest_first = sorted(passing, key=lambda test: -self.seconds[test])
-        return {test: self.seconds[test] for test in {test.split("::")[0]: test for test in slowest_first}.values()}
+        return {test: self.seconds[test] for test in {file_of(test): test for test in slowest_first}.values()}
