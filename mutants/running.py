@@ -148,7 +148,8 @@ def serve() -> None:
             os.killpg(child, signal.SIGKILL)
         if status is None:
             _wait(child, math.inf)
-        print(status or "time limit", flush=True)
+        with contextlib.suppress(BrokenPipeError):
+            print(status or "time limit", flush=True)
 
 
 def _run(path: Path, output: Path) -> NoReturn:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gossamer import Scope
-from gossamer.errors import ConfigurationError
+from gossamer.errors import ConfigurationError, TrainingDivergedError
 from gossamer.prune import masks as masks_of
 from gossamer.prune.cut import Cut
 from gossamer.prune.scope import inputs_first, prunable_weights
@@ -59,6 +59,15 @@ def test_channels_by_hand() -> None:
         [1, 1],
         [0, 0],
     ]
+
+
+@pytest.mark.parametrize("structure", ["channels", "1x4", "2:4"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_an_error(structure: str, bad: float) -> None:
+    score = torch.ones(2, 4)
+    score[1, 2] = bad
+    with pytest.raises(TrainingDivergedError, match=r"^w holds .*finite"):
+        kept_by(structure, score, 4)
 
 
 def by_loops(structure: str, score: np.ndarray, kept: int, mask: np.ndarray) -> np.ndarray:

@@ -394,7 +394,6 @@ class _Run:
                 start.restore(self.model, self.state)
                 # What was pruned is cleared out of the optimizer's slots again, as before the first replicate.
                 hold(self.model, prunable_parameters(self.model, self.weights), round.masks)
-                self._lay_out_state()
             yield number
             self._refuse_if_taken_over()
             if not self._is_trained(round):
