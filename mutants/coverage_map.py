@@ -91,9 +91,3 @@ class CoverageMap:
                 break
             chosen[test] = self.seconds.get(test, 0.0)
         return chosen
-
-    def quickest_of_each_file(self) -> dict[str, float]:
-        """Test -> seconds."""
-        passing = [test for test in self.seconds if test not in self.failed]
-        slowest_first = sorted(passing, key=lambda test: -self.seconds[test])
-        return {test: self.seconds[test] for test in {file_of(test): test for test in slowest_first}.values()}

@@ -54,6 +54,9 @@ class Native:
         finally:
             self.tree.write(change.file, self.texts[change.file])
 
+    def control(self, tests: set[str]) -> Outcome:
+        return Outcome(None, "all of them passed in the beginning")
+
     def _build(self) -> subprocess.CompletedProcess[str]:
         return self._run([str(self.bin / "cmake"), "--build", str(self.build), "--parallel", "1"], BUILD_LIMIT)
 

@@ -62,6 +62,11 @@ MADE: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, np.ndarray]]] = {
         ],
         {"v": sparse_weight(RNG, 24, 16), "g": normal(RNG, 16, 1), "axes": np.asarray([1])},
     ),
+    "as a power": (
+        # numpy warns of the logarithm of zero.
+        [node("Abs", ["v"], ["a"]), node("Log", ["a"], ["l"]), node("Exp", ["l"], ["w"])],
+        {"v": sparse_weight(RNG, 16, 24)},
+    ),
     "spread": (
         [
             node("Shape", ["v"], ["s"]),
