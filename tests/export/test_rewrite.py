@@ -159,6 +159,8 @@ ACTIVATIONS: dict[str, tuple[list[onnx.NodeProto], dict[str, object]]] = {
     "relu": ([node("Relu", ["a"], ["y"])], {}),
     "clip": ([node("Clip", ["a", "low", "high"], ["y"])], {"low": -0.5, "high": 0.75}),
     "clip, one side": ([node("Clip", ["a", "", "high"], ["y"])], {"high": 0.25}),
+    "clip, the other side": ([node("Clip", ["a", "low"], ["y"])], {"low": -0.25}),
+    "clip, neither": ([node("Clip", ["a"], ["y"])], {}),
     "hardswish": ([node("HardSwish", ["a"], ["y"])], {}),
     "hardswish in two nodes": (
         [node("HardSigmoid", ["a"], ["s"], alpha=1 / 6, beta=0.5), node("Mul", ["s", "a"], ["y"])],

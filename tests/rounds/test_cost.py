@@ -99,6 +99,12 @@ def test_sums_and_when_it_pays() -> None:
     assert pays_after(unknown, 1) is None
 
 
+def test_a_number_that_is_none_is_not_written() -> None:
+    for wrong in (math.inf, math.nan):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            Cost(0, "dense", "cpu", 10, wrong, 4.0).to_json()
+
+
 def test_an_own_loop_has_a_ledger_too(tmp_path: Path) -> None:
     network = model()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)

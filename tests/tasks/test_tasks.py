@@ -1,9 +1,11 @@
 """The built-in tasks: their models' sizes as published, their data, their training."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from gossamer.prune.scope import count_parameters, prunable_weights
 from gossamer.tasks import TASKS, Data, DataError, evaluate, initial_model, train
@@ -18,6 +20,28 @@ PRUNABLE = {
 @pytest.mark.parametrize("name", PRUNABLE)
 def test_prunable_weights(name: str) -> None:
     assert sum(weight.numel() for weight in prunable_weights(TASKS[name].model()).values()) == PRUNABLE[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "variance", "largest"),
+    [
+        ("lenet-300-100", 2.0, math.inf),
+        ("digits", 2.0, math.inf),
+        ("resnet-20", 2.0, math.inf),
+        # Uniform on both sides of zero.
+        ("lenet-5", 1.0, math.sqrt(3.0)),
+    ],
+)
+def test_initial_weights_have_the_variance_that_is_stated(name: str, variance: float, largest: float) -> None:
+    """As He et al. (2015) for ReLU, normal with variance 2 / fan-in; LeNet-5 as Caffe's "xavier": 1 / fan-in."""
+    model = initial_model(TASKS[name], seed=0)
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            scaled = layer.weight.detach() * math.sqrt(layer.weight[0].numel())
+            assert float(scaled.square().mean()) == pytest.approx(variance, rel=6 / math.sqrt(scaled.numel()))
+            assert float(scaled.abs().max()) <= largest
+            assert largest < math.inf or float(scaled.abs().max()) > 2.5 * math.sqrt(variance)
+            assert layer.bias is None or not layer.bias.any()
 
 
 def test_lenet_300_100_has_410_biases() -> None:
