@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import prune as torch_prune
 
 import gossamer
 from gossamer import Scope, prunable_weights
@@ -284,7 +285,7 @@ COMPUTED = {
     "parametrizations.orthogonal": (parametrizations.orthogonal, "parametrize.remove_parametrizations"),
     "weight_norm": (nn.utils.weight_norm, "utils.remove_weight_norm"),
     "spectral_norm": (nn.utils.spectral_norm, "utils.remove_spectral_norm"),
-    "prune": (lambda layer: nn.utils.prune.identity(layer, "weight"), "utils.prune.remove"),
+    "prune": (lambda layer: torch_prune.identity(layer, "weight"), "utils.prune.remove"),
 }
 
 
