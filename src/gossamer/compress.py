@@ -316,9 +316,11 @@ class _Checkpoint:
         """
         if not self.path.exists():
             return 0
-        saved = states.load(self.path)
+        saved = states.load_entries(self.path)
         # Not in the files of older versions.
         of_replicate = saved.get("replicate", 0)
+        if not isinstance(of_replicate, int) or not isinstance(saved.get("round"), int):
+            raise CheckpointError(f"{self.path} does not say of which round it is; remove it to repeat the round")
         if saved.get("round") != self.round.number or of_replicate < replicate:
             # Its round or its replicate is finished.
             self.remove()
@@ -336,13 +338,13 @@ class _Checkpoint:
             # Not in the files of older versions.
             self.round.processor_seconds_before = float(saved.get("processor_seconds", 0.0))
             epochs_done = int(saved["epochs_done"])
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            # Snapshots are counted from the dense round's first step, whichever attempt took it.
+            self.round.steps = int(saved.get("steps", epochs_done * self.epoch_steps))
+        except (ArithmeticError, AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self.path} does not fit this run ({error}); remove it to repeat round {self.round.number} from its "
                 f"start"
             ) from error
-        # Snapshots are counted from the dense round's first step, whichever attempt took it.
-        self.round.steps = int(saved.get("steps", epochs_done * self.epoch_steps))
         return epochs_done
 
     def save_if_due(self, report: EpochReport, replicate: int) -> None:

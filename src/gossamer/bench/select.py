@@ -104,7 +104,7 @@ def extra_memory_mib(who: str) -> float:
 
 def _memory_in_own_process(who: str) -> float:
     answer = subprocess.run(
-        [sys.executable, "-m", "gossamer.bench.select", who], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-m", "gossamer.bench.select", who], capture_output=True, text=True, check=True
     )
     return float(json.loads(answer.stdout))
 

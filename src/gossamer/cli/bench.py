@@ -240,7 +240,7 @@ def _extra(result: dict[str, Any], key: str) -> str:
 
 def _print_lines(lines: list[str]) -> None:
     for line in lines:
-        console().print(line, highlight=False, markup=False)
+        console().print(line)
 
 
 def _report(lines: list[str], result: dict[str, Any], json_file: Path | None) -> None:
@@ -249,4 +249,4 @@ def _report(lines: list[str], result: dict[str, Any], json_file: Path | None) ->
         from gossamer.rounds.files import write_text
 
         write_text(json_file, json.dumps(result, indent=2) + "\n")
-        console().print(f"written to {json_file}", highlight=False)
+        console().print(f"written to {json_file}")

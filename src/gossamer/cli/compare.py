@@ -113,7 +113,7 @@ def compare(
     # The machines of a cluster are other ones, and what is finished is shown again without data or device.
     if cluster is None and not all(job.done for job in grid.jobs()):
         before.check_machine(grid, what)
-    terminal = console()
+    terminal = console(goes_on=True)
     make_folder(grid.folder)
     with locked(grid.folder):
         known = _settings_before(grid.folder)
@@ -135,9 +135,7 @@ def compare(
         if rate_is_open:
             Configuration({"comparison": settings}).write(grid.folder)
         for folder in before.begin_again(grid):
-            terminal.print(
-                f"{folder}: its training begins again, for it had passed what a method goes back to", highlight=False
-            )
+            terminal.print(f"{folder}: its training begins again, for it had passed what a method goes back to")
         everything = grid.jobs()
         tell = _Lines(len(everything))
         if cluster is None:
@@ -145,10 +143,10 @@ def compare(
         else:
             run_on_cluster(everything, cluster, threads, tell)
         written = report.write(grid, report.collect(grid))
-    terminal.print((grid.folder / report.TABLE).read_text(encoding="utf-8"), highlight=False, markup=False)
-    terminal.print("written: " + ", ".join(str(path) for path in written), highlight=False)
+    terminal.print((grid.folder / report.TABLE).read_text(encoding="utf-8"))
+    terminal.print("written: " + ", ".join(str(path) for path in written))
     if len(written) == 2:
-        terminal.print("no plot: its packages are not installed (pip install 'gossamer[report]')", highlight=False)
+        terminal.print("no plot: its packages are not installed (pip install 'gossamer[report]')")
 
 
 def _threads_before(folder: Path) -> int | None:
@@ -176,8 +174,8 @@ class _Lines:
     def __init__(self, total: int) -> None:
         self._total = total
         self._done = 0
-        self._terminal = console()
+        self._terminal = console(goes_on=True)
 
     def __call__(self, job: "Job", event: str) -> None:
         self._done += event.startswith("done")
-        self._terminal.print(f"[{self._done}/{self._total}] {job.name}: {event}", highlight=False, markup=False)
+        self._terminal.print(f"[{self._done}/{self._total}] {job.name}: {event}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gossamer.cli.console import console
 from gossamer.cli.lists import whole_numbers
 from gossamer.cli.progress import progress
 from gossamer.cli.show import print_run
@@ -233,4 +234,4 @@ def compress(
             listener=listener,
             task_source=source_of(task),
         )
-    print_run(out)
+    print_run(out, console(goes_on=True))

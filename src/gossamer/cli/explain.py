@@ -53,19 +53,18 @@ def explain(
     terminal = console()
     terminal.print(
         f"round {facts.round} of {run}: {subject.record.kept:,} of {subject.record.prunable:,} prunable weights kept",
-        highlight=False,
     )
     terminal.print(_units(facts))
     for line in [*_lines(facts), *_ablation(facts), *_decision(facts.decision), *_missing(facts)]:
-        terminal.print(line, highlight=False)
+        terminal.print(line)
     if picture is not None:
         if facts.inputs is not None and is_image(facts.inputs):
-            terminal.print(f"{picture}: {draw_input_use(facts.inputs, picture)}", highlight=False)
+            terminal.print(f"{picture}: {draw_input_use(facts.inputs, picture)}")
         else:
-            terminal.print(f"no picture: {facts.missing.get('inputs', 'the input is no image')}", highlight=False)
+            terminal.print(f"no picture: {facts.missing.get('inputs', 'the input is no image')}")
     if json_file is not None:
         write_text(json_file, facts.to_json() + "\n")
-        terminal.print(f"all facts: {json_file}", highlight=False)
+        terminal.print(f"all facts: {json_file}")
 
 
 def _units(facts: "Explanation") -> Table:

@@ -78,7 +78,7 @@ def export(
     if exported.layers:
         terminal.print(_table(exported))
     for line in _summary(opened, exported, dense):
-        terminal.print(printable(line), highlight=False, markup=False)
+        terminal.print(printable(line))
 
 
 def _calibrated(path: Path) -> "Costs":

@@ -1,16 +1,21 @@
 """The `gossamer` command: its subcommands, and what becomes of errors and interruptions."""
 
+import errno
+import io
+import os
 import signal
 import sys
 import warnings
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from gossamer.cli.bench import bench
 from gossamer.cli.compare import compare
 from gossamer.cli.compress import compress
+from gossamer.cli.console import ReaderGone, give_up, warn
 from gossamer.cli.explain import explain
 from gossamer.cli.export import export
 from gossamer.cli.predict import predict
@@ -20,14 +25,30 @@ from gossamer.cli.show import show
 from gossamer.cli.shrink import shrink
 from gossamer.cli.tasks import tasks
 from gossamer.cli.watch import watch
-from gossamer.errors import GossamerError, GossamerWarning
+from gossamer.errors import ConfigurationError, GossamerError, GossamerWarning
 
 USERS_MISTAKE = 2
 INTERRUPTED = 128
 """Plus the signal's number, as shells count."""
 
+
+class Commands(TyperGroup):
+    """The subcommands, none of which takes an empty argument: as a path it would be the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, argument in zip(["", *args], args, strict=False):
+            option, equals, value = argument.partition("=") if argument.startswith("--") else (before, "=", argument)
+            if equals and not value:
+                raise ConfigurationError(
+                    f"{option if option.startswith('-') else 'an argument'} is empty; expected a value (a variable of "
+                    f"the shell may not be set)"
+                )
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="gossamer",
+    cls=Commands,
     help="Compress neural networks by learning-rate rewinding: train, prune 20% globally, retrain, repeat.",
     no_args_is_help=True,
     add_completion=False,
@@ -61,6 +82,9 @@ class Interrupted(BaseException):
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 130 and 143 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names may hold letters that a terminal's own encoding lacks.
+        sys.stdout.reconfigure(errors="replace")
     for number in (signal.SIGINT, signal.SIGTERM):
         # Shells have what they put in the background ignore SIGINT.
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -69,16 +93,26 @@ def main() -> None:
     warnings.simplefilter("always", GossamerWarning)
     warnings.showwarning = _show_warning
     try:
-        app()
+        try:
+            app()
+        finally:
+            # What typer printed by itself, such as help.
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except GossamerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        warn(f"error: {error}")
         sys.exit(USERS_MISTAKE)
     except Interrupted as interrupted:
-        print(INTERRUPTION, file=sys.stderr)
+        warn(INTERRUPTION)
         sys.exit(INTERRUPTED + interrupted.number)
-    except BrokenPipeError:
-        # Whoever read our output has gone (`gossamer show RUN | head`).
-        sys.stderr.close()
+    except ReaderGone:
+        pass
+    except OSError as error:
+        give_up(sys.stdout)
+        if error.errno != errno.EPIPE:
+            place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+            warn(f"error: {place}{error.strerror or error}")
+            sys.exit(USERS_MISTAKE)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -95,8 +129,7 @@ def _show_warning(
 ) -> None:
     """Ours in one line, as errors are; where in our own code it was said tells a user nothing."""
     of_others = warnings.formatwarning(message, category, filename, lineno, line)
-    shown = f"warning: {message}\n" if issubclass(category, GossamerWarning) else of_others
-    (file or sys.stderr).write(shown)
+    warn(f"warning: {message}" if issubclass(category, GossamerWarning) else of_others.rstrip("\n"))
 
 
 if __name__ == "__main__":

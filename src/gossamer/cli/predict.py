@@ -56,12 +56,12 @@ def predict(
     terminal = console()
     terminal.print(_table(prediction, terminal.width))
     for line in _summary(prediction, prices):
-        terminal.print(line, highlight=False, markup=False)
+        terminal.print(line)
     if json_file is not None:
         from gossamer.rounds.files import write_text
 
         write_text(json_file, json.dumps(facts(prediction, prices, sizes), indent=2) + "\n")
-        console().print(f"written to {json_file}", highlight=False)
+        console().print(f"written to {json_file}")
 
 
 def _network(source: str, round: int | None, density: float | None, data: Path | None, task: str | None) -> Any:

@@ -24,16 +24,17 @@ LINE_SECONDS = 10.0
 @contextmanager
 def progress() -> "Iterator[Listener]":
     """The listener that fits where the output goes."""
-    terminal = console()
+    # Training goes on, whatever becomes of what is told of it.
+    terminal = console(goes_on=True)
     if not terminal.is_terminal:
         yield PlainLines(terminal)
         return
     bars = Progress(
-        TextColumn("{task.description:<7}"),
+        TextColumn("{task.description:<7}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[position]:<9}"),
+        TextColumn("{task.fields[position]:<9}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
         console=terminal,
     )
     with bars:
@@ -99,7 +100,7 @@ class PlainLines:
         )
 
     def _print(self, line: str) -> None:
-        self._terminal.print(line, highlight=False)
+        self._terminal.print(line)
         self._last_line = time.monotonic()
 
 

@@ -55,4 +55,4 @@ def report(
         max_drop=max_drop,
     )
     write_report(runs, out, given)
-    console().print(f"report: {out.resolve()} ({out.stat().st_size / 1e6:.2f} MB)", highlight=False)
+    console().print(f"report: {out.resolve()} ({out.stat().st_size / 1e6:.2f} MB)")

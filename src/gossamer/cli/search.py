@@ -136,8 +136,8 @@ def search(
         judged = Examples(validation.inputs[rows], validation.targets[rows], validation.prepare)
     sign = _sign(subject, reward)
     if episodes <= warm_up:
-        console().print(
-            f"all {episodes} episodes are at random: the agent acts after the {warm_up} of --warm-up", highlight=False
+        console(goes_on=True).print(
+            f"all {episodes} episodes are at random: the agent acts after the {warm_up} of --warm-up"
         )
     with _progress(subject.task.metric.name, sign) as listener:
         policy = find(
@@ -214,7 +214,7 @@ def _prices(asked: str, actions: str, threads: int | None, calibration: Path | N
 
     found = find_calibration(calibration, threads)
     if found.warning:
-        console().print(found.warning, highlight=False)
+        console(goes_on=True).print(found.warning)
     return found
 
 
@@ -251,7 +251,7 @@ def _sign(subject: "Subject", reward: str) -> float:
 
 @contextmanager
 def _progress(metric: str, sign: float) -> "Iterator[_Lines]":
-    terminal = console()
+    terminal = console(goes_on=True)
     if not terminal.is_terminal:
         yield _Lines(terminal, metric, sign)
         return
@@ -261,7 +261,7 @@ def _progress(metric: str, sign: float) -> "Iterator[_Lines]":
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
         console=terminal,
     )
     with bar:
@@ -281,7 +281,6 @@ class _Lines:
         self._terminal.print(
             f"{len(network.actions)} actions an episode, {episodes} episodes; budget: {budget.name}{limit}"
             + (f"; continuing with episode {done}" if done else ""),
-            highlight=False,
         )
 
     def ended(self, episodes: "Sequence[Episode]") -> None:
@@ -292,12 +291,11 @@ class _Lines:
         self._terminal.print(
             f"every network that was tried has the same {self._metric}, {shown}: there was nothing to learn from. "
             f"Judge them by more --examples, or after some (or more) training by --reward retrained.",
-            highlight=False,
         )
 
     def episode_finished(self, episode: "Episode", best: "Episode") -> None:
         if (episode.number + 1) % LINE_EPISODES == 0:
-            self._terminal.print(f"episode {episode.number + 1}  {self.facts(episode, best)}", highlight=False)
+            self._terminal.print(f"episode {episode.number + 1}  {self.facts(episode, best)}")
 
     def facts(self, episode: "Episode", best: "Episode") -> str:
         now, then = (value_text(self._metric, self._sign * which.value) for which in (episode, best))
@@ -338,7 +336,7 @@ def _print(subject: "Subject", policy: "Policy", scope: "Scope", out: Path) -> N
         "global magnitude": Cut().choose(model, weights, kept, masks_of.full(weights), round_number=1),
     }
     metric = subject.task.metric.name
-    terminal = console()
+    terminal = console(goes_on=True)
     layers = Table(box=box.SIMPLE_HEAD, show_edge=False)
     layers.add_column("weights of", no_wrap=True)
     for heading in ("all", "policy", "density", "global magnitude", "density"):
@@ -348,15 +346,13 @@ def _print(subject: "Subject", policy: "Policy", scope: "Scope", out: Path) -> N
         layers.add_row(name, f"{size:,}", f"{number:,}", f"{number / size:.2%}", f"{other:,}", f"{other / size:.2%}")
     terminal.print(layers)
     total = sum(weight.numel() for weight in weights.values())
-    terminal.print(
-        f"{kept:,} of {total:,} weights ({kept / total:.2%}); {policy.budget} {policy.cost:,.6g}", highlight=False
-    )
+    terminal.print(f"{kept:,} of {total:,} weights ({kept / total:.2%}); {policy.budget} {policy.cost:,.6g}")
     for rival, masks in rivals.items():
         with pruned(model, weights, masks):
             values = [
                 f"{split} {metric} {value_text(metric, subject.value(model, examples))}"
                 for split, examples in (("val", subject.data.validation), ("test", subject.data.test))
             ]
-        terminal.print(f"{rival + ', not retrained:':<34}{'  '.join(values)}", highlight=False)
+        terminal.print(f"{rival + ', not retrained:':<34}{'  '.join(values)}")
     structure = "" if policy.structure == "unstructured" else f" --structure {policy.structure}"
-    terminal.print(f"written to {out}; next: gossamer compress TASK --allocation {out}{structure}", highlight=False)
+    terminal.print(f"written to {out}; next: gossamer compress TASK --allocation {out}{structure}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from gossamer.cli.console import console
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 def show(run: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
     """Print a run's table: every round's size and accuracy."""
-    print_run(run)
+    print_run(run, console())
 
 
-def print_run(folder: Path) -> None:
+def print_run(folder: Path, terminal: Console) -> None:
     """Prints the table of the run in `folder`.
 
     Raises:
@@ -32,7 +33,6 @@ def print_run(folder: Path) -> None:
 
     settings = read_of_run(folder)[RUN]
     records = read_records(folder)
-    terminal = console()
     if not records:
         terminal.print(f"{folder}: no round is finished yet")
         return
@@ -42,7 +42,7 @@ def print_run(folder: Path) -> None:
     terminal.print(_table(records))
     best = smallest_allowed(records, allowance)
     for line in [*_summary(folder, records, best, allowance), *_ledger(read_ledger(folder), best.round)]:
-        terminal.print(line, highlight=False)
+        terminal.print(line)
 
 
 def _table(records: "list[RoundRecord]") -> Table:

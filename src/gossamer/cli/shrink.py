@@ -83,9 +83,9 @@ def shrink(
     terminal = console()
     terminal.print(_table(shrunk))
     for line in _summary(subject, shrunk, agreement):
-        terminal.print(line, highlight=False)
+        terminal.print(line)
     if out is not None:
-        terminal.print(_written(out), highlight=False)
+        terminal.print(_written(out))
 
 
 def _slim(subject: "Subject", shrunk: "Shrunk", inputs: "Tensor", share: float, out: Path | None) -> None:
@@ -120,7 +120,7 @@ def _slim(subject: "Subject", shrunk: "Shrunk", inputs: "Tensor", share: float, 
     if out is not None:
         lines.append(_written(out))
     for line in lines:
-        terminal.print(line, highlight=False)
+        terminal.print(line)
 
 
 def _written(out: Path) -> str:

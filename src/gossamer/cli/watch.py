@@ -48,7 +48,7 @@ def watch(
 
     terminal = console()
     if once:
-        terminal.print(_picture(look(run), terminal.height), highlight=False)
+        terminal.print(_picture(look(run), terminal.height))
     elif terminal.is_terminal and sys.stdin.isatty():
         _live(run, terminal, every)
     else:
@@ -64,7 +64,7 @@ def _live(run: Path, terminal: Console, every: float) -> None:
             live.update(_picture(look(run), terminal.height), refresh=True)
             key = _pressed(every)
     # The display had a screen of its own; what it showed last stays.
-    terminal.print(_picture(look(run), terminal.height), highlight=False)
+    terminal.print(_picture(look(run), terminal.height))
 
 
 def _lines(run: Path, terminal: Console, every: float) -> None:
@@ -75,11 +75,11 @@ def _lines(run: Path, terminal: Console, every: float) -> None:
     while True:
         glance = look(run)
         for record in glance.records[shown:]:
-            terminal.print(_line(record), highlight=False)
+            terminal.print(_line(record))
         shown = len(glance.records)
         if glance.state != state:
             state = glance.state
-            terminal.print(_status(glance), highlight=False)
+            terminal.print(_status(glance))
         # What has not begun may still do so; what has stopped may be started again, and be watched again.
         if state in ("finished", "stopped"):
             return

@@ -27,3 +27,8 @@ def time_text(seconds: float) -> str:
 def printable(text: object) -> str:
     """Text of somebody else's as one line that cannot steer the terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
+def printable_lines(text: str) -> str:
+    """The same of a text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))

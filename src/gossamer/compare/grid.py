@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gossamer.errors import ConfigurationError
+from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.prune.allocate import ALLOCATIONS
 from gossamer.prune.criteria import CRITERIA
 from gossamer.prune.densities import read_densities
@@ -209,7 +209,9 @@ class Grid:
         for folder in map(self._dense_folder, self.seeds):
             if not (folder / TRAINING).exists() or read_records(folder):
                 continue
-            epochs_done = states.load(folder / TRAINING).get("epochs_done", 0)
+            epochs_done = states.load_entries(folder / TRAINING).get("epochs_done", 0)
+            if not isinstance(epochs_done, int):
+                raise CheckpointError(f"{folder / TRAINING} does not say how far it is; remove it to begin again")
             missing = [epoch for epoch in self._snapshots() if not kept_snapshot(folder, _moment(epoch)).exists()]
             if any(epoch < epochs_done for epoch in missing):
                 found.append(folder)

@@ -11,7 +11,10 @@ from typing import Any
 
 from gossamer.compare.grid import Job
 from gossamer.errors import ConfigurationError, GossamerError
+from gossamer.rounds.files import open_to_append, regular
 
+PYTHON = (sys.executable, "-P", "-m")
+"""Runs a module. Without -P, a file in the current folder that is called as a package would hide the package."""
 POLL_SECONDS = 0.2
 LAST_LINES = 5
 """Of a failed run's output, shown in the error."""
@@ -69,11 +72,11 @@ class _Process:
         # inherited, and stay blocked there.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with self._log.open("ab") as output:
+            with open_to_append(self._log) as output:
                 # What earlier attempts said stays before it.
                 self._start = output.tell()
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", CELL, *job.options],
+                    [*PYTHON, CELL, *job.options],
                     env=_environment(threads),
                     stdin=subprocess.PIPE,
                     stdout=output,
@@ -95,7 +98,7 @@ class _Process:
 
     def said(self) -> str:
         """What it wrote."""
-        with self._log.open("rb") as file:
+        with regular(self._log).open("rb") as file:
             file.seek(self._start)
             return file.read().decode("utf-8", errors="replace")
 
@@ -157,7 +160,7 @@ def _remote_run(threads: int) -> Callable[[Sequence[str], tuple[int, str] | None
         if after is not None and after[0] != 0:
             return after
         with subprocess.Popen(
-            [sys.executable, "-m", module, *options],
+            [sys.executable, "-P", "-m", module, *options],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -79,6 +79,12 @@ def _task_of(folder: Path, settings: dict[str, Any], given: str | None) -> Task:
             f"run of gossamer compress. From Python: gossamer.load_round, then gossamer.shrink.shrink(model, inputs) "
             f"or gossamer.explain.explain_model(model, ...)."
         )
+    if given is None and isinstance(recorded, str) and is_own_task(recorded):
+        # As the folder says it, and a folder may come from somebody else: importing is running.
+        raise ConfigurationError(
+            f"{folder} is a run of the task {recorded!r}, which is not built in; say where it is with "
+            f"{_task_option(settings)}"
+        )
     try:
         task = find_task(given or recorded)
     except ConfigurationError as error:

@@ -1,5 +1,7 @@
 """ONNX Runtime sessions, with and without gossamer's ops."""
 
+from pathlib import Path
+
 import onnx
 import onnxruntime
 
@@ -22,6 +24,9 @@ def sparse_session(model: bytes | str) -> onnxruntime.InferenceSession:
     """
     from gossamer_runtime import NativeLibraryMissing, Session
 
+    if isinstance(model, str) and model != model.encode("utf-8", "replace").decode():
+        # ONNX Runtime opens only what is called in UTF-8.
+        model = Path(model).read_bytes()
     try:
         return Session(model, _options())
     except NativeLibraryMissing as error:

@@ -22,6 +22,7 @@ from gossamer.export.open_axes import with_open_axes
 from gossamer.export.precision import in_fp32
 from gossamer.export.sessions import dense_session
 from gossamer.rounds import randomness
+from gossamer.rounds.files import regular
 from gossamer.shrink import shrink
 from gossamer.shrink.verify import verify
 from gossamer.tasks import Data, Metric, Task, derived_seed, find_task, initial_model
@@ -200,7 +201,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         ExportError: it is missing, damaged, or no dense network.
     """
     try:
-        model = with_open_axes(onnx.load(path))
+        model = with_open_axes(onnx.load(regular(path, links=True)))
     except FileNotFoundError as error:
         raise ExportError(f"there is no file {error.filename or path}") from error
     except (OSError, DecodeError, ValueError, onnx.checker.ValidationError) as error:

@@ -35,6 +35,8 @@ class TensorBoard:
             ) from error
         self._make = SummaryWriter
         self._folder = run / FOLDER
+        if self._folder.is_symlink():
+            raise ConfigurationError(f"{self._folder} is a link; expected a folder of the run's own. Remove it.")
         self._writer: Any = None
 
     def round_started(self, round: "Round", last_round: int | None) -> None:

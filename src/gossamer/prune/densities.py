@@ -18,7 +18,7 @@ import tomli_w
 from gossamer.arguments import require_kind, setting
 from gossamer.errors import ConfigurationError
 from gossamer.prune.allocate import Shapes
-from gossamer.rounds.files import write_text
+from gossamer.rounds.files import read_text, write_text
 from gossamer.rounds.plan import as_written
 
 TABLE = "densities"
@@ -122,9 +122,9 @@ def read_densities(path: Path) -> Densities:
         ConfigurationError: it cannot be read, or is no such file.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(path, links=True))
     except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
         raise ConfigurationError(
             f"cannot read densities from {path}: {reason}; expected a TOML file with a [{TABLE}] table"
         ) from error

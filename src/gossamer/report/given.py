@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gossamer.report.errors import ReportError
+from gossamer.rounds.files import read_text
 
 
 def read_json(path: Path) -> Any:
@@ -14,7 +15,7 @@ def read_json(path: Path) -> Any:
         ReportError: it is missing, or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        return json.loads(read_text(path, links=True), parse_constant=_refuse)
     except OSError as error:
         raise ReportError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:

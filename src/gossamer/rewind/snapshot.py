@@ -83,7 +83,7 @@ def require(path: Path, step: int, steps_taken: int) -> None:
         ConfigurationError: the training did not come to the step, or its steps were not seen.
     """
     if path.exists():
-        if states.load(path).get("step") == step:
+        if states.load_entries(path).get("step") == step:
             return
         raise CheckpointError(f"{path} is a snapshot of another step than {step}; start in a new folder")
     raise ConfigurationError(
@@ -100,7 +100,7 @@ def rewind(model: nn.Module, objects: Mapping[str, Any], path: Path, also: tuple
     Raises:
         CheckpointError: the snapshot is damaged or does not fit.
     """
-    snapshot = states.load(path)
+    snapshot = states.load_entries(path)
     try:
         step = int(snapshot["step"])
         tensors: dict[str, Tensor] = dict(snapshot["model"])

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 import torch
 
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.rounds.files import write_text
+from gossamer.rounds.files import read_text, write_text
+from gossamer.rounds.typed import WrongTypeError, read_as
 
 FILE = "config.toml"
 
@@ -26,6 +27,63 @@ KINDS = {RUN: "a run", "comparison": "a comparison", "search": "a search"}
 
 
 @dataclass(frozen=True)
+class Rounds:
+    """The types of what a run says of its rounds."""
+
+    target_sparsity: float | None = None
+    max_drop: float | None = None
+    rounds: int | None = None
+    per_round: float | None = None
+    one_shot: bool | None = None
+    metric: str | None = None
+    better: Literal["higher", "lower"] | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """The same of its method, as far as the types are known."""
+
+    rewound: list[str] | None = None
+    densities: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """The same of its scope."""
+
+    include: list[str] | None = None
+    exclude: list[str] | None = None
+    embeddings: bool | None = None
+
+
+@dataclass(frozen=True)
+class Anything:
+    """A table in which anything may stand, a user's own settings for example."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The types of what a comparison says, as far as it is read."""
+
+    threads: int | None = None
+
+
+DECLARED: dict[str, type] = {
+    RUN: Rounds,
+    "method": Method,
+    "scope": Patterns,
+    "model": Anything,
+    "settings": Anything,
+    "comparison": Comparison,
+    "search": Anything,
+    VERSIONS: Anything,
+    ORIGIN: Anything,
+}
+"""Tables of a configuration -> the types of what stands in them, verified when it is read."""
+
+
+@dataclass(frozen=True)
 class Configuration:
     """Everything that decides what a run computes, as nested tables of TOML; None values are left out."""
 
@@ -34,6 +92,10 @@ class Configuration:
     """Where what the run is made of came from, for people; recorded and not compared."""
 
     def __post_init__(self) -> None:
+        try:
+            _verify(_without_none(self.tables))
+        except WrongTypeError as error:
+            raise ConfigurationError(str(error)) from error
         try:
             tomli_w.dumps(_without_none({**self.tables, ORIGIN: self.origin}))
         except (TypeError, ValueError) as error:
@@ -122,7 +184,9 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_text(path))
+        _verify(tables)
+        return tables
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; expected the folder of a gossamer run") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -145,6 +209,12 @@ def read_of_run(folder: Path) -> dict[str, Any]:
     return tables
 
 
+def _verify(tables: Mapping[str, Any]) -> None:
+    for name, declared in DECLARED.items():
+        if name in tables:
+            read_as(declared, tables[name], name)
+
+
 def _named(tables: Mapping[str, Any]) -> str:
     return next((name for kind, name in KINDS.items() if kind in tables), f"a {FILE} that is not gossamer's")
 
@@ -164,11 +234,14 @@ def versions() -> dict[str, Any]:
 
 
 def _without_none(tables: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_none(value) if isinstance(value, Mapping) else value
-        for key, value in tables.items()
-        if value is not None
-    }
+    return {key: _as_stored(value) for key, value in tables.items() if value is not None}
+
+
+def _as_stored(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _without_none(value)
+    # The path of a file whose name is no UTF-8 holds halves of letters, which no file of texts can.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

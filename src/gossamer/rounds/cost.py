@@ -2,14 +2,18 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from gossamer.errors import CheckpointError
+from gossamer.rounds.files import read_text
+from gossamer.rounds.typed import read_as
 
 COST = "cost.json"
+
+LARGEST = 1e40
+"""Of what is counted; what is beyond it was not counted by a training, and sums of it could overflow."""
 
 JOULES_PER_PROCESSOR_SECOND = 10.0
 """An assumption, not a measurement: a busy core of a server with its share of memory and supply takes 5 to 15 W."""
@@ -113,26 +117,15 @@ def read_cost(path: Path) -> Cost | None:
         CheckpointError: the file is damaged.
     """
     try:
-        values: dict[str, Any] = json.loads((path / COST).read_text(encoding="utf-8"))
-        work = values["work"]
-        cost = Cost(
-            **{field.name: values[field.name] for field in fields(Cost) if field.name != "work"},
-            work=None if work is None else _work(work),
-        )
-        numbers = [cost.round, cost.steps, cost.wall_seconds, cost.processor_seconds]
-        if not all(isinstance(number, (int, float)) and math.isfinite(number) and number >= 0 for number in numbers):
-            raise ValueError("a number in it is none")
+        cost = read_as(Cost, json.loads(read_text(path / COST)))
+        numbers = {name: value for name, value in cost.flat().items() if not isinstance(value, str)}
+        for name, number in numbers.items():
+            if not 0 <= number < LARGEST:
+                raise ValueError(f"{name} is {number}; expected what a training costs")
         return cost
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path / COST} is damaged ({error}); restore it, or remove it: it is told only"
         ) from error
-
-
-def _work(values: Mapping[str, Any]) -> Work:
-    work = Work(**{field.name: float(values[field.name]) for field in fields(Work)})
-    if not all(math.isfinite(number) and number >= 0 for number in asdict(work).values()):
-        raise ValueError("a number in it is none")
-    return work

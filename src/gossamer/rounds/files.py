@@ -4,12 +4,14 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
@@ -37,21 +39,32 @@ def absolute(path: str | Path) -> Path:
         ) from error
 
 
-def write_file(path: Path, write: Callable[[Path], None]) -> None:
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Puts at `path` what `write` writes to the path it is given: all of it, or, after a crash, what was there before.
+
+    It is written in a folder of its own beside its place: whatever else `write` leaves there (safetensors writes under
+    a name that it makes up) goes with it, and nothing that lies there already, such as a link, is written through.
 
     Raises:
         CheckpointError: it cannot be written (disk full, no permission); nothing of it is left.
     """
-    temporary = path.with_name(path.name + TEMPORARY)
     try:
-        write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
+        replace_file(path, lambda temporary: _write_and_sync(temporary, write))
         _sync(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
         raise _explained(path, error) from error
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """`write_file` for what may be lost in a power cut: the disk is not waited for, and its errors come as they are."""
+    workplace = path.with_name(path.name + TEMPORARY)
+    try:
+        remove(workplace)
+        workplace.mkdir()
+        write(workplace / path.name)
+        (workplace / path.name).replace(path)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,7 +72,7 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, lambda temporary: _write_text(temporary, text))
 
 
-def write_folder(path: Path, write: Callable[[Path], None]) -> None:
+def write_folder(path: Path, write: Callable[[Path], object]) -> None:
     """Makes the folder `path` hold what `write` puts into the folder it is given: all of it, or nothing.
 
     Raises:
@@ -81,16 +94,59 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder, if it is there."""
-    if path.is_dir():
+    """Removes a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
+def regular(path: Path, *, links: bool = False) -> Path:
+    """The path, if what lies there can simply be read: no folder, and no pipe or device, which might never end.
+
+    Args:
+        links: whether it may be a link. What somebody names may be one; what is looked for in a folder, which may come
+            from somebody else, may not, since it could lead anywhere.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    mode = (path.stat() if links else path.lstat()).st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise OSError(f"it is {kind}, not a regular file")
+    return path
+
+
+def read_text(path: Path, *, links: bool = False) -> str:
+    """The UTF-8 text of a `regular` file.
+
+    Raises:
+        OSError, UnicodeDecodeError: there is none.
+    """
+    return regular(path, links=links).read_text(encoding="utf-8")
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Opens a regular file of a folder that may come from somebody else, made if it is not there; never through a link,
+    and without waiting for whoever reads a pipe.
+
+    Raises:
+        OSError: it is something else, or cannot be made.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.fdopen(os.open(path, flags, 0o666), "ab")
+    try:
+        regular(path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
 def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
+    """The SHA-256 of a `regular` file, in hexadecimal."""
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -133,7 +189,7 @@ def locked(folder: Path, end: Callable[[], None] | None = None) -> Iterator[None
     import fcntl
 
     try:
-        file = (folder / ".lock").open("w")
+        file = open_to_append(folder / ".lock")
     except OSError as error:
         raise _explained(folder / ".lock", error) from error
     with file:
@@ -174,7 +230,13 @@ def _end_of_this_process(folder: Path, holder: Holder | None) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    # Paths that are no UTF-8 come with halves of letters in them, which UTF-8 cannot write.
+    path.write_text(text, encoding="utf-8", errors="replace")
+
+
+def _write_and_sync(path: Path, write: Callable[[Path], object]) -> None:
+    write(path)
+    _sync(path)
 
 
 def _sync(path: Path) -> None:
@@ -208,6 +270,6 @@ def _explained(path: Path, error: BaseException) -> BaseException:
         return error
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return CheckpointError(
-        f"cannot write {path}: {reason}. Every finished round is kept. Make room or mend the permissions, and run the "
-        f"same command again: it continues."
+        f"cannot write {path}: {reason}. What was finished before is kept. Make room, mend the permissions or name "
+        f"another place, and run the same command again."
     )

@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -37,8 +37,9 @@ from gossamer.prune.scope import unwrap
 from gossamer.prune.whole import refuse_sharded_modules, require_whole
 from gossamer.rounds import state as states
 from gossamer.rounds.cost import COST, Cost, read_cost
-from gossamer.rounds.files import TEMPORARY, remove, sha256, write_folder, write_text
+from gossamer.rounds.files import TEMPORARY, read_text, regular, remove, sha256, write_folder, write_text
 from gossamer.rounds.record import RoundRecord
+from gossamer.rounds.tensors import opened
 
 MODEL = "model.safetensors"
 MASKS = "masks.safetensors"
@@ -96,7 +97,7 @@ def write_round(
         states.save(destination / STATE, state)
         files = [MODEL, MASKS, STATE]
         if snapshot is not None:
-            shutil.copyfile(snapshot, destination / SNAPSHOT)
+            shutil.copyfile(regular(snapshot), destination / SNAPSHOT)
             files.append(SNAPSHOT)
         finished = replace(record, sha256={name: sha256(destination / name) for name in files}).sealed()
         (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
@@ -141,8 +142,10 @@ def read_records(folder: Path) -> list[RoundRecord]:
     records = []
     for number in numbers:
         path = round_folder(folder, number) / RECORD
+        if path.parent.is_symlink():
+            raise CheckpointError(f"{path.parent} is a link; expected the round's own folder. Put it in its place.")
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(_damaged(path, str(error))) from error
         record = RoundRecord.from_json(text, str(path))
@@ -171,7 +174,7 @@ def load_masks(folder: str | Path, number: int) -> dict[str, Tensor]:
     require_kind("folder", folder, (str, Path), "the folder of a run")
     path = _verified(Path(folder), number, MASKS)
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as file:
             shapes: dict[str, list[int]] = json.loads((file.metadata() or {})["shapes"])
             return {
                 name: mask_files.unpack(file.get_tensor(name), tuple(shape), name) for name, shape in shapes.items()
@@ -215,14 +218,14 @@ def take_over_dense(folder: Path, dense: Path, moment: str | None) -> RoundRecor
     def write(destination: Path) -> None:
         nonlocal finished
         for name, path in files.items():
-            shutil.copyfile(path, destination / name)
+            shutil.copyfile(regular(path), destination / name)
         finished = replace(records[0], sha256={name: sha256(destination / name) for name in files}).sealed()
         if any(finished.sha256[name] != records[0].sha256[name] for name in (MODEL, MASKS, STATE)):
             raise CheckpointError(f"{dense} changed while its dense round was copied; run the same command again")
         (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
         cost = round_folder(dense, 0) / COST
         if cost.exists():
-            shutil.copyfile(cost, destination / COST)
+            shutil.copyfile(regular(cost), destination / COST)
 
     write_folder(round_folder(folder, 0), write)
     return finished
@@ -253,7 +256,7 @@ def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord
     path = _verified(folder, number, MODEL)
     masks = load_masks(folder, number)
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(_damaged(path, str(error))) from error

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+import math
+from dataclasses import asdict, dataclass, replace
 
 from gossamer.errors import CheckpointError
+from gossamer.rounds.typed import read_as
 
 SEAL = "round.json"
 """The entry of `sha256` that covers the record itself."""
+LONGEST = 1e30
+"""Seconds; what claims to have taken longer was not written by a training, and sums of it could overflow."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,15 @@ class RoundRecord:
             CheckpointError: it is not such a line.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
-            missing = [field.name for field in fields(cls) if field.name not in values]
-            if missing:
-                raise ValueError(f"it lacks {', '.join(missing)}")
-            record = cls(**{field.name: values[field.name] for field in fields(cls)})
+            record = read_as(cls, json.loads(text))
             if record.sha256.get(SEAL) != record.sealed().sha256[SEAL]:
                 raise ValueError("its SHA-256 is not the one that it states")
             if not 0 < record.kept <= record.prunable <= record.parameters or record.round < 0:
                 raise ValueError("its counts contradict each other")
-            numbers = [record.val, record.test, *record.metrics.values()]
-            if not all(isinstance(number, (int, float, type(None))) for number in numbers):
-                raise ValueError("a metric is no number")
+            if not math.isclose(record.density, record.kept / record.prunable, rel_tol=1e-9):
+                raise ValueError(f"its density is {record.density}, but it keeps {record.kept} of {record.prunable}")
+            if not 0 <= record.seconds < LONGEST:
+                raise ValueError(f"seconds is {record.seconds}; expected the time of a training")
             return record
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{where} is damaged: {error}. Restore it, or start in a new folder.") from error

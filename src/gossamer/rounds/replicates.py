@@ -23,6 +23,7 @@ from gossamer.rounds import randomness
 from gossamer.rounds import state as states
 from gossamer.rounds.files import remove, write_file
 from gossamer.rounds.folder import REPLICATES, fill, storable
+from gossamer.rounds.typed import WrongTypeError, read_as
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,14 @@ class Trained:
     round: int
     count: int
     """How many they are."""
-    total: Mapping[str, Tensor]
+    total: dict[str, Tensor]
     """The sum of their parameters, by name; in float64, where the order of a few summands leaves no trace in float32,
     and which a file holds to the bit."""
-    first_model: Mapping[str, Tensor]
+    first_model: dict[str, Tensor]
     """Replicate 0, as `storable` returns it."""
-    first_objects: Mapping[str, Any]
+    first_objects: dict[str, Any]
     """Name -> `state_dict` of what lives on across rounds, as replicate 0 left it."""
-    random: Mapping[str, Any]
+    random: dict[str, Any]
     """The global random generators after the last of them."""
     steps: int
     """Optimizer steps of all of them."""
@@ -75,11 +76,10 @@ def load_trained(folder: Path, round_number: int) -> Trained | None:
     path = folder / REPLICATES
     if not path.exists():
         return None
-    saved = states.load(path)
+    saved = states.load_entries(path)
     try:
-        found = Trained(**{name: saved[name] for name in Trained.__dataclass_fields__})
-        found = Trained(**{**found.__dict__, "round": int(found.round), "count": int(found.count)})
-    except (LookupError, TypeError, ValueError) as error:
+        found = read_as(Trained, saved)
+    except WrongTypeError as error:
         raise CheckpointError(
             f"{path} holds no trained replicates ({error}); remove it to train those of round {round_number} again"
         ) from error

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gossamer.errors import CheckpointError
+from gossamer.rounds.tensors import opened
 
 STATE = "gossamer.state"
 
@@ -30,7 +31,7 @@ def save(path: Path, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_encode(state, tensors, "state"))
     # One entry only: the format's writer puts several in an order that changes from process to process.
-    metadata = {STATE: json.dumps({"tree": tree, "blake2b": _digest(tree, tensors)})}
+    metadata = {STATE: json.dumps({"tree": tree, "blake2b": digest_of(tree, tensors)})}
     try:
         save_file(tensors, path, metadata=metadata)
     except (LookupError, TypeError, ValueError) as error:
@@ -44,10 +45,10 @@ def load(path: Path) -> Any:
         CheckpointError: the file is missing, damaged, or not such a state.
     """
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with opened(path) as file:
             state = json.loads((file.metadata() or {})[STATE])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _digest(state["tree"], tensors) != state["blake2b"]:
+        if digest_of(state["tree"], tensors) != state["blake2b"]:
             raise ValueError("its content does not match its digest")
         return _decode(json.loads(state["tree"]), tensors)
     except FileNotFoundError as error:
@@ -58,9 +59,21 @@ def load(path: Path) -> Any:
         ) from error
 
 
-def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
+def load_entries(path: Path) -> dict[str, Any]:
+    """The state in `path`, which has to be a dictionary.
+
+    Raises:
+        CheckpointError: see `load`; or it is something else.
+    """
+    state = load(path)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}; expected the file as written")
+    return state
+
+
+def digest_of(tree: str, tensors: dict[str, Tensor]) -> str:
     """Over the tree and the bytes of every tensor: a flipped bit in a file shows."""
-    digest = hashlib.blake2b(tree.encode(), digest_size=32)
+    digest = hashlib.blake2b(tree.encode("utf-8", "surrogatepass"), digest_size=32)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

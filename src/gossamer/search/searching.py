@@ -19,6 +19,7 @@ from gossamer.rounds.configuration import Configuration
 from gossamer.rounds.driver import make_folder
 from gossamer.rounds.files import locked, write_file, write_text
 from gossamer.rounds.randomness import derived_seed
+from gossamer.rounds.typed import read_as
 from gossamer.search.agent import Agent, Transition, sigma_of
 from gossamer.search.budget import Budget
 from gossamer.search.channels import Channels
@@ -212,11 +213,11 @@ class _Search:
             configuration.write(self.folder)
             return
         configuration.refuse_other(self.folder)
-        state = states.load(path)
+        state = states.load_entries(path)
         try:
             self.agent.load_state(state["agent"])
-            self.episodes = [Episode(**{**record, "chosen": tuple(record["chosen"])}) for record in state["episodes"]]
-        except (KeyError, TypeError, CheckpointError) as error:
+            self.episodes = [read_as(Episode, record) for record in state["episodes"]]
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, CheckpointError) as error:
             raise CheckpointError(f"{path} does not fit this search ({error}); start in a new folder") from error
 
     def play(self) -> Episode:

@@ -7,11 +7,11 @@ original module and has `load_shrunk` give its layers the file's sizes.
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,6 +19,9 @@ from gossamer.errors import CheckpointError
 from gossamer.prune.scope import unwrap
 from gossamer.rounds.files import write_file
 from gossamer.rounds.folder import storable
+from gossamer.rounds.state import digest_of
+from gossamer.rounds.tensors import opened
+from gossamer.rounds.typed import read_as
 from gossamer.shrink.channels import Slimmed
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.resize import leave_sizes_open, resize_layer, resize_normalisation, select_inputs
@@ -27,7 +30,22 @@ from gossamer.shrink.understand import CONVOLUTIONS, NORMALISATIONS
 
 DESCRIPTION = "gossamer.shrunk"
 """The entry of the file's metadata that describes the network."""
-FORMAT = 1
+FORMAT = 2
+"""Since 2 with a digest, over the description and the bytes of every tensor."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the file says of the network beside its tensors."""
+
+    format: int
+    source: str
+    """Where it came from, for people."""
+    parameters: int
+    arguments: int
+    """How many arguments the forward pass was given."""
+    open_sizes: tuple[str, ...]
+    """Nodes of the graph that no longer say how many features there are."""
 
 
 def save_shrunk(path: Path, shrunk: Shrunk | Slimmed, source: str = "") -> None:
@@ -39,15 +57,11 @@ def save_shrunk(path: Path, shrunk: Shrunk | Slimmed, source: str = "") -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    description = {
-        "format": FORMAT,
-        "source": source,
-        "parameters": shrunk.parameters,
-        "arguments": shrunk.arguments,
-        "open_sizes": list(shrunk.open_sizes),
-    }
-    tensors = storable(shrunk.model)
-    write_file(path, lambda temporary: save_file(tensors, temporary, metadata={DESCRIPTION: json.dumps(description)}))
+    description = Description(FORMAT, source, shrunk.parameters, shrunk.arguments, shrunk.open_sizes)
+    text, tensors = json.dumps(asdict(description)), storable(shrunk.model)
+    # One entry only: the format's writer puts several in an order that changes from process to process.
+    metadata = {DESCRIPTION: json.dumps({"text": text, "blake2b": digest_of(text, tensors)})}
+    write_file(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
 def load_shrunk(path: str | Path, model: nn.Module) -> nn.Module:
@@ -66,8 +80,8 @@ def load_shrunk(path: str | Path, model: nn.Module) -> nn.Module:
         selected = _take_selections(tensors)
         for name, module in model.named_modules():
             _resize(module, name, tensors)
-        if description["open_sizes"]:
-            model = leave_sizes_open(model, description["open_sizes"], description["arguments"])
+        if description.open_sizes:
+            model = leave_sizes_open(model, description.open_sizes, description.arguments)
         _fill(model, tensors)
         for name, index in selected.items():
             select_inputs(model, name, index)
@@ -79,18 +93,23 @@ def load_shrunk(path: str | Path, model: nn.Module) -> nn.Module:
     return model
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], Description]:
     try:
-        with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})[DESCRIPTION])
+        with opened(path, links=True) as file:
+            entry = json.loads((file.metadata() or {})[DESCRIPTION])
+            if "text" not in entry:
+                raise ValueError("it has no digest, as files of earlier versions; shrink the run again")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if digest_of(entry["text"], tensors) != entry["blake2b"]:
+            raise ValueError("its content does not match its digest")
+        description = read_as(Description, json.loads(entry["text"]))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; expected a file written by gossamer shrink") from error
-    except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged, or no shrunk network ({error}); expected a file written by gossamer shrink"
         ) from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    if description.format != FORMAT:
         raise CheckpointError(f"{path} is of another format than {FORMAT}; read it with the gossamer that wrote it")
     return tensors, description
 

@@ -81,7 +81,7 @@ def is_held(folder: Path) -> bool | None:
     if not sys.platform.startswith("linux"):
         return None
     try:
-        inode = (folder / ".lock").stat().st_ino
+        inode = (folder / ".lock").lstat().st_ino
         locks = LOCKS.read_text(encoding="ascii")
     except FileNotFoundError:
         return False

@@ -1,13 +1,15 @@
 """How far the round is that goes on: a small file in the run's folder, there while a built-in job goes on."""
 
 import json
-import math
 import time
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gossamer.rounds.files import TEMPORARY
+from gossamer.rounds.files import read_text, replace_file
+from gossamer.rounds.record import LONGEST
+from gossamer.rounds.typed import read_as
 
 if TYPE_CHECKING:
     from gossamer.rounds.driver import Round
@@ -89,25 +91,17 @@ class ProgressFile:
 
     def _write(self) -> None:
         self._now = replace(self._now, written=time.time())
-        temporary = self._path.with_name(FILE + TEMPORARY)
-        try:
-            temporary.write_text(json.dumps(asdict(self._now)), encoding="utf-8")
-            temporary.replace(self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        text = json.dumps(asdict(self._now))
+        with suppress(OSError):
+            replace_file(self._path, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def read_progress(folder: Path) -> Progress | None:
     """What the file says; None if there is none, or none that can be believed."""
     try:
-        values: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        # Files of older versions lack what has a default.
-        known = [field.name for field in fields(Progress) if field.name in values or field.default is MISSING]
-        found = Progress(**{name: values[name] for name in known})
-        numbers = [found.round, found.density, found.epochs_done, found.written, found.trainings, *found.losses]
-        optional = [found.last_round, found.epochs, found.learning_rate, found.epoch_seconds, found.trainings_left]
-        numbers += [number for number in optional if number is not None]
-        finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
-        return found if finite and found.trainings >= 1 else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        found = read_as(Progress, json.loads(read_text(folder / FILE)))
+    except (OSError, ValueError, RecursionError):
         return None
+    counted = found.epochs is None or (0 < found.epochs_done <= found.epochs and len(found.losses) > 0)
+    timed = found.epoch_seconds is None or 0 <= found.epoch_seconds < LONGEST
+    return found if counted and timed and found.trainings >= 1 else None
