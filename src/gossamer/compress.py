@@ -17,7 +17,6 @@ from gossamer.prune.cut import DensityPlan
 from gossamer.prune.scope import Scope
 from gossamer.rewind import snapshot
 from gossamer.rewind.strategies import DEFAULT, START, STRATEGIES, Schedule, Span
-from gossamer.rounds import randomness
 from gossamer.rounds import state as states
 from gossamer.rounds.cost import Work
 from gossamer.rounds.driver import Round, restore_memory_format, rounds
@@ -28,6 +27,7 @@ from gossamer.rounds.normalisation import Batches, layers_with_statistics
 from gossamer.rounds.randomness import derived_seed
 from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor, retraining
+from gossamer.tasks.loading import load_data
 from gossamer.tasks.operations import Operations, count_operations
 from gossamer.tasks.task import Data, Examples, Recipe, Task, describe
 from gossamer.tasks.training import (
@@ -40,6 +40,7 @@ from gossamer.tasks.training import (
     train,
     training_inputs,
 )
+from gossamer.tasks.trial import check_task
 from gossamer.watch.progress import ProgressFile
 
 OptimizerState = Literal["keep", "fresh"]
@@ -198,7 +199,9 @@ def compress(
     def the_data() -> Data:
         # Loaded when there is something to train: a finished run is shown again without its data.
         nonlocal data
-        data = data or _load(task, data_folder, seed).to(where)
+        if data is None:
+            data = load_data(task, data_folder, seed).to(where)
+            check_task(task, model, data)
         return data
 
     driver = rounds(
@@ -421,9 +424,3 @@ def _learning_rate(schedule: Schedule, recipe: Recipe, constant: float | None) -
         return lambda step: constant
     rates = schedule.rates(schedule_of(recipe, schedule.total))
     return lambda step: rates[step - schedule.first]
-
-
-def _load(task: Task, folder: Path | None, seed: int) -> Data:
-    """The task's data, the same whether they are loaded at the start or on resuming in a later round."""
-    with randomness.seeded(derived_seed(seed, "data")):
-        return task.data(folder)

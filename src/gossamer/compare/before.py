@@ -14,6 +14,7 @@ from gossamer.rounds.files import locked, remove
 from gossamer.rounds.folder import TRAINING
 from gossamer.rounds.plan import Plan
 from gossamer.tasks import processor, retraining
+from gossamer.tasks.loading import load_data
 from gossamer.tasks.task import Task
 from gossamer.tasks.training import initial_model
 
@@ -60,7 +61,7 @@ def check_machine(grid: Grid, task: Task) -> None:
         GossamerError: the data cannot be had.
     """
     processor.find_device(grid.device)
-    task.data(grid.data)
+    load_data(task, grid.data, grid.seeds[0])
 
 
 def begin_again(grid: Grid) -> list[str]:

@@ -8,13 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.rounds import randomness
 from gossamer.rounds.configuration import read_of_run
 from gossamer.rounds.folder import load_masks, load_round, read_records
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.stopping import Allowance, smallest_allowed
-from gossamer.tasks import Data, Task, derived_seed, find_task
+from gossamer.tasks import Data, Task, find_task
+from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import is_own_task
+from gossamer.tasks.training import made_model
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,9 @@ def open_round(
     if number is None:
         number = recommended(records, settings["rounds"]).round
     found = _task_of(folder, settings, task)
-    model = found.model()
+    model = made_model(found)
     record = load_round(folder, number, model)
-    with randomness.seeded(derived_seed(record.seed or 0, "data")):
-        data = found.data(data_folder)
+    data = load_data(found, data_folder, record.seed or 0)
     return Subject(folder, found, record, tuple(records), model.eval(), load_masks(folder, record.round), data)
 
 

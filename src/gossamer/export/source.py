@@ -21,11 +21,11 @@ from gossamer.export.from_torch import Traced, to_onnx
 from gossamer.export.open_axes import with_open_axes
 from gossamer.export.precision import in_fp32
 from gossamer.export.sessions import dense_session
-from gossamer.rounds import randomness
 from gossamer.rounds.files import regular
 from gossamer.shrink import shrink
 from gossamer.shrink.verify import verify
-from gossamer.tasks import Data, Metric, Task, derived_seed, find_task, initial_model
+from gossamer.tasks import Data, Metric, Task, find_task, initial_model
+from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import call_own_function, is_own_task
 from gossamer.tasks.table import TASKS
 
@@ -132,8 +132,7 @@ def _from_run(folder: Path, number: int | None, data_folder: Path | None, task: 
 
 def _from_task(task: Task, name: str, data_folder: Path | None) -> Source:
     model = initial_model(task, seed=0).eval()
-    with randomness.seeded(derived_seed(0, "data")):
-        data = task.data(data_folder)
+    data = load_data(task, data_folder, seed=0)
     return _from_network(name, model, data, task.metric)
 
 

@@ -21,6 +21,7 @@ A round exists from the moment its folder gets its name; `rounds.jsonl` is put t
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,10 @@ def write_table(folder: Path, records: list[RoundRecord]) -> None:
 
 def _write_lines(path: Path, lines: list[str]) -> None:
     text = "".join(line + "\n" for line in lines)
-    if not path.exists() or path.read_bytes() != text.encode():
-        write_text(path, text)
+    with suppress(OSError):
+        if regular(path).read_bytes() == text.encode():
+            return
+    write_text(path, text)
 
 
 def read_records(folder: Path) -> list[RoundRecord]:

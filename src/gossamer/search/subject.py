@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from gossamer.explain.subject import open_round
 from gossamer.prune.enforce import hold, release
 from gossamer.prune.scope import Scope, prunable_weights
-from gossamer.rounds import randomness
 from gossamer.rounds.configuration import FILE, read
 from gossamer.rounds.randomness import derived_seed
 from gossamer.search.errors import SearchError
 from gossamer.tasks import Data, Examples, Recipe, Task, evaluate, find_task, train
+from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import is_own_task
 
 DENSE = 0
@@ -73,8 +73,7 @@ def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None
             f"search its run."
         )
     own = find_task(run_or_task)
-    with randomness.seeded(derived_seed(0, "data")):
-        data = own.data(data_folder)
+    data = load_data(own, data_folder, seed=0)
     return Subject(own, _laid_out(own, own.model().eval()), data, Scope())
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gossamer.errors import TrainingDivergedError
+from gossamer.errors import GossamerError, TrainingDivergedError
 from gossamer.rounds import randomness
 from gossamer.rounds.randomness import derived_seed
 from gossamer.tasks import processor
+from gossamer.tasks.errors import TaskError
+from gossamer.tasks.loading import in_one_line
 from gossamer.tasks.task import Examples, Metric, Precision, Recipe, Task
 
 GRADIENT_BATCHES = 16
@@ -37,10 +39,27 @@ class EpochReport:
 def initial_model(task: Task, seed: int, device: torch.device | str = "cpu") -> nn.Module:
     """The task's model with the initial weights of this seed (the same on every device), ready to be trained there."""
     randomness.seed_all(derived_seed(seed, "initial weights"))
-    model = task.model().to(device)
+    model = made_model(task).to(device)
     if task.recipe.channels_last:
         # torch's stub for the keyword-only form of `to` knows no memory format.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def made_model(task: Task) -> nn.Module:
+    """What the task's `model` makes.
+
+    Raises:
+        TaskError: it fails, or makes something else than a module.
+    """
+    try:
+        model = task.model()
+    except GossamerError:
+        raise
+    except Exception as error:
+        raise TaskError(f"{task.name}: making its model failed: {in_one_line(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise TaskError(f"{task.name}: its model is a {type(model).__name__}; expected a torch.nn.Module")
     return model
 
 

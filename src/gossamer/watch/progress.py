@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gossamer.rounds.files import read_text, replace_file
+from gossamer.rounds.files import read_text, remove, replace_file
 from gossamer.rounds.record import LONGEST
 from gossamer.rounds.typed import read_as
 
@@ -87,7 +87,8 @@ class ProgressFile:
 
     def remove(self) -> None:
         """Takes the file away, when there is nothing more to do."""
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            remove(self._path)
 
     def _write(self) -> None:
         self._now = replace(self._now, written=time.time())
