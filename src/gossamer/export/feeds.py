@@ -13,6 +13,7 @@ from gossamer.export.axes import axis_name, check_sizes, inputs_to_give, open_ax
 from gossamer.export.errors import ExportError, first_line
 from gossamer.export.sessions import dense_session
 from gossamer.export.values import Value, draw, tensor_of, type_text
+from gossamer.rounds.files import regular
 
 Feed = Mapping[str, Value]
 """Name of an input -> its value."""
@@ -82,7 +83,7 @@ def feeds_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> I
 
 def _loaded(path: Path) -> NDArray[np.generic]:
     try:
-        values = np.load(path, allow_pickle=False)
+        values = np.load(regular(path, links=True), allow_pickle=False)
     except FileNotFoundError as error:
         raise ConfigurationError(f"there is no file {path}; expected one that numpy.save wrote") from error
     except (OSError, ValueError, EOFError) as error:
