@@ -142,5 +142,5 @@ def test_counted_work_that_is_no_number_is_damage(name: str, number: str, tmp_pa
     content = json.loads(cost.to_json())
     content["work"][name] = "here"
     (tmp_path / "cost.json").write_text(json.dumps(content).replace('"here"', number))
-    with pytest.raises(CheckpointError, match=r"cost\.json is damaged \(a number in it is none\)"):
+    with pytest.raises(CheckpointError, match=rf"cost\.json is damaged \((work\.)?{name} is .*; expected"):
         read_cost(tmp_path)

@@ -187,3 +187,14 @@ def test_leftovers_of_a_crash_are_cleared_and_nothing_else(tmp_path: Path) -> No
     (tmp_path / "round-03.tmp").mkdir()
     clear_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".tmpfiles-of-mine", "rounds.jsonl"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted on Linux")
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(20):
+        write_text(tmp_path / "file", str(number))
+        write_folder(tmp_path / f"folder-{number}", lambda folder: (folder / "one").write_text("1"))
+        with locked(tmp_path):
+            pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

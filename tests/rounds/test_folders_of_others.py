@@ -1,11 +1,14 @@
 """A run's folder may come from anybody: nothing in it is run, no link in it is followed, and nothing in it waits."""
 
+import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,8 +16,13 @@ from typing import Any
 import pytest
 import tomli_w
 from small_run import printed, refused, small_run
+from typer.testing import CliRunner
 
-from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.cli.main import app
+from gossamer.compare.grid import Job
+from gossamer.compare.runner import run_in_processes
+from gossamer.errors import CheckpointError, ConfigurationError, GossamerError
+from gossamer.report.run import read_run
 from gossamer.rounds.configuration import read
 from gossamer.rounds.files import locked, write_file, write_text
 from gossamer.watch import look
@@ -184,3 +192,81 @@ def test_scalars_are_not_written_through_a_link(theirs: Path, tmp_path: Path) ->
     with pytest.raises(ConfigurationError, match="tensorboard is a link"):
         TensorBoard(theirs)
     assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_comparison_writes_through_no_link(theirs: Path, tmp_path: Path) -> None:
+    (tmp_path / "comparison" / "dense").mkdir(parents=True)
+    (tmp_path / "comparison" / "dense" / "seed-0").symlink_to(tmp_path / "theirs", target_is_directory=True)
+    before = (theirs / "config.toml").read_bytes()
+    options = ["--target-sparsity", "0.5", "--epochs", "1", "--seeds", "1", "--methods", "lr-rewind"]
+    assert "seed-0 is a link" in refused("compare", "digits", *options, "--out", tmp_path / "comparison")
+    assert (theirs / "config.toml").read_bytes() == before
+
+
+def test_a_comparison_runs_no_file_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where somebody's folder is the current one: what is there is called as a module that the runs import."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("torch", "typer", "gossamer", "signal"):
+        Path(f"{name}.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    job = Job("lists tasks", tmp_path / "log", ("tasks",), None, None)
+    run_in_processes([job], at_once=1, threads=1, tell=lambda job, event: None)
+    assert not Path("ran").exists()
+    assert "lenet-300-100" in (tmp_path / "log.log").read_text()
+
+
+def test_a_log_of_a_comparison_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "seed-0.log").symlink_to(tmp_path / "precious")
+    job = Job("lists tasks", tmp_path / "seed-0", ("tasks",), None, None)
+    with pytest.raises(GossamerError, match=r"seed-0\.log"):
+        run_in_processes([job], at_once=1, threads=1, tell=lambda job, event: None)
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+VALUES = (
+    None, True, "x", 1, -1, 0, -0.5, 10**400, 1e308, 2**65, [], {}, [1], {"a": 1}, "0.5", float("nan"), float("inf"),
+)  # fmt: skip
+"""Put in the place of every value of a file in turn."""
+
+
+def places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield before
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[key], (*before, key))
+
+
+def with_value(whole: Any, place: tuple[Any, ...], value: Any) -> Any:
+    if not place:
+        return value
+    changed = dict(whole) if isinstance(whole, dict) else list(whole)
+    changed[place[0]] = with_value(whole[place[0]], place[1:], value)
+    return changed
+
+
+def sealed(record: Any) -> Any:
+    """With the checksum that goes with it: whoever makes a folder makes that too."""
+    if not isinstance(record, dict) or not isinstance(record.get("sha256"), dict):
+        return record
+    rest = {**record, "sha256": {name: digest for name, digest in record["sha256"].items() if name != "round.json"}}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return {**rest, "sha256": {**rest["sha256"], "round.json": digest}}
+
+
+@pytest.mark.parametrize("file", ["round-01/round.json", "round-01/cost.json", "progress.json", "config.toml"])
+def test_any_value_of_any_type_is_read_or_refused(file: str, theirs: Path) -> None:
+    going_on = Progress(3, 4, 0.1, 1, 4, (1.0, 2.0), 0.1, 1.0, 0.0, 1, 3)
+    with_settings(theirs, "rounds", max_drop=0.9)
+    toml = file.endswith(".toml")
+    whole = read(theirs) if toml else json.loads(
+        json.dumps(asdict(going_on)) if file == "progress.json" else (theirs / file).read_text()
+    )  # fmt: skip
+    cases = [(place, value) for place in places(whole) for value in VALUES if not toml or (place and value is not None)]
+    # A sample; another one finds what this one leaves out.
+    for place, value in random.Random(0).sample(cases, min(len(cases), 60)):
+        changed = with_value(whole, place, value)
+        (theirs / file).write_text(tomli_w.dumps(changed) if toml else json.dumps(sealed(changed)))
+        for command in (["show", "theirs"], ["watch", "theirs", "--once"]):
+            result = CliRunner().invoke(app, command)
+            assert result.exception is None or isinstance(result.exception, GossamerError), (place, value)
+        with suppress(GossamerError):
+            read_run(theirs)

@@ -103,3 +103,64 @@ def test_another_kernel_is_refused(tmp_path: Path) -> None:
     other.convolution = nn.Conv2d(2, 4, 1)
     with pytest.raises(CheckpointError, match=r"convolution\.weight has shape \(3, 2, 3, 3\)"):
         load_shrunk(tmp_path / "small.safetensors", other)
+
+
+def fresh() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))
+
+
+def with_selection(index: Tensor, path: Path) -> Path:
+    """A file whose first layer reads the features of `index`, in a network that reads three of five."""
+    model = fresh()
+    with torch.no_grad():
+        model[0].weight[:, [0, 3]] = 0
+    shrunk = shrink(model, torch.randn(3, 5), select_unused_inputs=True)
+    shrunk.model[0].index = index
+    save_shrunk(path, shrunk)
+    return path
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        torch.tensor([1, 2]),
+        torch.tensor([1, 2, 3, 4]),
+        torch.tensor([[1, 2, 4]]),
+        torch.tensor([1, 2, 4], dtype=torch.int32),
+        torch.tensor([1.0, 2.0, 4.0]),
+        torch.tensor([-1, 2, 4]),
+        torch.tensor([1, 2, 5]),
+    ],
+    ids=["too few", "too many", "another shape", "int32", "float", "below the first", "past the last"],
+)
+def test_a_selection_that_does_not_fit(index: Tensor, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_shrunk(with_selection(index, tmp_path / "small.safetensors"), fresh())
+
+
+def test_any_damage_is_noticed(tmp_path: Path) -> None:
+    """One bit, anywhere in the file: refused, or in what holds nothing (spaces of the header)."""
+    path = with_selection(torch.tensor([1, 2, 4]), tmp_path / "small.safetensors")
+    whole, inputs = path.read_bytes(), torch.randn(2, 5)
+    expected = load_shrunk(path, fresh())(inputs)
+    places = torch.randint(8 * len(whole), (300,), generator=torch.Generator().manual_seed(0)).tolist()
+    refused = 0
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            found = load_shrunk(path, fresh())
+        except CheckpointError:
+            refused += 1
+        else:
+            assert torch.equal(found(inputs), expected)
+    assert refused > 290
+
+
+def test_a_shrunk_file_that_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="a folder"):
+        load_shrunk(tmp_path, fresh())
+    path = with_selection(torch.tensor([1, 2, 4]), tmp_path / "small.safetensors")
+    (tmp_path / "link.safetensors").symlink_to(path)
+    assert load_shrunk(tmp_path / "link.safetensors", fresh()) is not None

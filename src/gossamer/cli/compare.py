@@ -116,6 +116,7 @@ def compare(
     terminal = console(goes_on=True)
     make_folder(grid.folder)
     with locked(grid.folder):
+        grid.refuse_links()
         known = _settings_before(grid.folder)
         # A rate matters from the first run that has one, so that fine-tuning can be added to what has none.
         rate_is_open = known is None or not grid.holds_constant_rates()

@@ -217,6 +217,20 @@ class Grid:
                 found.append(folder)
         return found
 
+    def refuse_links(self) -> None:
+        """Verifies that what is in the comparison's folder lies there: it may come from somebody else, and a link could
+        lead runs anywhere.
+
+        Raises:
+            ConfigurationError: a run's folder is a link, or lies behind one.
+        """
+        for job in self.jobs():
+            for folder in (job.folder, *job.folder.parents):
+                if folder == self.folder:
+                    break
+                if folder.is_symlink():
+                    raise ConfigurationError(f"{folder} is a link; expected the comparison's own folder in its place")
+
     def holds_constant_rates(self) -> bool:
         """Whether the folder has runs of methods that retrain with one learning rate."""
         names = (path.name.split("+")[0].removeprefix(ONE_SHOT) for path in (self.folder / "cells").glob("*"))

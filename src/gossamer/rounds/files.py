@@ -132,16 +132,15 @@ def open_to_append(path: Path) -> BinaryIO:
     and without waiting for whoever reads a pipe.
 
     Raises:
-        OSError: it is something else, or cannot be made.
+        CheckpointError: it is something else, or cannot be made.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    file = os.fdopen(os.open(path, flags, 0o666), "ab")
     try:
-        regular(path)
-    except OSError:
-        file.close()
-        raise
-    return file
+        with suppress(FileNotFoundError):
+            regular(path)
+        return os.fdopen(os.open(path, flags, 0o666), "ab")
+    except OSError as error:
+        raise _explained(path, error) from error
 
 
 def sha256(path: Path) -> str:
@@ -188,11 +187,7 @@ def locked(folder: Path, end: Callable[[], None] | None = None) -> Iterator[None
     """
     import fcntl
 
-    try:
-        file = open_to_append(folder / ".lock")
-    except OSError as error:
-        raise _explained(folder / ".lock", error) from error
-    with file:
+    with open_to_append(folder / ".lock") as file:
         status = os.fstat(file.fileno())
         identity = (status.st_dev, status.st_ino)
         _end_of_this_process(folder, _holders.get(identity))

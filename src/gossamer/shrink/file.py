@@ -78,6 +78,8 @@ def load_shrunk(path: str | Path, model: nn.Module) -> nn.Module:
     model = unwrap(model).cpu().eval()
     try:
         selected = _take_selections(tensors)
+        for name, index in selected.items():
+            _check_selection(model.get_submodule(name), name, index)
         for name, module in model.named_modules():
             _resize(module, name, tensors)
         if description.open_sizes:
@@ -125,6 +127,12 @@ def _take_selections(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if index.shape != tensors[f"{name}.weight"].shape[1:2] or index.dtype != torch.int64 or (index < 0).any():
             raise ValueError(f"the selection of {name} does not fit its weight")
     return selected
+
+
+def _check_selection(layer: nn.Module, name: str, index: Tensor) -> None:
+    inputs = layer.in_features if isinstance(layer, nn.Linear) else getattr(layer, "in_channels", 0)
+    if len(index) and int(index.max()) >= inputs:
+        raise ValueError(f"{name} selects input {int(index.max())} of {inputs}")
 
 
 def _resize(module: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
