@@ -42,6 +42,10 @@ def export(
         typer.Option("--shrink", help="Of a run: cut dead units out of the tensors first, as gossamer shrink does."),
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Store weights as fp16: half the file.")] = False,
+    half_difference: Annotated[
+        float,
+        typer.Option(help="Of an output's largest number, what fp16 weights may change; more is refused."),
+    ] = 0.01,
     data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
     task: Annotated[
         str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
@@ -73,7 +77,9 @@ def export(
         sizes=sizes_of(size),
     )
     costs = None if calibration is None else _calibrated(calibration)
-    exported = export_source(opened, out, dense=dense, half=half, costs=costs, overwrite=overwrite)
+    exported = export_source(
+        opened, out, dense=dense, half=half, half_difference=half_difference, costs=costs, overwrite=overwrite
+    )
     terminal = console()
     if exported.layers:
         terminal.print(_table(exported))
@@ -117,6 +123,8 @@ def _table(exported: "Exported") -> Table:
 
 
 def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
+    from gossamer.export.half import lost_text
+
     forms: Counter[str] = Counter(layer.form for layer in exported.layers)
     lines = [_looked_at(forms, dense), *_left(exported.left), *source.notes]
     agreement = exported.agreement
@@ -128,6 +136,13 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
         metric = source.metric.name
         compared += f", {metric} {value_text(metric, exported.metric_before)} -> {value_text(metric, exported.metric)}"
     lines.append(compared)
+    if exported.unvaried is not None:
+        lines.append(
+            f"that proves nothing: the outputs are {exported.unvaried} on these inputs; compare on others (of an .onnx "
+            f"file: --input NAME=FILE.npy)"
+        )
+    if exported.lost:
+        lines.append(f"small weights that fp16 loses: {_listed([lost_text(lost) for lost in exported.lost])}")
     ratio = exported.dense_bytes / exported.file_bytes
     lines.append(
         f"{source.name} written to {exported.path}: {exported.file_bytes:,} bytes, dense {exported.dense_bytes:,} "

@@ -1,20 +1,20 @@
 """From a source to a verified file: the whole of `gossamer export`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, numpy_helper
 
 from gossamer.errors import ConfigurationError
 from gossamer.export.costs import Costs
 from gossamer.export.errors import ExportError
-from gossamer.export.graph import Graph, array_of
-from gossamer.export.half import require_half
+from gossamer.export.half import HALF_DIFFERENCE, LostWeights
+from gossamer.export.halving import require_same, rounded
 from gossamer.export.left import LeftWeight
 from gossamer.export.rewrite import LayerReport, Rewritten
+from gossamer.export.rounding import Rounding
 from gossamer.export.sessions import dense_session, sparse_session
 from gossamer.export.source import Source
 from gossamer.export.verify import (
@@ -47,6 +47,10 @@ class Exported:
     metric_before: float | None
     metric: float | None
     """Of the source's network and of the file, where the source has a metric."""
+    lost: tuple[LostWeights, ...] = ()
+    """Small weights that fp16 holds with fewer places, or not at all."""
+    unvaried: str | None = None
+    """What all outputs are, if none depends on the inputs compared on: that proves nothing."""
 
 
 def export(
@@ -55,6 +59,7 @@ def export(
     *,
     dense: bool = False,
     half: bool = False,
+    half_difference: float = HALF_DIFFERENCE,
     costs: Costs | None = None,
     overwrite: bool = False,
 ) -> Exported:
@@ -63,11 +68,12 @@ def export(
     Args:
         dense: write standard ops only, zeros and all, for any runtime.
         half: store weights as fp16; they are computed with as fp32.
+        half_difference: of an output's largest number, what that may change.
         costs: what decides which layers run sparse; None: rates measured when gossamer was made.
         overwrite: replace a file that is there.
 
     Raises:
-        ExportError: the file would compute something else (the layer is named), or a weight does not fit fp16.
+        ExportError: the file would compute something else (the layer is named), or fp16 does not hold the weights.
         ConfigurationError: the file is there already or is the source, or options contradict each other.
     """
     if path.is_dir():
@@ -80,40 +86,27 @@ def export(
         )
     if not path.parent.is_dir():
         raise ConfigurationError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+    if not 0 <= half_difference <= 1:
+        raise ConfigurationError(f"--half-difference is {half_difference}; expected a share from 0 to 1")
     if dense and half:
         raise ConfigurationError("--dense writes fp32 weights that every runtime reads; leave --half out")
+    rounding = Rounding(source.dense, source.feeds)
     if source.twin is not None or source.given is not None:
-        compare_with_source(source)
+        compare_with_source(source, rounding)
     if dense:
         write_file(path, lambda temporary: _write_dense(source, temporary))
         return _described(source, path)
-    reference = rounded(source.dense) if half else source.dense
+    reference, lost = rounded(source.dense) if half else (source.dense, ())
+    if half:
+        require_same(source.dense, reference, lost, source.feeds, half_difference, rounding)
     written = as_written(reference, costs=costs, half=half)
 
     def write(temporary: Path) -> None:
         save(written.model, temporary)
-        compare_with_dense(reference, temporary, written, source.feeds)
+        compare_with_dense(reference, temporary, written, source.feeds, rounding)
 
     write_file(path, write)
-    return _described(source, path, written)
-
-
-def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with its fp32 weights (initializers of two and more axes) rounded to fp16.
-
-    Raises:
-        ExportError: one is beyond the range of fp16.
-    """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    constants = Graph(model).tensors
-    for tensor in result.graph.initializer:
-        if tensor.name not in constants or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
-            continue
-        weight = np.asarray(array_of(tensor), np.float32)
-        require_half(tensor.name.removesuffix(".weight"), weight)
-        tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float16).astype(np.float32), tensor.name))
-    return result
+    return replace(_described(source, path, written), lost=lost)
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
@@ -156,5 +149,7 @@ def _described(source: Source, path: Path, written: Rewritten | None = None) -> 
         path.stat().st_size,
         len(source.dense.SerializeToString()),
         agreement,
-        *scores,
+        metric_before=scores[0],
+        metric=scores[1],
+        unvaried=before.unvaried(),
     )

@@ -1,7 +1,8 @@
 """Whether an exported file computes what the network computed: its outputs on real inputs, and every layer's."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -17,19 +18,19 @@ from torch import Tensor, nn
 
 from gossamer.export.axes import axis_name, inputs_to_give, open_axes
 from gossamer.export.calls import tensors_returned
+from gossamer.export.constants import prepared
 from gossamer.export.errors import ExportError
 from gossamer.export.feeds import Feed
 from gossamer.export.graph import Graph
+from gossamer.export.layer_checks import first_wrong_layer
 from gossamer.export.rewrite import DOMAIN, Rewritten
+from gossamer.export.rounding import Rounding, Run
 from gossamer.export.sessions import dense_session, sparse_session
 from gossamer.export.source import Source
+from gossamer.export.unvaried import Unvaried
 from gossamer.export.values import arrays_in
 
-TOLERANCE = 1e-4
-"""Of a value's largest number: what the order of fp32 additions may change in a deep network."""
 LAYERWISE_EXAMPLES = 2
-
-Run = Callable[[Feed], list[NDArray[np.generic]]]
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,26 @@ class Agreement:
     """Largest absolute difference of an output."""
     largest: float
     """Largest absolute output of the first."""
+    allowed: float = math.inf
+    """What rounding explains of the difference."""
 
     @property
     def within(self) -> bool:
         """Whether rounding explains the difference; not if one is NaN."""
-        return self.difference <= TOLERANCE * max(self.largest, 1e-6)
+        return self.difference <= self.allowed
 
 
-def compare_with_source(source: Source) -> Agreement:
+def compare_with_source(source: Source, rounding: Rounding | None = None) -> Agreement:
     """The dense ONNX network against what it was made from, a torch network or an ONNX file: all outputs on all inputs.
+
+    Args:
+        rounding: of the dense network on the source's inputs, if it is there already.
 
     Raises:
         ExportError: they differ; names the first module whose output does.
     """
-    agreement = compare(runner(source), running(dense_session(source.dense)), source.feeds)
+    rounding = rounding or Rounding(source.dense, source.feeds)
+    agreement = compare(runner(source), running(dense_session(source.dense)), source.feeds, rounding)
     if not agreement.within:
         if source.twin is None:
             raise _differs("ONNX", "that of the file, after its constants were computed", agreement, None)
@@ -61,16 +68,29 @@ def compare_with_source(source: Source) -> Agreement:
     return agreement
 
 
-def compare_with_dense(dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feeds: Sequence[Feed]) -> Agreement:
-    """The file with sparse ops against the dense network: all outputs on all inputs, and every layer on a few.
+def compare_with_dense(
+    dense: onnx.ModelProto,
+    file: Path,
+    rewritten: Rewritten,
+    feeds: Sequence[Feed],
+    rounding: Rounding | None = None,
+) -> Agreement:
+    """The file with sparse ops against the dense network: all outputs on all inputs, and every layer on a few, by
+    itself and in the network.
 
     A whole network's output may hide a layer's error (or hardly depend on its input), so that alone proves little.
+
+    Args:
+        rounding: of the dense network on these inputs, if it is there already.
 
     Raises:
         ExportError: they differ; names the first layer whose output does.
     """
-    wrong = _first_wrong_layer(dense, file, rewritten, feeds[0])
-    agreement = compare(running(dense_session(dense)), running(sparse_session(str(file))), feeds)
+    dense = prepared(dense)
+    few = _few_examples(dense, feeds[0])
+    wrong = first_wrong_layer(dense, file, rewritten, few) or _first_wrong_value(dense, file, rewritten, few)
+    rounding = rounding or Rounding(dense, feeds)
+    agreement = compare(running(dense_session(dense)), running(sparse_session(str(file))), feeds, rounding)
     if wrong is not None or not agreement.within:
         raise _differs("sparse ONNX", "the dense one", agreement, wrong)
     return agreement
@@ -83,17 +103,26 @@ def runner(source: Source) -> Run:
     return running(dense_session(source.dense if source.given is None else source.given))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Recorded:
-    """A run that keeps the first output of each batch."""
+    """A run that keeps the first output of each batch, and sees whether any output depends on the input."""
 
     run: Run
     first: list[NDArray[np.generic]] = field(default_factory=list)
+    _outputs: list[Unvaried] = field(default_factory=list)
 
     def __call__(self, feed: Feed) -> list[NDArray[np.generic]]:
         outputs = self.run(feed)
         self.first.append(outputs[0])
+        self._outputs = self._outputs or [Unvaried() for _ in outputs]
+        for seen, output in zip(self._outputs, outputs, strict=True):
+            seen.see(output)
         return outputs
+
+    def unvaried(self) -> str | None:
+        """What all outputs are, for people, if they are the same whatever the input; None if one is not."""
+        found = [seen.value() for seen in self._outputs]
+        return None if None in found else " and ".join(dict.fromkeys(filter(None, found)))
 
 
 def running(session: onnxruntime.InferenceSession) -> Run:
@@ -122,9 +151,18 @@ def compare_arrays(expected: NDArray[np.generic], got: NDArray[np.generic]) -> A
     return Agreement(float(difference.max()), float(finite.max(initial=0.0)))
 
 
-def compare(expected: Run, got: Run, feeds: Iterable[Feed]) -> Agreement:
-    """The worst of all outputs on all inputs."""
+def compare(
+    expected: Run, got: Run, feeds: Iterable[Feed], rounding: Rounding | None = None, *, share: float = 0.0
+) -> Agreement:
+    """The worst of all outputs on all inputs.
+
+    Args:
+        rounding: on the same inputs, says what is allowed; None: anything.
+        share: of an output's largest number that is allowed besides. Whole numbers, which are mostly the places of
+            others, may then be any.
+    """
     worst: dict[int, Agreement] = {}
+    kinds: dict[int, np.dtype[Any]] = {}
     for feed in feeds:
         # Sequences may come out longer or shorter.
         pairs = zip_longest(expected(feed), got(feed), fillvalue=np.zeros(0))
@@ -134,23 +172,47 @@ def compare(expected: Run, got: Run, feeds: Iterable[Feed]) -> Agreement:
             worst[place] = Agreement(
                 float(np.maximum(before.difference, found.difference)), max(before.largest, found.largest)
             )
+            kinds[place] = e.dtype
+    if rounding is not None:
+        worst = {
+            place: replace(
+                agreement,
+                allowed=math.inf
+                if share and not np.issubdtype(kinds[place], np.floating)
+                else rounding.allowed(place, agreement.largest, kinds[place]) + share * agreement.largest,
+            )
+            for place, agreement in worst.items()
+        }
     return max(worst.values(), key=lambda agreement: (not agreement.within, agreement.difference))
 
 
-def _first_wrong_layer(dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feed: Feed) -> str | None:
-    """The first layer, in the graph's order, whose output differs on the first examples."""
-    few = _few_examples(dense, feed)
+def _first_wrong_value(dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feed: Feed) -> str | None:
+    """The first layer, in the graph's order, whose output differs in the network."""
     written = onnx.load(file)
     made = set(Graph(written).producers)
     layers = [layer for layer in rewritten.layers if layer.output in rewritten.panels or layer.output in made]
     sparse = with_outputs(written, [layer.output for layer in layers], rewritten.panels)
-    expected = _named_outputs(dense_session(with_outputs(dense, [layer.output for layer in layers], {})), few)
-    got = _named_outputs(sparse_session(sparse.SerializeToString()), few)
+    names = list(dict.fromkeys(layer.output for layer in layers))
+    wider = with_outputs(dense, names, {})
+    rounding = Rounding(wider, [feed], names)
+    expected = _named_outputs(dense_session(wider), feed)
+    got = _named_outputs(sparse_session(sparse.SerializeToString()), feed)
     for layer in layers:
-        agreement = compare_arrays(expected[layer.output], got[layer.output])
-        if not agreement.within:
-            return f"{layer.name} (differs by {agreement.difference:.3g}, values up to {agreement.largest:.3g})"
+        wrong = _how_wrong(expected[layer.output], got[layer.output], rounding, names.index(layer.output))
+        if wrong is not None:
+            return f"{layer.name} ({wrong})"
     return None
+
+
+def _how_wrong(expected: NDArray[np.generic], got: NDArray[np.generic], rounding: Rounding, place: int) -> str | None:
+    agreement = compare_arrays(expected, got)
+    agreement = replace(agreement, allowed=rounding.allowed(place, agreement.largest, expected.dtype))
+    if agreement.within:
+        return None
+    return (
+        f"differs by {agreement.difference:.3g}, values up to {agreement.largest:.3g}; rounding explains "
+        f"{agreement.allowed:.3g}"
+    )
 
 
 def with_outputs(
@@ -210,13 +272,15 @@ def _first_wrong_module(source: Source, twin: nn.Module) -> str | None:
             handle.remove()
     made = {name for node in source.dense.graph.node for name in node.output}
     values = {path: value for value, path in source.modules.items() if value in made}
-    wider = with_outputs(source.dense, [values[path] for path in outputs if path in values], {})
+    names = [values[path] for path in outputs if path in values]
+    wider = with_outputs(source.dense, names, {})
+    rounding = Rounding(wider, [feed], names)
     got = _named_outputs(dense_session(wider), feed)
     for path, expected in outputs.items():
         if path in values and expected.shape == got[values[path]].shape:
-            agreement = compare_arrays(expected, got[values[path]])
-            if not agreement.within:
-                return f"{path} (differs by {agreement.difference:.3g}, values up to {agreement.largest:.3g})"
+            wrong = _how_wrong(expected, got[values[path]], rounding, names.index(values[path]))
+            if wrong is not None:
+                return f"{path} ({wrong})"
     return None
 
 
@@ -224,6 +288,6 @@ def _differs(what: str, other: str, agreement: Agreement, layer: str | None) -> 
     where = "no single layer differs by itself" if layer is None else f"the first layer that differs is {layer}"
     return ExportError(
         f"the {what} network computes something else than {other}: outputs differ by {agreement.difference:.3g} "
-        f"(outputs up to {agreement.largest:.3g}; expected at most {TOLERANCE:g} of that); {where}. Nothing was "
+        f"(outputs up to {agreement.largest:.3g}; rounding explains {agreement.allowed:.3g}); {where}. Nothing was "
         f"written. This is a defect of gossamer or of the exporter: please report it with the network."
     )

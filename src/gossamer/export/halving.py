@@ -1,0 +1,76 @@
+"""A network with its weights in fp16, and whether that is still the network."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from gossamer.export.errors import ExportError
+from gossamer.export.feeds import Feed
+from gossamer.export.graph import Graph, array_of
+from gossamer.export.half import LostWeights, lost_in_half, lost_text, require_half
+from gossamer.export.layers import find_layers
+from gossamer.export.rounding import Rounding
+from gossamer.export.sessions import dense_session
+from gossamer.export.verify import compare, running
+
+NAMED = 5
+"""Layers that a refusal names."""
+
+
+def rounded(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[LostWeights, ...]]:
+    """The network with its fp32 weights (initializers of two and more axes) rounded to fp16, and what that loses.
+
+    Raises:
+        ExportError: one is beyond the range of fp16.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = Graph(model)
+    names = {
+        value: layer.name
+        for layer in find_layers(graph)
+        for place in layer.nodes
+        for value in graph.nodes[place].input
+        if value in graph.tensors
+    }
+    lost = []
+    for tensor in result.graph.initializer:
+        if tensor.name not in graph.tensors or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        weight = np.asarray(array_of(tensor), np.float32)
+        name = names.get(tensor.name, tensor.name.removesuffix(".weight"))
+        require_half(name, weight)
+        lost.append(lost_in_half(name, weight))
+        tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float16).astype(np.float32), tensor.name))
+    return result, tuple(found for found in lost if found is not None)
+
+
+def require_same(
+    dense: onnx.ModelProto,
+    halved: onnx.ModelProto,
+    lost: Sequence[LostWeights],
+    feeds: Sequence[Feed],
+    share: float,
+    rounding: Rounding,
+) -> None:
+    """
+    Args:
+        share: of an output's largest number, by which it may differ besides what rounding in fp32 explains.
+        rounding: of the dense network on these inputs.
+
+    Raises:
+        ExportError: it differs by more, or by what is no number.
+    """
+    agreement = compare(running(dense_session(dense)), running(dense_session(halved)), feeds, rounding, share=share)
+    if agreement.within:
+        return
+    named = ", ".join(lost_text(found) for found in lost[:NAMED])
+    more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    why = f"fp16 loses small weights of {named}{more}" if lost else "the network follows its weights closely"
+    raise ExportError(
+        f"with weights in fp16 (--half) outputs differ by {agreement.difference:.3g} (outputs up to "
+        f"{agreement.largest:.3g}, allowed {agreement.allowed:.3g}): {why}. Nothing was written. Leave --half out, or "
+        f"allow a larger share of the largest output with --half-difference (here {share:g})"
+    )

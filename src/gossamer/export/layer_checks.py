@@ -1,0 +1,255 @@
+"""Every layer of a sparse file by itself: the weights that it stores, and what it makes of its inputs in the network.
+
+A whole network's output may hide a layer's error, or hardly depend on its input. Here a layer gets the very numbers
+that the dense one gets, so that nothing differs but the order in which it adds its terms w x: by at most a few last
+places of the sum of |w x|, whatever becomes of the sum. Behind it stands at most one activation, which makes of a
+difference at most 1.5 times as much (HardSwish), and is itself as exact as its input.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from gossamer_runtime import weights
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from gossamer.export.compress import unpack_weights
+from gossamer.export.feeds import Feed
+from gossamer.export.graph import Graph, array_of, is_standard
+from gossamer.export.layers import Layer, find_layers
+from gossamer.export.rewrite import DOMAIN, LayerReport, Rewritten
+from gossamer.export.sessions import dense_session, sparse_session
+
+UNIT = 2.0**-24
+"""Of fp32: what one rounding changes at most."""
+FEW_ROUNDINGS = 16
+PER_ROOT = 4
+"""n roundings change the sum by about sqrt(n) units of it. Largest seen: 1 times, where terms are of all kinds."""
+PER_TERM = 1 / 16
+"""Where all terms are one number, their roundings are alike. Seen: 1/12 of n, a third of it allowed by the others."""
+STEEPEST = 1.5
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A layer of the dense network and the node that it became."""
+
+    layer: Layer
+    report: LayerReport
+    node: onnx.NodeProto
+
+    @property
+    def has_panels(self) -> bool:
+        return self.node.op_type != "SparseMatMul"
+
+
+def first_wrong_layer(dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feed: Feed) -> str | None:
+    """The first layer, in the graph's order, that stores another weight or computes something else, and how it differs.
+
+    Args:
+        dense: as it was rewritten; its constants are initializers.
+        file: the sparse network.
+        feed: a few examples.
+    """
+    graph, written = Graph(dense), Graph(onnx.load(file))
+    wrong = _first_wrong_weight(graph, written.model)
+    layers = list(_written_layers(graph, written, rewritten))
+    return wrong or _first_wrong_packed(layers, written) or _first_wrong_result(graph, written, layers, feed)
+
+
+def _written_layers(graph: Graph, written: Graph, rewritten: Rewritten) -> Iterator[_Written]:
+    for layer, report in zip(find_layers(graph), rewritten.layers, strict=True):
+        made, _ = rewritten.panels.get(report.output, (report.output, 0))
+        place = written.producers.get(made)
+        if place is not None and written.nodes[place].domain == DOMAIN:
+            yield _Written(layer, report, written.nodes[place])
+
+
+def _first_wrong_weight(graph: Graph, written: onnx.ModelProto) -> str | None:
+    """Of the constants that both have under one name: those of layers that stay dense, stored without their zeros."""
+    constants = Graph(unpack_weights(written)).tensors
+    for name, tensor in graph.tensors.items():
+        if name in constants and tensor.data_type == constants[name].data_type:
+            before, after = array_of(tensor), array_of(constants[name])
+            if before.dtype != object and not _same(before, after):
+                return f"that of {name.removesuffix('.weight')} ({_different(before, after)})"
+    return None
+
+
+def _first_wrong_packed(layers: Sequence[_Written], written: Graph) -> str | None:
+    for one in layers:
+        stored = written.constant(one.node.input[1])
+        if stored is None:
+            return f"{one.report.name} (its weight is not stored)"
+        if one.node.op_type != "StemConv":
+            try:
+                stored = weights.decode(stored.tobytes())
+            except weights.DamagedWeight as error:
+                return f"{one.report.name} (its weight is damaged: {error})"
+        if not _same(one.layer.weight.reshape(-1), stored.reshape(-1)):
+            return f"{one.report.name} ({_different(one.layer.weight.reshape(-1), stored.reshape(-1))})"
+    return None
+
+
+def _first_wrong_result(graph: Graph, written: Graph, layers: Sequence[_Written], feed: Feed) -> str | None:
+    if not layers:
+        return None
+    inputs = _inputs_of(graph, layers, feed)
+    expected = dense_session(_dense_alone(graph, layers)).run(None, dict(inputs))
+    got = sparse_session(_sparse_alone(written, layers).SerializeToString()).run(None, dict(inputs))
+    for number, one in enumerate(layers):
+        value, terms, result = expected[2 * number], expected[2 * number + 1], got[number]
+        if value.shape != result.shape:
+            return f"{one.report.name} (its result has the shape {list(result.shape)}, expected {list(value.shape)})"
+        kept = np.count_nonzero(one.layer.weight.reshape(len(one.layer.weight), -1), axis=1).max(initial=0)
+        places = STEEPEST * UNIT * (FEW_ROUNDINGS + PER_ROOT * np.sqrt(kept) + PER_TERM * kept)
+        with np.errstate(all="ignore"):
+            difference = np.abs(value.astype(np.float64) - result)
+            allowed = places * terms.astype(np.float64) + np.finfo(np.float32).tiny * (1 + kept)
+            fine = (value == result) | (np.isnan(value) & np.isnan(result)) | (difference <= allowed)
+        if not fine.all():
+            worst = np.unravel_index(np.argmax(np.where(fine, 0, np.nan_to_num(difference - allowed))), value.shape)
+            return (
+                f"{one.report.name} (differs by {difference[worst]:.3g} in a value of {value[worst]:.3g}; rounding "
+                f"explains {allowed[worst]:.3g})"
+            )
+    return None
+
+
+def _inputs_of(graph: Graph, layers: Sequence[_Written], feed: Feed) -> dict[str, NDArray[np.generic]]:
+    """What the layers read in the network, by the names `_input` gives; random numbers where that is all zeros."""
+    read = dict.fromkeys(value for one in layers for value in _values_read(one.layer))
+    wider = onnx.ModelProto()
+    wider.CopyFrom(graph.model)
+    returned = {value.name for value in wider.graph.output}
+    inner = [value for value in read if value in graph.producers]
+    wider.graph.output.extend(onnx.ValueInfoProto(name=value) for value in inner if value not in returned)
+    found = {**feed, **dict(zip(inner, dense_session(wider).run(inner, dict(feed)), strict=True))} if inner else feed
+    rng = np.random.default_rng(0)
+    values = {value: found[value] for value in read}
+    dead = [value for value, array in values.items() if not array.any()]
+    values |= {value: rng.standard_normal(values[value].shape).astype(values[value].dtype) for value in dead}
+    return {_input(value): array for value, array in values.items()}
+
+
+def _values_read(layer: Layer) -> list[str]:
+    return [layer.source, *([layer.residual] if layer.residual else [])]
+
+
+def _input(value: str) -> str:
+    return f"{value}.read"
+
+
+def _sparse_alone(written: Graph, layers: Sequence[_Written]) -> onnx.ModelProto:
+    """The layers' nodes, each between inputs and outputs of its own."""
+    nodes, outputs = [], []
+    constants: dict[str, onnx.TensorProto] = {}
+    for number, one in enumerate(layers):
+        node = onnx.NodeProto()
+        node.CopyFrom(one.node)
+        sources = dict(zip((0, 3), _values_read(one.layer), strict=False))
+        for place, value in sources.items():
+            node.input[place] = _input(value)
+            # A stem reads planes.
+            if one.node.op_type == "SparseConv":
+                node.input[place] = f"{number}.{place}.panel"
+                nodes.append(helper.make_node("ToPanel", [_input(value)], [node.input[place]], domain=DOMAIN))
+        constants |= {name: written.tensors[name] for name in one.node.input[1:3] if name}
+        node.name, node.output[0] = f"{number}", f"{number}.result"
+        nodes.append(node)
+        outputs.append(node.output[0])
+        if one.has_panels:
+            outputs[-1] = f"{number}.planes"
+            channels = len(one.layer.weight)
+            planes = helper.make_node("FromPanel", [node.output[0]], [outputs[-1]], domain=DOMAIN, channels=channels)
+            nodes.append(planes)
+    return _model(written.model, nodes, layers, outputs, constants.values())
+
+
+def _dense_alone(graph: Graph, layers: Sequence[_Written]) -> onnx.ModelProto:
+    """The same layers' dense nodes, and behind each the sum of |w x|, |bias| and |residual|."""
+    nodes, outputs = [], []
+    constants: dict[str, onnx.TensorProto] = {}
+    for number, one in enumerate(layers):
+        inside = [graph.nodes[place] for place in sorted(one.layer.nodes)]
+        pool = graph.nodes[graph.producers[one.report.output]]
+        pooled = [pool] if one.report.output != one.layer.output else []
+        renamed: dict[str, str] = {}
+        absolute: dict[str, str] = {}
+        for value in dict.fromkeys(_values_read(one.layer)):
+            renamed[value] = _input(value)
+            absolute[value] = f"{number}.{value}.absolute"
+            nodes.append(helper.make_node("Abs", [_input(value)], [absolute[value]]))
+        for node in inside:
+            for name in node.input:
+                if name in graph.tensors:
+                    tensor = graph.tensors[name]
+                    constants[name] = _named(tensor, name)
+                    if tensor.data_type == TensorProto.FLOAT:
+                        constants[f"{name}.absolute"] = numpy_helper.from_array(
+                            np.abs(array_of(tensor)), f"{name}.absolute"
+                        )
+                    absolute[name] = f"{name}.absolute"
+        for node in (*inside, *pooled):
+            nodes.append(_renamed(node, renamed, f"{number}."))
+        summed = [node for node in inside if is_standard(node, "Conv", "Gemm", "MatMul", "Add")]
+        for node in (*summed, *pooled):
+            if node in pooled:
+                absolute[node.input[0]] = absolute[summed[-1].output[0]]
+            nodes.append(_renamed(node, absolute, f"{number}.absolute."))
+            for entry in nodes[-1].attribute:
+                if entry.name in ("alpha", "beta"):
+                    entry.f = abs(entry.f)
+        last = (*summed, *pooled)[-1]
+        outputs += [renamed[one.report.output], absolute[last.output[0]]]
+    return _model(graph.model, nodes, layers, outputs, constants.values())
+
+
+def _renamed(node: onnx.NodeProto, names: dict[str, str], prefix: str) -> onnx.NodeProto:
+    """The node without a name, with other names of its values; those that it makes get the prefix."""
+    result = onnx.NodeProto()
+    result.CopyFrom(node)
+    names.update({name: f"{prefix}{name}" for name in node.output if name})
+    for values in (result.input, result.output):
+        for place, name in enumerate(values):
+            values[place] = names.get(name, name)
+    result.name = ""
+    return result
+
+
+def _model(
+    like: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    layers: Sequence[_Written],
+    outputs: Sequence[str],
+    constants: Iterable[onnx.TensorProto],
+) -> onnx.ModelProto:
+    inputs: dict[str, onnx.ValueInfoProto] = {}
+    for one in layers:
+        for value in _values_read(one.layer):
+            inputs[value] = helper.make_tensor_value_info(_input(value), TensorProto.FLOAT, [None] * one.layer.rank)
+    made = [onnx.ValueInfoProto(name=name) for name in outputs]
+    graph = helper.make_graph(nodes, "layers", list(inputs.values()), made, list(constants))
+    return helper.make_model(graph, opset_imports=like.opset_import, ir_version=like.ir_version)
+
+
+def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """A Constant node's tensor has no name of its own."""
+    result = onnx.TensorProto()
+    result.CopyFrom(tensor)
+    result.name = name
+    return result
+
+
+def _same(before: NDArray[np.generic], after: NDArray[np.generic]) -> bool:
+    numbers = np.issubdtype(before.dtype, np.inexact)
+    return before.shape == after.shape and np.array_equal(before, after, equal_nan=numbers)
+
+
+def _different(before: NDArray[np.generic], after: NDArray[np.generic]) -> str:
+    if before.shape != after.shape:
+        return f"it has {after.size} weights, expected {before.size}"
+    return f"{np.count_nonzero(before != after):,} of its {before.size:,} weights are others"
