@@ -75,7 +75,7 @@ def _first_wrong_weight(graph: Graph, written: onnx.ModelProto) -> str | None:
         if name in constants and tensor.data_type == constants[name].data_type:
             before, after = array_of(tensor), array_of(constants[name])
             if before.dtype != object and not _same(before, after):
-                return f"that of {name.removesuffix('.weight')} ({_different(before, after)})"
+                return f"{name.removesuffix('.weight')} ({_different(before, after)})"
     return None
 
 

@@ -24,7 +24,7 @@ from gossamer.export.feeds import Feed
 from gossamer.export.graph import Graph
 from gossamer.export.layer_checks import first_wrong_layer
 from gossamer.export.rewrite import DOMAIN, Rewritten
-from gossamer.export.rounding import Rounding, Run
+from gossamer.export.rounding import WITHOUT, Rounding, Run
 from gossamer.export.sessions import dense_session, sparse_session
 from gossamer.export.source import Source
 from gossamer.export.unvaried import Unvaried
@@ -41,7 +41,7 @@ class Agreement:
     """Largest absolute difference of an output."""
     largest: float
     """Largest absolute output of the first."""
-    allowed: float = math.inf
+    allowed: float = 0.0
     """What rounding explains of the difference."""
 
     @property
@@ -157,7 +157,7 @@ def compare(
     """The worst of all outputs on all inputs.
 
     Args:
-        rounding: on the same inputs, says what is allowed; None: anything.
+        rounding: on the same inputs, says what is allowed; None: `WITHOUT` of the largest number.
         share: of an output's largest number that is allowed besides. Whole numbers, which are mostly the places of
             others, may then be any.
     """
@@ -173,16 +173,14 @@ def compare(
                 float(np.maximum(before.difference, found.difference)), max(before.largest, found.largest)
             )
             kinds[place] = e.dtype
-    if rounding is not None:
-        worst = {
-            place: replace(
-                agreement,
-                allowed=math.inf
-                if share and not np.issubdtype(kinds[place], np.floating)
-                else rounding.allowed(place, agreement.largest, kinds[place]) + share * agreement.largest,
-            )
-            for place, agreement in worst.items()
-        }
+    for place, agreement in worst.items():
+        if rounding is None:
+            allowed = WITHOUT * agreement.largest
+        elif share and not np.issubdtype(kinds[place], np.floating):
+            allowed = math.inf
+        else:
+            allowed = rounding.allowed(place, agreement.largest, kinds[place]) + share * agreement.largest
+        worst[place] = replace(agreement, allowed=allowed)
     return max(worst.values(), key=lambda agreement: (not agreement.within, agreement.difference))
 
 
