@@ -120,7 +120,7 @@ def test_a_round_that_is_a_link_is_refused(theirs: Path, tmp_path: Path) -> None
     assert "round-01 is a link" in refused("show", "theirs")
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null")], ids=["pipe", "device"])
 def test_watching_does_not_wait_for_a_pipe(make: Callable[[Path], None], theirs: Path) -> None:
     make(theirs / "progress.json")
     with in_time():
