@@ -124,6 +124,22 @@ def test_mistakes(arguments: list[str], message: str, tmp_path: Path, monkeypatc
     assert not Path("model.onnx").exists()
 
 
+def test_one_name_for_axes_of_several_sizes(tmp_path: Path) -> None:
+    """Paddle's exporter calls every open axis by one name; ONNX Runtime runs such networks, so they are exported."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["?", 16, "?", "?"])]
+    weight = sparse_weight(RNG, 64, 16, 3, 3, density=0.1)
+    nodes = [node("Conv", ["x", "w"], ["c"], pads=[1] * 4), node("Relu", ["c"], ["y"])]
+    dense = saved(tmp_path / "m.onnx", nodes, inputs, w=weight)
+    np.save(tmp_path / "x.npy", RNG.standard_normal((1, 16, 12, 20)).astype(np.float32))
+    written = tmp_path / "o.onnx"
+    assert "1 of 1 layers run sparse" in printed(
+        "export", tmp_path / "m.onnx", "-o", written, "--input", f"x={tmp_path}/x.npy"
+    )
+    for shape in ((1, 16, 12, 20), (2, 16, 31, 7)):
+        feed = {"x": RNG.standard_normal(shape).astype(np.float32)}
+        assert_same(run_sparse(onnx.load(written), feed), run_dense(dense, feed))
+
+
 def test_numbers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     inputs = [helper.make_tensor_value_info("x", TensorProto.INT32, ["n"])]
     saved(tmp_path / "m.onnx", [node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], inputs)

@@ -63,7 +63,10 @@ def feeds_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> I
     if not others:
         error = _error(session, given)
         if error is not None:
-            raise ExportError(f"ONNX Runtime does not run the network on the given inputs ({_shapes(given)}): {error}")
+            raise ExportError(
+                f"ONNX Runtime does not run the network on the given inputs ({_shapes(given)}): {error}"
+                + _unequal(model, given)
+            )
         yield given
         return
     rng = np.random.default_rng(0)
@@ -77,6 +80,7 @@ def feeds_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> I
     raise ExportError(
         f"the network does not run in ONNX Runtime on random inputs ({_shapes(feed)}): {error}. Give inputs that it "
         f"accepts, each with --input NAME=FILE.npy (numpy.save writes such files): {', '.join(map(_described, others))}"
+        + _unequal(model, given)
         + _said(name for value in others for name in _open_names(value) if name not in known)
     )
 
@@ -114,19 +118,40 @@ def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], path: Path)
 
 
 def _sizes_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Those that are said, and those that the given values have."""
+    """Those that are said, and those that the given values have, the first of several."""
     check_sizes(sizes, list(dict.fromkeys(axis.name for axis in open_axes(model))))
     known = dict(sizes)
-    for value in inputs_to_give(model):
-        if value.name not in given or not value.type.tensor_type.HasField("shape"):
-            continue
-        for place, size in enumerate(given[value.name].shape):
-            name = axis_name(value, place)
-            if name is not None and known.setdefault(name, size) != size:
-                raise ConfigurationError(
-                    f"the size {name} is {size} in the input {value.name}, and {known[name]} elsewhere; make them equal"
-                )
+    for name, size, value in _given_sizes(model, given):
+        if sizes.get(name, size) != size:
+            raise ConfigurationError(
+                f"the size {name} is {size} in the input {value}, and {sizes[name]} as --size says it; make them "
+                f"equal, or leave --size out"
+            )
+        known.setdefault(name, size)
     return known
+
+
+def _given_sizes(model: onnx.ModelProto, given: Feed) -> Iterator[tuple[str, int, str]]:
+    """The name of an open axis, its size, and the input that has it."""
+    for value in inputs_to_give(model):
+        if value.name in given and value.type.tensor_type.HasField("shape"):
+            for place, size in enumerate(given[value.name].shape):
+                name = axis_name(value, place)
+                if name is not None:
+                    yield name, size, value.name
+
+
+def _unequal(model: onnx.ModelProto, given: Feed) -> str:
+    """Of the given values, a size that the network calls by one name and that differs.
+
+    Told only where the network does not run. ONNX Runtime does not compare such sizes, and where every open axis is
+    called `?` (Paddle's exporter), they are not meant to be equal.
+    """
+    known: dict[str, int] = {}
+    for name, size, value in _given_sizes(model, given):
+        if known.setdefault(name, size) != size:
+            return f"; the size {name} is {size} in the input {value}, and {known[name]} elsewhere: make them equal"
+    return ""
 
 
 def _attempts(model: onnx.ModelProto, known: Mapping[str, int]) -> Iterator[dict[str, int]]:
