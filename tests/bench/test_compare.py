@@ -305,3 +305,16 @@ def test_a_mistyped_command_is_no_file(tmp_path: Path) -> None:
     result = gossamer(tmp_path, "bench", "shape", "resnet-20")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+def test_rounding_that_leaves_few_digits_is_no_other_result(tmp_path: Path) -> None:
+    """Of probabilities of a few millionths, which ONNX Runtime computes to 1e-7."""
+    rng = np.random.default_rng(0)
+    made = (("MatMul", ["x", "w"], "a"), ("Add", ["a", "b"], "s"), ("Sigmoid", ["s"], "y"))
+    nodes = [helper.make_node(kind, inputs, [output]) for kind, inputs, output in made]
+    weight = sparse_weight(rng, 512, 512, density=0.02) / 8
+    constants = {"w": weight, "b": np.full(512, -15, np.float32)}
+    onnx.save(network(nodes, {"x": ["n", 512]}, constants, ["y"]), tmp_path / "m.onnx")
+    printed("bench", tmp_path / "m.onnx", "--against", "dense", "--runs", 1, "--json", tmp_path / "facts.json")
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert facts["engines"]["gossamer"]["difference"] > 1e-3
