@@ -28,6 +28,9 @@ TESTS = (
     "tests/cli/test_export.py",
     "tests/cli/test_mistakes.py",
     "tests/cli/test_compress.py",
+    "tests/integrations",
+    "tests/explain",
+    "tests/compare",
 )
 """The tests that are run; those of other folders take long and add little."""
 
