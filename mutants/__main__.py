@@ -12,6 +12,7 @@ import platform
 import random
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -71,14 +72,20 @@ class Python:
             return Outcome(None, "no test runs the file"), 0
         self.tree.write(change.file, change.apply(text))
         try:
-            return self._first_notice(tests), len(tests)
+            return self._first_notice(tests, self._newer_files(folders.own_tests(change.file))), len(tests)
         finally:
             self.tree.write(change.file, text)
 
     def control(self, tests: set[str]) -> Outcome:
         return self._first_notice({test: self.map.seconds.get(test, 0.0) for test in sorted(tests) if "::" in test})
 
-    def _first_notice(self, tests: dict[str, float]) -> Outcome:
+    def _newer_files(self, own: str) -> list[str]:
+        """Files of the folder's own tests that are not in the map, since they were written later."""
+        known = set(map(file_of, self.map.seconds))
+        found = (str(path.relative_to(self.tree.root)) for path in (self.tree.root / own).glob("test_*.py"))
+        return sorted(set(found) - known)
+
+    def _first_notice(self, tests: dict[str, float], newer: Sequence[str] = ()) -> Outcome:
         """Runs the tests of the folder's own that are quick first: most changes do not outlive them, and the files of
         the others take long to import."""
         names = list(tests)
@@ -88,6 +95,7 @@ class Python:
         for part in (early, [name for name in names if name not in early]):
             # A file of tests may be gone since the map was made.
             files = [file for file in dict.fromkeys(map(file_of, part)) if (self.tree.root / file).exists()]
+            files += () if part is early else newer
             if files and outcome.noticed_by is None:
                 chosen = {name: tests[name] for name in part}
                 wanted = {"arguments": ["-x", *files], "tests": chosen, "known": [*self.map.seconds]}

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import gossamer
 from gossamer.compress import Silent, compress
-from gossamer.errors import CheckpointError
+from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.rounds import state as states
 from gossamer.tasks import SGD, Data, EpochReport, Examples, Recipe, Steps, Task, train
 
@@ -105,6 +105,41 @@ def test_gradients_for_a_cut_are_means_over_sixteen_batches(tmp_path: Path) -> N
     assert all(torch.equal(mask, found[name]) for name, mask in kept(16).items())
     for other in (15, 17):
         assert any(not torch.equal(mask, found[name]) for name, mask in kept(other).items()), other
+
+
+@pytest.mark.parametrize(("last", "fits"), [(0.002, True), (0.001, True), (0.0009, False)])
+def test_the_last_rate_of_a_schedule_is_none_below_a_thousandth_of_its_highest(
+    last: float, fits: bool, tmp_path: Path
+) -> None:
+    """The highest is that of one step in the middle only."""
+    recipe = replace(RECIPE, epochs=1, learning_rate=lambda share: 1.0 if 0.49 < share < 0.51 else last)
+    arguments = {"folder": tmp_path, "round_count": 1, "method": "fine-tune"}
+    if fits:
+        assert len(compress(replace(TASK, recipe=recipe), **arguments)) == 2
+    else:
+        with pytest.raises(ConfigurationError, match=r"ends at a learning rate of 0\.0009 \(highest: 1\)"):
+            compress(replace(TASK, recipe=recipe), **arguments)
+
+
+def test_a_dense_network_is_trained_once_with_snapshots_for_others_to_rewind_to(tmp_path: Path) -> None:
+    compress(TASK, folder=tmp_path / "dense", round_count=1, dense_only=True, keep_snapshots=[1, 3])
+    names = {path.name for path in (tmp_path / "dense").glob("snapshot*")}
+    assert names == {"snapshot-1-epochs.safetensors", "snapshot-3-epochs.safetensors"}
+    for name, dense in (("shared", tmp_path / "dense"), ("alone", None)):
+        compress(TASK, folder=tmp_path / name, round_count=1, method="weight-rewind", rewind_to_epoch=3, dense=dense)
+    shared, alone = (weights_of(tmp_path / name, 1).state_dict() for name in ("shared", "alone"))
+    assert all(torch.equal(shared[name], alone[name]) for name in alone)
+    with pytest.raises(ConfigurationError, match="give dense_only with keep_snapshots"):
+        compress(TASK, folder=tmp_path / "other", round_count=1, keep_snapshots=[1])
+    with pytest.raises(CheckpointError, match="kept no snapshot of its training after 2 epochs"):
+        compress(
+            TASK,
+            folder=tmp_path / "missing",
+            round_count=1,
+            method="weight-rewind",
+            rewind_to_epoch=2,
+            dense=tmp_path / "dense",
+        )
 
 
 class Stop(Exception):

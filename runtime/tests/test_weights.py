@@ -31,6 +31,14 @@ def test_there_and_back(density: float, half: bool) -> None:
     np.testing.assert_array_equal(weights.decode(weights.encode(weight, half=half)), weight)
 
 
+def test_eight_axes_are_the_most() -> None:
+    weight = np.arange(2.0**8, dtype=np.float32).reshape((2,) * 8)
+    np.testing.assert_array_equal(weights.decode(weights.encode(weight)), weight)
+    for axes in (0, 9):
+        with pytest.raises(ValueError, match=f"a weight has 1 to 8 axes, got {axes}"):
+            weights.encode(np.ones((1,) * axes, np.float32))
+
+
 def test_file_is_small() -> None:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((256, 1024)).astype(np.float32)

@@ -48,6 +48,19 @@ def test_a_factor_of_gemm(half: bool, batch_norm: bool) -> None:
     assert_same(run_sparse(sparse, {"x": x}), [x @ expected.T], tolerance=1e-6)
 
 
+@pytest.mark.parametrize("factors", [{"alpha": 0.5}, {"beta": 0.5}, {"alpha": 0.5, "beta": 3.0}], ids=str)
+def test_factors_of_weight_and_bias_before_a_normalisation(factors: dict[str, float]) -> None:
+    nodes = [
+        node("Gemm", ["x", "w", "b"], ["a"], **factors),
+        node("BatchNormalization", ["a", "scale", "offset", "mean", "variance"], ["y"]),
+    ]
+    constants = {"w": sparse_weight(RNG, 16, 24), "variance": RNG.uniform(0.5, 2, 24).astype(np.float32)}
+    constants |= {name: normal(RNG, 24) for name in ("b", "scale", "offset", "mean")}
+    model = network(nodes, {"x": ["n", 16]}, constants, ["y"])
+    feed = {"x": normal(RNG, 5, 16)}
+    assert_same(run_sparse(to_sparse(model, costs=SPARSE), feed), run_dense(model, feed))
+
+
 def test_two_factors_of_one_weight() -> None:
     nodes = [
         node("Gemm", ["x", "w"], ["a"], alpha=0.5),

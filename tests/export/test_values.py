@@ -15,6 +15,7 @@ from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export
 from gossamer.export.sessions import dense_session
 from gossamer.export.source import open_source
+from gossamer.export.values import arrays_in
 from gossamer.export.verify import Agreement, compare
 
 node, tensor = helper.make_node, helper.make_tensor_value_info
@@ -132,6 +133,13 @@ def test_what_is_no_tensor_of_numbers(name: str, tmp_path: Path) -> None:
     for feed in source.feeds:
         for expected, got in zip(given.run(None, dict(feed)), ours.run(None, dict(feed)), strict=True):
             assert_alike(got, expected)
+
+
+def test_numbers_of_maps_are_compared_in_the_order_of_their_keys() -> None:
+    given = [{2: 0.5, 1: 0.25}, [{"b": 3.0, "a": 4.0}], None]
+    found = [np.asarray(array).tolist() for array in arrays_in(given)]
+    letters = [[ord("a")], [ord("b")]]
+    assert found == [[1, 2], [0.25, 0.5], 1, letters, [4.0, 3.0], []]
 
 
 def assert_alike(got: object, expected: object) -> None:

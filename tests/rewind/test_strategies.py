@@ -93,6 +93,14 @@ def test_every_strategy_has_its_rates_checked_above() -> None:
     assert {arguments["method"] for arguments, _ in checked} == set(STRATEGIES)
 
 
+@pytest.mark.parametrize("arguments", [(0,), (-1,), (4, 0)])
+def test_a_schedule_has_steps(arguments: tuple[int, ...], tmp_path: Path) -> None:
+    round = next(iter(gossamer.rounds(small(), folder=tmp_path, rounds=1)))
+    with pytest.raises(ConfigurationError, match=r"total_steps is .* and steps_per_epoch .*; expected at least 1"):
+        round.schedule(*arguments)
+    assert len(round.schedule(1, 1)) == 1
+
+
 def test_a_schedule_maps_steps_to_steps() -> None:
     assert list(Schedule(5)) == [0, 1, 2, 3, 4]
     assert list(Schedule(5, 3)) == [3, 4]

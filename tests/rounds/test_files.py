@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning
 from gossamer.rounds.files import locked, remove, sha256, write_file, write_folder, write_text
@@ -41,6 +42,14 @@ def test_a_failed_write_leaves_what_was_there(error: BaseException, tmp_path: Pa
 def test_a_file_that_cannot_even_be_begun_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot write .*none/a\.txt: No such file or directory"):
         write_text(tmp_path / "none" / "a.txt", "one")
+
+
+def test_what_safetensors_cannot_write_is_named(tmp_path: Path) -> None:
+    def write(temporary: Path) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    with pytest.raises(CheckpointError, match=r"cannot write .*a\.txt: I/O error: No space left on device"):
+        write_file(tmp_path / "a.txt", write)
 
 
 def test_a_folder_appears_with_all_its_files_or_not_at_all(tmp_path: Path) -> None:

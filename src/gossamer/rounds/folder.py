@@ -215,6 +215,11 @@ def take_over_dense(folder: Path, dense: Path, moment: str | None) -> RoundRecor
     files = {name: _verified(dense, 0, name) for name in (MODEL, MASKS, STATE)}
     if moment is not None:
         kept = kept_snapshot(dense, moment)
+        if not kept.exists() and not (round_folder(dense, 0) / SNAPSHOT).exists():
+            raise CheckpointError(
+                f"{dense} kept no snapshot of its training after {moment} to rewind to; train it with that snapshot "
+                f"kept (keep_snapshots), or leave dense out"
+            )
         files[SNAPSHOT] = kept if kept.exists() else snapshot_of(dense)
     finished = records[0]
 
