@@ -16,6 +16,8 @@ import gossamer
 from gossamer.compress import Silent, compress
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.rounds import state as states
+from gossamer.rounds.configuration import read
+from gossamer.rounds.folder import read_records
 from gossamer.tasks import SGD, Data, EpochReport, Examples, Recipe, Steps, Task, train
 
 
@@ -140,6 +142,16 @@ def test_a_dense_network_is_trained_once_with_snapshots_for_others_to_rewind_to(
             rewind_to_epoch=2,
             dense=tmp_path / "dense",
         )
+
+
+def test_epochs_to_retrain_are_told_from_the_start_where_weights_go_back(tmp_path: Path) -> None:
+    """So that a snapshot has one name, whichever way a run says where it lies."""
+    compress(TASK, folder=tmp_path / "length", round_count=1, method="weight-rewind", rewind_epochs=1)
+    assert read(tmp_path / "length")["method"]["rewind_to"] == "3 epochs"
+    assert [record.weights_rewound_to for record in read_records(tmp_path / "length")] == [None, 3.0]
+    for other in ({"rewind_to_epoch": 1}, {"rewind_to_step": 5}):
+        with pytest.raises(ConfigurationError, match="give only one"):
+            compress(TASK, folder=tmp_path / "both", round_count=1, method="weight-rewind", rewind_epochs=1, **other)
 
 
 class Stop(Exception):

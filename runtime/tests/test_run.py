@@ -1,13 +1,16 @@
 """gossamer-run: what it prints and writes, and that a user's mistake is one line on stderr and exit code 2."""
 
 import pickle
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import gossamer_runtime
 import numpy as np
 import onnxruntime
 import pytest
-from gossamer_runtime.run import main
+from gossamer_runtime.run import main, time_runs
 from onnx import TensorProto, helper
 
 try:
@@ -154,3 +157,19 @@ def test_inputs_by_name_and_in_order(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 def test_a_folder_that_cannot_be_written(model: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert "cannot write output y into" in mistake(capfd, model, "--output", model)
+
+
+def test_times_are_those_of_the_runs(model: str) -> None:
+    session = gossamer_runtime.Session(model, threads=1)
+    begin = time.perf_counter()
+    seconds = time_runs(session, {"x": IMAGE}, 3)
+    assert len(seconds) == 3
+    assert seconds == sorted(seconds)
+    assert 0 < sum(seconds) <= time.perf_counter() - begin
+
+
+def test_it_is_a_module_too() -> None:
+    command = [sys.executable, "-m", "gossamer_runtime.run", "no.onnx", "--threads", "-1"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: ")

@@ -316,6 +316,40 @@ def test_channels_that_the_code_counts_stay() -> None:
     assert shrunk.parameters == shrunk.parameters_before
 
 
+class Rows(nn.Module):
+    """Makes one row of every image, in one of several ways."""
+
+    def __init__(self, rows: Callable[[Tensor], Tensor], features: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.first, self.second = nn.Conv2d(1, 3, 1), nn.Linear(features, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(self.rows(self.first(images)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "features", "goes"),
+    [
+        (lambda values: values.flatten(1), 12, True),
+        (lambda values: values.view(values.size(0), -1), 12, True),
+        (lambda values: values.view(values.shape[0], -1), 12, True),
+        (lambda values: values[:, :, 1:].flatten(1), 6, True),
+        (lambda values: values[:, :, 1].flatten(1), 6, False),
+        (lambda values: values.flatten(1) * values.size(1), 12, False),
+    ],
+    ids=["flatten", "size of the batch", "shape", "slice", "one row", "size of the channels"],
+)
+def test_what_is_understood_of_sizes_and_slices(rows: Callable[[Tensor], Tensor], features: int, goes: bool) -> None:
+    torch.manual_seed(0)
+    model = Rows(rows, features)
+    with torch.no_grad():
+        model.first.weight[1] = 0
+    shrunk = shrink(model, torch.randn(2, 1, 2, 2))
+    assert removed(shrunk)["first"] == ((), (1,) if goes else ())
+    assert shrunk.difference < 1e-6
+
+
 class SharedLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -44,6 +44,13 @@ def test_initial_weights_have_the_variance_that_is_stated(name: str, variance: f
             assert layer.bias is None or not layer.bias.any()
 
 
+def test_layers_in_their_order() -> None:
+    kinds = [type(layer).__name__ for layer in TASKS["lenet-300-100"].model()]
+    assert kinds == ["Flatten", "Linear", "ReLU", "Linear", "ReLU", "Linear"]
+    drops = {layer.p for layer in TASKS["char-gpt"].model().modules() if isinstance(layer, nn.Dropout)}
+    assert drops == {0.1}
+
+
 def test_lenet_300_100_has_410_biases() -> None:
     assert count_parameters(TASKS["lenet-300-100"].model()) == 266_200 + 410
 
