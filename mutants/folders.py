@@ -17,6 +17,7 @@ PYTHON = {
 NATIVE = ("runtime/native/kernels", "runtime/native/ort", "runtime/native/format")
 
 TESTS = (
+    "tests/test_arguments.py",
     "tests/test_compress.py",
     "tests/prune",
     "tests/rewind",

@@ -152,12 +152,14 @@ def test_a_round_is_recorded_again_after_the_disk_was_full(what: str, tmp_path: 
     model = network()
     for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
         train(model)
-        in_the_way = tmp_path / "rounds.jsonl.tmp"
+        table, aside = tmp_path / "rounds.jsonl", tmp_path / "aside"
         if what == "the round":
             limits = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
         else:
-            in_the_way.mkdir()
+            if table.exists():
+                table.rename(aside)
+            table.mkdir()  # No file can take the place of a folder.
         try:
             with pytest.raises((gossamer.GossamerError, OSError)):
                 round.record(accuracy=0.75)
@@ -165,8 +167,10 @@ def test_a_round_is_recorded_again_after_the_disk_was_full(what: str, tmp_path: 
             if what == "the round":
                 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             else:
-                in_the_way.rmdir()
+                table.rmdir()
+                if aside.exists():
+                    aside.rename(table)
         assert round.record(accuracy=0.5).val == 0.5
-    table = (tmp_path / "rounds.jsonl").read_text().splitlines()
-    assert [json.loads(line)["val"] for line in table] == [0.5, 0.5]
+    lines = (tmp_path / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["val"] for line in lines] == [0.5, 0.5]
     assert gossamer.load_round(tmp_path, -1, network()).val == 0.5
