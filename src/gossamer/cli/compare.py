@@ -81,12 +81,13 @@ def compare(
     from gossamer.errors import ConfigurationError
     from gossamer.rounds.configuration import Configuration
     from gossamer.rounds.driver import make_folder
-    from gossamer.rounds.files import locked
+    from gossamer.rounds.files import locked, same_working_directory
     from gossamer.tasks import find_task
 
     if seeds < 1 or jobs < 1 or (threads is not None and threads < 1):
         raise ConfigurationError(f"got {seeds} seeds, {jobs} jobs, {threads} threads; expected at least 1 of each")
-    what = find_task(task)
+    with same_working_directory():
+        what = find_task(task)
     threads = threads or _threads_before(out) or max(1, (os.cpu_count() or 1) // jobs)
     # On a cluster the runs start elsewhere: what they are told has to mean the same there.
     anchored = Path.resolve if cluster is not None else Path
@@ -112,7 +113,8 @@ def compare(
     before.check_methods(grid, what)
     # The machines of a cluster are other ones, and what is finished is shown again without data or device.
     if cluster is None and not all(job.done for job in grid.jobs()):
-        before.check_machine(grid, what)
+        with same_working_directory():
+            before.check_machine(grid, what)
     terminal = console(goes_on=True)
     make_folder(grid.folder)
     with locked(grid.folder):

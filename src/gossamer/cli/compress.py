@@ -194,17 +194,22 @@ def compress(
     from gossamer.compress import Listener, Together
     from gossamer.compress import compress as run
     from gossamer.prune.scope import Scope
+    from gossamer.rounds.files import absolute, same_working_directory
     from gossamer.tasks import find_task
     from gossamer.tasks.own_task import source_of
     from gossamer.tasks.processor import keep_freed_memory
 
     keep_freed_memory()
     torch.set_flush_denormal(True)
-    with progress() as shown, _scalars(out, tensorboard) as scalars:
+    # What the task's file does to the working directory is its own affair: paths are those of the command.
+    source, folder = source_of(task), absolute(out)
+    data, dense = (None if path is None else absolute(path) for path in (data, dense))
+    allocation = str(absolute(allocation)) if allocation.endswith(".toml") else allocation
+    with same_working_directory(), progress() as shown, _scalars(folder, tensorboard) as scalars:
         listener: Listener = Together(shown, *scalars)
         run(
             find_task(task),
-            folder=out,
+            folder=folder,
             data_folder=data,
             target_sparsity=target_sparsity,
             max_drop=max_drop,
@@ -232,6 +237,6 @@ def compress(
             keep_snapshots=whole_numbers(keep_snapshots, "--keep-snapshots"),
             checkpoint_seconds=checkpoint_seconds,
             listener=listener,
-            task_source=source_of(task),
+            task_source=source,
         )
     print_run(out, console(goes_on=True))

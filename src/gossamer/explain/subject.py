@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.rounds.configuration import read_of_run
+from gossamer.rounds.files import absolute, same_working_directory
 from gossamer.rounds.folder import load_masks, load_round, read_records
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.stopping import Allowance, smallest_allowed
@@ -33,6 +34,7 @@ class Subject:
     data: Data
 
 
+@same_working_directory()
 def open_round(
     folder: Path, number: int | None = None, *, data_folder: Path | None = None, task: str | None = None
 ) -> Subject:
@@ -53,11 +55,13 @@ def open_round(
         raise CheckpointError(f"{folder}: no round is finished yet; wait for the first, or run the same command again")
     if number is None:
         number = recommended(records, settings["rounds"]).round
+    # What the task's file does to the working directory is its own affair.
+    place, data_folder = absolute(folder), None if data_folder is None else absolute(data_folder)
     found = _task_of(folder, settings, task)
     model = made_model(found)
-    record = load_round(folder, number, model)
+    record = load_round(place, number, model)
     data = load_data(found, data_folder, record.seed or 0)
-    return Subject(folder, found, record, tuple(records), model.eval(), load_masks(folder, record.round), data)
+    return Subject(folder, found, record, tuple(records), model.eval(), load_masks(place, record.round), data)
 
 
 def recommended(records: list[RoundRecord], rounds: dict[str, Any]) -> RoundRecord:

@@ -21,7 +21,7 @@ from gossamer.export.from_torch import Traced, to_onnx
 from gossamer.export.open_axes import with_open_axes
 from gossamer.export.precision import in_fp32
 from gossamer.export.sessions import dense_session
-from gossamer.rounds.files import regular
+from gossamer.rounds.files import absolute, regular, same_working_directory
 from gossamer.shrink import shrink
 from gossamer.shrink.verify import verify
 from gossamer.tasks import Data, Metric, Task, find_task, initial_model
@@ -65,6 +65,7 @@ class Source:
     """What of the network is not as it was given, for people."""
 
 
+@same_working_directory()
 def open_source(
     source: str,
     *,
@@ -91,6 +92,7 @@ def open_source(
     Raises:
         GossamerError: there is no such source, it cannot be read, or an option has no meaning for it.
     """
+    data_folder = None if data_folder is None else absolute(data_folder)
     path = Path(source)
     if (inputs or sizes) and (path.is_dir() or path.suffix.lower() != ".onnx"):
         raise ConfigurationError(

@@ -39,6 +39,22 @@ def absolute(path: str | Path) -> Path:
         ) from error
 
 
+@contextmanager
+def same_working_directory() -> Iterator[None]:
+    """Puts the working directory back afterwards, if what runs inside (a user's own task) left it."""
+    try:
+        before = os.open(".", os.O_RDONLY)
+    except OSError:
+        # It is gone already: there is nothing to go back to.
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Puts at `path` what `write` writes to the path it is given: all of it, or, after a crash, what was there before.
 

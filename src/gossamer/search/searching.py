@@ -17,7 +17,7 @@ from gossamer.rounds import randomness
 from gossamer.rounds import state as states
 from gossamer.rounds.configuration import Configuration
 from gossamer.rounds.driver import make_folder
-from gossamer.rounds.files import locked, write_file, write_text
+from gossamer.rounds.files import absolute, locked, write_file, write_text
 from gossamer.rounds.randomness import derived_seed
 from gossamer.rounds.typed import read_as
 from gossamer.search.agent import Agent, Transition, sigma_of
@@ -170,7 +170,7 @@ def search(
             "settings": dict(settings or {}),
         }
     )
-    folder = Path(folder)
+    folder = absolute(folder)
     make_folder(folder)
     with locked(folder):
         run = _Search(environment, folder, seed, warm_up)

@@ -12,6 +12,7 @@ from gossamer.explain.subject import open_round
 from gossamer.prune.enforce import hold, release
 from gossamer.prune.scope import Scope, prunable_weights
 from gossamer.rounds.configuration import FILE, read
+from gossamer.rounds.files import absolute, same_working_directory
 from gossamer.rounds.randomness import derived_seed
 from gossamer.search.errors import SearchError
 from gossamer.tasks import Data, Examples, Recipe, Task, evaluate, find_task, train
@@ -56,6 +57,7 @@ class Constant:
         return self.rate
 
 
+@same_working_directory()
 def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None) -> Subject:
     """The dense network of a run, or the model of a task of the user's own, which has to make it trained.
 
@@ -72,6 +74,7 @@ def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None
             f"expected one of them. Train a built-in task first (gossamer compress TASK --rounds 1 --out RUN) and "
             f"search its run."
         )
+    data_folder = None if data_folder is None else absolute(data_folder)
     own = find_task(run_or_task)
     data = load_data(own, data_folder, seed=0)
     return Subject(own, _laid_out(own, own.model().eval()), data, Scope())
