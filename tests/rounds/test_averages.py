@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 import gossamer
-from gossamer.errors import ConfigurationError
+from gossamer.errors import ConfigurationError, GossamerWarning
 
 INPUTS = torch.randn(64, 6, generator=torch.Generator().manual_seed(5))
 LABELS = INPUTS[:, :3].argmax(1)
@@ -162,7 +162,9 @@ def test_an_average_with_remains_of_what_was_pruned_is_pruned_and_told(tmp_path:
         if round.number == 0:
             round.record(loss=1.0)
         else:
-            with pytest.warns(UserWarning, match=r"1[0-9] pruned weights of the AveragedModel that round 1 recorded"):
+            with pytest.warns(
+                GossamerWarning, match=r"1[0-9] pruned weights of the AveragedModel that round 1 recorded"
+            ):
                 round.record(loss=1.0, model=average)
             gossamer.check(average, masks=round.masks)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
@@ -92,6 +93,8 @@ def main() -> None:
     # A line on standard error, whatever Python was told to do about warnings in code.
     warnings.simplefilter("always", GossamerWarning)
     warnings.showwarning = _show_warning
+    # Errors name paths as seen from where the command was given, though they are kept from the root.
+    here = _working_directory()
     try:
         try:
             app()
@@ -100,7 +103,7 @@ def main() -> None:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except GossamerError as error:
-        warn(f"error: {error}")
+        warn(f"error: {str(error).replace(here, '')}")
         sys.exit(USERS_MISTAKE)
     except Interrupted as interrupted:
         warn(INTERRUPTION)
@@ -113,6 +116,15 @@ def main() -> None:
             place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
             warn(f"error: {place}{error.strerror or error}")
             sys.exit(USERS_MISTAKE)
+
+
+def _working_directory() -> str:
+    """What the absolute paths of files in it begin with."""
+    try:
+        return f"{Path.cwd()}/"
+    except OSError:
+        # It is gone.
+        return "\0"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

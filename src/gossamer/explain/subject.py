@@ -55,10 +55,11 @@ def open_round(
         raise CheckpointError(f"{folder}: no round is finished yet; wait for the first, or run the same command again")
     if number is None:
         number = recommended(records, settings["rounds"]).round
-    # What the task's file does to the working directory is its own affair.
-    place, data_folder = absolute(folder), None if data_folder is None else absolute(data_folder)
+    here, data_folder = absolute(Path()), None if data_folder is None else absolute(data_folder)
     found = _task_of(folder, settings, task)
     model = made_model(found)
+    # What the task's file does to the working directory is its own affair.
+    place = folder if absolute(Path()) == here else here / folder
     record = load_round(place, number, model)
     data = load_data(found, data_folder, record.seed or 0)
     return Subject(folder, found, record, tuple(records), model.eval(), load_masks(place, record.round), data)

@@ -596,6 +596,7 @@ class _Run:
                 f"{found} pruned weights of the {type(average).__name__} that round {round.number} recorded were not "
                 f"zero: what was measured is not quite what is kept. Begin the average anew in every round, or record "
                 f"it in all of them, so that it is pruned with the model.",
+                GossamerWarning,
                 stacklevel=4,
             )
         return {name: tensors[name].detach().cpu().contiguous().clone() for name in kept if name in tensors}
@@ -643,6 +644,7 @@ class _Run:
             warnings.warn(
                 f"{changed[0]} was changed after round {round.number} was recorded. The run goes on with what was "
                 f"recorded; to keep another network, change the model before, or name it in round.record(model=...).",
+                GossamerWarning,
                 stacklevel=3,
             )
             run_folder.load_round(self.folder, round.number, self.model)
