@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import warnings
@@ -103,7 +104,7 @@ def main() -> None:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except GossamerError as error:
-        warn(f"error: {str(error).replace(here, '')}")
+        warn(f"error: {here.sub('', str(error))}")
         sys.exit(USERS_MISTAKE)
     except Interrupted as interrupted:
         warn(INTERRUPTION)
@@ -118,13 +119,14 @@ def main() -> None:
             sys.exit(USERS_MISTAKE)
 
 
-def _working_directory() -> str:
-    """What the absolute paths of files in it begin with."""
+def _working_directory() -> re.Pattern[str]:
+    """What the absolute paths of files in it begin with; not what looks like it in the middle of another path."""
     try:
-        return f"{Path.cwd()}/"
+        here = f"{Path.cwd()}/"
     except OSError:
         # It is gone.
-        return "\0"
+        here = "\0"
+    return re.compile(rf"(?<![\w./-]){re.escape(here)}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
