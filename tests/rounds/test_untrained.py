@@ -152,23 +152,14 @@ def test_a_round_is_recorded_again_after_the_disk_was_full(what: str, tmp_path: 
     model = network()
     for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
         train(model)
-<<<<<<< HEAD
         table, aside = tmp_path / "rounds.jsonl", tmp_path / "aside"
-=======
-        in_the_way = tmp_path / "rounds.jsonl"
->>>>>>> b7b3a21 (Paths in messages: only where they begin with the working directory)
         if what == "the round":
             limits = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
         else:
-<<<<<<< HEAD
             if table.exists():
                 table.rename(aside)
             table.mkdir()  # No file can take the place of a folder.
-=======
-            in_the_way.unlink(missing_ok=True)
-            in_the_way.mkdir()
->>>>>>> b7b3a21 (Paths in messages: only where they begin with the working directory)
         try:
             with pytest.raises(CheckpointError):
                 round.record(accuracy=0.75)
