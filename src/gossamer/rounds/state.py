@@ -1,8 +1,9 @@
 """Nested states (of optimizers, schedules, random generators) in one safetensors file. Never a pickle.
 
-A state is a tree of dictionaries, lists and tuples whose leaves are tensors, numpy arrays, numbers, strings, booleans
-and None: what `state_dict()` of any optimizer or schedule returns. The tensors are stored as tensors; the tree, with
-the tensors' names in their places, as JSON in the file's metadata.
+A state is a tree of dictionaries, lists and tuples whose leaves are tensors, numpy arrays, numbers, strings, booleans,
+torch's types of numbers and None: what `state_dict()` of any optimizer or schedule returns. The tensors are stored as
+tensors; the tree, with the tensors' names in their places, as JSON in the file's metadata. The order of a tensor's axes
+in memory is kept: products of matrices that lie column by column (SOAP's eigenvectors) have other bits than of rows.
 """
 
 import hashlib
@@ -20,6 +21,8 @@ from gossamer.errors import CheckpointError
 from gossamer.rounds.tensors import opened
 
 STATE = "gossamer.state"
+DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+"""Torch's types of numbers, by name."""
 
 
 def save(path: Path, state: Any) -> None:
@@ -47,7 +50,9 @@ def load(path: Path) -> Any:
     try:
         with opened(path) as file:
             state = json.loads((file.metadata() or {})[STATE])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Cloned to where memory is allocated: at the addresses of the file's own bytes, which are no multiples of a
+            # vector's, products of matrices (Shampoo's) have other bits.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if digest_of(state["tree"], tensors) != state["blake2b"]:
             raise ValueError("its content does not match its digest")
         return _decode(json.loads(state["tree"]), tensors)
@@ -86,6 +91,11 @@ def _encode(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
         if value.layout != torch.strided:
             raise CheckpointError(f"{where} is a sparse tensor; expected a dense one. Leave it out of the state.")
         name = str(len(tensors))
+        strides = value.stride()
+        axes = sorted(range(value.dim()), key=lambda axis: -strides[axis])
+        if not value.is_contiguous() and value.permute(axes).is_contiguous():
+            tensors[name] = value.detach().cpu().permute(axes).clone()
+            return {"permuted": [name, axes]}
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if isinstance(value, np.ndarray):
@@ -96,6 +106,8 @@ def _encode(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         # JSON has no infinities; Python's reads and writes them all the same.
         return {"value": value}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value)}
     if isinstance(value, np.generic):
         return {"value": value.item()}
     if isinstance(value, dict):
@@ -119,6 +131,11 @@ def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
     match kind:
         case "tensor":
             return tensors[content]
+        case "permuted":
+            name, axes = content
+            return tensors[name].permute([axes.index(axis) for axis in range(tensors[name].dim())])
+        case "dtype":
+            return DTYPES[content]
         case "array":
             return _decode(content, tensors).numpy()
         case "value":
