@@ -147,6 +147,9 @@ def test_a_tied_weight_that_is_untied_is_held_on_both_sides(tmp_path: Path) -> N
             train(model)
             for layer in (model[0], model[2]):
                 assert not layer.weight.detach()[~round.masks["0.weight"]].any()
+            with pytest.raises(ConfigurationError, match=r"0\.weight and 2\.weight were one .* and are apart now"):
+                round.record()
+            model[0].weight = model[2].weight
         round.record()
 
 

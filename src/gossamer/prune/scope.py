@@ -92,10 +92,10 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
     _check_patterns(scope, [*(parameter.name for parameter in parameters), *computed])
     _refuse_computed(scope, computed)
     names = _names_by_identity(model)
-    prunable = {_identity(parameter.tensor) for parameter in _chosen(scope, parameters, computed)}
+    prunable = {memory_of(parameter.tensor) for parameter in _chosen(scope, parameters, computed)}
     weights: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
-        identity = _identity(parameter)
+        identity = memory_of(parameter)
         if identity in prunable and _in_scope(names[identity], scope):
             prunable.remove(identity)
             weights[name] = parameter
@@ -122,10 +122,10 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
 def left_out(model: nn.Module, scope: Scope, weights: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """What is no prunable weight only because its layer is of no known kind, or an embedding: what a pattern for it
     would make prunable. By name, tied ones once."""
-    taken = {_identity(weight) for weight in weights.values()}
+    taken = {memory_of(weight) for weight in weights.values()}
     found: dict[Identity, _Parameter] = {}
     for parameter in _parameters(unwrap(model)):
-        identity = _identity(parameter.tensor)
+        identity = memory_of(parameter.tensor)
         able = parameter.has_axes and parameter.kind in ("own", "table") and parameter.tensor.is_floating_point()
         if able and identity not in taken and _in_scope([parameter.name], scope):
             found.setdefault(identity, parameter)
@@ -135,15 +135,15 @@ def left_out(model: nn.Module, scope: Scope, weights: Mapping[str, nn.Parameter]
 def count_parameters(model: nn.Module) -> int:
     """How many parameters the model has in all, biases and normalisation included; tied ones once."""
     model = unwrap(model)
-    return sum({_identity(parameter): parameter.numel() for parameter in model.parameters()}.values())
+    return sum({memory_of(parameter): parameter.numel() for parameter in model.parameters()}.values())
 
 
 def aliases(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, list[nn.Parameter]]:
     """Every parameter object that shares its memory with each weight, the weight itself first."""
     shared: dict[Identity, list[nn.Parameter]] = {}
     for parameter in unwrap(model).parameters():
-        shared.setdefault(_identity(parameter), []).append(parameter)
-    return {name: shared[_identity(weight)] for name, weight in weights.items()}
+        shared.setdefault(memory_of(parameter), []).append(parameter)
+    return {name: shared[memory_of(weight)] for name, weight in weights.items()}
 
 
 def inputs_first(model: nn.Module, weights: Mapping[str, Tensor]) -> set[str]:
@@ -162,9 +162,9 @@ def inputs_first(model: nn.Module, weights: Mapping[str, Tensor]) -> set[str]:
                 f"{parameter.name} ({type(parameter.module).__name__}) has no one dimension of inputs and one of "
                 f"outputs; expected layers with both. Exclude it from the scope, or prune unstructured."
             )
-        identity = _identity(parameter.tensor)
+        identity = memory_of(parameter.tensor)
         found[identity] = bool(second) and found.get(identity, True)
-    return {name for name, weight in weights.items() if found.get(_identity(weight), False)}
+    return {name for name, weight in weights.items() if found.get(memory_of(weight), False)}
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _reason(parameter: _Parameter) -> str:
     return f"{parameter.tensor.dim()} axis" if parameter.tensor.dim() == 1 else "a single number"
 
 
-def _identity(tensor: Tensor) -> Identity:
+def memory_of(tensor: Tensor) -> Identity:
     """Equal for two tensors exactly if they are the same memory seen the same way (a tied weight)."""
     if isinstance(tensor, UninitializedParameter) or tensor.is_meta or tensor.numel() == 0 or not is_plain(tensor):
         return (id(tensor),)
@@ -257,7 +257,7 @@ def _refuse_overlaps(weights: Mapping[str, nn.Parameter]) -> None:
 def _names_by_identity(model: nn.Module) -> dict[Identity, list[str]]:
     names: dict[Identity, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(_identity(parameter), []).append(name)
+        names.setdefault(memory_of(parameter), []).append(name)
     return names
 
 

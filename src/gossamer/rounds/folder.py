@@ -26,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ from gossamer.rounds.cost import COST, Cost, read_cost
 from gossamer.rounds.files import TEMPORARY, read_text, regular, remove, sha256, write_folder, write_text
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.tensors import opened
+from gossamer.rounds.ties import ties
 
 MODEL = "model.safetensors"
 MASKS = "masks.safetensors"
@@ -320,22 +322,18 @@ def storable(model: nn.Module) -> dict[str, Tensor]:
         ConfigurationError: a tensor is not here: sharded over processes, or on the meta device.
     """
     refuse_sharded_modules(model)
-    tensors: dict[str, Tensor] = {}
-    seen: set[tuple[object, ...]] = set()
-    for name, tensor in unwrap(model).state_dict().items():
+    state = unwrap(model).state_dict()
+    for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(
                 f"the model's state_dict holds a {type(tensor).__name__} under {name}; expected tensors only. It "
                 f"cannot be stored without pickle: return a tensor from get_extra_state."
             )
         require_whole(name, tensor)
-        identity = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-        if tensor.numel() and identity in seen:
-            continue
-        seen.add(identity)
-        # Cloned, since different views of one storage are not accepted by the format.
-        tensors[name] = tensor.detach().cpu().contiguous().clone()
-    return tensors
+    # Cloned, since different views of one storage are not accepted by the format.
+    return {
+        name: state[name].detach().cpu().contiguous().clone() for name, first in ties(state).items() if name == first
+    }
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -352,6 +350,11 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         f"{name} has shape {tuple(tensor.shape)}, the model's {tuple(expected[name].shape)}"
         for name, tensor in tensors.items()
         if name in expected and expected[name].shape != tensor.shape
+    ]
+    problems += [
+        f"it has {first} and {name} apart, which are one in the model"
+        for name, first in ties(expected).items()
+        if name in tensors and name != first and not torch.equal(tensors[name], tensors[first])
     ]
     if problems:
         raise CheckpointError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
