@@ -866,6 +866,9 @@ def test_check_looks_at_optimizers_it_is_given(prune: Prune) -> None:
     optimizer = OPTIMIZERS["SGD momentum"](model.parameters())
     train(model, optimizer)
     prune(model, 0.5)
+    for slots in optimizer.state.values():
+        slots["momentum_buffer"].fill_(1)
+    gossamer.check(model)  # It has not stepped since the cut.
     with pytest.raises(PrunedWeightError, match=r"SGD's momentum_buffer of conv\.weight"):
         gossamer.check(model, optimizer)
     gossamer.enforce(model, optimizer)

@@ -1,6 +1,7 @@
 # ruff: noqa: PT012  A loop over rounds is one statement of the user, whatever its length.
 """The loop of rounds, through the public surface, against the method written out by hand."""
 
+import gc
 import itertools
 import json
 import pickletools
@@ -8,6 +9,7 @@ import random
 import re
 import shutil
 import threading
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -402,6 +404,23 @@ def test_restored_slots_lie_in_memory_as_their_weights_do(tmp_path: Path) -> Non
     assert not weight.is_contiguous()
     for name in ("exp_avg", "exp_avg_sq"):
         assert optimizer.state[weight][name].stride() == weight.stride()
+
+
+def test_a_loop_that_was_left_keeps_no_model_alive(tmp_path: Path) -> None:
+    """Its memory is free at once, not only when Python looks for circles of references."""
+
+    def left() -> "weakref.ref[nn.Module]":
+        model = nn.Linear(4, 3)
+        for _ in gossamer.rounds(model, folder=tmp_path, rounds=1):
+            break
+        return weakref.ref(model)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert left()() is None
+    finally:
+        gc.enable()
 
 
 def test_leaving_the_loop_with_break_and_coming_back(tmp_path: Path) -> None:

@@ -75,6 +75,15 @@ def test_a_network_that_came_trained_is_said_in_the_dense_round_only(tmp_path: P
         round.record(accuracy=0.5, untrained=round.number == 0)
 
 
+def test_numbers_that_are_gone_are_no_training(tmp_path: Path) -> None:
+    model = network()
+    round = next(gossamer.rounds(model, folder=tmp_path, rounds=1))
+    train(model)
+    model.to("meta")
+    with pytest.raises(ConfigurationError, match=r"0\.weight is on the meta device and has no numbers"):
+        round.record(accuracy=1.0)
+
+
 def test_frozen_weights_stay_as_they_are_while_the_rest_is_trained(tmp_path: Path) -> None:
     model = network()
     for layer in (model[0], model[3]):

@@ -15,6 +15,7 @@ Nothing is added to `state_dict`, no module changes its class, and `deepcopy`, `
 `torch.export` find the model that the user wrote.
 """
 
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,44 +56,53 @@ class Known:
 
 
 _optimizers: "weakref.WeakKeyDictionary[Optimizer, Known]" = weakref.WeakKeyDictionary()
-"""Every optimizer that was seen to step since the first cut. Nothing in it leads back to its optimizer."""
+"""Every optimizer that was seen to step since the first run began. Nothing in it leads back to its optimizer."""
 
 _cut_number = 0
+_counting = threading.Lock()
 _step_hooks: list[RemovableHandle] = []
 
 
-def hold(model: nn.Module, weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
-    """Sets the pruned positions of `weights` to zero and keeps them there from now on, tied copies included.
-
-    Holding a weight again replaces its mask. The slots that optimizers have of them are cleared too, and nothing else
-    of their state.
-    """
-    global _cut_number
-    _cut_number += 1
-    held = []
-    for name, parameters in aliases(model, weights).items():
-        kept = masks[name].to(parameters[0].device, copy=True)
-        for parameter in parameters:
-            held.append((parameter, Hold(kept, _cut_number)))
-            attach(*held[-1])
-    by_name.remember(model, held)
-    for optimizer, known in list(_optimizers.items()):
-        if known.holds:
-            _clear_slots(optimizer, {id(parameter): hold for parameter, hold in held})
+def watch() -> None:
+    """From now on every optimizer that steps is known, so that its slots can be cleared at the next cut."""
     if not _step_hooks:
         # Not traced where a step is compiled: they look at parameters one by one, as Python objects.
         _step_hooks.append(register_optimizer_step_pre_hook(_disable_dynamo(_before_step)))
         _step_hooks.append(register_optimizer_step_post_hook(_disable_dynamo(_after_step)))
 
 
+def hold(
+    model: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    masks: Mapping[str, Tensor],
+    optimizers: Iterable[Optimizer] = (),
+) -> None:
+    """Sets the pruned positions of `weights` to zero and keeps them there from now on, tied copies included.
+
+    Holding a weight again replaces its mask. The slots of them are cleared too, and nothing else, in the optimizers
+    that were seen to step and in the given ones (restored from a file, they have not stepped yet).
+    """
+    watch()
+    cut_number = _next_cut()
+    held = []
+    for name, parameters in aliases(model, weights).items():
+        kept = masks[name].to(parameters[0].device, copy=True)
+        for parameter in parameters:
+            held.append((parameter, Hold(kept, cut_number)))
+            attach(*held[-1])
+    by_name.remember(model, held)
+    # Not only before their next step: schedule-free optimizers put weights together from their slots between steps.
+    for optimizer in {*_known_optimizers(), *optimizers}:
+        _clear_slots(optimizer, {id(parameter): hold for parameter, hold in held})
+
+
 def release(parameters: Iterable[nn.Parameter]) -> None:
     """Lets go of the parameters: their zeros are ordinary weights again."""
-    global _cut_number
     parameters = list(parameters)
     released = {hold for parameter in parameters if (hold := detach(parameter)) is not None}
     by_name.forget(released, parameters)
     if released:
-        _cut_number += 1
+        _next_cut()
 
 
 def held_masks(model: nn.Module) -> dict[str, Tensor]:
@@ -113,7 +123,7 @@ def enforce(model: nn.Module, *optimizers: Optimizer) -> None:
     held = {id(parameter): hold for parameter, hold in _held(model).values()}
     for parameter, hold in _held(model).values():
         _enforce_parameter(parameter, hold)
-    for optimizer in {*_optimizers, *optimizers}:
+    for optimizer in {*_known_optimizers(), *optimizers}:
         _clear_slots(optimizer, held)
 
 
@@ -150,7 +160,7 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
         _check_tensor(name, parameter.detach(), mask)
         if parameter.grad is not None:
             _check_tensor(f"{name}.grad", parameter.grad, mask)
-    stepped = {optimizer for optimizer, known in _optimizers.items() if _stepped_since_cut(optimizer, known)}
+    stepped = {optimizer for optimizer in _known_optimizers() if _stepped_since_cut(optimizer, _optimizers[optimizer])}
     for optimizer in {*stepped, *optimizers}:
         held = [(p, masks[names[id(p)]]) for p in _parameters(optimizer) if id(p) in names]
         for owner, slot_name, slot, kept in _slots(optimizer, held):
@@ -169,11 +179,10 @@ def _held(model: nn.Module) -> dict[str, tuple[nn.Parameter, Hold]]:
 
 def _follow(model: nn.Module) -> bool:
     """Holds what took the place of held parameters in a model; returns whether anything did."""
-    global _cut_number
     names = names_of(model)
     if names.are_in_place(model) or not names.follow(model):
         return False
-    _cut_number += 1
+    _next_cut()
     return True
 
 
@@ -182,6 +191,19 @@ def after_accumulation(parameter: Tensor) -> None:
     held = hold_of(parameter)
     if held is not None:
         held(parameter)
+
+
+def _next_cut() -> int:
+    """Counts one change of masks: never the same number twice, whichever thread asks."""
+    global _cut_number
+    with _counting:
+        _cut_number += 1
+        return _cut_number
+
+
+def _known_optimizers() -> list[Optimizer]:
+    """Not by iterating, during which another thread may add one."""
+    return [found for reference in _optimizers.keyrefs() if (found := reference()) is not None]
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -261,7 +283,7 @@ def _held_by(optimizer: Optimizer, holds: Mapping[int, Hold]) -> list[tuple[nn.P
 
 def _clear_slots(optimizer: Optimizer, holds: Mapping[int, Hold]) -> None:
     held = [(parameter, hold.kept_on(parameter.device)) for parameter, hold in _held_by(optimizer, holds)]
-    for _, _, slot, kept in _slots(optimizer, held):
+    for _, _, slot, kept in _slots(optimizer, held) if held else ():
         clear(slot, kept)
 
 

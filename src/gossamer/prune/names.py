@@ -98,7 +98,8 @@ _models: "weakref.WeakKeyDictionary[nn.Module, HeldNames]" = weakref.WeakKeyDict
 
 def models() -> list[nn.Module]:
     """Every model that has masks."""
-    return list(_models)
+    # Not by iterating, during which another thread may add one.
+    return [found for reference in _models.keyrefs() if (found := reference()) is not None]
 
 
 def names_of(model: nn.Module) -> HeldNames:
@@ -119,7 +120,8 @@ def remember(model: nn.Module, held: Iterable[tuple[nn.Parameter, Hold]]) -> Non
 def forget(released: set[Hold], parameters: Iterable[nn.Parameter]) -> None:
     """The masks belong to no name any longer, nor does any to the names of these parameters."""
     identities = {id(parameter) for parameter in parameters}
-    for model, names in list(_models.items()):
+    for model in models():
+        names = _models[model]
         current = model.named_parameters(remove_duplicate=False)
         names.drop(released, {name for name, parameter in current if id(parameter) in identities})
         if not names:

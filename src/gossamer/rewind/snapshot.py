@@ -60,6 +60,8 @@ def counted(counter: StepCounter) -> Iterator[StepCounter]:
         yield counter
     finally:
         handle.remove()
+        # They lead back to the run, which is to go at once if nobody else holds it.
+        counter._after.clear()
 
 
 def take(path: Path, step: int, model: nn.Module, objects: Mapping[str, Any]) -> None:

@@ -20,11 +20,12 @@ from gossamer.arguments import plain, require_function, require_kind, whole_numb
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning, TrainingDivergedError
 from gossamer.prune import masks as masks_of
 from gossamer.prune.cut import Cut, DensityPlan, allocation_of
-from gossamer.prune.enforce import check, hold, release
+from gossamer.prune.enforce import check, hold, release, watch
 from gossamer.prune.gradients import Losses
 from gossamer.prune.names import belonging_to_round, vanished
 from gossamer.prune.remarks import remarks
 from gossamer.prune.scope import Scope, count_parameters, prunable_weights, unwrap
+from gossamer.prune.whole import refuse_sharded_modules
 from gossamer.rewind import snapshot
 from gossamer.rewind.snapshot import StepCounter
 from gossamer.rewind.strategies import DEFAULT, REWINDABLE, Retraining, Schedule, Span, Unit, restart_scale
@@ -41,6 +42,7 @@ from gossamer.rounds.plan import PER_ROUND, Plan
 from gossamer.rounds.record import RoundRecord
 from gossamer.rounds.replicates import Start, load_trained, put_average, with_one_more
 from gossamer.rounds.stopping import Allowance, smallest_allowed
+from gossamer.rounds.ties import require_ties, ties_of
 
 
 class Round:
@@ -295,6 +297,7 @@ class _Run:
         self.fresh_model = fresh_model
         self.dense = dense
         self.parameters = count_parameters(model)
+        self.ties = ties_of(model)
         self.counter = StepCounter(model)
         self.average: Any = None
         """What the last round recorded in the model's place: at the next cut it is pruned too."""
@@ -343,6 +346,7 @@ class _Run:
             else:
                 # The dense round is dense, even if the model was pruned before: its zeros may grow again.
                 release(unwrap(self.model).parameters())
+            watch()
             for number, kept in enumerate(self.plan):
                 if number < len(records):
                     continue
@@ -355,16 +359,15 @@ class _Run:
                     cut = self.cut.choose(self.model, self.weights, kept, masks, round_number=number)
                     self._rewind(masks, cut)
                     masks = cut
-                    hold(self.model, self.weights, masks)
+                    self._hold(masks)
                     averages.put_masks(self.average, self.model, masks)
                     self.average = None
                 round = Round(self, number, masks)
                 self.counter = StepCounter(self.model)
-                if number == 0:
-                    # Later rounds hold the names; in this one, what cannot be pruned any more is said early.
-                    self.counter.after(1, self._refuse_vanished)
-                    if self.retraining.first_known is not None:
-                        self._plan_snapshot(self.retraining.first_known)
+                # What cannot be pruned or kept any more is said early.
+                self.counter.after(1, self._refuse_vanished)
+                if number == 0 and self.retraining.first_known is not None:
+                    self._plan_snapshot(self.retraining.first_known)
                 with snapshot.counted(self.counter), belonging_to_round(self.model):
                     yield round
                     # What nobody recorded claims nothing about a training.
@@ -375,6 +378,9 @@ class _Run:
             best = smallest_allowed(records, self.allowance)
             if best.round != records[-1].round:
                 run_folder.load_round(self.folder, best.round, self.model)
+
+    def _hold(self, masks: Mapping[str, Tensor]) -> None:
+        hold(self.model, self._current_weights(), masks, snapshot.optimizers(self.state).values())
 
     def replicates(self, round: Round, batches: Batches | None) -> Iterator[int]:
         if batches is None and layers_with_statistics(unwrap(self.model)):
@@ -393,7 +399,7 @@ class _Run:
             if number > 0:
                 start.restore(self.model, self.state)
                 # What was pruned is cleared out of the optimizer's slots again, as before the first replicate.
-                hold(self.model, prunable_parameters(self.model, self.weights), round.masks)
+                self._hold(round.masks)
             yield number
             self._refuse_if_taken_over()
             if not self._is_trained(round):
@@ -605,6 +611,8 @@ class _Run:
         self._current_weights()
 
     def _current_weights(self) -> dict[str, nn.Parameter]:
+        refuse_sharded_modules(self.model)
+        require_ties(self.model, self.ties)
         return prunable_parameters(self.model, self.weights)
 
     def _verify_zeros(self, round: Round) -> None:
@@ -615,7 +623,7 @@ class _Run:
             # The parameters were replaced (load_state_dict(assign=True), a new head): these are held from here on.
             self.weights = current
             if round.number > 0:
-                hold(self.model, self.weights, round.masks)
+                self._hold(round.masks)
 
     def _verify_finite(self, round: Round, kept: Mapping[str, Tensor]) -> None:
         parameters = dict(unwrap(self.model).named_parameters(remove_duplicate=False))
@@ -956,6 +964,7 @@ def _as_stored(problem: str) -> Iterator[None]:
 def restore_memory_format(optimizer: torch.optim.Optimizer) -> None:
     """Lays the optimizer's slots out as its parameters (channels_last): files keep row-major tensors only."""
     for parameter, slots in optimizer.state.items():
-        for name, slot in slots.items():
+        # Some optimizers keep numbers of their own among the parameters' slots (MADGRAD's step, under the key "k").
+        for name, slot in slots.items() if isinstance(slots, dict) else ():
             if isinstance(slot, Tensor) and slot.shape == parameter.shape and slot.stride() != parameter.stride():
                 slots[name] = torch.empty_like(parameter, dtype=slot.dtype, requires_grad=False).copy_(slot)

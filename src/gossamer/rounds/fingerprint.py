@@ -7,14 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.prune.scope import unwrap
+from gossamer.prune.whole import require_whole
 
 Fingerprint = dict[str, bytes]
 """Name of a tensor -> digest of its type, shape and bits."""
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> Fingerprint:
-    """Of named tensors, on any device. Only one at a time is copied to the CPU."""
-    return {name: _digest(tensor) for name, tensor in tensors}
+    """Of named tensors, on any device. Only one at a time is copied to the CPU.
+
+    Raises:
+        ConfigurationError: one is not here: sharded over processes, or on the meta device.
+    """
+    found = {}
+    for name, tensor in tensors:
+        require_whole(name, tensor)
+        found[name] = _digest(tensor)
+    return found
 
 
 def of_state(model: nn.Module) -> Fingerprint:
