@@ -81,6 +81,27 @@ def test_a_frozen_base_beside_adapters_is_told_with_how_to_merge(
     gossamer.check(merged)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_adapters_that_come_and_are_merged_inside_a_round(number: int, tmp_path: Path) -> None:
+    """While they are there, the weights have other names."""
+    peft = pytest.importorskip("peft")
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, per_round=0.5):
+        inside = round.number == number
+        trained = peft.get_peft_model(model, peft.LoraConfig(target_modules=["0"], r=2)) if inside else model
+        optimizer = torch.optim.Adam([weight for weight in trained.parameters() if weight.requires_grad], lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            trained(torch.randn(8, 6)).square().sum().backward()
+            optimizer.step()
+        if inside:
+            trained.merge_and_unload()
+            model.requires_grad_(True)
+            gossamer.enforce(model)
+        round.record(loss=1.0)
+    gossamer.check(model)
+
+
 def test_the_adapters_themselves_are_told_too_and_can_be_excluded(tmp_path: Path) -> None:
     model = adapted("llama", r=2)
     with pytest.warns(GossamerWarning, match=r"own weights are prunable too \(.*lora_A.*\): exclude=\['\*lora\*'\]"):

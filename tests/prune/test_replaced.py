@@ -137,6 +137,18 @@ def test_the_optimizer_of_the_replaced_parameter_goes_on(tmp_path: Path) -> None
         round.record()
 
 
+def test_another_model_s_training_is_not_stopped_for_it(tmp_path: Path) -> None:
+    """The loop was left in the middle, and its iterator is still referred to."""
+    model, other = nn.Linear(6, 3, bias=False), nn.Linear(6, 3)
+    next(rounds := gossamer.rounds(model, folder=tmp_path, rounds=1))
+    train(model)
+    next(rounds)
+    model.weight = nn.Parameter(torch.randn(4, 6))
+    train(other)
+    with pytest.raises(ConfigurationError, match=r"of shape \(4, 6\)"):
+        train(model)
+
+
 def test_a_tied_weight_that_is_untied_is_held_on_both_sides(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
     model[2].weight = model[0].weight

@@ -1,8 +1,6 @@
 """At a cut the slots of what was pruned are zero, before anything reads them: some optimizers put weights together from
 their slots outside a step, and what they compute must not depend on what ran before in the process."""
 
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import gossamer
-from gossamer.prune.enforce import hold
 
 
 class ScheduleFree(torch.optim.Optimizer):
@@ -102,40 +99,3 @@ def test_the_first_cut_clears_the_slots_too(tmp_path: Path) -> None:
             assert all(not slot[~mask].any() for slot in slots.values())
         model(batch()).square().sum().backward()
         optimizer.step()
-
-
-def test_threads_that_train_and_cut_at_once() -> None:
-    """One adds optimizers while another goes through all of them."""
-    errors: list[BaseException] = []
-    done = threading.Event()
-
-    def watched(action: Callable[[], None]) -> None:
-        try:
-            action()
-        except BaseException as error:
-            errors.append(error)
-        done.set()
-
-    def step() -> None:
-        alive = []
-        while not done.is_set() and len(alive) < 400:
-            alive.append(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1))
-            alive[-1].step()
-        done.set()
-
-    def cut() -> None:
-        while not done.is_set():
-            model = nn.Linear(4, 3)
-            hold(model, {"weight": model.weight}, {"weight": model.weight > 0})
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=watched, args=(action,)) for action in (step, cut)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert not errors

@@ -65,10 +65,11 @@ _step_hooks: list[RemovableHandle] = []
 
 def watch() -> None:
     """From now on every optimizer that steps is known, so that its slots can be cleared at the next cut."""
-    if not _step_hooks:
-        # Not traced where a step is compiled: they look at parameters one by one, as Python objects.
-        _step_hooks.append(register_optimizer_step_pre_hook(_disable_dynamo(_before_step)))
-        _step_hooks.append(register_optimizer_step_post_hook(_disable_dynamo(_after_step)))
+    with _counting:
+        if not _step_hooks:
+            # Not traced where a step is compiled: they look at parameters one by one, as Python objects.
+            _step_hooks.append(register_optimizer_step_pre_hook(_disable_dynamo(_before_step)))
+            _step_hooks.append(register_optimizer_step_post_hook(_disable_dynamo(_after_step)))
 
 
 def hold(
@@ -210,7 +211,7 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """What was replaced is held first; slots made before the last cut still move what it pruned."""
     known = _optimizers.get(optimizer)
     if known is None or _is_outdated(known, optimizer):
-        for model in by_name.models():
+        for model in _trained_by(optimizer):
             _follow(model)
         known = _know(optimizer)
     elif sum(_follow(found) for reference in known.models if (found := reference()) is not None):
@@ -239,19 +240,20 @@ def _know(optimizer: Optimizer) -> Known:
     known = _optimizers.get(optimizer)
     if known is None or _is_outdated(known, optimizer):
         parameters = list(_parameters(optimizer))
-        identities = {id(parameter) for parameter in parameters}
         known = _optimizers[optimizer] = Known(
             _cut_number,
             [id(parameter) for parameter in parameters],
             {id(parameter): hold for parameter in parameters if (hold := hold_of(parameter)) is not None},
-            [
-                weakref.ref(model)
-                for model in by_name.models()
-                if any(id(parameter) in identities for parameter in model.parameters())
-            ],
+            [weakref.ref(model) for model in _trained_by(optimizer)],
             -1 if known is None else known.stepped_at,
         )
     return known
+
+
+def _trained_by(optimizer: Optimizer) -> list[nn.Module]:
+    """The models with masks that the optimizer trains: what became of others is not its loop's concern."""
+    own = {id(parameter) for parameter in _parameters(optimizer)}
+    return [model for model in by_name.models() if any(id(parameter) in own for parameter in model.parameters())]
 
 
 def _is_outdated(known: Known, optimizer: Optimizer) -> bool:

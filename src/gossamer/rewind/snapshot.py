@@ -5,6 +5,7 @@ taken. The steps are those of one optimizer, the first that is seen to step on t
 second one (for other layers, or an adversary) is not counted, unless the first is gone.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 
 from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.prune.enforce import watch
 from gossamer.prune.scope import unwrap
 from gossamer.rounds import state as states
 from gossamer.rounds.files import write_file
@@ -38,7 +42,8 @@ class StepCounter:
             action()
         self._after.setdefault(step, []).append(action)
 
-    def _count(self, optimizer: Optimizer, arguments: Any, keywords: Any) -> None:
+    def count(self, optimizer: Optimizer) -> None:
+        """One step of an optimizer, which may be another model's."""
         if self._clock() is None and self._trains(optimizer):
             self._clock = weakref.ref(optimizer)
         if optimizer is not self._clock():
@@ -52,16 +57,34 @@ class StepCounter:
         return any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"])
 
 
+_counters: tuple[StepCounter, ...] = ()
+"""Those that count now. Replaced, not changed: another thread may be stepping."""
+_counting = threading.Lock()
+_step_hooks: list[RemovableHandle] = []
+"""One for all of them, and for good: torch's own table must not change while another thread steps."""
+
+
 @contextmanager
 def counted(counter: StepCounter) -> Iterator[StepCounter]:
     """Optimizer steps inside are counted."""
-    handle = register_optimizer_step_post_hook(counter._count)
+    global _counters
+    with _counting:
+        if not _step_hooks:
+            watch()  # First: what is done after a step finds the zeros in their places.
+            _step_hooks.append(register_optimizer_step_post_hook(_disable_dynamo(_count_all)))
+        _counters += (counter,)
     try:
         yield counter
     finally:
-        handle.remove()
+        with _counting:
+            _counters = tuple(other for other in _counters if other is not counter)
         # They lead back to the run, which is to go at once if nobody else holds it.
         counter._after.clear()
+
+
+def _count_all(optimizer: Optimizer, arguments: Any, keywords: Any) -> None:
+    for counter in _counters:
+        counter.count(optimizer)
 
 
 def take(path: Path, step: int, model: nn.Module, objects: Mapping[str, Any]) -> None:

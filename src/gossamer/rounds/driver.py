@@ -608,12 +608,17 @@ class _Run:
         return {name: tensors[name].detach().cpu().contiguous().clone() for name in kept if name in tensors}
 
     def _refuse_vanished(self) -> None:
-        self._current_weights()
+        """At a first step: an adapter may be around a weight, until it is merged."""
+        there = {id(parameter) for parameter in unwrap(self.model).parameters()}
+        self._find({name: weight for name, weight in self.weights.items() if id(weight) not in there})
 
     def _current_weights(self) -> dict[str, nn.Parameter]:
+        return self._find(self.weights)
+
+    def _find(self, weights: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
         refuse_sharded_modules(self.model)
         require_ties(self.model, self.ties)
-        return prunable_parameters(self.model, self.weights)
+        return prunable_parameters(self.model, weights)
 
     def _verify_zeros(self, round: Round) -> None:
         current = self._current_weights()
