@@ -600,3 +600,18 @@ def test_sizes_that_round_differently_are_not_taken_for_the_same() -> None:
     model = network(nodes, {"x": [1, 3, "height", 5]}, constants, ["y"])
     sparse = assert_agrees(model, (1, 3, 8, 5), (1, 3, 3, 5))
     assert "Add" in ops(sparse, "")
+
+
+def test_a_weight_that_layers_share_is_stored_once() -> None:
+    """Filter banks read one constant again and again, in layers of names of their own."""
+    nodes = [
+        node("Conv", ["x", "filters", "offsets"], ["a"], name="octave_1", **PAD),
+        node("Conv", ["a", "filters"], ["b"], name="octave_2", **PAD),
+        node("Conv", ["b", "equal", "offsets"], ["y"], name="octave_3", **PAD),
+        node("Conv", ["b", "other"], ["z"], name="octave_4", **PAD),
+    ]
+    filters = sparse_weight(RNG, 8, 8, 3, 3)
+    constants = {"filters": filters, "equal": filters.copy(), "other": -filters, "offsets": normal(RNG, 8)}
+    model = network(nodes, {"x": [1, 8, 12, 10]}, constants, ["y", "z"])
+    stored = [tensor.data_type for tensor in assert_agrees(model, (1, 8, 12, 10)).graph.initializer]
+    assert stored.count(TensorProto.UINT8) == 2

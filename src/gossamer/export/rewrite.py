@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
@@ -289,8 +290,8 @@ class _Writer:
         """Value -> its panel and the channels of it."""
         self.made_as_panels: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
-        self.made_for: dict[str, list[onnx.TensorProto]] = {}
-        """Name that was wanted -> the constants that were made for it, each of another content."""
+        self.constants: dict[Content, onnx.TensorProto] = {}
+        """Those that were made."""
         self.node_names: set[str] = set()
         self.taken = names_of_values(graph.model)
 
@@ -411,15 +412,16 @@ class _Writer:
         return "" if layer.bias is None else self._constant(f"{layer.name}.bias", layer.bias)
 
     def _constant(self, name: str, values: NDArray[np.generic]) -> str:
-        """An initializer with this content: one that is there already under this name, or a new one."""
+        """An initializer with this content: one that was made for another layer (which may share its weight), one that
+        is there already under this name, or a new one."""
         tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
-        known = [self.graph.tensors[name]] if name in self.graph.tensors else []
-        for other in (*known, *self.made_for.get(name, [])):
-            if _same_content(other, tensor):
-                return other.name
-        tensor.name = unused(name, self.taken)
-        self.made_for.setdefault(name, []).append(tensor)
-        return tensor.name
+        content = _content(tensor)
+        if name in self.graph.tensors and _content(self.graph.tensors[name]) == content:
+            return name
+        if content not in self.constants:
+            tensor.name = unused(name, self.taken)
+            self.constants[content] = tensor
+        return self.constants[content].name
 
     def _add_panel(
         self, kind: str, inputs: Iterable[str], value: str, channels: int, name: str, attributes: Mapping[str, Any]
@@ -463,7 +465,7 @@ class _Writer:
         model.CopyFrom(old)
         del model.graph.node[:]
         model.graph.node.extend(self.nodes)
-        model.graph.initializer.extend(tensor for tensors in self.made_for.values() for tensor in tensors)
+        model.graph.initializer.extend(self.constants.values())
         del model.graph.value_info[:]
         model.graph.value_info.extend(self._described())
         if any(node.domain == DOMAIN for node in self.nodes):
@@ -472,8 +474,12 @@ class _Writer:
         return model
 
 
-def _same_content(one: onnx.TensorProto, other: onnx.TensorProto) -> bool:
-    return (one.data_type, one.dims, one.raw_data) == (other.data_type, other.dims, other.raw_data)
+Content = tuple[int, tuple[int, ...], bytes]
+"""Of a tensor: type, shape and digest of its bytes. Equal ones are stored once."""
+
+
+def _content(tensor: onnx.TensorProto) -> Content:
+    return tensor.data_type, tuple(tensor.dims), sha256(tensor.raw_data).digest()
 
 
 __all__ = ["LayerReport", "Rewritten", "rewrite", "to_sparse"]
