@@ -37,7 +37,7 @@ KEPT = 0.1
 RANKINGS = ("global", "layer")
 WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1), "LSTM": (1, 2), "GRU": (1, 2)}
 """Which inputs of an op are weights, where they are constant."""
-WARM_UP, RUNS, SECONDS = 5, 301, 20
+WARM_UP, RUNS, SECONDS = 5, 301, 6
 """Rounds that are not counted; rounds that are, at most; and the time that they may take for one network."""
 THREADS = 1
 
