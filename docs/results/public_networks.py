@@ -255,7 +255,6 @@ def measured(network: Network, ranking: str, folder: Path) -> dict[str, Any]:
         "runs": len(counted),
         "dense bytes": dense.stat().st_size,
         "sparse bytes": sparse.stat().st_size,
-        "printed": printed.strip().splitlines()[-8:],
     }
 
 
