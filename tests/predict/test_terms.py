@@ -91,8 +91,17 @@ def test_terms_of_a_3x3_convolution() -> None:
     kept = 32 * 48 * 9 * 0.5
     assert terms.amounts["multiply-add vector"] == kept * 49
     assert terms.amounts["kept weight, tile"] == kept * 7
-    # A tile of four rows reads six, and there are seven tiles.
-    assert terms.amounts["staged"] == 32 * (4 + 2) * 28 * 7
+    # A tile of four rows reads six, and there are seven tiles. Rows of 28 begin at multiples of 4 only, so the middle
+    # row of the kernel has copies of its own; and no multiple of 28 but every fourth begins a cache line.
+    assert terms.amounts["staged"] == 32 * (4 + 6) * 28 * 7
+    assert terms.amounts["staged row"] == 32 * (4 + 6) * 7
+    assert terms.amounts["crossing vector"] == kept * 49
+    # 56 is a multiple of 8, 112 one of 16; there the rows of a tile, one of them 112 wide, are copied once.
+    wider, widest = (sparse_terms(replace(shape, height=112, width=width), 0.5).amounts for width in (56, 112))
+    assert wider["staged"] == 32 * (2 + 2) * 56 * 56
+    assert wider["crossing vector"] == wider["multiply-add vector"]
+    assert widest["staged"] == 32 * 3 * 112 * 112
+    assert widest["crossing vector"] == 0
 
 
 def test_rows_that_are_cut_are_staged_in_segments() -> None:
@@ -107,8 +116,9 @@ def test_terms_of_a_strided_3x3_convolution() -> None:
     shape = LayerShape("conv", 32, 48, 56, 56, kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
     terms = sparse_terms(shape, 0.5)
     assert terms.kind == "sparse kxk, strided"
-    # A tile of four rows reads four even rows and five odd ones, of each the even columns and the odd ones.
-    assert terms.amounts["staged"] == 32 * (4 + 5) * 28 * 2 * 7
+    # A tile of four rows reads four even rows, and for each of two kernel rows four odd ones; of each the even columns
+    # and the odd ones.
+    assert terms.amounts["staged"] == 32 * (4 + 4 + 4) * 28 * 2 * 7
     assert terms.amounts["output"] == 48 * 28 * 28
 
 

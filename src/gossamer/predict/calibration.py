@@ -23,7 +23,7 @@ from gossamer.predict.terms import Terms
 if TYPE_CHECKING:
     from gossamer.predict.ready import ReadySpecimen, Times
 
-VERSION = 3
+VERSION = 4
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
 ROUNDS = 3
 """How often every specimen is timed, each time after all others."""

@@ -42,13 +42,13 @@ def tiling(height: int, width: int, *, staged: bool = False) -> Tiling:
     rows, columns = tile_size(height, width)
     segments = -(-width // columns)
     full, rest = divmod(height, rows)
-    pitch = _row_pitch(rows, columns) if staged and segments == 1 else columns
+    pitch = row_pitch(rows, columns) if staged and segments == 1 else columns
     widest = _vectors((rows - 1) * pitch + columns)
     last = _vectors((rest - 1) * pitch + columns) if rest else 0.0
     return Tiling(segments * (full + (rest > 0)), segments * (full * widest + last), widest)
 
 
-def _row_pitch(rows: int, columns: int) -> int:
+def row_pitch(rows: int, columns: int) -> int:
     """Pixels from one staged row to the next: a multiple of 8 where that takes no further register, else of 4."""
     by_4, by_8 = (-(-columns // step) * step for step in (4, 8))
     return by_8 if -(-rows * by_8 // VECTOR) <= -(-rows * by_4 // VECTOR) else by_4

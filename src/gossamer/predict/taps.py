@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from gossamer.predict.panels import tile_size
+from gossamer.predict.panels import row_pitch, tile_size
 
 if TYPE_CHECKING:
     from gossamer.export.layers import LayerShape
 
 WORTH_IT = 1 / 8
 """Share of the work that has to be saved, for tiles to be computed with different taps."""
+ALIGNMENT = 8
+"""Pixels. Where rows begin at multiples of half as many, they are copied for even and for odd shifts, so that every
+load is aligned."""
 AT_THE_EDGE = 1.5
 """How much longer a tap takes ONNX Runtime where a window's columns do not all lie within the image: such outputs are
 computed one by one. 1.5 to 2 on Zen 5 (`python docs/results/runtime/convolutions.py`), the less for certainty."""
@@ -29,10 +32,13 @@ class Reads:
     """Positions of the kernel that are multiplied, the mean of all tiles."""
     floats: int
     """That are copied to where the kernel reads them; 0: it reads the panel as it lies."""
+    rows: int = 0
+    """In which these are copied, each by itself."""
     shifted: bool = False
     """Whether the columns beside the middle one are reached by shifts in registers, not by further copies."""
-    pitched: bool = False
-    """Whether the copied rows begin at multiples of 4 or 8 pixels, so that what lies between is computed as well."""
+    pitch: int = 0
+    """Pixels from one copied row to the next where that is a multiple of 4 or 8, so that what lies between is computed
+    as well; 0: it is not."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +87,20 @@ def reads(shape: "LayerShape") -> Reads:
     needed_rows = [rows.needed(row_taps, tile) for tile in row_tiles]
     if shape.depthwise:
         span = _pixels_read(column_taps, width)
-        copied = _all_read(needed_rows, row_tiles) * span * len(column_tiles)
-        return Reads(_mean(needed_rows) * len(column_taps), copied)
+        down = _all_read(needed_rows, row_tiles) * len(column_tiles)
+        return Reads(_mean(needed_rows) * len(column_taps), down * span, down)
     needed_columns = [columns.needed(column_taps, tile) for tile in column_tiles]
     taps = _mean(needed_rows) * _mean(needed_columns)
     if taps > (1 - WORTH_IT) * len(row_taps) * len(column_taps):
         needed_rows, needed_columns = [row_taps] * len(row_tiles), [column_taps] * len(column_tiles)
         taps = len(row_taps) * len(column_taps)
     shifted = any(tap.shift for tap in column_taps) and all(abs(tap.shift) <= 1 for tap in column_taps)
-    across = sum(
-        len(tile) * len({tap.residue if shifted else tap for tap in needed})
-        for needed, tile in zip(needed_columns, column_tiles, strict=True)
-    )
+    copies = [len({tap.residue if shifted else tap for tap in needed}) for needed in needed_columns]
+    across = sum(len(tile) * count for tile, count in zip(column_tiles, copies, strict=True))
     apart = _pixels_read(row_taps, height) == height * len(row_taps)
-    return Reads(taps, _all_read(needed_rows, row_tiles) * across, shifted, height > 1 and not apart)
+    pitch = 0 if apart or height == 1 else row_pitch(height, width)
+    down = _all_read(needed_rows, row_tiles, by_parity=pitch % ALIGNMENT != 0)
+    return Reads(taps, down * across, down * sum(copies), shifted, pitch)
 
 
 @cache
@@ -140,17 +146,22 @@ def _mean(needed: Sequence[Sequence[_Tap]]) -> float:
     return sum(len(taps) for taps in needed) / max(1, len(needed))
 
 
-def _all_read(needed: Iterable[Sequence[_Tap]], tiles: Iterable[range]) -> int:
-    return sum(_pixels_read(taps, len(tile)) for taps, tile in zip(needed, tiles, strict=True))
+def _all_read(needed: Iterable[Sequence[_Tap]], tiles: Iterable[range], *, by_parity: bool = False) -> int:
+    return sum(_pixels_read(taps, len(tile), by_parity=by_parity) for taps, tile in zip(needed, tiles, strict=True))
 
 
-def _pixels_read(taps: Sequence[_Tap], outputs: int) -> int:
-    """Pixels of one axis that the taps read for `outputs` of them, those that several read once."""
-    ends: dict[int, int] = {}
+def _pixels_read(taps: Sequence[_Tap], outputs: int, *, by_parity: bool = False) -> int:
+    """Pixels of one axis that the taps read for `outputs` of them, those that several read once.
+
+    Args:
+        by_parity: whether taps at even and at odd shifts have copies of their own.
+    """
+    ends: dict[tuple[int, int], int] = {}
     read = 0
     for tap in taps:
-        read += outputs - max(0, ends.get(tap.residue, tap.shift) - tap.shift)
-        ends[tap.residue] = tap.shift + outputs
+        copy = tap.residue, tap.shift % 2 if by_parity else 0
+        read += outputs - max(0, ends.get(copy, tap.shift) - tap.shift)
+        ends[copy] = tap.shift + outputs
     return read
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BLOCK_FLOATS = 13_000
 """Of staged input that a kernel works on at once (52 KB, native/kernels/convolution_plan.cc)."""
+CACHE_LINE = 16
+"""Floats. What is loaded from staged rows at other distances is in two lines half of the time."""
 FEW_ROWS = 4
 """Rows of a product up to which it is limited by reading its weights."""
 NARROW_VECTORS = 4
@@ -78,8 +80,9 @@ def _convolution_terms(shape: "LayerShape", kept: float) -> Terms:
     inputs = shape.images * shape.inputs * shape.height * shape.width
     taps = shape.kernel[0] * shape.kernel[1]
     read = reads(shape)
-    staged = shape.images * shape.inputs * read.floats
-    cut = tiling(shape.output_height, shape.output_width, staged=read.pitched)
+    copied = shape.images * shape.inputs
+    staged = {"staged": copied * read.floats, "staged row": copied * read.rows}
+    cut = tiling(shape.output_height, shape.output_width, staged=read.pitch > 0)
     vectors, tiles = cut.vectors * shape.images, cut.tiles * shape.images
     if shape.depthwise:
         amounts = {
@@ -91,7 +94,7 @@ def _convolution_terms(shape: "LayerShape", kept: float) -> Terms:
         }
         if read.floats == 0:
             return Terms("sparse depthwise", {**amounts, "input": inputs})
-        return Terms("sparse depthwise, staged", {**amounts, "staged": staged})
+        return Terms("sparse depthwise, staged", {**amounts, **staged})
     needed = kept * read.taps / taps
     of_a_tile = (read.floats or shape.height * shape.width) / max(1, cut.tiles)
     blocks = max(1, math.ceil(shape.inputs // shape.groups * of_a_tile / BLOCK_FLOATS))
@@ -107,11 +110,12 @@ def _convolution_terms(shape: "LayerShape", kept: float) -> Terms:
         kind = "sparse 1x1, narrow" if cut.widest <= NARROW_VECTORS else "sparse 1x1"
         return Terms(kind, {**common, "input": inputs})
     if taps == 1:
-        return Terms("sparse 1x1, strided", {**common, "staged": staged})
+        return Terms("sparse 1x1, strided", {**common, **staged})
+    common["crossing vector"] = needed * vectors * (read.pitch % CACHE_LINE > 0)
     if not read.shifted:
-        return Terms("sparse kxk, copied", {**common, "staged": staged})
+        return Terms("sparse kxk, copied", {**common, **staged})
     kind = "sparse kxk" if shape.strides == (1, 1) else "sparse kxk, strided"
-    return Terms(kind, {**common, "staged": staged})
+    return Terms(kind, {**common, **staged})
 
 
 def stem_terms(shape: "LayerShape", *, pooled: bool) -> Terms:
