@@ -141,6 +141,11 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
             f"that proves nothing: the outputs are {exported.unvaried} on these inputs; compare on others (of an .onnx "
             f"file: --input NAME=FILE.npy)"
         )
+    if exported.reader is not None:
+        lines.append(
+            f"the layer {exported.reader} reads values that are infinite or NaN, of which a dense layer's zeros make "
+            f"NaN and a sparse one's do not: outputs that are NaN in the dense network were not compared"
+        )
     if exported.lost:
         lines.append(f"small weights that fp16 loses: {_listed([lost_text(lost) for lost in exported.lost])}")
     ratio = exported.dense_bytes / exported.file_bytes

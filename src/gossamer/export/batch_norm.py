@@ -76,13 +76,16 @@ def _without_factors(graph: Graph) -> dict[int, FoldedNode]:
         weight = None if alpha == 1 else graph.constant(node.input[1])
         if weight is None or weight.dtype != np.float32:
             continue
+        scaled = np.asarray(weight, np.float64) * float(alpha)
+        if not _fits(scaled):
+            continue
         (name,) = _unused(graph, place, f"{node.input[1]}.scaled")
         new = onnx.NodeProto()
         new.CopyFrom(node)
         new.input[1] = name
         (factor,) = [entry for entry in new.attribute if entry.name == "alpha"]
         new.attribute.remove(factor)
-        folded[place] = (new, [numpy_helper.from_array(np.asarray(weight, np.float32) * alpha, name)])
+        folded[place] = (new, [_tensor(scaled, name)])
     return folded
 
 
@@ -107,7 +110,8 @@ def _fold(graph: Graph, place: int, norm: onnx.NodeProto) -> FoldedNode | None:
         return None
     scale, offset, mean, variance = (np.asarray(values, np.float64) for values in statistics)
     epsilon = float(str(attributes_of(norm).get("epsilon", 1e-5)))
-    factor = scale / np.sqrt(variance + epsilon)
+    with np.errstate(all="ignore"):
+        factor = scale / np.sqrt(variance + epsilon)
     attributes = attributes_of(layer)
     if layer.op_type == "Gemm":
         if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0 or bias.ndim > 1:
@@ -119,8 +123,11 @@ def _fold(graph: Graph, place: int, norm: onnx.NodeProto) -> FoldedNode | None:
         return None
     shape = [1] * weight.ndim
     shape[axis] = -1
-    new_weight = np.asarray(weight, np.float64) * factor.reshape(shape)
-    new_bias = (np.asarray(bias, np.float64) - mean) * factor + offset
+    with np.errstate(all="ignore"):
+        new_weight = np.asarray(weight, np.float64) * factor.reshape(shape)
+        new_bias = (np.asarray(bias, np.float64) - mean) * factor + offset
+    if not (_fits(new_weight) and _fits(new_bias)):
+        return None
     names = _unused(graph, place, f"{layer.input[1]}.folded", f"{layer.input[1]}.folded_bias")
     node = onnx.NodeProto()
     node.CopyFrom(layer)
@@ -128,6 +135,11 @@ def _fold(graph: Graph, place: int, norm: onnx.NodeProto) -> FoldedNode | None:
     node.input.extend(names)
     node.output[0] = norm.output[0]
     return node, [_tensor(new_weight, names[0]), _tensor(new_bias, names[1])]
+
+
+def _fits(values: NDArray[np.float64]) -> bool:
+    """Whether they are numbers of fp32: infinities take other ways through a network than the numbers they come of."""
+    return bool((np.abs(values) <= np.finfo(np.float32).max).all())
 
 
 def _tensor(values: NDArray[np.float64], name: str) -> onnx.TensorProto:

@@ -130,7 +130,7 @@ class _Folding:
         if results is None:
             return False
         for name, values in results.items():
-            self._store(name, numpy_helper.from_array(np.ascontiguousarray(values), name))
+            self._store(name, numpy_helper.from_array(values, name))
         return True
 
     def _become_weights(self) -> set[str]:

@@ -51,6 +51,9 @@ class Exported:
     """Small weights that fp16 holds with fewer places, or not at all."""
     unvaried: str | None = None
     """What all outputs are, if none depends on the inputs compared on: that proves nothing."""
+    reader: str | None = None
+    """The first sparse layer that reads infinite values or NaN, if outputs are therefore compared only where those of
+    the source are not NaN."""
 
 
 def export(
@@ -100,13 +103,14 @@ def export(
     if half:
         require_same(source.dense, reference, lost, source.feeds, half_difference, rounding)
     written = as_written(reference, costs=costs, half=half)
+    found: list[Agreement] = []
 
     def write(temporary: Path) -> None:
         save(written.model, temporary)
-        compare_with_dense(reference, temporary, written, source.feeds, rounding)
+        found.append(compare_with_dense(reference, temporary, written, source.feeds, rounding))
 
     write_file(path, write)
-    return replace(_described(source, path, written), lost=lost)
+    return replace(_described(source, path, written, found[-1].reader), lost=lost)
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
@@ -128,15 +132,16 @@ def _write_dense(source: Source, path: Path) -> None:
         raise ExportError(f"{path} reads back as something else than was written; nothing was kept")
 
 
-def _described(source: Source, path: Path, written: Rewritten | None = None) -> Exported:
+def _described(source: Source, path: Path, written: Rewritten | None = None, reader: str | None = None) -> Exported:
     """Compares the finished file with the source once more, and scores both.
 
     Args:
         written: what the file holds; None for a dense one.
+        reader: the first sparse layer that reads infinite values or NaN, if that has made a difference.
     """
     session = sparse_session(str(path)) if written is not None else dense_session(onnx.load(path))
     before, after = Recorded(runner(source)), Recorded(running(session))
-    agreement = compare(before, after, source.feeds)
+    agreement = compare(before, after, source.feeds, nan=reader is None)
     scores: list[float | None] = [None, None]
     if source.metric is not None and source.targets is not None:
         score, targets = source.metric.score, source.targets
@@ -152,4 +157,5 @@ def _described(source: Source, path: Path, written: Rewritten | None = None) -> 
         metric_before=scores[0],
         metric=scores[1],
         unvaried=before.unvaried(),
+        reader=reader,
     )

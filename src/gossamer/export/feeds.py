@@ -1,5 +1,6 @@
 """Inputs that networks are compared on: those of files, and random ones for the others."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gossamer.errors import ConfigurationError
 from gossamer.export.axes import axis_name, check_sizes, inputs_to_give, open_axes
 from gossamer.export.errors import ExportError, first_line
 from gossamer.export.sessions import dense_session
+from gossamer.export.sizes_read import sizes_read
 from gossamer.export.values import Value, draw, tensor_of, type_text
 from gossamer.rounds.files import regular
 
@@ -22,7 +24,9 @@ RANDOM_BATCHES = 4
 EXAMPLES = (2, 1)
 """Of a random batch, where their number is open; one where the network does not run with two."""
 FREE_EXTENTS = (32, 64, 128, 224, 256, 512)
-"""Tried in turn for the other axes that an ONNX file leaves open."""
+"""Tried in turn for the other axes that an ONNX file leaves open, if no layer decides them."""
+MOST = 2**27
+"""Numbers that are drawn for an input whose sizes are tried."""
 
 
 def read_inputs(model: onnx.ModelProto, files: Mapping[str, Path]) -> Feed:
@@ -156,12 +160,26 @@ def _unequal(model: onnx.ModelProto, given: Feed) -> str:
 
 def _attempts(model: onnx.ModelProto, known: Mapping[str, int]) -> Iterator[dict[str, int]]:
     """Sizes for all open axes."""
+    known = {**sizes_read(model), **known}
     axes = [axis for axis in open_axes(model) if axis.name not in known]
     batches = {axis.name: 0 for axis in axes if axis.first}
     extents = {axis.name: 0 for axis in axes if axis.name not in batches}
     for examples in EXAMPLES if batches else EXAMPLES[:1]:
         for extent in FREE_EXTENTS if extents else FREE_EXTENTS[:1]:
-            yield {**dict.fromkeys(batches, examples), **dict.fromkeys(extents, extent), **known}
+            sizes = {**dict.fromkeys(batches, examples), **dict.fromkeys(extents, extent), **known}
+            if extent == FREE_EXTENTS[0] or _largest(model, sizes) <= MOST:
+                yield sizes
+
+
+def _largest(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
+    return max(math.prod(_shape(value, sizes)) for value in inputs_to_give(model))
+
+
+def _shape(value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> list[int]:
+    return [
+        axis.dim_value if (name := axis_name(value, place)) is None else sizes[name]
+        for place, axis in enumerate(tensor_of(value.type).shape.dim)
+    ]
 
 
 def _drawn(
@@ -169,11 +187,7 @@ def _drawn(
 ) -> Feed:
     feed = dict(given)
     for value in values:
-        shape = [
-            axis.dim_value if (name := axis_name(value, place)) is None else sizes[name]
-            for place, axis in enumerate(tensor_of(value.type).shape.dim)
-        ]
-        feed[value.name] = draw(value.type, shape, rng)
+        feed[value.name] = draw(value.type, _shape(value, sizes), rng)
     return feed
 
 

@@ -120,7 +120,8 @@ def _first_wrong_result(graph: Graph, written: Graph, layers: Sequence[_Written]
 
 
 def _inputs_of(graph: Graph, layers: Sequence[_Written], feed: Feed) -> dict[str, NDArray[np.generic]]:
-    """What the layers read in the network, by the names `_input` gives; random numbers where that is all zeros."""
+    """What the layers read in the network, by the names `_input` gives; random numbers where that is all zeros, and in
+    place of those that are infinite or NaN."""
     read = dict.fromkeys(value for one in layers for value in _values_read(one.layer))
     wider = onnx.ModelProto()
     wider.CopyFrom(graph.model)
@@ -130,9 +131,15 @@ def _inputs_of(graph: Graph, layers: Sequence[_Written], feed: Feed) -> dict[str
     found = {**feed, **dict(zip(inner, dense_session(wider).run(inner, dict(feed)), strict=True))} if inner else feed
     rng = np.random.default_rng(0)
     values = {value: found[value] for value in read}
-    dead = [value for value, array in values.items() if not array.any()]
-    values |= {value: rng.standard_normal(values[value].shape).astype(values[value].dtype) for value in dead}
-    return {_input(value): array for value, array in values.items()}
+    return {_input(value): _telling(array, rng) for value, array in values.items()}
+
+
+def _telling(values: NDArray[np.generic], rng: np.random.Generator) -> NDArray[np.generic]:
+    finite = np.isfinite(values)
+    if finite.all() and values.any():
+        return values
+    drawn = rng.standard_normal(values.shape).astype(values.dtype)
+    return np.where(finite, values, drawn) if values[finite].any() else drawn
 
 
 def _values_read(layer: Layer) -> list[str]:

@@ -199,7 +199,8 @@ def _gemm(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | None:
     if not attributes.get("transB", 0):
         weight = weight.T
     beta = np.float32(str(attributes.get("beta", 1.0)))
-    bias = _bias(graph, node.input[2] if len(node.input) > 2 else "", len(weight))
+    # What is taken zero times is not read, NaN and infinities included.
+    bias = _bias(graph, node.input[2] if len(node.input) > 2 and beta else "", len(weight))
     if bias is None:
         return OTHER_BIAS
     scaled = None if bias[0] is None else bias[0] * beta
@@ -373,9 +374,11 @@ def pads_of(
 
 def extents(graph: Graph, value: str) -> tuple[int, int, int, int]:
     """Channels, height, width and images of an activation, with usual numbers for those that are not known."""
-    shape: tuple[Size, ...] = graph.shapes.get(value, (None, None, None, None))
+    shape: tuple[Size, ...] = graph.shapes.get(value, ())
     if len(shape) == 3:
         shape = (shape[0], shape[1], 1, shape[2])
+    if len(shape) != 4:  # not known, or not what the file says
+        shape = (None, None, None, None)
     images, channels, height, width = shape
     return known_size(channels), known_size(height), known_size(width), known_size(images, UNKNOWN_IMAGES)
 

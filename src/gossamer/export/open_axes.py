@@ -6,23 +6,26 @@ import onnx
 
 
 def with_open_axes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network in which axes of negative sizes are open.
+    """The same network in which axes of negative sizes are open, and those of the size 0 where an input has such.
 
-    Older exporters write -1 for a size that they do not know. ONNX Runtime takes it for an open axis; ONNX's own shape
-    inference takes it for a size, computes with it, and may end the process (a Slice along such an axis).
+    Older exporters write -1 or 0 for a size that they do not know. ONNX Runtime takes -1 for an open axis, and with 0
+    nothing but empty inputs; ONNX's own shape inference takes both for sizes, computes with them, and may end the
+    process (a Slice along an axis of -1).
     """
-    if not any(_is_negative(axis) for axis in _axes(model)):
+    inputs = [axis for value in model.graph.input for axis in _axes_of(value.type)]
+    smallest = 1 if any(_is_below(axis, 1) for axis in inputs) else 0
+    if not any(_is_below(axis, smallest) for axis in _axes(model)):
         return model
     result = onnx.ModelProto()
     result.CopyFrom(model)
     for axis in _axes(result):
-        if _is_negative(axis):
+        if _is_below(axis, smallest):
             axis.ClearField("dim_value")
     return result
 
 
-def _is_negative(axis: onnx.TensorShapeProto.Dimension) -> bool:
-    return axis.HasField("dim_value") and axis.dim_value < 0
+def _is_below(axis: onnx.TensorShapeProto.Dimension, smallest: int) -> bool:
+    return axis.HasField("dim_value") and axis.dim_value < smallest
 
 
 def _axes(model: onnx.ModelProto) -> Iterator[onnx.TensorShapeProto.Dimension]:

@@ -60,7 +60,7 @@ class Rounding:
         if changes is None:
             return WITHOUT * largest
         change = changes[place] if place < len(changes) else 0.0
-        return MARGIN * change + LAST_PLACES * last_place(kind) * largest
+        return MARGIN * change + LAST_PLACES * last_place(kind) * largest + smallest_normal(kind)
 
     @cached_property
     def changes(self) -> list[float] | None:
@@ -125,11 +125,18 @@ def last_place(kind: np.dtype[Any]) -> float:
     return float(np.finfo(kind).eps) if np.issubdtype(kind, np.floating) else 0.0
 
 
+def smallest_normal(kind: np.dtype[Any]) -> float:
+    """Below it numbers have fewer places, down to none, and some processors make 0 of them; 0 for whole numbers."""
+    return float(np.finfo(kind).tiny) if np.issubdtype(kind, np.floating) else 0.0
+
+
 def _moved(values: NDArray[Any], steps: float, rng: np.random.Generator, *, together: bool) -> NDArray[Any]:
     signs = rng.integers(0, 2, () if together else values.shape, np.int8) * 2 - 1
-    factors = np.asarray(1 + signs * (steps * last_place(values.dtype)), np.float64)
+    wide = np.asarray(values, np.float64)
     with np.errstate(all="ignore"):
-        return np.asarray(values * factors).astype(values.dtype)
+        # The places of a number below the smallest normal one are those of that.
+        sizes = np.where(values == 0, 0, np.maximum(np.abs(wide), smallest_normal(values.dtype)))
+        return np.asarray(wide + signs * (steps * last_place(values.dtype)) * sizes).astype(values.dtype)
 
 
 def _terms_summed(graph: Graph) -> Iterator[tuple[str, float]]:

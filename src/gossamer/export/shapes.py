@@ -106,7 +106,9 @@ def _inferred(model: onnx.ModelProto) -> Shapes:
 def _inferred_model(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except ValueError:  # more than a protobuf message may hold
+    except (ValueError, onnx.shape_inference.InferenceError):
+        # More than a protobuf message may hold, or what ONNX Runtime takes and ONNX does not: a network that names no
+        # version of ONNX's own ops.
         return model
 
 

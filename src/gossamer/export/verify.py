@@ -22,6 +22,7 @@ from gossamer.export.constants import prepared
 from gossamer.export.errors import ExportError
 from gossamer.export.feeds import Feed
 from gossamer.export.graph import Graph
+from gossamer.export.infinities import first_reader
 from gossamer.export.layer_checks import first_wrong_layer
 from gossamer.export.rewrite import DOMAIN, Rewritten
 from gossamer.export.rounding import WITHOUT, Rounding, Run
@@ -43,6 +44,9 @@ class Agreement:
     """Largest absolute output of the first."""
     allowed: float = 0.0
     """What rounding explains of the difference."""
+    reader: str | None = None
+    """The first sparse layer that reads infinite values or NaN, if outputs are therefore compared only where those of
+    the dense network are not NaN (`gossamer.export.infinities`)."""
 
     @property
     def within(self) -> bool:
@@ -88,12 +92,20 @@ def compare_with_dense(
     """
     dense = prepared(dense)
     few = _few_examples(dense, feeds[0])
-    wrong = first_wrong_layer(dense, file, rewritten, few) or _first_wrong_value(dense, file, rewritten, few)
     rounding = rounding or Rounding(dense, feeds)
-    agreement = compare(running(dense_session(dense)), running(sparse_session(str(file))), feeds, rounding)
-    if wrong is not None or not agreement.within:
-        raise _differs("sparse ONNX", "the dense one", agreement, wrong)
-    return agreement
+    runs = running(dense_session(dense)), running(sparse_session(str(file)))
+
+    def judged(*, nan: bool) -> tuple[Agreement, str | None]:
+        return compare(*runs, feeds, rounding, nan=nan), _first_wrong_value(dense, file, rewritten, few, nan=nan)
+
+    wrong = first_wrong_layer(dense, file, rewritten, few)
+    agreement, value = judged(nan=True)
+    reader = None if agreement.within and value is None else first_reader(dense, rewritten, feeds)
+    if reader is not None:
+        agreement, value = judged(nan=False)
+    if wrong is not None or value is not None or not agreement.within:
+        raise _differs("sparse ONNX", "the dense one", agreement, wrong or value, reader)
+    return replace(agreement, reader=reader)
 
 
 def runner(source: Source) -> Run:
@@ -137,14 +149,18 @@ def _run_twin(twin: nn.Module, feed: Feed) -> list[NDArray[np.generic]]:
     return [output.cpu().numpy() for output in tensors_returned(outputs)]
 
 
-def compare_arrays(expected: NDArray[np.generic], got: NDArray[np.generic]) -> Agreement:
-    """Another shape is an infinite difference."""
+def compare_arrays(expected: NDArray[np.generic], got: NDArray[np.generic], *, nan: bool = True) -> Agreement:
+    """Another shape is an infinite difference.
+
+    Args:
+        nan: compare what is expected to be NaN too.
+    """
     if expected.shape != got.shape:
         return Agreement(float("inf"), 0.0)
     if not expected.size:
         return Agreement(0.0, 0.0)
     wide, other = np.asarray(expected, np.float64), np.asarray(got, np.float64)
-    same = (wide == other) | (np.isnan(wide) & np.isnan(other))
+    same = (wide == other) | (np.isnan(wide) & (np.isnan(other) | (not nan)))
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, np.abs(wide - other))
     finite = np.abs(wide[np.isfinite(wide)])
@@ -152,7 +168,13 @@ def compare_arrays(expected: NDArray[np.generic], got: NDArray[np.generic]) -> A
 
 
 def compare(
-    expected: Run, got: Run, feeds: Iterable[Feed], rounding: Rounding | None = None, *, share: float = 0.0
+    expected: Run,
+    got: Run,
+    feeds: Iterable[Feed],
+    rounding: Rounding | None = None,
+    *,
+    share: float = 0.0,
+    nan: bool = True,
 ) -> Agreement:
     """The worst of all outputs on all inputs.
 
@@ -160,6 +182,7 @@ def compare(
         rounding: on the same inputs, says what is allowed; None: `WITHOUT` of the largest number.
         share: of an output's largest number that is allowed besides. Whole numbers, which are mostly the places of
             others, may then be any.
+        nan: compare what is expected to be NaN too.
     """
     worst: dict[int, Agreement] = {}
     kinds: dict[int, np.dtype[Any]] = {}
@@ -167,7 +190,7 @@ def compare(
         # Sequences may come out longer or shorter.
         pairs = zip_longest(expected(feed), got(feed), fillvalue=np.zeros(0))
         for place, (e, g) in enumerate(pairs):
-            found, before = compare_arrays(e, g), worst.get(place, Agreement(0.0, 0.0))
+            found, before = compare_arrays(e, g, nan=nan), worst.get(place, Agreement(0.0, 0.0))
             # The order of the arguments lets a NaN through.
             worst[place] = Agreement(
                 float(np.maximum(before.difference, found.difference)), max(before.largest, found.largest)
@@ -184,7 +207,9 @@ def compare(
     return max(worst.values(), key=lambda agreement: (not agreement.within, agreement.difference))
 
 
-def _first_wrong_value(dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feed: Feed) -> str | None:
+def _first_wrong_value(
+    dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feed: Feed, *, nan: bool
+) -> str | None:
     """The first layer, in the graph's order, whose output differs in the network."""
     written = onnx.load(file)
     made = set(Graph(written).producers)
@@ -196,14 +221,17 @@ def _first_wrong_value(dense: onnx.ModelProto, file: Path, rewritten: Rewritten,
     expected = _named_outputs(dense_session(wider), feed)
     got = _named_outputs(sparse_session(sparse.SerializeToString()), feed)
     for layer in layers:
-        wrong = _how_wrong(expected[layer.output], got[layer.output], rounding, names.index(layer.output))
+        place = names.index(layer.output)
+        wrong = _how_wrong(expected[layer.output], got[layer.output], rounding, place, nan=nan)
         if wrong is not None:
             return f"{layer.name} ({wrong})"
     return None
 
 
-def _how_wrong(expected: NDArray[np.generic], got: NDArray[np.generic], rounding: Rounding, place: int) -> str | None:
-    agreement = compare_arrays(expected, got)
+def _how_wrong(
+    expected: NDArray[np.generic], got: NDArray[np.generic], rounding: Rounding, place: int, *, nan: bool = True
+) -> str | None:
+    agreement = compare_arrays(expected, got, nan=nan)
     agreement = replace(agreement, allowed=rounding.allowed(place, agreement.largest, expected.dtype))
     if agreement.within:
         return None
@@ -231,7 +259,8 @@ def with_outputs(
 
 
 def _few_examples(model: onnx.ModelProto, feed: Feed) -> Feed:
-    """The first examples of a batch, on whatever axes count them; all of it where the network fixes their number."""
+    """The first examples of a batch, on whatever axes count them; all of it where the network does not run with
+    fewer: their number is fixed, or an open first axis counts something else."""
     values = {value.name: value for value in inputs_to_give(model)}
     batches = {axis.name for axis in open_axes(model) if axis.first}
     few = {}
@@ -240,6 +269,10 @@ def _few_examples(model: onnx.ModelProto, feed: Feed) -> Feed:
         counted = [axis_name(values[name], place) in batches for place in axes]
         cut = tuple(slice(LAYERWISE_EXAMPLES if counts else None) for counts in counted)
         few[name] = np.asarray(value[cut]) if isinstance(value, np.ndarray) else value
+    try:
+        dense_session(model).run(None, few)
+    except Exception:  # onnxruntime's errors have no common class
+        return feed
     return few
 
 
@@ -282,8 +315,13 @@ def _first_wrong_module(source: Source, twin: nn.Module) -> str | None:
     return None
 
 
-def _differs(what: str, other: str, agreement: Agreement, layer: str | None) -> ExportError:
+def _differs(what: str, other: str, agreement: Agreement, layer: str | None, reader: str | None = None) -> ExportError:
     where = "no single layer differs by itself" if layer is None else f"the first layer that differs is {layer}"
+    if reader is not None:
+        where += (
+            f". The layer {reader} reads values that are infinite or NaN, of which a dense layer's zeros make NaN and "
+            f"a sparse one's do not: compare on inputs that lead to numbers (of an .onnx file: --input NAME=FILE.npy)"
+        )
     return ExportError(
         f"the {what} network computes something else than {other}: outputs differ by {agreement.difference:.3g} "
         f"(outputs up to {agreement.largest:.3g}; rounding explains {agreement.allowed:.3g}); {where}. Nothing was "
