@@ -17,7 +17,7 @@ from gossamer.compress import Silent, compress
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.rounds import state as states
 from gossamer.rounds.configuration import read
-from gossamer.rounds.folder import read_records
+from gossamer.rounds.folder import read_ledger, read_records
 from gossamer.tasks import SGD, Data, EpochReport, Examples, Recipe, Steps, Task, train
 
 
@@ -213,3 +213,107 @@ def test_the_training_is_saved_when_the_last_save_is_long_enough_ago_and_not_bef
     sometimes = saved_epochs(tmp_path / "sometimes", 0.2)
     assert sometimes[2] == 3
     assert len({*sometimes} - {0}) <= (time.monotonic() - started) / 0.2
+
+
+def test_epochs_are_at_least_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="epochs is 0; expected at least 1"):
+        compress(TASK, folder=tmp_path, round_count=1, epochs=0)
+    assert len(compress(TASK, folder=tmp_path, round_count=1, epochs=1)) == 2
+
+
+def test_a_network_that_comes_trained_is_the_dense_round_as_it_is(tmp_path: Path) -> None:
+    def trained() -> nn.Module:
+        torch.manual_seed(3)
+        return network()
+
+    task = replace(TASK, model=trained, pretrained="by hand")
+    compress(task, folder=tmp_path, round_count=1, epochs=1, per_round=0.5)
+    found, expected = weights_of(tmp_path, 0).state_dict(), trained().state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert [cost.steps for cost in read_ledger(tmp_path)] == [0, 8]
+
+
+def test_a_constant_rate_is_the_given_one(tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    class Noting(Silent):
+        def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
+            rates.append(report.learning_rate)
+
+    compress(TASK, folder=tmp_path, round_count=1, method="fine-tune", fine_tune_rate=0.03, epochs=2, listener=Noting())
+    assert rates == pytest.approx([0.1, 0.001, 0.03, 0.03])
+
+
+def test_a_dense_network_that_kept_no_snapshot_is_not_one_for_others(tmp_path: Path) -> None:
+    arguments = {"folder": tmp_path, "round_count": 1, "epochs": 2, "dense_only": True}
+    compress(TASK, **arguments)
+    assert len(compress(TASK, **arguments)) == 1
+    with pytest.raises(ConfigurationError, match="trained already and kept no snapshot after epoch 1; train it again"):
+        compress(TASK, keep_snapshots=[1], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"round": "x"}, "does not say of which round it is"),
+        ({"round": None}, "does not say of which round it is"),
+        ({"replicate": "x"}, "does not say of which round it is"),
+        ({"model": {}}, "does not fit this run"),
+        ({"optimizer": 3}, "does not fit this run"),
+        ({"epochs_done": "x"}, "does not fit this run"),
+        ({"seconds": None}, "does not fit this run"),
+    ],
+)
+def test_a_training_state_from_somebody_else_is_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    class Stopping(Silent):
+        def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
+            if report.epochs_done == 2:
+                raise Stop
+
+    arguments = {"folder": tmp_path, "round_count": 1, "dense_only": True, "checkpoint_seconds": 0.0}
+    with pytest.raises(Stop):
+        compress(TASK, **arguments, listener=Stopping())
+    path = tmp_path / "training.safetensors"
+    saved = states.load(path)
+    assert (saved["round"], saved["replicate"], saved["epochs_done"], saved["steps"]) == (0, 0, 2, 16)
+    states.save(path, saved | change)
+    with pytest.raises(CheckpointError, match=message):
+        compress(TASK, **arguments)
+
+
+def test_a_training_state_of_an_older_version_says_less(tmp_path: Path) -> None:
+    class Stopping(Silent):
+        def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
+            if report.epochs_done == 2:
+                raise Stop
+
+    arguments = {"round_count": 1, "dense_only": True, "checkpoint_seconds": 0.0}
+    compress(TASK, folder=tmp_path / "whole", **arguments)
+    with pytest.raises(Stop):
+        compress(TASK, folder=tmp_path / "parts", **arguments, listener=Stopping())
+    path = tmp_path / "parts" / "training.safetensors"
+    saved = states.load(path)
+    for name in ("replicate", "steps", "processor_seconds"):
+        del saved[name]
+    states.save(path, saved)
+    compress(TASK, folder=tmp_path / "parts", **arguments)
+    assert [cost.steps for cost in read_ledger(tmp_path / "parts")] == [32]
+    found, expected = (weights_of(tmp_path / name, 0).state_dict() for name in ("parts", "whole"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_training_state_of_a_finished_round_is_removed(tmp_path: Path) -> None:
+    arguments = {"folder": tmp_path, "round_count": 1, "epochs": 2, "checkpoint_seconds": 0.0}
+
+    class Keeping(Silent):
+        def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
+            if round.number == 0 and report.epochs_done == 1:
+                (tmp_path / "training.safetensors").rename(tmp_path / "kept")
+
+        def round_started(self, round: gossamer.Round, last_round: int | None) -> None:
+            if round.number == 1:
+                (tmp_path / "kept").rename(tmp_path / "training.safetensors")
+
+    compress(TASK, **arguments, listener=Keeping())
+    assert [cost.steps for cost in read_ledger(tmp_path)] == [16, 16]
+    assert not (tmp_path / "training.safetensors").exists()

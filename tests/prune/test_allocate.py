@@ -73,6 +73,9 @@ def test_whole_numbers_add_up_and_stay_near(rows: list[tuple[Fraction, int]], sh
 def test_remainders_are_rounded_up_largest_first_and_ties_in_order() -> None:
     wanted = {"a": Fraction(5, 3), "b": Fraction(5, 3), "c": Fraction(5, 3)}
     assert whole_numbers(wanted, dict.fromkeys("abc", 9), 5) == {"a": 2, "b": 2, "c": 1}
+    # What one cannot take, the other does: one weight, and half of one.
+    assert whole_numbers({"a": Fraction(2), "b": Fraction(1)}, {"a": 1, "b": 9}, 3) == {"a": 1, "b": 2}
+    assert whole_numbers({"a": Fraction(3, 2), "b": Fraction(3, 2)}, {"a": 1, "b": 9}, 3) == {"a": 1, "b": 2}
     with pytest.raises(ValueError, match="expected at least as many"):
         whole_numbers(wanted, dict.fromkeys("abc", 1), 5)
 
@@ -101,6 +104,10 @@ def test_densities_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for density in (0, -0.5, 1.5, True, float("nan"), "0.5"):
         with pytest.raises(ConfigurationError, match="above 0 and at most 1"):
             Densities({"a": density})  # type: ignore[dict-item]
+    model = nn.Linear(2, 2)
+    for last_kept in (None, 2):
+        with pytest.raises(ConfigurationError, match="density for a, which is not prunable"):
+            Cut(allocation=Densities({"weight": 0.5, "a": 0.5})).check(model, prunable_weights(model), last_kept)
     with pytest.raises(ConfigurationError, match="density 1 alone have 4"):
         Densities({"a": 1, "b": 0.5})(shapes, 3)
     for content in ("", "[densities]\n", "densities = 3\n", "not toml", '[densities]\na = "x"\n'):
@@ -114,11 +121,30 @@ def test_densities_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Cut(allocation="magic")
 
 
+def test_densities_are_of_the_structure_that_they_were_found_for(tmp_path: Path) -> None:
+    for found_for, other in (("channels", "2:4"), ("2:4", "channels")):
+        densities = Densities({"a": 0.5}, found_for)
+        densities.check_structure(found_for)
+        with pytest.raises(ConfigurationError, match=f"found for the structure {found_for}, got {other}"):
+            densities.check_structure(other)
+        with pytest.raises(ConfigurationError, match=f"found for the structure {found_for}, got {other}"):
+            Cut(allocation=densities, structure=other)
+        Densities({"a": 0.5}).check_structure(other)
+    # Shares of single weights are shares of single weights in blocks too.
+    Densities({"a": 0.5}, "unstructured").check_structure("2:4")
+    (tmp_path / "file.toml").write_text("structure = 24\n[densities]\na = 0.5\n")
+    with pytest.raises(ConfigurationError, match=r"structure is 24; expected a name, such as 'channels'"):
+        read_densities(tmp_path / "file.toml")
+
+
 def test_densities_come_back_from_their_file(tmp_path: Path) -> None:
     densities = Densities({"a.weight": 1 / 3, "b": 1})
     write_densities(tmp_path / "policy.toml", densities, {"budget": "weights"})
     assert allocation_of(tmp_path / "policy.toml") == densities
     assert allocation_of(str(tmp_path / "policy.toml")) == densities
+    # What the user names may be a link.
+    (tmp_path / "link.toml").symlink_to(tmp_path / "policy.toml")
+    assert allocation_of(tmp_path / "link.toml") == densities
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "erk", Densities({"0.weight": 0.5, "2.weight": 0.05})])

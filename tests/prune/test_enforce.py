@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 import gossamer
 from gossamer.errors import PrunedWeightError
+from gossamer.prune.attach import Hold
 from gossamer.prune.enforce import held_masks, hold, release
 
 Prune = Callable[..., dict[str, Tensor]]
@@ -944,6 +945,14 @@ def test_holding_again_replaces_the_mask(prune: Prune) -> None:
     optimizer.step()
     assert torch.equal(layer.weight != 0, torch.eye(4, dtype=torch.bool))
     assert len(layer.weight._post_accumulate_grad_hooks) == 1
+
+
+def test_a_mask_goes_where_its_weight_is() -> None:
+    # No other device is certain to be here.
+    elsewhere = torch.device("meta")
+    held = Hold(torch.ones(2, dtype=torch.bool), 1)
+    assert held.kept_on(torch.device("cpu")).tolist() == [True, True]
+    assert held.kept_on(elsewhere).device == elsewhere
 
 
 def test_an_unpruned_model_next_to_a_pruned_one_trains_as_ever(prune: Prune) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import gossamer
 from gossamer.errors import ConfigurationError, PrunedWeightError
+from gossamer.prune.enforce import release
 
 Prune = Callable[..., dict[str, Tensor]]
 
@@ -297,3 +298,31 @@ def test_a_model_that_was_replaced_in_part_begins_a_new_run_dense(tmp_path: Path
     train(model)
     assert int((model[0].weight == 0).sum()) == 0
     round.record()
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.other.weight = self.one.weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.other(self.one(inputs).tanh()))
+        return outputs
+
+
+def test_letting_go_of_a_weight_lets_go_of_all_its_names_and_of_no_other(tmp_path: Path) -> None:
+    """As a round is dense again in which the model was replaced in part."""
+    model = Tied()
+    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, per_round=0.5):
+        if round.number == 1:
+            model.one.weight = nn.Parameter(torch.randn(6, 6))
+            model.other.weight = model.one.weight
+            release([model.one.weight])
+            # It is not followed any longer; the head, which nobody let go, is.
+            model.head.weight = nn.Parameter(torch.randn(3, 6))
+            train(model)
+            assert not (model.one.weight == 0).any()
+            assert pruned_weights_left(model, {"head.weight": round.masks["head.weight"]}) == 0
+            break
+        train(model)

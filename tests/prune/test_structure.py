@@ -160,6 +160,23 @@ def test_inputs_are_found_in_transposed_layers() -> None:
     assert masks["up.weight"].shape == weights["up.weight"].shape
 
 
+class Adapted(nn.ConvTranspose2d):
+    """With a parameter of its own, which lies as torch's layers do."""
+
+    def __init__(self, groups: int = 1) -> None:
+        super().__init__(8, 4, 3, groups=groups)
+        self.adapter = nn.Parameter(torch.randn(6, 5))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_an_own_parameter_of_a_transposed_layer_has_its_outputs_first(groups: int) -> None:
+    model = nn.Sequential(Adapted(groups))
+    weights = prunable_weights(model, Scope(include=["0.adapter"]))
+    assert inputs_first(model, weights) == set()
+    mask = Cut(structure="channels").choose(model, weights, 15, masks_of.full(weights), round_number=1)["0.adapter"]
+    assert mask.all(1).sum() == 3
+
+
 def test_memory_formats_stay() -> None:
     model = nn.Conv2d(8, 8, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = prunable_weights(model)
@@ -179,6 +196,8 @@ def test_layers_without_channels_are_refused(layer: nn.Module) -> None:
     weights = prunable_weights(model)
     with pytest.raises(ConfigurationError, match=r"0\.weight .* Exclude it"):
         Cut(structure="channels").check(model, weights, 5)
+    with pytest.raises(ConfigurationError, match=r"0\.weight .* Exclude it"):
+        inputs_first(model, weights)
     Cut().check(model, weights, 5)
     Cut(structure="channels").check(model, prunable_weights(model, Scope(exclude=("0",))), 5)
 

@@ -93,3 +93,41 @@ def test_numbers_that_are_stored_in_another_way_are_refused(tmp_path: Path) -> N
     assert list(gossamer.prunable_weights(model, Scope(exclude=["0"]))) == ["1.weight"]
     with pytest.raises(ConfigurationError, match=r"0\.weight is a FourBits"):
         gossamer.rounds(model, folder=tmp_path, rounds=1, scope=Scope(exclude=["0"]))
+
+
+class FullyShardedDataParallel(nn.Sequential):
+    """Known by its name: torch's and fairscale's are of no common class."""
+
+
+class DTensor(nn.Parameter):
+    pass
+
+
+def partitioned() -> nn.Linear:
+    """As DeepSpeed leaves a layer whose numbers it has taken away."""
+    layer = nn.Linear(3, 3)
+    layer.weight.ds_shape = (3, 3)  # type: ignore[attr-defined]
+    return layer
+
+
+def in_pieces() -> nn.Linear:
+    layer = nn.Linear(3, 3)
+    layer.weight = DTensor(torch.ones(3, 3))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FullyShardedDataParallel(nn.Linear(3, 3)), "^the model is wrapped by FullyShardedDataParallel"),
+        (
+            lambda: nn.Sequential(FullyShardedDataParallel(nn.Linear(3, 3))),
+            "^0 is wrapped by FullyShardedDataParallel",
+        ),
+        (in_pieces, r"^weight is a DTensor .* holds a piece"),
+        (partitioned, "^weight is partitioned by DeepSpeed's ZeRO stage 3"),
+    ],
+)
+def test_pieces_are_known_by_their_marks(make: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        gossamer.prunable_weights(make())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.rounds.configuration import Configuration, read
+from gossamer.rounds.configuration import Configuration, read, read_of_run
 
 TABLES = {"rounds": {"target_sparsity": 0.95, "seed": None}, "model": {"weights": {"conv.0.weight": [2, 3]}}}
 
@@ -84,3 +84,66 @@ def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.toml is missing"):
         read(tmp_path)
+
+
+def test_a_setting_of_another_type_than_declared_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^rounds\.seed is 'x'; expected a whole number"):
+        Configuration({"rounds": {"seed": "x"}})
+
+
+def test_each_kind_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    Configuration({"comparison": {"threads": 1}}).write(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"holds a comparison, which is left .* another folder for a run"):
+        Configuration(TABLES).write(tmp_path)
+    with pytest.raises(ConfigurationError, match="another folder for mine"):
+        Configuration({"mine": {}}).write(tmp_path)
+    with pytest.raises(ConfigurationError, match="holds a comparison; expected the folder of a run"):
+        read_of_run(tmp_path)
+    Configuration({"comparison": {"threads": 2}}).write(tmp_path)
+    assert read(tmp_path)["comparison"] == {"threads": 2}
+    (tmp_path / "config.toml").write_text("[mine]\na = 1\n")
+    with pytest.raises(ConfigurationError, match=r"holds a config\.toml that is not gossamer's; expected"):
+        read_of_run(tmp_path)
+    (tmp_path / "config.toml").unlink()
+    Configuration(TABLES).write(tmp_path)
+    assert read_of_run(tmp_path) == read(tmp_path)
+
+
+DENSE = {
+    "rounds": {"target_sparsity": 0.5, "seed": 1, "metric": "accuracy", "better": "higher"},
+    "method": {"retraining": "lr-rewind", "state": ["optimizer"]},
+    "scope": {"embeddings": False},
+    "model": {"weights": {"a": [2, 3]}},
+    "settings": {"epochs": 3, "fine_tune_rate": 0.1},
+    "origin": {"task": "a"},
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "decides"),
+    [
+        ("rounds", {"seed": 2}, True),
+        ("rounds", {"metric": "loss"}, True),
+        ("rounds", {"better": "lower"}, True),
+        ("rounds", {"target_sparsity": 0.6}, False),
+        ("method", {"state": []}, True),
+        ("method", {"retraining": "fine-tune"}, False),
+        ("scope", {"embeddings": True}, True),
+        ("model", {"weights": {"a": [3, 3]}}, True),
+        ("settings", {"epochs": 4}, True),
+        ("settings", {"more": 4}, True),
+        ("settings", {"fine_tune_rate": 0.2}, False),
+        ("origin", {"task": "b"}, False),
+    ],
+)
+def test_a_dense_network_is_another_one_if_what_decides_it_differs(
+    table: str, change: dict[str, object], decides: bool, tmp_path: Path
+) -> None:
+    Configuration(DENSE).write(tmp_path)
+    other = Configuration({**DENSE, table: {**DENSE[table], **change}})
+    if decides:
+        (name,) = change
+        with pytest.raises(ConfigurationError, match=rf"not the one that this run would train:\n  {table}\.{name}.*: "):
+            other.refuse_other_dense(tmp_path)
+    else:
+        other.refuse_other_dense(tmp_path)

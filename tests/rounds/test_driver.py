@@ -389,7 +389,8 @@ def test_channels_last_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_restored_slots_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
     def loop() -> tuple[nn.Module, torch.optim.Optimizer]:
-        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).to(memory_format=torch.channels_last)
+        # Of one entry along an axis, a file does not say how the axis lies.
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(model.parameters())
         for round in gossamer.rounds(model, rounds=1, folder=tmp_path, state={"optimizer": optimizer}):
             optimizer.zero_grad()
@@ -400,10 +401,10 @@ def test_restored_slots_lie_in_memory_as_their_weights_do(tmp_path: Path) -> Non
 
     loop()
     model, optimizer = loop()
-    weight = model[0].weight  # type: ignore[index]
-    assert not weight.is_contiguous()
-    for name in ("exp_avg", "exp_avg_sq"):
-        assert optimizer.state[weight][name].stride() == weight.stride()
+    assert not model[0].weight.is_contiguous()  # type: ignore[index]
+    for weight in (model[0].weight, model[1].weight):  # type: ignore[index]
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert optimizer.state[weight][name].stride() == weight.stride()
 
 
 def test_a_loop_that_was_left_keeps_no_model_alive(tmp_path: Path) -> None:
@@ -1127,6 +1128,26 @@ def test_a_hostile_model_file(kind: str, finished: Path, tmp_path: Path) -> None
     for action in (resume, lambda f: gossamer.load_round(f, 2, small())):
         with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit the model"):
             action(folder)
+
+
+def test_a_model_file_that_is_no_safetensors(finished: Path, tmp_path: Path) -> None:
+    folder = copy_of(finished, tmp_path)
+    rewrite(folder, "model.safetensors", lambda path: path.write_bytes(b"x" * 100) and None)
+    for action in (resume, lambda f: gossamer.load_round(f, 2, small())):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+            action(folder)
+
+
+def test_a_mask_of_a_weight_that_is_not_in_the_model(finished: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copy_of(finished, tmp_path)
+    packed = load_file(finished / "round-02" / "masks.safetensors")
+    shapes = json.dumps({"0.weight": [10, 6], "other.weight": [4, 10]})
+    tensors = {"0.weight": packed["0.weight"], "other.weight": packed["3.weight"]}
+    rewrite(folder, "masks.safetensors", lambda path: save_file(tensors, path, metadata={"shapes": shapes}))
+    with pytest.raises(CheckpointError, match=r"masks\.safetensors has a mask for other\.weight, which does not fit"):
+        gossamer.load_round(folder, 2, small())
 
 
 def hostile_masks() -> dict[str, tuple[dict[str, Tensor], dict[str, str] | None]]:

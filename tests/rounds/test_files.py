@@ -11,7 +11,15 @@ import pytest
 from safetensors import SafetensorError
 
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning
-from gossamer.rounds.files import locked, remove, sha256, write_file, write_folder, write_text
+from gossamer.rounds.files import (
+    locked,
+    remove,
+    same_working_directory,
+    sha256,
+    write_file,
+    write_folder,
+    write_text,
+)
 from gossamer.rounds.folder import clear_leftovers
 
 
@@ -207,3 +215,17 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
         with locked(tmp_path):
             pass
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_working_directory_that_is_gone_is_nothing_to_go_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with same_working_directory():
+        os.chdir(tmp_path)
+    assert Path.cwd() == tmp_path
+    with same_working_directory():
+        os.chdir("/")
+    assert Path.cwd() == tmp_path

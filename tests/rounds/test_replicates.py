@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import gossamer
 from gossamer.compress import Listener, OptimizerState, Silent, compress
 from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.rounds import state as states
 from gossamer.rounds.configuration import read
 from gossamer.rounds.folder import REPLICATES, read_ledger, read_state
 from gossamer.rounds.normalisation import recompute_statistics
@@ -391,3 +392,52 @@ def test_a_model_without_statistics_is_left_alone() -> None:
 def test_statistics_of_no_batches_are_an_error() -> None:
     with pytest.raises(ConfigurationError, match="there is no batch"):
         recompute_statistics(nn.BatchNorm1d(3), [])
+
+
+def interrupted_after_the_first_replicate(folder: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    class Stopping(Silent):
+        def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
+            if round.number == 1 and report.epochs_done == 4:
+                raise Stop
+
+    with pytest.raises(Stop):
+        compress(TASK, folder=folder, round_count=1, replicates=2, listener=Stopping())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": "x"}, r"holds no trained replicates \(count is 'x'; expected a whole number\); remove it"),
+        ({"total": {}}, "the replicates in .* do not fit"),
+        ({"first_model": {}}, "does not fit the model: it lacks"),
+        ({"first_objects": {}}, "do not fit"),
+    ],
+)
+def test_replicates_from_somebody_else_are_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    interrupted_after_the_first_replicate(tmp_path)
+    saved = states.load(tmp_path / REPLICATES)
+    assert (saved["round"], saved["count"]) == (1, 1)
+    # Two are trained, so that only the average is left to be made.
+    states.save(tmp_path / REPLICATES, saved | {"count": 2} | change)
+    with pytest.raises(CheckpointError, match=message):
+        compress(TASK, folder=tmp_path, round_count=1, replicates=2)
+
+
+@pytest.mark.parametrize("more", [{"surprise": torch.ones(2)}, {"0.bias": torch.ones(3)}], ids=["name", "shape"])
+def test_replicates_of_another_network_are_named(more: dict[str, Tensor], tmp_path: Path) -> None:
+    interrupted_after_the_first_replicate(tmp_path)
+    saved = states.load(tmp_path / REPLICATES)
+    states.save(tmp_path / REPLICATES, saved | {"count": 2, "total": saved["total"] | more})
+    with pytest.raises(CheckpointError, match="do not fit the model"):
+        compress(TASK, folder=tmp_path, round_count=1, replicates=2)
+
+
+def test_replicates_that_a_crash_left_of_another_round_are_removed(tmp_path: Path) -> None:
+    interrupted_after_the_first_replicate(tmp_path)
+    states.save(tmp_path / REPLICATES, states.load(tmp_path / REPLICATES) | {"round": 0, "count": 2})
+    compress(TASK, folder=tmp_path, round_count=1, replicates=2)
+    assert not (tmp_path / REPLICATES).exists()
+    assert [cost.steps for cost in read_ledger(tmp_path)] == [12, 24]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -344,3 +345,22 @@ def test_the_tree_in_the_file_is_json(tmp_path: Path) -> None:
             [{"value": "slots"}, {"list": [{"tensor": "0"}]}],
         ]
     }
+
+
+def test_numbers_of_numpy_come_back_as_python_s(tmp_path: Path) -> None:
+    state = {"whole": np.int64(3), "half": np.float32(0.5), "flag": np.bool_(True)}
+    assert_same(through_a_file(state, tmp_path), {"whole": 3, "half": 0.5, "flag": True})
+
+
+def test_entries_are_those_of_a_dictionary(tmp_path: Path) -> None:
+    states.save(tmp_path / "list", [1])
+    with pytest.raises(CheckpointError, match="holds a list; expected the file as written"):
+        states.load_entries(tmp_path / "list")
+    states.save(tmp_path / "entries", {"a": 1})
+    assert states.load_entries(tmp_path / "entries") == {"a": 1}
+
+
+def test_a_file_whose_name_is_no_text(tmp_path: Path) -> None:
+    states.save(tmp_path / "plain", {"a": torch.ones(2)})
+    (tmp_path / "plain").rename(tmp_path / os.fsdecode(b"\xff"))
+    assert_same(states.load(tmp_path / os.fsdecode(b"\xff")), {"a": torch.ones(2)})

@@ -10,7 +10,8 @@ from torch import nn
 
 from gossamer.bench.measure import interleaved, machine, spread
 from gossamer.prune import masks as masks_of
-from gossamer.prune.enforce import after_accumulation, enforce, hold
+from gossamer.prune.attach import hold_of
+from gossamer.prune.enforce import enforce, hold
 from gossamer.prune.scope import prunable_weights
 from gossamer.prune.select import keep_largest
 from gossamer.tasks import find_task, initial_model, processor
@@ -76,9 +77,10 @@ def _step(model: nn.Module) -> Callable[[], None]:
 def _holding_seconds(model: nn.Module, weights: Mapping[str, nn.Parameter], repetitions: int = 100) -> float:
     """Seconds a step that the holding itself takes, without the noise of the passes around it: the gradient hook of
     every weight, and what follows an optimizer's step (weights, gradients, slots)."""
+    hooks = [(held, weight) for weight in weights.values() if (held := hold_of(weight)) is not None]
     started = time.perf_counter()
     for _ in range(repetitions):
-        for weight in weights.values():
-            after_accumulation(weight)
+        for held, weight in hooks:
+            held(weight)
         enforce(model)
     return (time.perf_counter() - started) / repetitions

@@ -74,7 +74,6 @@ class Densities:
 
     def __call__(self, shapes: Shapes, kept: int) -> dict[str, Fraction]:
         """How many weights to keep in each layer, not yet rounded (see `allocate.Allocation`)."""
-        self._check_names(shapes)
         if kept == self.total(shapes):
             return self._final(shapes)
         sizes = {name: prod(shape) for name, shape in shapes.items()}

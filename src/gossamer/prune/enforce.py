@@ -187,13 +187,6 @@ def _follow(model: nn.Module) -> bool:
     return True
 
 
-def after_accumulation(parameter: Tensor) -> None:
-    """What the gradient hook of a held parameter does."""
-    held = hold_of(parameter)
-    if held is not None:
-        held(parameter)
-
-
 def _next_cut() -> int:
     """Counts one change of masks: never the same number twice, whichever thread asks."""
     global _cut_number

@@ -71,14 +71,14 @@ def has_outputs_second(module: nn.Module, attribute: str) -> bool | None:
     Of a parameter of a layer that is not known the first axis counts outputs and the second inputs, as in torch's
     layers.
     """
+    if kind_of(module, attribute) == "own":
+        parameter = module._parameters.get(attribute)
+        stacked = parameter is not None and parameter.dim() > 2
+        # One matrix for each expert; some models of transformers have its inputs first, others its outputs.
+        return None if stacked and type(module).__module__.startswith("transformers.") else False
     transposed = isinstance(module, _ConvNd) and module.transposed
     grouped = isinstance(module, _ConvNd) and module.groups > 1
     if isinstance(module, nn.Bilinear) or (transposed and grouped):
-        return None if attribute == "weight" else False
-    parameter = module._parameters.get(attribute)
-    stacked = parameter is not None and parameter.dim() > 2 and kind_of(module, attribute) == "own"
-    if stacked and type(module).__module__.startswith("transformers."):
-        # One matrix for each expert; some models have its inputs first, others its outputs.
         return None
     return transposed or is_transformers_linear(module)
 

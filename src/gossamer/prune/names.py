@@ -40,9 +40,6 @@ class HeldNames:
     def __bool__(self) -> bool:
         return bool(self._holds)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._holds
-
     def add(self, name: str, place: Place) -> None:
         *modules, own = place.found_as.split(".")
         self._holds[name], self._paths[name] = place.hold, (modules, own)

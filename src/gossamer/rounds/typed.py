@@ -62,9 +62,7 @@ def _checked(kind: Any, value: Any, name: str) -> Any:
     """The value, if it is of the type; as it is, but for what is nested in it."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        chosen = types.NoneType if value is None else next(one for one in inner if one is not types.NoneType)
-        if value is None and types.NoneType not in inner:
-            raise _wrong(name, value, _words(chosen))
+        chosen = next(one for one in inner if one is not types.NoneType)
         return None if value is None else _checked(chosen, value, name)
     if origin is Literal:
         if not any(value == one and type(value) is type(one) for one in inner):
