@@ -217,15 +217,20 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_working_directory_that_is_gone_is_nothing_to_go_back_to(
+def test_a_working_directory_is_gone_back_to_if_it_is_still_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "gone").mkdir()
-    monkeypatch.chdir(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
-    with same_working_directory():
-        os.chdir(tmp_path)
-    assert Path.cwd() == tmp_path
+    monkeypatch.chdir(tmp_path)
     with same_working_directory():
         os.chdir("/")
     assert Path.cwd() == tmp_path
+
+    # No filesystem that goes away can be mounted here.
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with same_working_directory():
+            os.chdir("/")
+    assert Path.cwd() == Path("/")

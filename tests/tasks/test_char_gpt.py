@@ -118,6 +118,14 @@ def test_learns_a_sentence_by_heart() -> None:
     assert evaluate(model, examples, TASK.metric) < before / 2
 
 
+def test_windows_are_as_long_as_the_network_sees_and_overlap_by_half_in_training(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"to be, or not to be, that is the question. " * 100)
+    data = TASK.data(tmp_path)
+    # Of 4,300 characters 3,655, 215 and 430, in windows of 129 that begin 64 or 128 apart.
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [3526 // 64 + 1, 1, 3]
+    assert data.train.inputs.shape[1] == 128
+
+
 def test_the_real_text(real_data: Path) -> None:
     data = TASK.data(real_data)
     assert bytes(data.train.inputs[0].tolist()).startswith(b"First Citizen:\nBefore we proceed any further")

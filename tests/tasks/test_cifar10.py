@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gossamer.tasks import DataError
+from gossamer.tasks import cifar10 as module
 from gossamer.tasks.cifar10 import CIFAR10, cifar10, cropped_and_flipped, standardised
 from gossamer.tasks.hub_images import load_split
 
@@ -95,6 +96,23 @@ def test_the_generator_decides() -> None:
     moved = [cropped_and_flipped(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(moved[0], moved[1])
     assert not torch.equal(moved[0], moved[2])
+
+
+def test_some_images_of_the_training_files_are_for_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 5,000 would have to be written.
+    assert module.VALIDATION_EXAMPLES == 5000
+    monkeypatch.setattr(module, "VALIDATION_EXAMPLES", 2)
+    for split, count in (("train", 5), ("test", 4)):
+        images = [GENERATOR.integers(256, size=(32, 32, 3), dtype=np.uint8) for _ in range(count)]
+        write_shard(tmp_path / f"{split}-00000-of-00001.parquet", images, list(range(count)))
+    data = cifar10(tmp_path)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [3, 2, 4]
+    assert sorted([*data.train.targets.tolist(), *data.validation.targets.tolist()]) == [0, 1, 2, 3, 4]
+    assert data.test.targets.tolist() == [0, 1, 2, 3]
+    for part in (data.train, data.validation, data.test):
+        inputs, targets = part.batch(slice(0, 2))
+        torch.testing.assert_close(inputs, standardised(part.inputs[:2]))
+        assert torch.equal(targets, part.targets[:2])
 
 
 @pytest.mark.slow

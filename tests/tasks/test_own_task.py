@@ -18,6 +18,10 @@ def number():
 
 def failing():
     return 1 / 0
+
+def refusing():
+    from gossamer.tasks import DataError
+    raise DataError("get it from there")
 """
 
 
@@ -58,9 +62,11 @@ def test_two_files_of_one_name_are_two_tasks(tmp_path: Path) -> None:
         (None, "mine.py:task", "there is no file .*mine.py"),
         (TASK_FILE, "mine.py", "expected path/file.py:function"),
         (TASK_FILE, "mine.py:", "expected path/file.py:function"),
-        (TASK_FILE, "mine.py:taks", "has no function taks; it has: .*task, number, failing"),
+        (TASK_FILE, "mine.py:taks", "has no function taks; it has: .*task, number, failing, refusing"),
         (TASK_FILE, "mine.py:number", r"number\(\) returned int; expected a gossamer.tasks.Task"),
         (TASK_FILE, "mine.py:failing", r"failing\(\) failed: ZeroDivisionError: division by zero \(line 12\)"),
+        (TASK_FILE, "mine.py:refusing", r"^get it from there$"),
+        (TASK_FILE, "mine.txt:task", r"mine\.txt is not a Python file; expected one that ends in \.py"),
         ("import nothing_of_this_name", "mine.py:task", r"importing .*mine.py failed: ModuleNotFoundError.*\(line 1\)"),
         ("\n\ndef task(:", "mine.py:task", r"failed: SyntaxError: .*\(line 3\)"),
         ("raise SystemExit(0)", "mine.py:task", "failed: SystemExit"),
@@ -68,7 +74,7 @@ def test_two_files_of_one_name_are_two_tasks(tmp_path: Path) -> None:
 )
 def test_mistakes_are_one_clear_line(tmp_path: Path, content: str | None, name: str, message: str) -> None:
     if content is not None:
-        (tmp_path / "mine.py").write_text(content)
+        (tmp_path / name.partition(":")[0]).write_text(content)
     with pytest.raises(GossamerError, match=message) as caught:
         find_task(f"{tmp_path}/{name}")
     assert "\n" not in str(caught.value)

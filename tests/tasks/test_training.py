@@ -15,6 +15,7 @@ from gossamer.errors import TrainingDivergedError
 from gossamer.tasks import (
     SGD,
     AdamW,
+    DataError,
     Examples,
     Metric,
     OneCycle,
@@ -211,6 +212,48 @@ def test_epochs_outside_the_schedule(first_epoch: int) -> None:
     model = network()
     with pytest.raises(ValueError, match="expected 0 to 4"):
         next(train(model, RECIPE.optimizer(model), RECIPE, toy_examples(), seed=0, first_epoch=first_epoch))
+
+
+@pytest.mark.parametrize(("first_step", "fits"), [(-1, False), (0, True), (3, True), (4, False)])
+def test_steps_outside_the_epoch(first_step: int, fits: bool) -> None:
+    model = network()
+    reports = train(model, RECIPE.optimizer(model), RECIPE, toy_examples(), seed=0, first_step=first_step)
+    if fits:
+        assert next(reports).epochs_done == 1
+    else:
+        with pytest.raises(ValueError, match=f"first_step is {first_step}; expected 0 to 3, the steps of an epoch"):
+            next(reports)
+
+
+def test_steps_that_are_left_out_are_those_of_the_first_epoch() -> None:
+    rates: list[int] = []
+
+    def rate(step: int) -> float:
+        rates.append(step)
+        return 0.1
+
+    model = network()
+    list(
+        train(
+            model,
+            RECIPE.optimizer(model),
+            RECIPE,
+            toy_examples(),
+            seed=0,
+            first_epoch=2,
+            first_step=3,
+            learning_rate=rate,
+        )
+    )
+    assert rates == [11, 12, 13, 14, 15]
+
+
+def test_a_mistake_that_explains_itself_comes_as_it_is() -> None:
+    def refuse() -> nn.Module:
+        raise DataError("get it from there")
+
+    with pytest.raises(DataError, match=r"^get it from there$"):
+        initial_model(replace(TASK, model=refuse), seed=0)
 
 
 def test_no_examples() -> None:

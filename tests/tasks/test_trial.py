@@ -1,5 +1,6 @@
 """Tasks that cannot be trained as they are: one line that says what is expected, before anything is trained."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from gossamer.tasks import SGD, Data, Examples, Metric, OneCycle, Recipe, Task, 
 INPUTS = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 TARGETS = INPUTS.abs()[:, :3].argmax(1)
 GOOD = Examples(INPUTS, TARGETS)
+PASSED_OVER = torch.where(torch.arange(40) % 9 == 0, 7, TARGETS)
 EMPTY = Examples(INPUTS[:0], TARGETS[:0])
 
 
@@ -82,6 +84,14 @@ MISTAKES = {
     ),
     "other classes when judged": (targets("test", TARGETS + 1), "targets of the test split are 1 to 3"),
     "negative classes": (targets("validation", TARGETS - 1), "targets of the validation split are -1 to 1"),
+    "other classes of a module": (
+        {**targets("train", PASSED_OVER), **recipe(nn.CrossEntropyLoss())},
+        "targets of the train split are 0 to 7",
+    ),
+    "other classes of a keyword": (
+        {**targets("train", PASSED_OVER), **recipe(functools.partial(F.cross_entropy, label_smoothing=0.1))},
+        "targets of the train split are 0 to 7",
+    ),
     "an output object": (
         {"model": lambda: Output(lambda outputs: SimpleNamespace(logits=outputs))},
         "output is a SimpleNamespace; expected one tensor",
@@ -118,6 +128,8 @@ def test_a_task_that_cannot_be_trained(mistake: str, tmp_path: Path) -> None:
     [
         {},
         targets("train", torch.where(torch.arange(40) % 9 == 0, -100, TARGETS)),
+        {**targets("train", PASSED_OVER), **recipe(nn.CrossEntropyLoss(ignore_index=7))},
+        {**targets("train", PASSED_OVER), **recipe(functools.partial(F.cross_entropy, ignore_index=7))},
         {
             **targets("train", F.one_hot(TARGETS, 3).float()),
             "metric": Metric("own", "lower", lambda o, t: o[:, 0].abs()),
@@ -127,10 +139,25 @@ def test_a_task_that_cannot_be_trained(mistake: str, tmp_path: Path) -> None:
             "metric": Metric("own", "lower", lambda o, t: o[:, 0].abs()),
         },
     ],
-    ids=["classes", "classes that are passed over", "shares of classes", "numbers"],
+    ids=[
+        "classes",
+        "classes that are passed over",
+        "passed over by a module",
+        "passed over as a keyword says",
+        "shares of classes",
+        "numbers",
+    ],
 )
 def test_what_is_right_is_trained(changes: dict[str, Any], tmp_path: Path) -> None:
     assert len(compress(own_task(**changes), folder=tmp_path / "run", round_count=1)) == 2
+
+
+def test_too_little_memory_is_no_mistake_of_the_task(tmp_path: Path) -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        compress(own_task(**recipe(loss)), folder=tmp_path / "run", round_count=1)
 
 
 def test_the_trial_leaves_no_trace(tmp_path: Path) -> None:
