@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_run import printed
-from torch import nn
+from torch import Tensor, nn
 
 import gossamer
 from gossamer.compress import compress
@@ -54,6 +54,24 @@ def test_a_convolution_counts_every_position() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 36, 2))
     examples = Examples(torch.randn(4, 3, 6, 6), torch.zeros(4, dtype=torch.long))
     assert count_operations(network, RECIPE, examples).forward == 2 * (36 * 3 * 9 * 8 + 8 * 36 * 2)
+
+
+class Assisted(nn.Module):
+    """With a second head that is there in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.second = nn.Linear(20, 5), nn.Linear(20, 5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.head(inputs)
+        return outputs + self.second(inputs) if self.training else outputs
+
+
+def test_what_is_computed_in_training_only_is_counted_there() -> None:
+    found = count_operations(Assisted(), RECIPE, data(None).train)
+    # Forward, and the gradient of the weight, of both.
+    assert (found.forward, found.training) == (200, 2 * 2 * 200)
 
 
 def test_the_ledger_of_a_run(tmp_path: Path) -> None:

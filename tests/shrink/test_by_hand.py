@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gossamer.shrink import ShrinkError, Shrunk, shrink
+from gossamer.shrink.shrinking import tolerance
 
 
 def removed(shrunk: Shrunk) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -337,8 +338,57 @@ class Rows(nn.Module):
         (lambda values: values[:, :, 1:].flatten(1), 6, True),
         (lambda values: values[:, :, 1].flatten(1), 6, False),
         (lambda values: values.flatten(1) * values.size(1), 12, False),
+        (lambda values: values.reshape(values.size(0), values.size(1) * 4), 12, False),
+        (lambda values: values.reshape(values.size(0), values.size()[1] * 4), 12, False),
+        (lambda values: values.reshape(values.size(0), values.size(-3) * 4), 12, False),
+        (lambda values: values.reshape(values.size()[0], -1), 12, True),
+        (lambda values: (values + torch.zeros(values.size())).flatten(1), 12, False),
+        (lambda values: values.flatten(values.dim() - 3), 12, False),
+        (lambda values: values.mean(values.dim() - 1).flatten(1), 6, False),
+        (lambda values: torch.cat([values, values], values.dim() - 3).flatten(1), 24, False),
+        (lambda values: values.contiguous().flatten(1), 12, True),
+        (lambda values: F.dropout(values, 0.5, training=False).flatten(1), 12, True),
+        (lambda values: (values * values).flatten(1), 12, True),
+        (lambda values: (values - values).flatten(1), 12, True),
+        (lambda values: values.permute(0, 2, 3, 1).flatten(1), 12, True),
+        (lambda values: values.permute(1, 0, 2, 3).permute(1, 0, 2, 3).flatten(1), 12, False),
+        (lambda values: values.mean((2, 3)), 3, True),
+        (lambda values: values.mean(1).flatten(1), 4, False),
+        (lambda values: values.mean(-1, keepdim=True).flatten(1), 6, True),
+        (lambda values: torch.cat([values, values], 1).flatten(1), 24, True),
+        (lambda values: torch.cat([values, values], -1).flatten(1), 24, True),
+        (lambda values: (2 / values.exp()).flatten(1), 12, True),
+        (lambda values: (values / 2).flatten(1), 12, True),
     ],
-    ids=["flatten", "size of the batch", "shape", "slice", "one row", "size of the channels"],
+    ids=[
+        "flatten",
+        "size of the batch",
+        "shape",
+        "slice",
+        "one row",
+        "size of the channels",
+        "channels counted",
+        "channels counted among all sizes",
+        "channels counted from the end",
+        "the batch counted among all sizes",
+        "all sizes",
+        "from a computed axis on",
+        "mean of a computed axis",
+        "twice along a computed axis",
+        "contiguous",
+        "dropout",
+        "a product with itself",
+        "a difference to itself",
+        "channels last",
+        "the batch second",
+        "mean of the image",
+        "mean of the channels",
+        "mean of a row",
+        "twice the channels",
+        "twice the columns",
+        "divided by it",
+        "divided",
+    ],
 )
 def test_what_is_understood_of_sizes_and_slices(rows: Callable[[Tensor], Tensor], features: int, goes: bool) -> None:
     torch.manual_seed(0)
@@ -499,3 +549,51 @@ def test_memory_format_and_frozen_weights_stay() -> None:
     assert smaller[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert not smaller[0].weight.requires_grad
     assert smaller[2].weight.requires_grad
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_there_has_to_be_an_example(shape: tuple[int, int]) -> None:
+    with pytest.raises(ShrinkError, match="expected at least one example"):
+        shrink(mlp(), torch.randn(*shape))
+
+
+class Returning(nn.Module):
+    def __init__(self, arrange: Callable[[nn.Module, Tensor], object]) -> None:
+        super().__init__()
+        self.layers, self.arrange = mlp(), arrange
+
+    def forward(self, inputs: Tensor) -> object:
+        return self.arrange(self, inputs)
+
+
+def test_a_network_returns_a_tensor() -> None:
+    with pytest.raises(ShrinkError, match="Returning returns a tuple; expected a tensor"):
+        shrink(Returning(lambda model, inputs: (model.layers(inputs),)), torch.randn(4, 3))
+
+
+def test_what_a_trace_does_not_hold_is_an_error() -> None:
+    with pytest.raises(ShrinkError, match=r"computes something else than its torch\.fx trace; .*random numbers"):
+        shrink(Returning(lambda model, inputs: model.layers(inputs) + torch.rand(())), torch.randn(4, 3))
+
+
+def test_a_forward_pass_that_depends_on_its_own_sizes_is_an_error() -> None:
+    """What it reads of its layers besides their results, nobody sees."""
+    model = Returning(lambda model, inputs: model.layers(inputs) * model.layers[0].out_features)
+    with pytest.raises(ShrinkError, match=r"differ by .* on the examples; expected at most .* No model is returned"):
+        shrink(model, torch.randn(4, 3))
+
+
+def test_a_parameter_that_the_code_reads_itself_stays() -> None:
+    model = Returning(lambda model, inputs: model.layers(inputs) + model.layers[0].weight[0, 0])
+    shrunk = shrink(model, torch.randn(4, 3))
+    assert [layer.name for layer in shrunk.layers] == ["layers.2"]
+    assert shrunk.parameters == shrunk.parameters_before
+    assert shrunk.difference == 0.0
+
+
+def test_how_much_rounding_is_allowed() -> None:
+    assert tolerance(0.0, torch.float32) == 1e-4
+    assert tolerance(1.0, torch.float32) == 1e-4
+    assert tolerance(20.0, torch.float32) == pytest.approx(2e-3)
+    assert tolerance(0.5, torch.bfloat16) == pytest.approx(10 / 128)
+    assert tolerance(4.0, torch.float16) == pytest.approx(4 * 10 / 1024)

@@ -1,15 +1,16 @@
 """Channels cut out by their norm: which ones go, that the network stays whole, and the command."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from small_run import printed, refused, small_run
-from torch import nn
+from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
-from gossamer.shrink import load_shrunk, remove_channels, save_shrunk, shrink
+from gossamer.shrink import ShrinkError, load_shrunk, remove_channels, save_shrunk, shrink
 from gossamer.tasks import find_task
 from gossamer.tasks.cifar_resnet import CifarResNet
 
@@ -57,6 +58,30 @@ def test_what_was_asked_for_is_checked() -> None:
     for share in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ConfigurationError, match="expected a number between 0 and 1"):
             remove_channels(shrink(model, inputs), inputs, share)
+
+
+class Divided(nn.Module):
+    def __init__(self, divisor: Callable[[int], object]) -> None:
+        super().__init__()
+        self.convolution, self.head, self.divisor = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 1), divisor
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.convolution(images)) / self.divisor(self.convolution.out_channels - 2)
+        return outputs
+
+
+@pytest.mark.parametrize(
+    ("divisor", "message"),
+    [
+        (lambda left: torch.tensor(float(left)), "gives outputs that are not finite; remove fewer"),
+        (lambda left: 1 / left, r"cannot be cut out of this Divided \(ZeroDivisionError"),
+    ],
+    ids=["infinite", "fails"],
+)
+def test_a_network_that_cannot_be_without_its_channels(divisor: Callable[[int], object], message: str) -> None:
+    model, inputs = Divided(divisor).eval(), torch.randn(2, 1, 3, 3)
+    with pytest.raises(ShrinkError, match=message):
+        remove_channels(shrink(model, inputs), inputs, 0.5)
 
 
 @pytest.fixture(scope="module")

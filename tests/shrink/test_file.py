@@ -1,14 +1,17 @@
 """Shrunk networks in files: they come back as they were, and what does not fit is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError
+from gossamer.rounds.state import digest_of
 from gossamer.shrink import SelectedInputs, load_shrunk, save_shrunk, shrink
 
 
@@ -156,6 +159,23 @@ def test_any_damage_is_noticed(tmp_path: Path) -> None:
         else:
             assert torch.equal(found(inputs), expected)
     assert refused > 290
+
+
+def test_a_file_of_another_format(tmp_path: Path) -> None:
+    path = with_selection(torch.tensor([1, 2, 4]), tmp_path / "small.safetensors")
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        text = json.loads(file.metadata()["gossamer.shrunk"])["text"]
+    assert json.loads(text)["format"] == 2
+    for format, message in ((3, "of another format than 2; read it with the gossamer that wrote it"), ("2", "damaged")):
+        other = json.dumps(json.loads(text) | {"format": format})
+        entry = json.dumps({"text": other, "blake2b": digest_of(other, tensors)})
+        save_file(tensors, path, metadata={"gossamer.shrunk": entry})
+        with pytest.raises(CheckpointError, match=message):
+            load_shrunk(path, fresh())
+    save_file(tensors, path, metadata={"gossamer.shrunk": text})
+    with pytest.raises(CheckpointError, match="it has no digest, as files of earlier versions"):
+        load_shrunk(path, fresh())
 
 
 def test_a_shrunk_file_that_is_no_file(tmp_path: Path) -> None:

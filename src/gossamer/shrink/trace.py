@@ -37,6 +37,11 @@ def as_arguments(examples: Examples) -> tuple[Tensor, ...]:
             f"the example inputs are {[type(argument).__name__ for argument in arguments]}; expected a tensor, or a "
             f"sequence of the forward pass's positional arguments, whose first dimension counts examples"
         )
+    if any(argument.numel() == 0 for argument in arguments):
+        raise ShrinkError(
+            f"the example inputs have the shapes {[tuple(argument.shape) for argument in arguments]}; expected at "
+            f"least one example, on which the two networks are compared"
+        )
     return arguments
 
 
@@ -81,11 +86,6 @@ def trace_graph(model: nn.Module, arguments: int) -> fx.GraphModule:
                     f"a submodule that cannot be traced is left as it is."
                 ) from error
             whole.add(tracer.inside[-1])
-
-
-def qualified_name(kind: type) -> str:
-    """Such as `torch.nn.modules.linear.Linear`."""
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 class _Tracer(fx.Tracer):

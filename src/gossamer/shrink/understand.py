@@ -183,14 +183,14 @@ class _Reader:
         rank = len(self._shape(value)) + 1
         if isinstance(dimensions, int):
             dimensions = (dimensions,)
-        if not dimensions or set(node.kwargs) - {"dim", "keepdim"}:
+        if not dimensions or set(node.kwargs) - {"dim", "keepdim"} or not _are_known(*dimensions):
             return None
         counted = tuple(sorted(dimension % rank - 1 for dimension in dimensions))
         return None if counted[0] < 0 else Mean(counted, bool(keep), value, node.name)
 
     def _flatten(self, start: Any, end: Any, value: str, output: str) -> Operation | None:
         rank = len(self._shape(value)) + 1
-        if start % rank == 0:
+        if not _are_known(start, end) or start % rank == 0:
             return None
         return Rearrangement(lambda places: places.flatten(start, end), (), False, value, output)
 
@@ -247,7 +247,7 @@ class _Reader:
         (dimension,) = _arguments(node, dim=0)
         parts = node.args[0]
         rank = len(self._shape(node.name)) + 1
-        if not isinstance(parts, list | tuple) or dimension % rank == 0:
+        if not isinstance(parts, list | tuple) or not _are_known(dimension) or dimension % rank == 0:
             return None
         names = tuple(part.name for part in parts if isinstance(part, fx.Node) and part.name in self.traced.shapes)
         return Concatenation(dimension % rank - 1, names, node.name) if len(names) == len(parts) else None
@@ -320,6 +320,11 @@ def _arguments(node: fx.Node, **defaults: Any) -> list[Any]:
     """What a call is given after the tensor, by position or by name."""
     positional = dict(zip(defaults, node.args[1:], strict=False))
     return [positional.get(name, node.kwargs.get(name, default)) for name, default in defaults.items()]
+
+
+def _are_known(*dimensions: Any) -> bool:
+    """Whether they are numbers, and not computed by the network from sizes."""
+    return all(isinstance(dimension, int) for dimension in dimensions)
 
 
 def _only_asks_for_sizes(node: fx.Node) -> bool:
