@@ -215,6 +215,8 @@ def test_a_layer_whose_zeros_are_stored_with_it() -> None:
         model = network(nodes, {"x": [1, 16, 3, 3]}, constants, ["y"], opset=opset)
         written = as_written(model)
         assert [layer.form for layer in written.layers] == ["dense"]
+        for left in written.left:
+            assert left.zeros == pytest.approx(np.mean(constants["w"] == 0))
         reason = f"its zeros are stored too: leaving them out needs opset 13, the network is of opset {opset}"
         assert [(left.name, left.reason) for left in written.left] == ([("layer", reason)] if told else [])
         assert (len(written.model.SerializeToString()) < 4 * constants["w"].size) != told

@@ -15,7 +15,7 @@ from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export
 from gossamer.export.sessions import dense_session
 from gossamer.export.source import open_source
-from gossamer.export.values import arrays_in
+from gossamer.export.values import arrays_in, draw, tensor_of, type_text
 from gossamer.export.verify import Agreement, compare
 
 node, tensor = helper.make_node, helper.make_tensor_value_info
@@ -210,3 +210,36 @@ def test_an_input_without_a_shape_is_given(tmp_path: Path) -> None:
     assert "--input NAME=FILE.npy" in refused("export", path, "-o", tmp_path / "m.onnx")
     np.save(tmp_path / "x.npy", normal(np.random.default_rng(0), 3, 64))
     printed("export", path, "-o", tmp_path / "m.onnx", "--input", f"x={tmp_path / 'x.npy'}")
+
+
+# --- types by themselves ---
+
+
+def test_types_for_people() -> None:
+    floats = helper.make_tensor_type_proto(F, ["n", 2])
+    assert type_text(floats, ["n", "2"]) == "float [n, 2]"
+    assert type_text(helper.make_tensor_type_proto(F, None), []) == "float of any shape"
+    assert type_text(helper.make_sequence_type_proto(floats), ["n", "2"]) == "a sequence of float [n, 2]"
+    assert type_text(helper.make_optional_type_proto(floats), ["n", "2"]) == "optional float [n, 2]"
+    assert type_text(helper.make_map_type_proto(S, floats), ["n", "2"]) == "a map from string to float [n, 2]"
+    for nested in (
+        floats,
+        helper.make_sequence_type_proto(floats),
+        helper.make_optional_type_proto(helper.make_sequence_type_proto(floats)),
+        helper.make_map_type_proto(S, floats),
+    ):
+        assert tensor_of(nested) == floats.tensor_type
+
+
+def test_values_are_drawn_of_every_type() -> None:
+    rng = np.random.default_rng(0)
+    floats = helper.make_tensor_type_proto(F, None)
+    assert draw(floats, (3, 2), rng).shape == (3, 2)
+    assert draw(floats, (3, 2), rng).dtype == np.float32
+    assert set(np.unique(draw(helper.make_tensor_type_proto(S, None), (50,), rng))) == {"0", "1"}
+    whole = draw(helper.make_tensor_type_proto(onnx.TensorProto.INT64, None), (50,), rng)
+    assert (whole.dtype, set(whole.tolist())) == (np.dtype(np.int64), {0, 1})
+    assert [one.shape for one in draw(helper.make_sequence_type_proto(floats), (4,), rng)] == [(4,), (4,)]
+    assert list(draw(helper.make_map_type_proto(S, floats), (4,), rng)) == ["0", "1"]
+    assert list(draw(helper.make_map_type_proto(onnx.TensorProto.INT64, floats), (4,), rng)) == [0, 1]
+    assert draw(helper.make_optional_type_proto(floats), (4,), rng).shape == (4,)

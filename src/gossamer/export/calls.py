@@ -82,7 +82,7 @@ def tensors_returned(outputs: object) -> list[Tensor]:
 
 
 def _positional_names(network: nn.Module, count: int) -> list[str]:
-    """Of the first parameters of `forward`."""
+    """Of the first parameters of `forward`; those by name come after all that can be given by position."""
     return [name for name, _ in zip(_endless_names(network), range(count), strict=False)]
 
 
@@ -95,8 +95,6 @@ def _endless_names(network: nn.Module) -> Iterator[str]:
     for parameter in parameters:
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             several = parameter.name
-            break
-        if parameter.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
             break
         yield parameter.name
     place = 0

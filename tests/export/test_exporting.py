@@ -1,0 +1,184 @@
+"""What is verified before and after a file is written."""
+
+from pathlib import Path
+
+import gossamer_runtime
+import numpy as np
+import onnx
+import pytest
+from export.onnx_graphs import network, sparse_weight
+from onnx import helper, numpy_helper
+
+from gossamer.errors import ConfigurationError
+from gossamer.export import ExportError, exporting
+from gossamer.export.costs import EverythingSparse
+from gossamer.export.exporting import export, save
+from gossamer.export.sessions import sparse_session
+from gossamer.export.shapes import infer_shapes
+from gossamer.export.source import Source, open_source, read_onnx
+from gossamer.tasks import find_task, initial_model
+
+node = helper.make_node
+RNG = np.random.default_rng(0)
+
+pytestmark = pytest.mark.usefixtures("native_library")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    constants = {"w": sparse_weight(RNG, 16, 24)}
+    onnx.save(network([node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 16]}, constants, ["y"]), tmp_path / "dense.onnx")
+    return open_source(str(tmp_path / "dense.onnx"))
+
+
+@pytest.mark.parametrize(("share", "fits"), [(-0.01, False), (0.0, True), (1.0, True), (1.01, False)])
+def test_the_difference_of_fp16_is_a_share(share: float, fits: bool, source: Source, tmp_path: Path) -> None:
+    if fits:
+        assert export(source, tmp_path / "m.onnx", half_difference=share).path.exists()
+    else:
+        with pytest.raises(ConfigurationError, match=rf"--half-difference is {share}; expected a share from 0 to 1"):
+            export(source, tmp_path / "m.onnx", half_difference=share)
+
+
+def test_where_it_is_written(source: Source, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"is a folder; give a file, such as .*model\.onnx"):
+        export(source, tmp_path)
+    with pytest.raises(ConfigurationError, match="there is no folder"):
+        export(source, tmp_path / "none" / "m.onnx")
+    with pytest.raises(ConfigurationError, match="is what is exported and would be lost"):
+        export(source, tmp_path / "dense.onnx", overwrite=True)
+    (tmp_path / "m.onnx").write_text("mine")
+    with pytest.raises(ConfigurationError, match="replace it with --overwrite"):
+        export(source, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_text() == "mine"
+    with pytest.raises(ConfigurationError, match="leave --half out"):
+        export(source, tmp_path / "other.onnx", dense=True, half=True)
+    export(source, tmp_path / "m.onnx", overwrite=True)
+    assert onnx.load(tmp_path / "m.onnx").producer_name == "gossamer"
+
+
+def test_what_is_told_of_a_file(source: Source, tmp_path: Path) -> None:
+    found = export(source, tmp_path / "m.onnx", costs=EverythingSparse())
+    assert [(layer.name, layer.form) for layer in found.layers] == [("w", "sparse")]
+    assert found.agreement.within
+    assert (found.left, found.metric, found.metric_before, found.unvaried, found.lost) == ((), None, None, None, ())
+    assert found.file_bytes == (tmp_path / "m.onnx").stat().st_size
+    plain = export(source, tmp_path / "d.onnx", dense=True)
+    assert (plain.layers, plain.left) == ((), ())
+    assert onnx.load(tmp_path / "d.onnx") == source.dense
+    assert plain.file_bytes == plain.dense_bytes == found.dense_bytes
+
+
+def test_a_network_that_no_file_holds(tmp_path: Path) -> None:
+    class Huge:
+        """Two gigabytes would have to be made."""
+
+        def SerializeToString(self, **options: object) -> bytes:
+            raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB")
+
+    with pytest.raises(ExportError, match=r"too large for one ONNX file \(2 GiB\): .*2GB"):
+        save(Huge(), tmp_path / "m.onnx")  # type: ignore[arg-type]
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_dense_file_that_reads_back_as_something_else(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a disk does that loses bits.
+    other = onnx.ModelProto()
+    other.CopyFrom(source.dense)
+    other.producer_name = "somebody else"
+    monkeypatch.setattr(exporting, "save", lambda model, path: path.write_bytes(other.SerializeToString()) and None)
+    with pytest.raises(ExportError, match="reads back as something else than was written; nothing was kept"):
+        export(source, tmp_path / "m.onnx", dense=True)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_without_the_native_library_no_sparse_file_is_written(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*arguments: object) -> None:
+        raise gossamer_runtime.NativeLibraryMissing("built without a compiler")
+
+    monkeypatch.setattr(gossamer_runtime, "Session", missing)
+    with pytest.raises(ExportError, match="cannot be verified here, so none is written: built without a compiler"):
+        sparse_session(source.dense.SerializeToString())
+
+
+def test_a_network_too_large_to_infer_shapes_has_those_it_says(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*arguments: object, **options: object) -> None:
+        raise ValueError("This protobuf of onnx model is too large (>2GiB)")
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", too_large)
+    assert infer_shapes(source.dense)["x"] == ("n", 16)
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 10, b"garbage"])
+def test_a_file_that_is_no_network(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(ExportError, match=r"m\.onnx is no valid ONNX file"):
+        read_onnx(tmp_path / "m.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(ExportError, match=r"folder\.onnx is no valid ONNX file: it is a folder"):
+        read_onnx(tmp_path / "folder.onnx")
+    with pytest.raises(ExportError, match=r"there is no file .*none\.onnx"):
+        read_onnx(tmp_path / "none.onnx")
+
+
+TINY = """
+import torch
+from torch import nn
+from gossamer.tasks import SGD, Data, Examples, OneCycle, Recipe, Task
+
+def task():
+    data = Data(*(Examples(torch.ones(count, 4), torch.zeros(count).long()) for count in (8, 250, 8)))
+    return Task("tiny", "", lambda: nn.Sequential(nn.Linear(4, 3)), lambda folder: data, Recipe(1, 4, OneCycle(0.1), SGD()))
+"""
+
+
+def test_a_task_is_exported_with_its_first_weights(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TINY)
+    found = open_source(f"{tmp_path}/mine.py:task")
+    assert (found.name, found.inputs) == ("tiny, untrained", "250 validation examples")
+    assert [len(next(iter(feed.values()))) for feed in found.feeds] == [100, 100, 50]
+    assert found.metric is not None
+    assert found.targets is not None
+    assert len(found.targets) == 250
+    task = find_task(f"{tmp_path}/mine.py:task")
+    expected = initial_model(task, seed=0)[0].weight.detach()  # type: ignore[index]
+    stored = [numpy_helper.to_array(tensor) for tensor in found.dense.graph.initializer]
+    assert any(np.array_equal(weight, expected.numpy()) for weight in stored)
+
+
+def test_a_task_of_gossamer_is_exported_by_its_name() -> None:
+    found = open_source("digits")
+    assert (found.name, found.inputs) == ("digits, untrained", "200 validation examples")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"inputs": {"x": Path("x.npy")}}, "--input says what an ONNX file is compared on"),
+        ({"sizes": {"n": 3}}, "--size says what an ONNX file is compared on"),
+        ({"round_number": 1}, "--round says what of a run to take, but 'digits' is no folder of a run"),
+        ({"task": "a.py:b"}, "--task says what of a run to take"),
+        ({"shrunk": True}, "--shrink says what of a run to take"),
+    ],
+)
+def test_options_of_something_else(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        open_source("digits", **arguments)  # type: ignore[arg-type]
+
+
+def test_what_can_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'digit' is nothing to export: expected a run's folder"):
+        open_source("digit")
+    with pytest.raises(ConfigurationError, match="which need no data; leave --data out"):
+        open_source(str(tmp_path / "m.onnx"), data_folder=tmp_path)
+    (tmp_path / "own.py").write_text(
+        "def three(): return 3\ndef pair():\n    import torch\n    return torch.nn.Linear(2, 2), 'text'\n"
+    )
+    with pytest.raises(ConfigurationError, match=r"the function returned int; expected a gossamer\.tasks\.Task"):
+        open_source(f"{tmp_path}/own.py:three")
+    with pytest.raises(ConfigurationError, match="the example inputs are str; expected a tensor"):
+        open_source(f"{tmp_path}/own.py:pair")
