@@ -116,6 +116,8 @@ def test_the_usual_place_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.
         (r"(?s)\[prices.*", ""),
         (r"(?s)\[machine\].*?\n\n", "machine = 3\n"),
         (r"(?s).*", "\x00"),
+        (r"(?s).*", "a = " + 10_000 * "["),
+        (r"(?s)$", '\n[deviation]\nnetwork = "a"\nmedian = 0.1\nlargest = 1' + 400 * "0"),
     ],
 )
 def test_a_damaged_calibration_is_refused(tmp_path: Path, pattern: str, replacement: str) -> None:

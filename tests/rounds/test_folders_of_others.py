@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from gossamer.errors import CheckpointError, ConfigurationError, GossamerError
 from gossamer.report.run import read_run
 from gossamer.rounds.configuration import read
 from gossamer.rounds.files import locked, write_file, write_text
+from gossamer.rounds.folder import load_masks
 from gossamer.watch import look
 from gossamer.watch.progress import Progress, ProgressFile
 
@@ -112,6 +115,49 @@ def test_a_pipe_in_a_folder_is_not_waited_for(file: str, theirs: Path) -> None:
     os.mkfifo(theirs / file)
     with in_time():
         assert "a pipe" in refused("report", "theirs", "--no-facts")
+
+
+@pytest.mark.parametrize("task", [1, True, 0.5, [[]], {"a": 1}], ids=str)
+def test_a_task_that_is_no_text_is_refused(task: Any, theirs: Path) -> None:
+    with_settings(theirs, "settings", task=task)
+    assert "settings.task is" in refused("shrink", "theirs")
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not file.endswith(".safetensors")])
+def test_a_file_as_large_as_a_disk_is_not_read(file: str, theirs: Path) -> None:
+    os.truncate(theirs / file, 2**40)
+    with in_time():
+        assert re.search(rf"{file}.* is longer than", refused("report", "theirs", "--no-facts"))
+
+
+def test_a_folder_with_an_empty_configuration_is_no_run_of_other_settings(theirs: Path) -> None:
+    (theirs / "config.toml").write_text("")
+    message = refused("compress", "digits", "--out", "theirs", "--rounds", "1")
+    assert "theirs holds a config.toml that is not gossamer's" in message
+    assert "\n" not in message
+
+
+def test_a_device_is_not_replaced_by_a_file(theirs: Path) -> None:
+    """Whoever may write to /dev would lose /dev/stdout by `--out /dev/stdout`."""
+    os.mkfifo("output")
+    Path("link").symlink_to("output")
+    for name in ("output", "link"):
+        assert "a pipe or a device" in refused("report", "theirs", "--no-facts", "--out", name)
+    assert Path("output").is_fifo()
+    assert Path("link").is_symlink()
+
+
+def test_a_round_is_not_read_where_no_file_can_be_opened_any_more(theirs: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for more in range(1, 6):
+        first_free = os.dup(0)
+        os.close(first_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + more, before[1]))
+        try:
+            with suppress(GossamerError):
+                load_masks(theirs, 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_round_that_is_a_link_is_refused(theirs: Path, tmp_path: Path) -> None:

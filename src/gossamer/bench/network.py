@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gossamer.errors import ConfigurationError
+from gossamer.rounds.files import read_text
 
 if TYPE_CHECKING:
     import onnx
@@ -81,9 +82,9 @@ def find_network(name: str) -> Network:
             f"there is no network {name!r}; expected one of {', '.join(known_networks())}, or a file of layers"
         )
     try:
-        return read(path.stem, path.read_text("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is no text; expected one line for each layer") from error
+        return read(path.stem, read_text(path, links=True))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is no text ({error}); expected one line for each layer") from error
 
 
 def read(name: str, text: str) -> Network:

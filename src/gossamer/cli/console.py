@@ -38,7 +38,10 @@ def console(goes_on: bool = False) -> Console:
 
 
 def warn(line: str) -> None:
-    """Tells something on standard error; if that cannot be written either, nobody can be told."""
+    """Tells something on standard error; if that cannot be written either, or is closed, nobody can be told."""
+    if sys.stderr is None:
+        # Python would print it on standard output, among the results.
+        return
     try:
         print(printable_lines(line), file=sys.stderr, flush=True)
     except OSError:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.rounds.configuration import read_of_run
+from gossamer.rounds.configuration import FILE, read_of_run
 from gossamer.rounds.files import absolute, same_working_directory
 from gossamer.rounds.folder import load_masks, load_round, read_records
 from gossamer.rounds.record import RoundRecord
@@ -84,7 +84,11 @@ def _task_of(folder: Path, settings: dict[str, Any], given: str | None) -> Task:
             f"run of gossamer compress. From Python: gossamer.load_round, then gossamer.shrink.shrink(model, inputs) "
             f"or gossamer.explain.explain_model(model, ...)."
         )
-    if given is None and isinstance(recorded, str) and is_own_task(recorded):
+    if not isinstance(recorded, str):
+        raise CheckpointError(
+            f"{folder / FILE} is damaged: settings.task is {recorded!r}; expected a text. Restore it."
+        )
+    if given is None and is_own_task(recorded):
         # As the folder says it, and a folder may come from somebody else: importing is running.
         raise ConfigurationError(
             f"{folder} is a run of the task {recorded!r}, which is not built in; say where it is with "

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from gossamer.errors import ConfigurationError
 from gossamer.predict.prices import Observation, fit
 from gossamer.predict.specimens import specimens
 from gossamer.predict.terms import Terms
+from gossamer.rounds.files import read_text, write_text
 
 if TYPE_CHECKING:
     from gossamer.predict.ready import ReadySpecimen, Times
@@ -202,8 +202,6 @@ def deviation_of(calibration: Calibration, wholes: Mapping[str, Observation]) ->
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Writes it as TOML, for people to read."""
-    from gossamer.rounds.files import write_text
-
     path.parent.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "version": VERSION,
@@ -228,7 +226,7 @@ def read_calibration(path: Path) -> Calibration:
             f"--threads)"
         )
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(path, links=True))
         if content["version"] != VERSION:
             raise ValueError(f"its version is {content['version']!r}, not {VERSION}")
         return Calibration(
@@ -240,7 +238,7 @@ def read_calibration(path: Path) -> Calibration:
             {str(name): str(value) for name, value in content["machine"].items()},
             _deviation(content["deviation"]) if "deviation" in content else None,
         )
-    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, ValueError) as error:
+    except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{path} is no calibration ({error}); make it anew: gossamer bench calibrate"
         ) from error
@@ -274,7 +272,7 @@ def _deviation(content: Mapping[str, object]) -> Deviation:
 
 
 def _share(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
         raise ValueError(f"{value!r} is no deviation")
     return float(value)
 

@@ -135,7 +135,11 @@ class Configuration:
         Raises:
             ConfigurationError: it is another one; the message shows each difference.
         """
-        found = _flat(read(folder))
+        if self.kind not in (tables := read(folder)):
+            raise ConfigurationError(
+                f"{folder} holds {_named(tables)}, which is left as it is; expected another folder for {self._name}"
+            )
+        found = _flat(tables)
         expected = _flat(tomllib.loads(tomli_w.dumps(_without_none(self.tables))))
         differences = [
             f"  {key}: the folder's run has {_shown(found.get(key))}, this one has {_shown(expected.get(key))}"

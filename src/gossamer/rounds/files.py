@@ -20,6 +20,9 @@ from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning
 TEMPORARY = ".tmp"
 """Suffix of what is being written. Whatever carries it was left by a crash and may be removed."""
 
+LARGEST_TEXT = 2**26
+"""Letters. A file may claim to be as large as a disk without taking any room on it."""
+
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 """How filesystems (of a network, of a container) say that they have no locks, or do not sync folders."""
 
@@ -73,6 +76,9 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """`write_file` for what may be lost in a power cut: the disk is not waited for, and its errors come as they are."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # To rename a file over /dev/stdout would take that from every program of the machine.
+        raise OSError("it is a pipe or a device, not a regular file")
     workplace = path.with_name(path.name + TEMPORARY)
     try:
         remove(workplace)
@@ -140,7 +146,11 @@ def read_text(path: Path, *, links: bool = False) -> str:
     Raises:
         OSError, UnicodeDecodeError: there is none.
     """
-    return regular(path, links=links).read_text(encoding="utf-8")
+    with regular(path, links=links).open(encoding="utf-8") as file:
+        text = file.read(LARGEST_TEXT + 1)
+    if len(text) > LARGEST_TEXT:
+        raise OSError(f"it is longer than the {LARGEST_TEXT:,} letters that any such file has")
+    return text
 
 
 def open_to_append(path: Path) -> BinaryIO:

@@ -124,8 +124,8 @@ def write_table(folder: Path, records: list[RoundRecord]) -> None:
 
 def _write_lines(path: Path, lines: list[str]) -> None:
     text = "".join(line + "\n" for line in lines)
-    with suppress(OSError):
-        if regular(path).read_bytes() == text.encode():
+    with suppress(OSError, UnicodeDecodeError):
+        if read_text(path) == text:
             return
     write_text(path, text)
 

@@ -20,7 +20,12 @@ def opened(path: Path, *, links: bool = False) -> Iterator[Any]:
     with regular(path, links=links).open("rb") as file:
         # safetensors opens only what is called in UTF-8; the system, whatever it has opened already, by its number.
         name = path if _is_text(path) else Path(f"/proc/self/fd/{file.fileno()}")
-        with safe_open(name, framework="pt", device="cpu") as tensors:
+        try:
+            found = safe_open(name, framework="pt", device="cpu")
+        except RuntimeError as error:
+            # Torch's own words for what the system refused: no room for its pages, a filesystem that maps none.
+            raise OSError(str(error).splitlines()[0]) from error
+        with found as tensors:
             yield tensors
 
 
