@@ -1,5 +1,6 @@
 """gossamer-run: what it prints and writes, and that a user's mistake is one line on stderr and exit code 2."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -126,6 +127,12 @@ def test_no_damaged_input_is_a_traceback(model: str, tmp_path: Path, capfd: pyte
         code = main([model, "--input", str(path), "--repeats", "0"])
         captured = capfd.readouterr()
         assert (code, captured.err.count("\n")) in {(0, 0), (2, 1)}
+
+
+def test_an_input_that_is_no_file(model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A named pipe is never written to, and opening it would wait for that."""
+    os.mkfifo(tmp_path / "x.npy")
+    assert "x.npy is no regular file" in mistake(capfd, model, "--input", str(tmp_path / "x.npy"))
 
 
 def test_inputs_that_do_not_match_the_models(model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -103,6 +103,9 @@ def mistakes() -> Sequence[tuple[list[str], str]]:
         ),
         (["--input", "x=x.npy", "--size", "samples=95"], "the size samples is 96 in the input x, and 95"),
         (["--size", "sample=96"], "no open size 'sample'; open are batch, samples"),
+        (["--input", "x=huge.npy"], "huge.npy cannot be read (Unable to allocate"),
+        (["--input", "x=beyond.npy"], "beyond.npy holds numbers beyond the range of float32"),
+        (["--size", "batch=16777216", "--size", "samples=96"], "would be 1,610,612,736 numbers, more than"),
         (["--size", "samples=0"], "got 0 for the size samples"),
         (["--size", "samples"], "expected a name and a whole number such as height=224"),
     ]
@@ -117,6 +120,11 @@ def test_mistakes(arguments: list[str], message: str, tmp_path: Path, monkeypatc
     np.savez("several.npz", a=np.zeros(1), b=np.zeros(1))
     np.save("rate.npy", np.asarray(16000))
     np.save("half.npy", np.asarray(0.5))
+    np.save("beyond.npy", np.full((3, 96), 1e300))
+    # A few bytes that say there are many.
+    with Path("huge.npy").open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (2**45, 96)}
+        np.lib.format.write_array_header_1_0(file, header)
     np.save("x.npy", np.zeros((3, 96)))
     np.save("state.npy", np.zeros((1, 4, 512)))
     np.save("flat.npy", np.zeros((2, 4, 512)))

@@ -64,6 +64,8 @@ def random_input(description: onnxruntime.NodeArg, rng: np.random.Generator) -> 
 
 def read_array(path: str) -> np.ndarray:
     """The array of a .npy file, which may be anybody's: nothing in it is unpickled."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise RunError(f"{path} is no regular file; expected one that numpy.save wrote")
     try:
         with Path(path).open("rb") as file:
             array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)

@@ -25,8 +25,8 @@ EXAMPLES = (2, 1)
 """Of a random batch, where their number is open; one where the network does not run with two."""
 FREE_EXTENTS = (32, 64, 128, 224, 256, 512)
 """Tried in turn for the other axes that an ONNX file leaves open, if no layer decides them."""
-MOST = 2**27
-"""Numbers that are drawn for an input whose sizes are tried."""
+MOST, MOST_SAID = 2**27, 2**30
+"""Numbers that are drawn for an input whose sizes are tried, and for one whose sizes are said."""
 
 
 def read_inputs(model: onnx.ModelProto, files: Mapping[str, Path]) -> Feed:
@@ -75,6 +75,7 @@ def feeds_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> I
         return
     rng = np.random.default_rng(0)
     for attempt in _attempts(model, known):
+        _require_possible(others, attempt)
         feed = _drawn(others, attempt, rng, given)
         error = _error(session, feed)
         if error is None:
@@ -94,7 +95,7 @@ def _loaded(path: Path) -> NDArray[np.generic]:
         values = np.load(regular(path, links=True), allow_pickle=False)
     except FileNotFoundError as error:
         raise ConfigurationError(f"there is no file {path}; expected one that numpy.save wrote") from error
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header ends in whatever Python's tokenizer or NumPy's memory raise
         raise ConfigurationError(
             f"{path} cannot be read ({first_line(error)}); expected an array of numbers, as numpy.save writes it"
         ) from error
@@ -115,9 +116,12 @@ def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], path: Path)
     ):
         raise ConfigurationError(f"{path} has the shape {list(array.shape)}; expected that of {_described(value)}")
     wanted = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    converted = array.astype(wanted) if np.can_cast(array.dtype, wanted, "same_kind") else None
+    with np.errstate(all="ignore"):
+        converted = array.astype(wanted) if np.can_cast(array.dtype, wanted, "same_kind") else None
     if converted is None or (array.dtype.kind in "iu" and not np.array_equal(converted, array)):
         raise ConfigurationError(f"{path} is of type {array.dtype}; expected values of {_described(value)}")
+    if array.dtype.kind == "f" and (np.isfinite(array) != np.isfinite(converted)).any():
+        raise ConfigurationError(f"{path} holds numbers beyond the range of {wanted}; expected {_described(value)}")
     return converted
 
 
@@ -173,6 +177,16 @@ def _attempts(model: onnx.ModelProto, known: Mapping[str, int]) -> Iterator[dict
 
 def _largest(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
     return max(math.prod(_shape(value, sizes)) for value in inputs_to_give(model))
+
+
+def _require_possible(values: Sequence[onnx.ValueInfoProto], sizes: Mapping[str, int]) -> None:
+    for value in values:
+        shape = _shape(value, sizes)
+        if math.prod(shape) > MOST_SAID:
+            raise ConfigurationError(
+                f"random values of the input {value.name} {shape} would be {math.prod(shape):,} numbers, more than "
+                f"{MOST_SAID:,}; say smaller sizes with --size NAME=NUMBER, or give it with --input NAME=FILE.npy"
+            )
 
 
 def _shape(value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> list[int]:
