@@ -18,7 +18,7 @@ from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.rounds import state as states
 from gossamer.rounds.configuration import read
 from gossamer.rounds.folder import read_ledger, read_records
-from gossamer.tasks import SGD, Data, EpochReport, Examples, Recipe, Steps, Task, train
+from gossamer.tasks import SGD, Data, EpochReport, Examples, Metric, Recipe, Steps, Task, train
 
 
 def network() -> nn.Module:
@@ -317,3 +317,16 @@ def test_a_training_state_of_a_finished_round_is_removed(tmp_path: Path) -> None
     compress(TASK, **arguments, listener=Keeping())
     assert [cost.steps for cost in read_ledger(tmp_path)] == [16, 16]
     assert not (tmp_path / "training.safetensors").exists()
+
+
+def test_the_task_says_which_direction_of_its_metric_is_better(tmp_path: Path) -> None:
+    """Of a name that says nothing."""
+
+    def score(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, targets, reduction="none")
+
+    for better in ("lower", "higher"):
+        task = replace(TASK, metric=Metric("own", better, score))
+        compress(task, folder=tmp_path / better, round_count=1, epochs=1, max_drop=1.0)
+        assert read(tmp_path / better)["rounds"]["better"] == better
+        assert read(tmp_path / better)["rounds"]["metric"] == "own"

@@ -99,6 +99,7 @@ def test_without_the_native_part(
         (pickle.dumps([1, 2]), "holds no array"),
         (np.array([{"a": 1}], dtype=object), "holds no array that numpy.save wrote without pickling"),
         (IMAGE[0], "input x has the shape [1, 8, 14, 14], got [8, 14, 14] in"),
+        (IMAGE[..., 0], "input x has the shape [1, 8, 14, 14], got [1, 8, 14] in"),
         (IMAGE[:, :7], "input x has the shape [1, 8, 14, 14], got [1, 7, 14, 14] in"),
         (IMAGE.astype(np.float64), "input x is of type float32, got float64 in"),
         (IMAGE.astype(">f4"), "input x is of type float32, got >f4 in"),

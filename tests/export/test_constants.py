@@ -1,7 +1,7 @@
 """Weights that a graph computes from constants; ONNX Runtime, which computes them itself, is the oracle."""
 
 import tracemalloc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -116,9 +116,14 @@ def test_sparse_tensors_of_onnx(flat: bool, constant: bool) -> None:
     assert_same(run_sparse(sparse, {"x": x}), [x @ weight.T])
 
 
-def test_a_damaged_sparse_tensor_is_refused() -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [lambda places: places + 1000, lambda places: places - 2 * places[0] - 1, lambda places: places[1:]],
+    ids=["past the end", "before the beginning", "fewer"],
+)
+def test_a_damaged_sparse_tensor_is_refused(damage: Callable[[Array], Array]) -> None:
     stored = stored_sparse(sparse_weight(RNG, 16, 24), "w", flat=True)
-    stored.indices.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(stored.indices) + 1000))
+    stored.indices.CopyFrom(numpy_helper.from_array(damage(numpy_helper.to_array(stored.indices))))
     model = network([node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 16]}, {}, ["y"])
     model.graph.sparse_initializer.append(stored)
     with pytest.raises(ExportError, match="sparse constant w is damaged"):
@@ -187,4 +192,7 @@ def test_a_sparse_tensor_of_a_huge_shape_stays_as_it_is() -> None:
     stored.dims[1] = 2**40
     model = network([node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 16]}, {}, ["y"])
     model.graph.sparse_initializer.append(stored)
+    assert prepared(model) == model
+    constant = node("Constant", [], ["w"], sparse_value=stored)
+    model = network([constant, node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 16]}, {}, ["y"])
     assert prepared(model) == model

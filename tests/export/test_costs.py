@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.export import LayerShape, MeasuredCosts, rewrite
+from gossamer.export.costs import EverythingSparse
 
 
 def convolution(
@@ -122,3 +123,95 @@ def test_estimates_of_kernels_that_do_not_fit() -> None:
     assert small.output_height == small.output_width == 0
     assert 0 < costs.sparse(small, 0.5) < 1e-4
     assert 0 < costs.dense(small) < 1e-4
+
+
+def of(
+    inputs: int,
+    outputs: int,
+    extent: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    images: int = 1,
+) -> LayerShape:
+    """A convolution of squares that keeps its extent at stride 1."""
+    return LayerShape(
+        "conv",
+        inputs,
+        outputs,
+        extent,
+        extent,
+        (kernel, kernel),
+        strides=(stride, stride),
+        dilations=(dilation, dilation),
+        pads=(dilation * (kernel - 1) // 2,) * 4,
+        groups=groups,
+        images=images,
+    )
+
+
+ESTIMATES: dict[str, tuple[LayerShape, float, float, float]] = {
+    "one row": (LayerShape("linear", 256, 512), 34.4573, 18.3163, 77.399),
+    "few rows": (LayerShape("linear", 256, 512, width=8), 34.4573, 12.6892, 67.1889),
+    "rows of a vector": (LayerShape("linear", 256, 512, width=16), 42.4265, 12.6892, 67.1889),
+    "many rows": (LayerShape("linear", 256, 512, width=64), 160.706, 41.3067, 259.306),
+    "1x1": (of(64, 128, 28, 1), 123.744, 36.3941, 203.3),
+    "3x3": (of(64, 64, 28, 3), 533.409, 102.716, 810.091),
+    "of an image": (of(3, 64, 112, 7, stride=2), 551.266, 184.997, 1272.85),
+    "of 16 channels": (of(16, 32, 56, 3), 271.439, 73.9015, 338.067),
+    "by columns": (of(17, 32, 56, 3), 299.898, 77.0129, 452.806),
+    "depthwise": (of(96, 96, 28, 3, groups=96), 31.4337, 45.8247, 45.8247),
+    "depthwise at stride 2": (of(96, 96, 28, 5, stride=2, groups=96), 22.4986, 55.1814, 55.1814),
+    "dilated": (of(64, 64, 33, 3, dilation=4), 696.736, 306.125, 1921.32),
+    "grouped": (of(64, 64, 28, 3, groups=8), 212.656, 33.9432, 122.365),
+    "1x1 at stride 2": (of(64, 64, 28, 1, stride=2), 18.0929, 11.5927, 32.4559),
+    "1x1 of 16 channels": (of(16, 32, 56, 1), 33.1859, 22.4853, 64.2117),
+    "along a row": (replace(of(64, 64, 28, 1), kernel=(1, 3), pads=(0, 1, 0, 1)), 184.115, 50.3176, 286.11),
+    "far apart": (of(64, 64, 65, 3, dilation=30), 2030.15, 985.833, 6621.5),
+    "several images": (of(64, 64, 28, 3, images=3), 1594.23, 301.848, 2423.97),
+}
+"""Microseconds: dense, sparse with a tenth of the weights and with all."""
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_estimates_stay_what_they_are(name: str) -> None:
+    """They decide which layers run sparse: with others, the same command writes another file."""
+    costs = MeasuredCosts()
+    shape, *expected = ESTIMATES[name]
+    found = [seconds * 1e6 for seconds in (costs.dense(shape), costs.sparse(shape, 0.1), costs.sparse(shape, 1.0))]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "microseconds"),
+    [
+        (of(3, 64, 112, 7, stride=2), 366.991),
+        # As many channels as fill its vectors.
+        (of(3, 50, 112, 7, stride=2), 366.991),
+        # Two million outputs, which a cache still holds, and more.
+        (of(3, 64, 125, 3, images=2), 1234.8),
+        (of(3, 64, 112, 7, stride=2, images=16), 6498.98),
+    ],
+)
+def test_estimates_of_stems(shape: LayerShape, microseconds: float) -> None:
+    assert MeasuredCosts().stem(shape, pooled=True) * 1e6 == pytest.approx(microseconds, rel=1e-5)
+
+
+def test_estimates_between_layers() -> None:
+    costs, shape = MeasuredCosts(), of(64, 64, 56, 3, stride=2)
+    # 4 us, and 0.4 ns for each of 100,352 numbers.
+    assert costs.conversion(64, 28, 28, 2) * 1e6 == pytest.approx(4 + 0.4e-3 * 100352)
+    # Three rows of a window for each of 64 x 28 rows, at 20 ns and 5% more.
+    assert costs.pool(shape, panels=True) * 1e6 == pytest.approx(1.05 * (3 + 0.02 * 3 * 64 * 28))
+    wide = replace(shape, kernel=(3, 5))
+    assert costs.pool(wide, panels=True) == costs.pool(shape, panels=True)
+    assert costs.pool(shape, panels=False) * 1e6 == pytest.approx(3 + 0.2e-3 * 64 * (56 * 56 + 28 * 28))
+
+
+def test_everything_sparse_is_a_layer_with_a_zero() -> None:
+    costs, shape = EverythingSparse(), of(3, 64, 8, 3)
+    assert costs.sparse(shape, 0.999) < costs.conversion(1, 1, 1, 1) < costs.dense(shape)
+    assert costs.sparse(shape, 1.0) == costs.dense(shape) == costs.stem(shape, pooled=False) == 1.0
+    assert costs.pool(shape, panels=True) == costs.pool(shape, panels=False) == 0.0

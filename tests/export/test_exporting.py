@@ -1,13 +1,16 @@
 """What is verified before and after a file is written."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import gossamer_runtime
 import numpy as np
 import onnx
 import pytest
+import torch
 from export.onnx_graphs import network, sparse_weight
 from onnx import helper, numpy_helper
+from torch import Tensor
 
 from gossamer.errors import ConfigurationError
 from gossamer.export import ExportError, exporting
@@ -16,7 +19,7 @@ from gossamer.export.exporting import export, save
 from gossamer.export.sessions import sparse_session
 from gossamer.export.shapes import infer_shapes
 from gossamer.export.source import Source, open_source, read_onnx
-from gossamer.tasks import find_task, initial_model
+from gossamer.tasks import Metric, find_task, initial_model
 
 node = helper.make_node
 RNG = np.random.default_rng(0)
@@ -29,6 +32,25 @@ def source(tmp_path: Path) -> Source:
     constants = {"w": sparse_weight(RNG, 16, 24)}
     onnx.save(network([node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 16]}, constants, ["y"]), tmp_path / "dense.onnx")
     return open_source(str(tmp_path / "dense.onnx"))
+
+
+def test_both_networks_are_scored(source: Source, tmp_path: Path) -> None:
+    """Of the source, and of the file with weights in fp16."""
+
+    def score(outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs[:, 0] - targets
+
+    feed = source.feeds[0]["x"]
+    scored = replace(source, metric=Metric("own", "lower", score), targets=torch.ones(5), feeds=({"x": feed[:2]},) * 2)
+    scored = replace(scored, feeds=({"x": feed[:2]}, {"x": feed[1:2]}, {"x": feed[:2]}))
+    found = export(scored, tmp_path / "m.onnx", half=True)
+    rows = feed[[0, 1, 1, 0, 1]]
+    weight = numpy_helper.to_array(source.dense.graph.initializer[0])[:, 0]
+    assert found.metric_before == pytest.approx(float((rows @ weight).mean()) - 1, rel=1e-5)
+    assert found.metric == pytest.approx(
+        float((rows @ weight.astype(np.float16).astype(np.float32)).mean()) - 1, rel=1e-5
+    )
+    assert found.metric != found.metric_before
 
 
 @pytest.mark.parametrize(("share", "fits"), [(-0.01, False), (0.0, True), (1.0, True), (1.01, False)])
@@ -59,7 +81,9 @@ def test_where_it_is_written(source: Source, tmp_path: Path) -> None:
 
 def test_what_is_told_of_a_file(source: Source, tmp_path: Path) -> None:
     found = export(source, tmp_path / "m.onnx", costs=EverythingSparse())
-    assert [(layer.name, layer.form) for layer in found.layers] == [("w", "sparse")]
+    assert [(layer.name, layer.form, layer.dense_time, layer.sparse_time) for layer in found.layers] == [
+        ("w", "sparse", 1.0, 0.0)
+    ]
     assert found.agreement.within
     assert (found.left, found.metric, found.metric_before, found.unvaried, found.lost) == ((), None, None, None, ())
     assert found.file_bytes == (tmp_path / "m.onnx").stat().st_size
@@ -131,19 +155,20 @@ from torch import nn
 from gossamer.tasks import SGD, Data, Examples, OneCycle, Recipe, Task
 
 def task():
-    data = Data(*(Examples(torch.ones(count, 4), torch.zeros(count).long()) for count in (8, 250, 8)))
-    return Task("tiny", "", lambda: nn.Sequential(nn.Linear(4, 3)), lambda folder: data, Recipe(1, 4, OneCycle(0.1), SGD()))
+    data = Data(*(Examples(torch.ones(count, 4), torch.zeros(count).long()) for count in (8, 1050, 8)))
+    recipe = Recipe(1, 4, OneCycle(0.1), SGD())
+    return Task("tiny", "", lambda: nn.Sequential(nn.Linear(4, 3)), lambda folder: data, recipe)
 """
 
 
 def test_a_task_is_exported_with_its_first_weights(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(TINY)
     found = open_source(f"{tmp_path}/mine.py:task")
-    assert (found.name, found.inputs) == ("tiny, untrained", "250 validation examples")
-    assert [len(next(iter(feed.values()))) for feed in found.feeds] == [100, 100, 50]
+    assert (found.name, found.inputs) == ("tiny, untrained", "1,000 validation examples")
+    assert [len(next(iter(feed.values()))) for feed in found.feeds] == [100] * 10
     assert found.metric is not None
     assert found.targets is not None
-    assert len(found.targets) == 250
+    assert len(found.targets) == 1000
     task = find_task(f"{tmp_path}/mine.py:task")
     expected = initial_model(task, seed=0)[0].weight.detach()  # type: ignore[index]
     stored = [numpy_helper.to_array(tensor) for tensor in found.dense.graph.initializer]

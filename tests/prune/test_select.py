@@ -14,7 +14,7 @@ from torch import Tensor
 from gossamer import keep_largest
 from gossamer.errors import TrainingDivergedError
 from gossamer.prune import select
-from gossamer.prune.select import locate
+from gossamer.prune.select import _is_dense, locate
 
 TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -349,3 +349,21 @@ def test_25_million_weights_need_at_most_64_mb_beyond_their_masks() -> None:
         pytest.skip("this system does not let a process reset its peak memory")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 64e6
+
+
+@pytest.mark.parametrize(
+    ("tensor", "dense"),
+    [
+        (torch.ones(3, 4, 5), True),
+        (torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last), True),
+        (torch.ones(3, 4).t(), True),
+        (torch.ones(3, 4)[:, ::2], False),
+        (torch.ones(3, 4)[::2], False),
+        (torch.ones(3, 4)[:, :3], False),
+        (torch.ones(3, 1).expand(3, 4), False),
+        (torch.ones(4).expand(3, 4), False),
+        (torch.ones(()), True),
+    ],
+)
+def test_what_lies_in_memory_without_gaps(tensor: Tensor, dense: bool) -> None:
+    assert _is_dense(tensor) == dense

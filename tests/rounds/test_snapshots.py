@@ -124,8 +124,38 @@ def test_a_snapshot_from_somebody_else_is_named(change: dict[str, Any], message:
         loop(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("retraining", "first"),
+    [
+        (Retraining(), 0),
+        (Retraining(start=Span(3, "steps")), 3),
+        (Retraining(start=Span(0, "epochs")), 0),
+        (Retraining(start=Span(3, "epochs")), None),
+        (Retraining(length=Span(3, "steps")), None),
+    ],
+)
+def test_where_a_retraining_begins_that_knows_no_schedule(retraining: Retraining, first: int | None) -> None:
+    assert retraining.first_known == first
+
+
 def test_where_to_and_how_long_are_one_question() -> None:
     with pytest.raises(
         ConfigurationError, match=r"got both where to rewind to .1 steps. and how long to retrain .2 epochs."
     ):
         Retraining(start=Span(1, "steps"), length=Span(2, "epochs"))
+
+
+def test_slots_that_go_back_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
+    """Of one entry along an axis, a file does not say how the axis lies."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    arguments: dict[str, Any] = {"folder": tmp_path, "rounds": 1, "method": "weight-rewind", "rewind_to_step": 1}
+    weight = model[0].weight
+    for round in gossamer.rounds(model, state={"optimizer": optimizer}, **arguments):
+        if round.number == 1:
+            assert optimizer.state[weight]["momentum_buffer"].stride() == weight.stride() == (3, 1, 3, 3)
+        for _ in round.schedule(2):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3, 4, 4)).sum().backward()
+            optimizer.step()
+        round.record()

@@ -328,7 +328,7 @@ def _are_known(*dimensions: Any) -> bool:
 
 
 def _only_asks_for_sizes(node: fx.Node) -> bool:
-    if node.op == "call_function" and node.target is getattr:
+    if node.target is getattr:
         return node.args[1] in ("shape", *NO_SIZES)
     return node.op == "call_method" and node.target in ("size", *NO_SIZES)
 
