@@ -128,6 +128,12 @@ def in_pieces() -> nn.Linear:
         (partitioned, "^weight is partitioned by DeepSpeed's ZeRO stage 3"),
     ],
 )
-def test_pieces_are_known_by_their_marks(make: Any, message: str) -> None:
+def test_pieces_are_known_by_their_marks(make: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=message):
         gossamer.prunable_weights(make())
+    with pytest.raises(ConfigurationError, match=message):
+        gossamer.rounds(make(), folder=tmp_path, rounds=1)
+    model = make()
+    masks = {name: torch.ones(3, 3, dtype=torch.bool) for name, parameter in model.named_parameters() if "w" in name}
+    with pytest.raises(ConfigurationError, match=message):
+        gossamer.check(model, masks=masks)
