@@ -29,7 +29,8 @@ WRONG: dict[str, list[Any]] = {
     "losses": [5, [torch.tensor(1.0)]],
     "scope": ["conv", ["a"], 5],
     "metric": [5, ["accuracy"]],
-    "better": [5, ["lower"], "up"],
+    "better": [5, ["lower"], "up", np.array([1, 2])],
+    "one_shot": ["no", 1, np.zeros(0), torch.tensor(True)],
     "state": [5, [1], {"a": 5}],
     "seed": ["0", 1.5],
     "settings": [5, [1], {"a": object()}],
@@ -112,6 +113,16 @@ def test_densities_with_numbers_of_numpy(tmp_path: Path) -> None:
     assert {name: int(mask.sum()) for name, mask in last.masks.items()} == {"0.weight": 30, "1.weight": 10}
 
 
+def test_patterns_of_any_list() -> None:
+    """A generator gives its patterns once."""
+    for patterns in (["0.*"], (name for name in ["0.*"]), np.array(["0.*"]), {"0.*"}):
+        scope = gossamer.Scope(include=patterns, embeddings=np.bool_(True))  # type: ignore[arg-type]
+        assert (scope.include, scope.embeddings) == (("0.*",), True)
+    for wrong in ("0.*", np.array(1), torch.tensor(1), [1]):
+        with pytest.raises(ConfigurationError, match="expected a list of name patterns"):
+            gossamer.Scope(include=wrong)  # type: ignore[arg-type]
+
+
 def record(folder: Path, **metrics: Any) -> gossamer.RoundRecord:
     return next(gossamer.rounds(network(), folder=folder, rounds=1)).record(untrained=True, **metrics)
 
@@ -124,8 +135,12 @@ def test_metrics_of_any_kind_of_number(tmp_path: Path) -> None:
         count=np.int64(3),
         one=np.array([2.0]),
         deep=torch.tensor([[1.5]], dtype=torch.bfloat16),
+        eight_bits=torch.tensor(0.5).to(torch.float8_e4m3fn),
+        sparse=torch.tensor([0.5]).to_sparse(),
     )
-    assert found.metrics == {"accuracy": 0.5, "test_accuracy": 0.25, "count": 3, "one": 2, "deep": 1.5}
+    assert found.metrics == {"accuracy": 0.5, "test_accuracy": 0.25, "count": 3, "one": 2, "deep": 1.5} | dict.fromkeys(
+        ["eight_bits", "sparse"], 0.5
+    )
     assert (found.val, found.test) == (0.5, 0.25)
 
 

@@ -6,7 +6,6 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gossamer.errors import ConfigurationError
@@ -59,6 +58,16 @@ def as_whole_number(value: Any) -> int | None:
     return int(scalar) if isinstance(scalar, (int, np.integer)) and not isinstance(scalar, bool) else None
 
 
+def truth(name: str, value: Any) -> bool:
+    """True or False, Python's or numpy's. A text such as "no" is neither, and would pass for True.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    require_kind(name, value, (bool, np.bool_), "True or False")
+    return bool(value)
+
+
 def plain(value: Any) -> Any:
     """The same with Python's numbers for numpy's and torch's, in mappings and sequences too."""
     if isinstance(value, Mapping):
@@ -93,7 +102,11 @@ def _scalar(value: Any) -> Any:
     """The one entry of an array or a tensor; anything else as it is."""
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta:
         value = value.detach().cpu()
-        value = value.double().numpy() if value.dtype == torch.bfloat16 else value.numpy()
+        try:
+            value = value.numpy()
+        except (TypeError, RuntimeError):
+            # A type that numpy lacks, such as bfloat16 and those of 8 bits; or a sparse one.
+            value = (value.dequantize() if value.is_quantized else value.to_dense().double()).numpy()
     if isinstance(value, np.ndarray) and value.size == 1:
         return value.reshape(())[()]
     return value

@@ -28,6 +28,7 @@ from gossamer.report.run import read_run
 from gossamer.rounds.configuration import read
 from gossamer.rounds.files import locked, write_file, write_text
 from gossamer.rounds.folder import load_masks
+from gossamer.rounds.record import RoundRecord
 from gossamer.watch import look
 from gossamer.watch.progress import Progress, ProgressFile
 
@@ -115,6 +116,19 @@ def test_a_pipe_in_a_folder_is_not_waited_for(file: str, theirs: Path) -> None:
     os.mkfifo(theirs / file)
     with in_time():
         assert "a pipe" in refused("report", "theirs", "--no-facts")
+
+
+def test_a_damaged_file_is_not_quoted_at_length(theirs: Path) -> None:
+    header = json.dumps({"a": 100_000 * "x"}).encode()
+    damaged = theirs / "round-01" / "masks.safetensors"
+    damaged.write_bytes(len(header).to_bytes(8, "little") + header)
+    record = json.loads((theirs / "round-01" / "round.json").read_text())
+    record["sha256"]["masks.safetensors"] = hashlib.sha256(damaged.read_bytes()).hexdigest()
+    sealed = RoundRecord(**record).sealed()
+    (theirs / "round-01" / "round.json").write_text(sealed.to_json())
+    message = refused("report", "theirs", "--no-facts")
+    assert "masks.safetensors is damaged" in message
+    assert len(message) < 1_000
 
 
 @pytest.mark.parametrize("task", [1, True, 0.5, [[]], {"a": 1}], ids=str)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.optim.swa_utils import AveragedModel
 
-from gossamer.arguments import require_kind
+from gossamer.arguments import require_kind, truth
 from gossamer.errors import ConfigurationError, NothingToPruneError
 from gossamer.prune.layers import Kind, computed_tensors, has_outputs_second, kind_of
 from gossamer.prune.whole import is_plain, refuse_sharded_modules, require_plain
@@ -43,11 +43,15 @@ class Scope:
     def __post_init__(self) -> None:
         for field in ("include", "exclude"):
             patterns = getattr(self, field)
-            listed = isinstance(patterns, Iterable) and not isinstance(patterns, (str, bytes))
-            if not listed or not all(isinstance(pattern, str) for pattern in patterns):
+            try:
+                # Once: a generator gives its patterns a single time.
+                listed = None if isinstance(patterns, (str, bytes)) else tuple(patterns)
+            except TypeError:
+                listed = None
+            if listed is None or not all(isinstance(pattern, str) for pattern in listed):
                 raise ConfigurationError(f"scope: {field} is {patterns!r}; expected a list of name patterns")
-            object.__setattr__(self, field, tuple(patterns))
-        require_kind("scope: embeddings", self.embeddings, bool, "True or False")
+            object.__setattr__(self, field, tuple(map(str, listed)))
+        object.__setattr__(self, "embeddings", truth("scope: embeddings", self.embeddings))
 
 
 def unwrap(model: nn.Module) -> nn.Module:

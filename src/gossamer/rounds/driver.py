@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gossamer.arguments import plain, require_function, require_kind, whole_number
+from gossamer.arguments import plain, require_function, require_kind, truth, whole_number
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning, TrainingDivergedError
 from gossamer.prune import masks as masks_of
 from gossamer.prune.cut import Cut, DensityPlan, allocation_of
@@ -802,7 +802,7 @@ def rounds(
     for name, mapping in {"state": state, "settings": settings, "origin": origin}.items():
         require_kind(name, mapping, (Mapping, NoneType), "a dictionary")
     require_function("fresh_model", fresh_model, "a function that makes a newly initialised model")
-    one_shot = bool(one_shot)
+    one_shot = truth("one_shot", one_shot)
     seed = None if seed is None else whole_number("seed", seed)
     cut = Cut(criterion, allocation_of(allocation), structure, losses, seed or 0)
     scope = Scope() if scope is None else scope

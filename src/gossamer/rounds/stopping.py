@@ -30,7 +30,7 @@ class Allowance:
         object.__setattr__(self, "max_drop", setting("max_drop", self.max_drop, expected))
         if not (math.isfinite(self.max_drop) and self.max_drop >= 0):
             raise ConfigurationError(f"max_drop is {self.max_drop}; expected {expected}")
-        if self.better is not None and self.better not in ("higher", "lower"):
+        if self.better is not None and not (isinstance(self.better, str) and self.better in ("higher", "lower")):
             raise ConfigurationError(f"better is {self.better!r}; expected 'higher' or 'lower'")
         if self.metric is not None:
             require_kind("metric", self.metric, str, "the name of a recorded metric")

@@ -5,9 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from gossamer.rounds.files import regular
+
+LONGEST = 300
+"""Letters of what safetensors says of a damaged file."""
 
 
 @contextmanager
@@ -25,6 +28,10 @@ def opened(path: Path, *, links: bool = False) -> Iterator[Any]:
         except RuntimeError as error:
             # Torch's own words for what the system refused: no room for its pages, a filesystem that maps none.
             raise OSError(str(error).splitlines()[0]) from error
+        except SafetensorError as error:
+            # It quotes the file, all of it if need be.
+            words = str(error)
+            raise SafetensorError(words if len(words) <= LONGEST else f"{words[:LONGEST]}...") from error
         with found as tensors:
             yield tensors
 

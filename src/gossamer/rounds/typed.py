@@ -65,7 +65,7 @@ def _checked(kind: Any, value: Any, name: str) -> Any:
         chosen = next(one for one in inner if one is not types.NoneType)
         return None if value is None else _checked(chosen, value, name)
     if origin is Literal:
-        if not any(value == one and type(value) is type(one) for one in inner):
+        if not any(type(value) is type(one) and value == one for one in inner):
             raise _wrong(name, value, " or ".join(map(repr, inner)))
         return value
     if is_dataclass(kind):
