@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -27,7 +27,7 @@ from gossamer.rounds.normalisation import Batches, layers_with_statistics
 from gossamer.rounds.randomness import derived_seed
 from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor, retraining
-from gossamer.tasks.loading import load_data
+from gossamer.tasks.loading import failing, load_data
 from gossamer.tasks.operations import Operations, count_operations
 from gossamer.tasks.task import Data, Examples, Recipe, Task, describe
 from gossamer.tasks.training import (
@@ -181,7 +181,7 @@ def compress(
     moments = (rewind_to_epoch, rewind_to_step) if _rewinds_weights(method) else ()
     retraining.check_moments(task, [*keep_snapshots, *moments])
     model = initial_model(task, seed, where)
-    optimizer = task.recipe.optimizer(model)
+    optimizer = _optimizer(task, model)
     precision = processor.precision(task.recipe, where)
     settings = {
         "task": task.name,
@@ -241,7 +241,7 @@ def compress(
             break
         splits = the_data()
         if optimizer_state == "fresh":
-            optimizer = task.recipe.optimizer(model)
+            optimizer = _optimizer(task, model)
         listener.round_started(round, round.last)
         epoch_steps = steps_per_epoch(task.recipe, splits.train)
         checkpoint = _Checkpoint(round, model, optimizer, epoch_steps, checkpoint_seconds)
@@ -259,7 +259,9 @@ def compress(
             if task.pretrained and round.number == 0:
                 continue
             first_epoch, first_step = (epochs_done, 0) if epochs_done else divmod(schedule.first, epoch_steps)
-            for report in train(
+            with failing(task, "its learning rate"):
+                rate = _learning_rate(schedule, task.recipe, constant_rate)
+            reports = train(
                 model,
                 optimizer,
                 task.recipe,
@@ -270,9 +272,10 @@ def compress(
                 epochs=epochs,
                 first_epoch=first_epoch,
                 first_step=first_step,
-                learning_rate=_learning_rate(schedule, task.recipe, constant_rate),
+                learning_rate=rate,
                 precision=precision,
-            ):
+            )
+            for report in _trained(task, reports):
                 checkpoint.save_if_due(report, replicate)
                 listener.epoch_finished(round, _of_round(report, replicate, round.trainings))
         metrics = {
@@ -290,6 +293,17 @@ def compress(
     # Left by a kill between the end of the last round and its removal there.
     remove(folder / TRAINING)
     return read_records(folder)
+
+
+def _optimizer(task: Task, model: nn.Module) -> torch.optim.Optimizer:
+    with failing(task, "making its optimizer"):
+        return task.recipe.optimizer(model)
+
+
+def _trained(task: Task, reports: Iterator[EpochReport]) -> Iterator[EpochReport]:
+    """The same; what the task's own functions raise on the way is told in one line."""
+    with failing(task, "training"):
+        yield from reports
 
 
 class _Checkpoint:

@@ -152,6 +152,37 @@ def test_what_is_right_is_trained(changes: dict[str, Any], tmp_path: Path) -> No
     assert len(compress(own_task(**changes), folder=tmp_path / "run", round_count=1)) == 2
 
 
+def broken(**changes: Any) -> dict[str, Any]:
+    return {"recipe": replace(own_task().recipe, **changes)}
+
+
+FAILING: dict[str, tuple[dict[str, Any], str]] = {
+    "no optimizer": (broken(optimizer=5), "making its optimizer failed: TypeError"),
+    "no parameters": ({"model": nn.Identity}, "making its optimizer failed: ValueError"),
+    "a rate that fails": (broken(learning_rate=lambda progress: 1 / 0), "its learning rate failed: ZeroDivisionError"),
+    "a text as rate": (broken(learning_rate=lambda progress: "0.1"), "training failed: TypeError"),
+    "a function that fails": (broken(augment=lambda inputs, generator: 1 / 0), "training failed: ZeroDivisionError"),
+    "too few inputs": (broken(augment=lambda inputs, generator: inputs[:1]), "training failed: ValueError"),
+    "no gradient": (broken(loss=lambda outputs, targets: torch.ones(())), "training failed: RuntimeError"),
+    "a closure": (broken(optimizer=lambda model: torch.optim.LBFGS(model.parameters())), "training failed: TypeError"),
+    "no score": ({"metric": Metric(score=lambda outputs, targets: torch.zeros(0))}, "accuracy is an empty tensor"),
+}
+
+
+@pytest.mark.parametrize("mistake", FAILING)
+def test_what_fails_in_training_is_one_line(mistake: str, tmp_path: Path) -> None:
+    changes, message = FAILING[mistake]
+    with pytest.raises(TaskError, match=f"^own: .*{message}") as refused:
+        compress(own_task(**changes), folder=tmp_path / "run", round_count=1)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("part", ["name", "recipe", "metric"])
+def test_a_task_of_other_parts_is_refused(part: str) -> None:
+    with pytest.raises(ValueError, match=f"task: {part} is a tuple; expected a"):
+        own_task(**{part: ()})
+
+
 def test_too_little_memory_is_no_mistake_of_the_task(tmp_path: Path) -> None:
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")

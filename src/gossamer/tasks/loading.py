@@ -1,7 +1,10 @@
 """A task's data, loaded and looked at before anything is computed from them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gossamer.errors import GossamerError
@@ -35,6 +38,21 @@ def load_data(task: Task, folder: Path | None, seed: int) -> Data:
     for split in SPLITS:
         _check(getattr(data, split), split, task.name)
     return data
+
+
+@contextmanager
+def failing(task: Task, what: str) -> Iterator[None]:
+    """Tells which of a task's parts failed, in one line; what it raised stays the cause.
+
+    Raises:
+        TaskError: something was raised that is no error of gossamer's, and no lack of memory.
+    """
+    try:
+        yield
+    except (GossamerError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise TaskError(f"{task.name}: {what} failed: {in_one_line(error)}") from error
 
 
 def in_one_line(error: BaseException) -> str:

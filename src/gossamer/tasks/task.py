@@ -116,6 +116,12 @@ class Task:
     """Whether `model` comes trained, by somebody else perhaps. The dense round is then that network as it is, and the
     recipe is how it is retrained after every cut."""
 
+    def __post_init__(self) -> None:
+        for name, kind in {"name": str, "recipe": Recipe, "metric": Metric}.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise ValueError(f"task: {name} is a {type(value).__name__}; expected a {kind.__name__}")
+
 
 def describe(recipe: Recipe) -> dict[str, str | int | float | bool]:
     """The recipe as plain values, the same in every process: for a run's configuration and for comparing two."""

@@ -58,9 +58,10 @@ def _try(task: Task, model: nn.Module, examples: Examples, split: str) -> None:
     if not isinstance(loss, Tensor) or loss.dim() > 0:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
         raise TaskError(f"{task.name}: the loss is {got}; expected one number, a tensor of no dimensions")
-    if not isinstance(scores, Tensor):
+    if not (isinstance(scores, Tensor) and scores.numel()):
+        got = "an empty tensor" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
         raise TaskError(
-            f"{task.name}: the score of the metric {task.metric.name} is a {type(scores).__name__}; expected a tensor "
+            f"{task.name}: the score of the metric {task.metric.name} is {got}; expected a tensor "
             f"with a number for each example"
         )
 
