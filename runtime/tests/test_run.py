@@ -181,3 +181,57 @@ def test_it_is_a_module_too() -> None:
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 2
     assert finished.stderr.startswith("error: ")
+
+
+def of_types(path: Path, inputs: dict[str, tuple[int, list[int | str]]]) -> str:
+    """A model that returns its inputs as they are."""
+    values = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
+    outputs = [helper.make_tensor_value_info(f"{name}.out", kind, shape) for name, (kind, shape) in inputs.items()]
+    nodes = [helper.make_node("Identity", [name], [f"{name}.out"]) for name in inputs]
+    graph = helper.make_graph(nodes, "same", values, outputs)
+    imports = [helper.make_opsetid("", 17)]
+    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
+    return str(path)
+
+
+def test_inputs_that_are_made(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Normal numbers, zeros where they are whole, and 1 where an axis is open."""
+    kinds = {"f": (TensorProto.FLOAT, [2, "n"]), "w": (TensorProto.INT64, [3]), "b": (TensorProto.BOOL, [1])}
+    model = of_types(tmp_path / "m.onnx", kinds)  # type: ignore[arg-type]
+    assert main([model, "--output", str(tmp_path / "out"), "--repeats", "0"]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        "f.out: float32 [2, 1]",
+        "w.out: int64 [3]",
+        "b.out: bool [1]",
+    ]
+    found = {name: np.load(tmp_path / "out" / f"{name}.out.npy") for name in kinds}
+    assert found["w"].tolist() == [0, 0, 0]
+    assert found["b"].tolist() == [False]
+    expected = np.random.default_rng(0).standard_normal((2, 1)).astype(np.float32)
+    np.testing.assert_array_equal(found["f"], expected)
+
+
+def test_inputs_that_cannot_be_made(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = of_types(tmp_path / "text.onnx", {"s": (TensorProto.STRING, [2])})
+    assert "input s is of type tensor(string): give it with --input" in mistake(capfd, text)
+    huge = of_types(tmp_path / "huge.onnx", {"x": (TensorProto.FLOAT, [2**40, 2**40])})
+    assert f"input x of shape [{2**40}, {2**40}] cannot be made" in mistake(capfd, huge)
+
+
+def test_outputs_that_no_file_holds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A sequence is told by its type; texts are no plain numbers."""
+    vector = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    several = helper.make_tensor_sequence_value_info("q", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("SequenceConstruct", ["x", "x"], ["q"])], "two", [vector], [several])
+    imports = [helper.make_opsetid("", 17)]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
+    assert main([str(path), "--repeats", "0"]) == 0
+    assert capfd.readouterr().out == "q: seq(tensor(float))\n"
+    message = "output q is of type seq(tensor(float)), which no .npy file holds: leave out --output"
+    assert message in mistake(capfd, str(path), "--output", str(tmp_path / "out"))
+    constant = helper.make_node("Constant", [], ["t"], value_strings=[b"a"])
+    texts = helper.make_tensor_value_info("t", TensorProto.STRING, [1])
+    graph = helper.make_graph([constant], "text", [], [texts])
+    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
+    assert "cannot write output t of type object" in mistake(capfd, str(path), "--output", str(tmp_path / "out"))

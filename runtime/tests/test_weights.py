@@ -74,3 +74,31 @@ def test_positions_that_differ_from_the_values_are_found() -> None:
         body[place] = byte
         with pytest.raises(weights.DamagedWeight, match="positions"):
             weights.decode(bytes(body) + struct.pack("<I", zlib.crc32(body)))
+
+
+@pytest.mark.parametrize(
+    ("place", "byte", "message"),
+    [
+        (0, ord("X"), "not a packed weight of version 1"),
+        (4, 2, "not a packed weight of version 1"),
+        (5, 2, "not a packed weight of version 1"),
+        (6, 2, "not a packed weight of version 1"),
+        (7, 1, "the number of bytes does not match the header"),
+        (8, 1, "the number of bytes does not match the header"),
+        (16, 9, "the number of bytes does not match the header"),
+    ],
+    ids=["magic", "version", "code", "type", "axes", "kept", "positions"],
+)
+def test_a_header_of_another_weight_is_found(place: int, byte: int, message: str) -> None:
+    body = bytearray(weights.encode(np.eye(8, dtype=np.float32))[:-4])
+    body[place] = byte
+    with pytest.raises(weights.DamagedWeight, match=message):
+        weights.decode(bytes(body) + struct.pack("<I", zlib.crc32(body)))
+
+
+def test_the_shortest_there_is() -> None:
+    empty = weights.encode(np.zeros(0, np.float32))
+    assert weights.decode(empty).shape == (0,)
+    for length in (0, 3, weights.HEADER.size, weights.HEADER.size + 3):
+        with pytest.raises(weights.DamagedWeight, match="too short"):
+            weights.decode(empty[:length])

@@ -3,6 +3,7 @@ After a mistake it can be recorded again."""
 
 import json
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,28 @@ def test_a_round_is_recorded_again_after_the_disk_was_full(what: str, tmp_path: 
     lines = (tmp_path / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["val"] for line in lines] == [0.5, 0.5]
     assert gossamer.load_round(tmp_path, -1, network()).val == 0.5
+
+
+def test_a_dense_network_that_changes_while_it_is_copied_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for round in gossamer.rounds(network(), folder=tmp_path / "dense", rounds=1):
+        round.record(accuracy=0.5, untrained=True)
+        break
+    copied = shutil.copyfile
+
+    def changed(source: Path, destination: Path) -> None:
+        # As if somebody wrote to it after it was verified.
+        copied(source, destination)
+        with destination.open("ab") as file:
+            file.write(b"x")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", changed)
+        with pytest.raises(CheckpointError, match="changed while its dense round was copied"):
+            list(gossamer.rounds(network(), folder=tmp_path / "run", rounds=1, dense=tmp_path / "dense"))
+    assert not (tmp_path / "run" / "round-00").exists()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.toml").write_bytes((tmp_path / "dense" / "config.toml").read_bytes())
+    with pytest.raises(CheckpointError, match="empty holds no finished round; expected the folder of a run with its"):
+        list(gossamer.rounds(network(), folder=tmp_path / "run", rounds=1, dense=tmp_path / "empty"))
