@@ -330,3 +330,36 @@ def test_the_task_says_which_direction_of_its_metric_is_better(tmp_path: Path) -
         compress(task, folder=tmp_path / better, round_count=1, epochs=1, max_drop=1.0)
         assert read(tmp_path / better)["rounds"]["better"] == better
         assert read(tmp_path / better)["rounds"]["metric"] == "own"
+
+
+def test_what_is_asked_for_is_what_the_run_is_of(tmp_path: Path) -> None:
+    records = compress(
+        TASK,
+        folder=tmp_path,
+        target_sparsity=0.5,
+        per_round=0.4,
+        criterion="random",
+        allocation="uniform",
+        structure="2:4",
+        scope=gossamer.Scope(exclude=["3.*"]),
+        epochs=1,
+        seed=7,
+        task_source="mine.py:task",
+    )
+    tables = read(tmp_path)
+    assert tables["rounds"] == {
+        "target_sparsity": 0.5,
+        "per_round": 0.4,
+        "seed": 7,
+        "metric": "accuracy",
+        "better": "higher",
+    } | {name: tables["rounds"][name] for name in ("one_shot",) if name in tables["rounds"]}
+    method = tables["method"]
+    assert (method["criterion"], method["allocation"], method["structure"]) == ("random", "uniform", "2:4")
+    assert tables["scope"]["exclude"] == ["3.*"]
+    assert tables["origin"] == {"task": "mine.py:task"}
+    assert tables["settings"]["task"] == "tiny"
+    assert (tables["settings"]["epochs"], tables["settings"]["batch_size"]) == (1, 10)
+    assert (tables["settings"]["device"], tables["settings"]["optimizer_state"]) == ("cpu", "keep")
+    assert [record.kept for record in records] == [192, 116, 96]
+    assert {record.seed for record in records} == {7}

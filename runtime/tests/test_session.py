@@ -77,6 +77,8 @@ def test_threads_beside_options_are_an_error_and_change_nothing(small_model: byt
     assert options.intra_op_num_threads == 0
     with pytest.raises(ValueError, match="0 or more, got -1"):
         gossamer_runtime.Session(small_model, threads=-1)
+    # 0 leaves the choice to ONNX Runtime.
+    assert gossamer_runtime.Session(small_model, threads=0).get_session_options().intra_op_num_threads == 0
 
 
 def test_another_number_of_threads_after_registering_is_an_error(small_model: bytes) -> None:

@@ -326,3 +326,17 @@ def test_letting_go_of_a_weight_lets_go_of_all_its_names_and_of_no_other(tmp_pat
             assert pruned_weights_left(model, {"head.weight": round.masks["head.weight"]}) == 0
             break
         train(model)
+
+
+def test_what_is_replaced_beside_the_optimizer_s_own_parameters_is_held_at_its_next_step(tmp_path: Path) -> None:
+    model = network()
+    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, per_round=0.5):
+        train(model)
+        if round.number == 1:
+            optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+            train(model, 2, optimizer)
+            model[2].weight = nn.Parameter(torch.randn(3, 8))
+            assert pruned_weights_left(model, dict(round.masks)) > 0
+            train(model, 1, optimizer)
+            assert pruned_weights_left(model, dict(round.masks)) == 0
+        round.record()

@@ -363,6 +363,7 @@ def test_25_million_weights_need_at_most_64_mb_beyond_their_masks() -> None:
         (torch.ones(3, 1).expand(3, 4), False),
         (torch.ones(4).expand(3, 4), False),
         (torch.ones(()), True),
+        (torch.ones(6).as_strided((2, 1, 3), (3, 100, 1)), True),
     ],
 )
 def test_what_lies_in_memory_without_gaps(tensor: Tensor, dense: bool) -> None:

@@ -59,6 +59,8 @@ def test_unused_and_constant_units_go_and_constants_are_folded() -> None:
     assert smaller[2].weight.tolist() == [[3.0], [-1.0]]
     assert smaller[2].bias.tolist() == [20.25, 40.75]
     assert (shrunk.parameters_before, shrunk.parameters) == (26, 8)
+    # Those that are not zero, without the biases.
+    assert (shrunk.weights_before, shrunk.weights) == (10, 4)
     assert (smaller[0].in_features, smaller[0].out_features, smaller[2].in_features) == (3, 1, 1)
     assert shrunk.difference == 0.0
     assert shrunk.layers[0].unused_inputs == (1,)
@@ -357,6 +359,7 @@ class Rows(nn.Module):
         (lambda values: values.mean(-1, keepdim=True).flatten(1), 6, True),
         (lambda values: torch.cat([values, values], 1).flatten(1), 24, True),
         (lambda values: torch.cat([values, values], -1).flatten(1), 24, True),
+        (lambda values: torch.cat([values, values]).flatten(1), 12, False),
         (lambda values: torch.stack([values, values], 1).flatten(1), 24, False),
         (lambda values: (2 / values.exp()).flatten(1), 12, True),
         (lambda values: (values / 2).flatten(1), 12, True),
@@ -387,6 +390,7 @@ class Rows(nn.Module):
         "mean of a row",
         "twice the channels",
         "twice the columns",
+        "twice the batch",
         "stacked",
         "divided by it",
         "divided",
@@ -444,8 +448,14 @@ class RereadsWhatItChanged(nn.Module):
 
 @pytest.mark.parametrize(
     "change",
-    [lambda values: F.relu(values, inplace=True), torch.relu_, lambda values: values.relu_(), nn.ReLU(inplace=True)],
-    ids=["inplace=True", "function", "method", "module"],
+    [
+        lambda values: F.relu(values, inplace=True),
+        torch.relu_,
+        lambda values: values.relu_(),
+        nn.ReLU(inplace=True),
+        lambda values: torch.flatten(values, 1).relu_(),
+    ],
+    ids=["inplace=True", "function", "method", "module", "view"],
 )
 def test_values_that_are_changed_in_place_and_read_again_stay(change: Callable[[Tensor], Tensor]) -> None:
     model = RereadsWhatItChanged(change)
@@ -599,3 +609,14 @@ def test_how_much_rounding_is_allowed() -> None:
     assert tolerance(20.0, torch.float32) == pytest.approx(2e-3)
     assert tolerance(0.5, torch.bfloat16) == pytest.approx(10 / 128)
     assert tolerance(4.0, torch.float16) == pytest.approx(4 * 10 / 1024)
+
+
+def test_a_layer_whose_weight_is_no_parameter_stays() -> None:
+    """Who computed it may do so again."""
+    model = mlp()
+    weight = model[0]._parameters.pop("weight")
+    assert weight is not None
+    model[0].weight = weight.detach()
+    shrunk = shrink(model, torch.randn(4, 3))
+    assert [layer.name for layer in shrunk.layers] == ["2"]
+    assert shrunk.difference == 0.0

@@ -31,6 +31,8 @@ def test_the_channels_of_the_smallest_norm_go() -> None:
     assert slimmed.untouched == ("2",)
     assert (slimmed.removed, slimmed.parameters_before, slimmed.parameters) == (2, 18, 10)
     assert len(model[0].weight) == 4
+    slimmed = remove_channels(shrink(model, inputs), inputs, 0.25)
+    assert slimmed.model[0].weight.flatten().tolist() == pytest.approx([5.0, 4.0, 0.2])
 
 
 @pytest.mark.parametrize("shortcut", ["projection", "padding"])

@@ -154,3 +154,9 @@ def test_the_recipe_as_it_is_learns_from_real_digits(name: str, real_data: Path)
     first, second = list(train(model, recipe.optimizer(model), recipe, examples, seed=0))
     assert second.loss < first.loss
     assert evaluate(model, data.validation, task.metric) > 0.85
+
+
+def test_some_images_of_the_training_files_are_for_validation(hand_made: Path) -> None:
+    data = TASKS["lenet-5"].data(hand_made)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [512, VALIDATION_EXAMPLES, 100]
+    assert VALIDATION_EXAMPLES == 5000

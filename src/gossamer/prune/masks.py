@@ -13,7 +13,7 @@ Masks = Mapping[str, Tensor]
 
 def full(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Masks that keep everything: the dense network's."""
-    return {name: torch.ones_like(weight, dtype=torch.bool, requires_grad=False) for name, weight in weights.items()}
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
 
 
 def count_kept(masks: Masks) -> int:

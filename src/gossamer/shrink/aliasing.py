@@ -45,9 +45,9 @@ def _changes_in_place(node: fx.Node) -> bool:
     if node.op not in ("call_function", "call_method"):
         return False
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    in_place_operator = node.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+    # torch.fx records `x += y` as `x + y`, and `trace` finds out where that makes a difference.
     in_place_name = name.endswith("_") and not name.endswith("__")
-    return in_place_operator or in_place_name or node.kwargs.get("inplace") is True
+    return in_place_name or node.kwargs.get("inplace") is True
 
 
 def _module(node: fx.Node) -> nn.Module:

@@ -51,10 +51,10 @@ ELEMENTWISE_FUNCTIONS: set[Callable[..., Any]] = {
 }
 ELEMENTWISE_METHODS = {"relu", "sigmoid", "tanh", "abs", "neg", "clamp", "exp", "square", "sqrt"}
 ARITHMETIC: dict[Any, Callable[[Any, Any], Any]] = {
-    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), operator.add),
-    **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub", "sub_"), operator.sub),
-    **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), operator.mul),
-    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div", "div_"), operator.truediv),
+    **dict.fromkeys((operator.add, torch.add, "add", "add_"), operator.add),
+    **dict.fromkeys((operator.sub, torch.sub, "sub", "sub_"), operator.sub),
+    **dict.fromkeys((operator.mul, torch.mul, "mul", "mul_"), operator.mul),
+    **dict.fromkeys((operator.truediv, torch.div, "div", "div_"), operator.truediv),
 }
 POOLING_FUNCTIONS: set[Callable[..., Any]] = {
     *(F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
@@ -284,9 +284,8 @@ class _Reader:
         """Whether plain parameters of its own are all that it computes with: none is tied, computed anew at every look,
         or read by somebody else."""
         names = {f"{name}.{attribute}" for attribute in module._parameters}
-        plain = not hasattr(module, "parametrizations") and "weight" in module._parameters
         return (
-            plain
+            "weight" in module._parameters
             and not names & self.read_directly
             and all(
                 self.owners[parameter.data_ptr()] == 1
