@@ -9,7 +9,7 @@ PYTHON = {
     "src/gossamer/shrink": "tests/shrink",
     "src/gossamer/export": "tests/export",
     "src/gossamer/rewind": "tests/rewind",
-    "src/gossamer/rounds": "tests/rounds",
+    "src/gossamer/loop": "tests/loop",
     "src/gossamer/prune": "tests/prune",
     "runtime/src/gossamer_runtime": "runtime/tests",
 }
@@ -23,7 +23,7 @@ TESTS = (
     "tests/rewind",
     "tests/shrink",
     "tests/export",
-    "tests/rounds",
+    "tests/loop",
     "tests/tasks",
     "runtime/tests",
     "tests/cli/test_export.py",

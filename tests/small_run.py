@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from gossamer.cli.main import app
 from gossamer.compress import compress
 from gossamer.errors import GossamerError
-from gossamer.rounds.record import RoundRecord
+from gossamer.loop.record import RoundRecord
 from gossamer.tasks import find_task
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import gossamer
 from gossamer.errors import ConfigurationError
-from gossamer.rounds.configuration import read
+from gossamer.loop.configuration import read
 
 
 def network() -> nn.Sequential:

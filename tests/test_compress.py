@@ -15,9 +15,9 @@ from torch.nn import functional
 import gossamer
 from gossamer.compress import Silent, compress
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.rounds import state as states
-from gossamer.rounds.configuration import read
-from gossamer.rounds.folder import read_ledger, read_records
+from gossamer.loop import state as states
+from gossamer.loop.configuration import read
+from gossamer.loop.folder import read_ledger, read_records
 from gossamer.tasks import SGD, Data, EpochReport, Examples, Metric, Recipe, Steps, Task, train
 
 

@@ -12,20 +12,20 @@ from torch import nn
 
 from gossamer.arguments import setting, whole_number
 from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.loop import state as states
+from gossamer.loop.cost import Work
+from gossamer.loop.driver import Round, restore_memory_format, rounds
+from gossamer.loop.files import absolute, remove, write_file
+from gossamer.loop.folder import REPLICATES, TRAINING, kept_snapshot, read_records
+from gossamer.loop.metrics import TEST_PREFIX
+from gossamer.loop.normalisation import Batches, layers_with_statistics
+from gossamer.loop.randomness import derived_seed
+from gossamer.loop.record import RoundRecord
 from gossamer.prune.criteria import find_criterion
 from gossamer.prune.cut import DensityPlan
 from gossamer.prune.scope import Scope
 from gossamer.rewind import snapshot
 from gossamer.rewind.strategies import DEFAULT, START, STRATEGIES, Schedule, Span
-from gossamer.rounds import state as states
-from gossamer.rounds.cost import Work
-from gossamer.rounds.driver import Round, restore_memory_format, rounds
-from gossamer.rounds.files import absolute, remove, write_file
-from gossamer.rounds.folder import REPLICATES, TRAINING, kept_snapshot, read_records
-from gossamer.rounds.metrics import TEST_PREFIX
-from gossamer.rounds.normalisation import Batches, layers_with_statistics
-from gossamer.rounds.randomness import derived_seed
-from gossamer.rounds.record import RoundRecord
 from gossamer.tasks import processor, retraining
 from gossamer.tasks.loading import failing, load_data
 from gossamer.tasks.operations import Operations, count_operations
@@ -140,7 +140,7 @@ def compress(
         method, one_shot, rewind_epochs, rewind_to_epoch, rewind_to_step, rewound: how to retrain, see
             `gossamer.rounds`. New random weights ("reinit") are drawn as the task's model draws its first ones.
         replicates: how many times each round after the dense one is trained, each time with other random numbers from
-            the same start, to go on with the average of the weights; see `gossamer.rounds.driver.Round.replicates`.
+            the same start, to go on with the average of the weights; see `gossamer.loop.driver.Round.replicates`.
             BatchNorm's statistics are then computed by a pass over the training data.
         fine_tune_rate: the learning rate of methods that retrain with a constant one; by default the recipe's
             `fine_tune_rate`, or the last one of its schedule.

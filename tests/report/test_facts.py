@@ -14,6 +14,7 @@ from small_run import printed, refused, small_run
 from torch import nn
 
 import gossamer
+from gossamer.loop.configuration import read
 from gossamer.report.errors import ReportError
 from gossamer.report.front import networks
 from gossamer.report.latency import as_given, read_latencies
@@ -22,7 +23,6 @@ from gossamer.report.reproduce import commands
 from gossamer.report.run import named_apart, read_run
 from gossamer.report.series import distinct, group
 from gossamer.report.size import FLOAT16, FLOAT32, layer_size
-from gossamer.rounds.configuration import read
 
 RUNTIME = Path(__file__).parents[2] / "runtime/src/gossamer_runtime/weights.py"
 MakeRun = Callable[..., Path]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gossamer.loop.folder import read_ledger
 from gossamer.rewind.strategies import STRATEGIES
-from gossamer.rounds.folder import read_ledger
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "methods.py"
 

@@ -12,8 +12,8 @@ from small_run import small_run
 import gossamer
 from gossamer.cli.watch import sparkline
 from gossamer.compress import Silent, compress
-from gossamer.rounds.driver import Round
-from gossamer.rounds.record import RoundRecord
+from gossamer.loop.driver import Round
+from gossamer.loop.record import RoundRecord
 from gossamer.tasks import find_task
 from gossamer.tasks.training import EpochReport
 from gossamer.watch import Glance, look

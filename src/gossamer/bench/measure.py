@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gossamer.rounds.configuration import versions
+from gossamer.loop.configuration import versions
 
 
 def interleaved(

@@ -79,9 +79,9 @@ def compare(
     from gossamer.compare.grid import Grid, Method
     from gossamer.compare.runner import run_in_processes, run_on_cluster
     from gossamer.errors import ConfigurationError
-    from gossamer.rounds.configuration import Configuration
-    from gossamer.rounds.driver import make_folder
-    from gossamer.rounds.files import locked, same_working_directory
+    from gossamer.loop.configuration import Configuration
+    from gossamer.loop.driver import make_folder
+    from gossamer.loop.files import locked, same_working_directory
     from gossamer.tasks import find_task
 
     if seeds < 1 or jobs < 1 or (threads is not None and threads < 1):
@@ -161,7 +161,7 @@ def _threads_before(folder: Path) -> int | None:
 def _settings_before(folder: Path) -> dict[str, Any] | None:
     """What the comparison in the folder was begun with; None: there is none."""
     from gossamer.errors import CheckpointError
-    from gossamer.rounds.configuration import FILE, read
+    from gossamer.loop.configuration import FILE, read
 
     if not (folder / FILE).exists():
         return None

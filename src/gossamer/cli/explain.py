@@ -44,7 +44,7 @@ def explain(
     """
     from gossamer.explain import draw_input_use, explain_round, open_round
     from gossamer.explain.picture import is_image
-    from gossamer.rounds.files import write_text
+    from gossamer.loop.files import write_text
 
     subject = open_round(run, round, data_folder=data, task=task)
     facts = explain_round(

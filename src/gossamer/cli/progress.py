@@ -13,8 +13,8 @@ from gossamer.cli.wording import metric_text, time_text
 
 if TYPE_CHECKING:
     from gossamer.compress import Listener
-    from gossamer.rounds.driver import Round
-    from gossamer.rounds.record import RoundRecord
+    from gossamer.loop.driver import Round
+    from gossamer.loop.record import RoundRecord
     from gossamer.tasks.training import EpochReport
 
 LINE_SECONDS = 10.0

@@ -12,8 +12,8 @@ from gossamer.cli.console import console
 from gossamer.cli.wording import time_text, value_text
 
 if TYPE_CHECKING:
-    from gossamer.rounds.cost import Cost
-    from gossamer.rounds.record import RoundRecord
+    from gossamer.loop.cost import Cost
+    from gossamer.loop.record import RoundRecord
 
 
 def show(run: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
@@ -27,9 +27,9 @@ def print_run(folder: Path, terminal: Console) -> None:
     Raises:
         CheckpointError: it is no run, or damaged.
     """
-    from gossamer.rounds.configuration import RUN, read_of_run
-    from gossamer.rounds.folder import read_ledger, read_records
-    from gossamer.rounds.stopping import Allowance, smallest_allowed
+    from gossamer.loop.configuration import RUN, read_of_run
+    from gossamer.loop.folder import read_ledger, read_records
+    from gossamer.loop.stopping import Allowance, smallest_allowed
 
     settings = read_of_run(folder)[RUN]
     records = read_records(folder)
@@ -82,7 +82,7 @@ def _summary(folder: Path, records: "list[RoundRecord]", best: "RoundRecord", al
 
 def _ledger(costs: "list[Cost]", chosen: int) -> list[str]:
     """What the compression cost, beyond the dense network, and when that is made up for."""
-    from gossamer.rounds.cost import pays_after, total
+    from gossamer.loop.cost import pays_after, total
 
     bill = total([cost for cost in costs if cost.round > 0])
     if not bill.rounds:

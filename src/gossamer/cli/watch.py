@@ -22,7 +22,7 @@ from gossamer.cli.console import console
 from gossamer.cli.wording import metric_text, printable, time_text, value_text
 
 if TYPE_CHECKING:
-    from gossamer.rounds.record import RoundRecord
+    from gossamer.loop.record import RoundRecord
     from gossamer.watch import Glance, Progress
 
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from gossamer.rounds.directions import Better
+from gossamer.loop.directions import Better
 
 SAME_DENSITY = 0.02
 """Densities of two methods that differ by at most this share of the larger one are compared with one another: one-shot

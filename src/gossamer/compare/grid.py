@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.loop import configuration
+from gossamer.loop import state as states
+from gossamer.loop.folder import TRAINING, kept_snapshot, read_records
+from gossamer.loop.plan import Plan, as_written
+from gossamer.loop.record import RoundRecord
 from gossamer.prune.allocate import ALLOCATIONS
 from gossamer.prune.criteria import CRITERIA
 from gossamer.prune.densities import read_densities
 from gossamer.prune.structure import STRUCTURES, find_structure
 from gossamer.rewind.strategies import STRATEGIES
-from gossamer.rounds import configuration
-from gossamer.rounds import state as states
-from gossamer.rounds.folder import TRAINING, kept_snapshot, read_records
-from gossamer.rounds.plan import Plan, as_written
-from gossamer.rounds.record import RoundRecord
 
 ONE_SHOT = "one-shot-"
 REPLICATES = "replicates="

@@ -22,11 +22,11 @@ from gossamer.compare.findings import (
 )
 from gossamer.compare.grid import Grid
 from gossamer.errors import CheckpointError
-from gossamer.rounds import configuration
-from gossamer.rounds.cost import JOULES_PER_GPU_SECOND, JOULES_PER_PROCESSOR_SECOND, pays_after, total
-from gossamer.rounds.directions import Better, direction_of
-from gossamer.rounds.files import write_file, write_text
-from gossamer.rounds.folder import read_ledger, read_records
+from gossamer.loop import configuration
+from gossamer.loop.cost import JOULES_PER_GPU_SECOND, JOULES_PER_PROCESSOR_SECOND, pays_after, total
+from gossamer.loop.directions import Better, direction_of
+from gossamer.loop.files import write_file, write_text
+from gossamer.loop.folder import read_ledger, read_records
 
 TABLE, NUMBERS, PLOTS = "comparison.md", "comparison.json", ("comparison.svg", "comparison.png")
 SHARES = ("accuracy", "error")
@@ -73,10 +73,10 @@ class Price:
     wall_seconds: float
     """Of its rounds one after the other, as they ran: with several runs at a time each is slower."""
     energy_joules_estimate: float
-    """By the assumptions of `gossamer.rounds.cost`."""
+    """By the assumptions of `gossamer.loop.cost`."""
     pays_after_inferences: float | None
     """Until the last round's network (of one-shot runs, that of the smallest density) has saved the operations that the
-    run took, see `gossamer.rounds.cost.pays_after`. None where they were not counted; infinite if it saves none."""
+    run took, see `gossamer.loop.cost.pays_after`. None where they were not counted; infinite if it saves none."""
 
 
 def prices(grid: Grid) -> list[Price]:

@@ -20,9 +20,9 @@ from gossamer.explain.paths import PathFacts, count_paths, path_facts
 from gossamer.explain.signs import Signs, count_sign_flips
 from gossamer.explain.subject import Subject
 from gossamer.explain.unit_graph import unit_graph
+from gossamer.loop.folder import load_masks, load_round, read_records
 from gossamer.prune.masks import Masks
 from gossamer.prune.scope import unwrap
-from gossamer.rounds.folder import load_masks, load_round, read_records
 from gossamer.shrink.trace import trace
 from gossamer.shrink.understand import understand
 from gossamer.tasks import Examples, Metric

@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.rounds.configuration import FILE, read_of_run
-from gossamer.rounds.files import absolute, same_working_directory
-from gossamer.rounds.folder import load_masks, load_round, read_records
-from gossamer.rounds.record import RoundRecord
-from gossamer.rounds.stopping import Allowance, smallest_allowed
+from gossamer.loop.configuration import FILE, read_of_run
+from gossamer.loop.files import absolute, same_working_directory
+from gossamer.loop.folder import load_masks, load_round, read_records
+from gossamer.loop.record import RoundRecord
+from gossamer.loop.stopping import Allowance, smallest_allowed
 from gossamer.tasks import Data, Task, find_task
 from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import is_own_task

@@ -21,7 +21,7 @@ from gossamer.export.from_torch import Traced, to_onnx
 from gossamer.export.open_axes import with_open_axes
 from gossamer.export.precision import in_fp32
 from gossamer.export.sessions import dense_session
-from gossamer.rounds.files import absolute, regular, same_working_directory
+from gossamer.loop.files import absolute, regular, same_working_directory
 from gossamer.shrink import shrink
 from gossamer.shrink.verify import verify
 from gossamer.tasks import Data, Metric, Task, find_task, initial_model

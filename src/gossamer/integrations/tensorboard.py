@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from gossamer.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from gossamer.rounds.driver import Round
-    from gossamer.rounds.record import RoundRecord
+    from gossamer.loop.driver import Round
+    from gossamer.loop.record import RoundRecord
     from gossamer.tasks.training import EpochReport
 
 FOLDER = "tensorboard"

@@ -17,9 +17,9 @@ import tomli_w
 
 from gossamer.arguments import require_kind, setting
 from gossamer.errors import ConfigurationError
+from gossamer.loop.files import read_text, write_text
+from gossamer.loop.plan import as_written
 from gossamer.prune.allocate import Shapes
-from gossamer.rounds.files import read_text, write_text
-from gossamer.rounds.plan import as_written
 
 TABLE = "densities"
 CHANNELS = "channels"

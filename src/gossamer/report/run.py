@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from gossamer.errors import CheckpointError
+from gossamer.loop.configuration import INFORMATION, read_of_run
+from gossamer.loop.cost import Cost
+from gossamer.loop.directions import direction_of
+from gossamer.loop.folder import load_masks, read_ledger, read_records
+from gossamer.loop.record import RoundRecord
+from gossamer.loop.stopping import Allowance, smallest_allowed
 from gossamer.report.size import FLOAT32, LayerSize, layer_size
-from gossamer.rounds.configuration import INFORMATION, read_of_run
-from gossamer.rounds.cost import Cost
-from gossamer.rounds.directions import direction_of
-from gossamer.rounds.folder import load_masks, read_ledger, read_records
-from gossamer.rounds.record import RoundRecord
-from gossamer.rounds.stopping import Allowance, smallest_allowed
 
 
 @dataclass(frozen=True)

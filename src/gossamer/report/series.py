@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from gossamer.loop.record import RoundRecord
 from gossamer.report.run import Run
-from gossamer.rounds.record import RoundRecord
 
 LONGEST_NAME = 60
 

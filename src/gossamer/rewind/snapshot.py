@@ -19,11 +19,11 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.loop import state as states
+from gossamer.loop.files import write_file
+from gossamer.loop.folder import SNAPSHOT, fill, storable
 from gossamer.prune.enforce import watch
 from gossamer.prune.scope import unwrap
-from gossamer.rounds import state as states
-from gossamer.rounds.files import write_file
-from gossamer.rounds.folder import SNAPSHOT, fill, storable
 
 
 class StepCounter:

@@ -12,14 +12,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, TrainingDivergedError
+from gossamer.loop import randomness
+from gossamer.loop import state as states
+from gossamer.loop.configuration import Configuration
+from gossamer.loop.driver import make_folder
+from gossamer.loop.files import absolute, locked, write_file, write_text
+from gossamer.loop.randomness import derived_seed
+from gossamer.loop.typed import read_as
 from gossamer.prune.scope import Scope, prunable_weights, unwrap
-from gossamer.rounds import randomness
-from gossamer.rounds import state as states
-from gossamer.rounds.configuration import Configuration
-from gossamer.rounds.driver import make_folder
-from gossamer.rounds.files import absolute, locked, write_file, write_text
-from gossamer.rounds.randomness import derived_seed
-from gossamer.rounds.typed import read_as
 from gossamer.search.agent import Agent, Transition, sigma_of
 from gossamer.search.budget import Budget
 from gossamer.search.channels import Channels

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError
+from gossamer.loop.files import write_file
+from gossamer.loop.folder import storable
+from gossamer.loop.state import digest_of
+from gossamer.loop.tensors import opened
+from gossamer.loop.typed import read_as
 from gossamer.prune.scope import unwrap
-from gossamer.rounds.files import write_file
-from gossamer.rounds.folder import storable
-from gossamer.rounds.state import digest_of
-from gossamer.rounds.tensors import opened
-from gossamer.rounds.typed import read_as
 from gossamer.shrink.channels import Slimmed
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.resize import leave_sizes_open, resize_layer, resize_normalisation, select_inputs

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from gossamer.errors import GossamerError
-from gossamer.rounds import randomness
-from gossamer.rounds.randomness import derived_seed
+from gossamer.loop import randomness
+from gossamer.loop.randomness import derived_seed
 from gossamer.tasks.errors import TaskError
 from gossamer.tasks.task import Data, Examples, Task
 

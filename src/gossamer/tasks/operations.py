@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gossamer.loop import randomness
 from gossamer.prune.masks import count_kept, count_prunable
-from gossamer.rounds import randomness
 from gossamer.tasks.task import Examples, Recipe
 
 

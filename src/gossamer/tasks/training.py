@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.errors import GossamerError, TrainingDivergedError
-from gossamer.rounds import randomness
-from gossamer.rounds.randomness import derived_seed
+from gossamer.loop import randomness
+from gossamer.loop.randomness import derived_seed
 from gossamer.tasks import processor
 from gossamer.tasks.errors import TaskError
 from gossamer.tasks.loading import in_one_line

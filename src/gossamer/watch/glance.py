@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gossamer.errors import GossamerError
-from gossamer.rounds.configuration import FILE, read
-from gossamer.rounds.folder import read_records
-from gossamer.rounds.record import RoundRecord
-from gossamer.rounds.stopping import Allowance
+from gossamer.loop.configuration import FILE, read
+from gossamer.loop.folder import read_records
+from gossamer.loop.record import RoundRecord
+from gossamer.loop.stopping import Allowance
 from gossamer.watch.progress import Progress, read_progress
 
 LOCKS = Path("/proc/locks")
@@ -58,7 +58,7 @@ def look(folder: Path) -> Glance:
 
 def _is_over(folder: Path, records: tuple[RoundRecord, ...], rounds: Any) -> bool:
     """Whether the run has nothing more to do: its target or number of rounds is reached, or the allowed loss passed."""
-    from gossamer.rounds.plan import Plan
+    from gossamer.loop.plan import Plan
 
     if not records or not isinstance(rounds, dict):
         return False

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gossamer.rounds.files import read_text, remove, replace_file
-from gossamer.rounds.record import LONGEST
-from gossamer.rounds.typed import read_as
+from gossamer.loop.files import read_text, remove, replace_file
+from gossamer.loop.record import LONGEST
+from gossamer.loop.typed import read_as
 
 if TYPE_CHECKING:
-    from gossamer.rounds.driver import Round
-    from gossamer.rounds.record import RoundRecord
+    from gossamer.loop.driver import Round
+    from gossamer.loop.record import RoundRecord
     from gossamer.tasks.training import EpochReport
 
 FILE = "progress.json"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossamer.errors import ConfigurationError
-from gossamer.rounds.record import RoundRecord
-from gossamer.rounds.stopping import Allowance, Better, smallest_allowed
+from gossamer.loop.record import RoundRecord
+from gossamer.loop.stopping import Allowance, Better, smallest_allowed
 
 
 def records(values: list[float | None], metric: str = "accuracy") -> list[RoundRecord]:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.loop import randomness
+from gossamer.loop import state as states
+from gossamer.loop.files import remove, write_file
+from gossamer.loop.folder import REPLICATES, fill, storable
+from gossamer.loop.typed import WrongTypeError, read_as
 from gossamer.prune.scope import unwrap
-from gossamer.rounds import randomness
-from gossamer.rounds import state as states
-from gossamer.rounds.files import remove, write_file
-from gossamer.rounds.folder import REPLICATES, fill, storable
-from gossamer.rounds.typed import WrongTypeError, read_as
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import nn
 
 import gossamer
 from gossamer.errors import ConfigurationError
-from gossamer.rounds.stopping import Allowance
+from gossamer.loop.stopping import Allowance
 
 HIGHER = """
     accuracy acc val_acc val/acc valAcc eval_accuracy eval/acc val.acc acc@1 Acc1 top5_accuracy accuracy_top5 f1

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossamer.errors import ConfigurationError, NothingToPruneError
-from gossamer.rounds.plan import Plan, as_written
+from gossamer.loop.plan import Plan, as_written
 
 
 def test_the_densities_of_the_paper() -> None:

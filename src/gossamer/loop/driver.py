@@ -18,6 +18,20 @@ from torch import Tensor, nn
 
 from gossamer.arguments import plain, require_function, require_kind, truth, whole_number
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning, TrainingDivergedError
+from gossamer.loop import averages, fingerprint, randomness
+from gossamer.loop import folder as run_folder
+from gossamer.loop.configuration import FILE, Configuration
+from gossamer.loop.cost import Cost, Work
+from gossamer.loop.directions import Better
+from gossamer.loop.files import absolute, locked, remove
+from gossamer.loop.fingerprint import Fingerprint
+from gossamer.loop.metrics import is_on_test, numbers_of, on_test
+from gossamer.loop.normalisation import Batches, layers_with_statistics, recompute_statistics
+from gossamer.loop.plan import PER_ROUND, Plan
+from gossamer.loop.record import RoundRecord
+from gossamer.loop.replicates import Start, load_trained, put_average, with_one_more
+from gossamer.loop.stopping import Allowance, smallest_allowed
+from gossamer.loop.ties import require_ties, ties_of
 from gossamer.prune import masks as masks_of
 from gossamer.prune.cut import Cut, DensityPlan, allocation_of
 from gossamer.prune.enforce import check, hold, release, watch
@@ -29,20 +43,6 @@ from gossamer.prune.whole import refuse_sharded_modules
 from gossamer.rewind import snapshot
 from gossamer.rewind.snapshot import StepCounter
 from gossamer.rewind.strategies import DEFAULT, REWINDABLE, Retraining, Schedule, Span, Unit, restart_scale
-from gossamer.rounds import averages, fingerprint, randomness
-from gossamer.rounds import folder as run_folder
-from gossamer.rounds.configuration import FILE, Configuration
-from gossamer.rounds.cost import Cost, Work
-from gossamer.rounds.directions import Better
-from gossamer.rounds.files import absolute, locked, remove
-from gossamer.rounds.fingerprint import Fingerprint
-from gossamer.rounds.metrics import is_on_test, numbers_of, on_test
-from gossamer.rounds.normalisation import Batches, layers_with_statistics, recompute_statistics
-from gossamer.rounds.plan import PER_ROUND, Plan
-from gossamer.rounds.record import RoundRecord
-from gossamer.rounds.replicates import Start, load_trained, put_average, with_one_more
-from gossamer.rounds.stopping import Allowance, smallest_allowed
-from gossamer.rounds.ties import require_ties, ties_of
 
 
 class Round:
@@ -764,7 +764,7 @@ def rounds(
             another. Their mean gradient is used; the model is in evaluation mode meanwhile.
         scope: which weights are prunable; by default those of every convolution and linear layer.
         metric: the recorded metric that `max_drop` decides by; by default the first one.
-        better: "higher" or "lower", for a metric whose name does not say it (see `gossamer.rounds.directions`).
+        better: "higher" or "lower", for a metric whose name does not say it (see `gossamer.loop.directions`).
         state: what lives on across rounds, by name, such as {"optimizer": optimizer}: objects with `state_dict` and
             `load_state_dict`, saved with every round and restored on resuming. What each round makes anew needs none.
         seed: only recorded.

@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning
-from gossamer.rounds.files import (
+from gossamer.loop.files import (
     locked,
     remove,
     same_working_directory,
@@ -20,7 +20,7 @@ from gossamer.rounds.files import (
     write_folder,
     write_text,
 )
-from gossamer.rounds.folder import clear_leftovers
+from gossamer.loop.folder import clear_leftovers
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:

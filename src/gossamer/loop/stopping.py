@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from gossamer.arguments import require_kind, setting
 from gossamer.errors import ConfigurationError
-from gossamer.rounds.directions import Better, direction_of
-from gossamer.rounds.plan import as_written
-from gossamer.rounds.record import RoundRecord
+from gossamer.loop.directions import Better, direction_of
+from gossamer.loop.plan import as_written
+from gossamer.loop.record import RoundRecord
 
 EXAMPLES = ("accuracy", "f1", "bleu", "loss", "error", "perplexity")
-"""Of measures whose direction need not be said (`gossamer.rounds.directions`)."""
+"""Of measures whose direction need not be said (`gossamer.loop.directions`)."""
 
 
 @dataclass(frozen=True)

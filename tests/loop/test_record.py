@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gossamer.errors import CheckpointError
-from gossamer.rounds.record import RoundRecord
+from gossamer.loop.record import RoundRecord
 
 RECORD = RoundRecord(
     round=3,

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from gossamer.rounds.files import regular
+from gossamer.loop.files import regular
 
 LONGEST = 300
 """Letters of what safetensors says of a damaged file."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 import gossamer
 from gossamer.compress import compress
 from gossamer.errors import ConfigurationError
-from gossamer.rounds.plan import Plan
+from gossamer.loop.plan import Plan
 from gossamer.tasks import find_task
 
 METHODS = [

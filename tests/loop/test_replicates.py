@@ -13,10 +13,10 @@ from torch import Tensor, nn
 import gossamer
 from gossamer.compress import Listener, OptimizerState, Silent, compress
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.rounds import state as states
-from gossamer.rounds.configuration import read
-from gossamer.rounds.folder import REPLICATES, read_ledger, read_state
-from gossamer.rounds.normalisation import recompute_statistics
+from gossamer.loop import state as states
+from gossamer.loop.configuration import read
+from gossamer.loop.folder import REPLICATES, read_ledger, read_state
+from gossamer.loop.normalisation import recompute_statistics
 from gossamer.tasks import SGD, Data, EpochReport, Examples, OneCycle, Recipe, Task, initial_model, train
 
 

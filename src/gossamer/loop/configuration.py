@@ -12,8 +12,8 @@ import tomli_w
 import torch
 
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.rounds.files import read_text, write_text
-from gossamer.rounds.typed import WrongTypeError, read_as
+from gossamer.loop.files import read_text, write_text
+from gossamer.loop.typed import WrongTypeError, read_as
 
 FILE = "config.toml"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.rounds.configuration import Configuration, read, read_of_run
+from gossamer.loop.configuration import Configuration, read, read_of_run
 
 TABLES = {"rounds": {"target_sparsity": 0.95, "seed": None}, "model": {"weights": {"conv.0.weight": [2, 3]}}}
 

@@ -33,16 +33,16 @@ from torch import Tensor, nn
 
 from gossamer.arguments import require_kind, whole_number
 from gossamer.errors import CheckpointError
+from gossamer.loop import state as states
+from gossamer.loop.cost import COST, Cost, read_cost
+from gossamer.loop.files import TEMPORARY, read_text, regular, remove, sha256, write_folder, write_text
+from gossamer.loop.record import RoundRecord
+from gossamer.loop.tensors import opened
+from gossamer.loop.ties import ties
 from gossamer.prune import masks as mask_files
 from gossamer.prune.enforce import hold
 from gossamer.prune.scope import unwrap
 from gossamer.prune.whole import refuse_sharded_modules, require_whole
-from gossamer.rounds import state as states
-from gossamer.rounds.cost import COST, Cost, read_cost
-from gossamer.rounds.files import TEMPORARY, read_text, regular, remove, sha256, write_folder, write_text
-from gossamer.rounds.record import RoundRecord
-from gossamer.rounds.tensors import opened
-from gossamer.rounds.ties import ties
 
 MODEL = "model.safetensors"
 MASKS = "masks.safetensors"

@@ -24,11 +24,11 @@ from gossamer.cli.main import app
 from gossamer.compare.grid import Job
 from gossamer.compare.runner import run_in_processes
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerError
+from gossamer.loop.configuration import read
+from gossamer.loop.files import locked, write_file, write_text
+from gossamer.loop.folder import load_masks
+from gossamer.loop.record import RoundRecord
 from gossamer.report.run import read_run
-from gossamer.rounds.configuration import read
-from gossamer.rounds.files import locked, write_file, write_text
-from gossamer.rounds.folder import load_masks
-from gossamer.rounds.record import RoundRecord
 from gossamer.watch import look
 from gossamer.watch.progress import Progress, ProgressFile
 
