@@ -11,6 +11,9 @@ PYTHON = {
     "src/gossamer/rewind": "tests/rewind",
     "src/gossamer/loop": "tests/loop",
     "src/gossamer/prune": "tests/prune",
+    "src/gossamer/model": "tests/model",
+    "src/gossamer/storage": "tests/storage",
+    "src/gossamer/randomness.py": "tests/test_randomness.py",
     "runtime/src/gossamer_runtime": "runtime/tests",
 }
 """Folder or file -> the tests that are its own."""
@@ -19,7 +22,10 @@ NATIVE = ("runtime/native/kernels", "runtime/native/ort", "runtime/native/format
 TESTS = (
     "tests/test_arguments.py",
     "tests/test_compress.py",
+    "tests/test_randomness.py",
     "tests/prune",
+    "tests/model",
+    "tests/storage",
     "tests/rewind",
     "tests/shrink",
     "tests/export",

@@ -15,9 +15,9 @@ from torch.nn import functional
 import gossamer
 from gossamer.compress import Silent, compress
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.loop import state as states
 from gossamer.loop.configuration import read
-from gossamer.loop.folder import read_ledger, read_records
+from gossamer.loop.records import read_ledger, read_records
+from gossamer.storage import state as states
 from gossamer.tasks import SGD, Data, EpochReport, Examples, Metric, Recipe, Steps, Task, train
 
 

@@ -1,12 +1,13 @@
 """What callers pass: plain numbers, out of whatever holds one."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from fractions import Fraction
 from numbers import Real
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from gossamer.errors import ConfigurationError
 
@@ -68,6 +69,11 @@ def truth(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def as_written(number: float) -> Fraction:
+    """The decimal fraction that was typed: 0.2 is 1/5, not the nearest binary number to it."""
+    return Fraction(Decimal(repr(float(number))))
+
+
 def plain(value: Any) -> Any:
     """The same with Python's numbers for numpy's and torch's, in mappings and sequences too."""
     if isinstance(value, Mapping):
@@ -100,7 +106,7 @@ def require_function(name: str, value: Any, expected: str) -> None:
 
 def _scalar(value: Any) -> Any:
     """The one entry of an array or a tensor; anything else as it is."""
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta:
+    if _is_tensor(value) and value.numel() == 1 and not value.is_meta:
         value = value.detach().cpu()
         try:
             value = value.numpy()
@@ -124,4 +130,10 @@ def _shown(value: Any) -> str:
 
 
 def _of_shape(value: Any) -> str:
-    return f" of shape {tuple(value.shape)}" if isinstance(value, (Tensor, np.ndarray)) else ""
+    return f" of shape {tuple(value.shape)}" if _is_tensor(value) or isinstance(value, np.ndarray) else ""
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whoever has a tensor has imported torch, which takes seconds; what works without it does not wait for it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)

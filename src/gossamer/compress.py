@@ -12,20 +12,21 @@ from torch import nn
 
 from gossamer.arguments import setting, whole_number
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.loop import state as states
 from gossamer.loop.cost import Work
 from gossamer.loop.driver import Round, restore_memory_format, rounds
-from gossamer.loop.files import absolute, remove, write_file
-from gossamer.loop.folder import REPLICATES, TRAINING, kept_snapshot, read_records
+from gossamer.loop.folder import kept_snapshot
 from gossamer.loop.metrics import TEST_PREFIX
 from gossamer.loop.normalisation import Batches, layers_with_statistics
-from gossamer.loop.randomness import derived_seed
 from gossamer.loop.record import RoundRecord
+from gossamer.loop.records import REPLICATES, TRAINING, read_records
 from gossamer.prune.criteria import find_criterion
 from gossamer.prune.cut import DensityPlan
 from gossamer.prune.scope import Scope
+from gossamer.randomness import derived_seed
 from gossamer.rewind import snapshot
 from gossamer.rewind.strategies import DEFAULT, START, STRATEGIES, Schedule, Span
+from gossamer.storage import state as states
+from gossamer.storage.files import absolute, remove, write_file
 from gossamer.tasks import processor, retraining
 from gossamer.tasks.loading import failing, load_data
 from gossamer.tasks.operations import Operations, count_operations

@@ -9,7 +9,7 @@ import pytest
 from command_line import command, environment, gossamer
 from small_run import printed, refused, small_run
 
-from gossamer.loop.folder import read_records
+from gossamer.loop.records import read_records
 
 RUN = ["compress", "digits", "--epochs", "1", "--rounds", "1", "--out"]
 

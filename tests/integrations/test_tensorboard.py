@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from small_run import printed, refused
 
-from gossamer.loop.folder import read_records
+from gossamer.loop.records import read_records
 
 pytest.importorskip("tensorboard")
 

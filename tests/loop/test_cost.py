@@ -13,7 +13,7 @@ import gossamer
 from gossamer.compress import compress
 from gossamer.errors import CheckpointError
 from gossamer.loop.cost import Cost, Work, pays_after, read_cost, total
-from gossamer.loop.folder import read_ledger
+from gossamer.loop.records import read_ledger
 from gossamer.tasks import SGD, Data, Examples, OneCycle, Recipe, Task
 from gossamer.tasks.operations import count_operations
 

@@ -31,8 +31,8 @@ from gossamer.errors import (
     PrunedWeightError,
     TrainingDivergedError,
 )
-from gossamer.loop.folder import read_records
 from gossamer.loop.plan import Plan
+from gossamer.loop.records import read_records
 
 RATES = [0.2, 0.2, 0.1, 0.1, 0.02, 0.02]
 """The schedule that every round replays."""
@@ -1097,8 +1097,8 @@ def test_a_damaged_configuration_is_refused(content: bytes, finished: Path, tmp_
 def rewrite(folder: Path, name: str, write: Callable[[Path], None]) -> None:
     from dataclasses import replace
 
-    from gossamer.loop.files import sha256
     from gossamer.loop.record import RoundRecord
+    from gossamer.storage.files import sha256
 
     path = folder / "round-02" / name
     write(path)
@@ -1217,7 +1217,7 @@ def test_a_hostile_mask_file(kind: str, finished: Path, tmp_path: Path) -> None:
     ids=str,
 )
 def test_a_hostile_state_file(state: Any, finished: Path, tmp_path: Path) -> None:
-    from gossamer.loop import state as states
+    from gossamer.storage import state as states
 
     folder = copy_of(finished, tmp_path)
     if isinstance(state, dict) and isinstance(state.get("objects"), dict):

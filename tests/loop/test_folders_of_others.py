@@ -25,10 +25,10 @@ from gossamer.compare.grid import Job
 from gossamer.compare.runner import run_in_processes
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerError
 from gossamer.loop.configuration import read
-from gossamer.loop.files import locked, write_file, write_text
 from gossamer.loop.folder import load_masks
 from gossamer.loop.record import RoundRecord
 from gossamer.report.run import read_run
+from gossamer.storage.files import locked, write_file, write_text
 from gossamer.watch import look
 from gossamer.watch.progress import Progress, ProgressFile
 

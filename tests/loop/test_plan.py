@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gossamer.arguments import as_written
 from gossamer.errors import ConfigurationError, NothingToPruneError
-from gossamer.loop.plan import Plan, as_written
+from gossamer.loop.plan import Plan
 
 
 def test_the_densities_of_the_paper() -> None:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 import gossamer
 from gossamer.compress import Listener, OptimizerState, Silent, compress
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.loop import state as states
 from gossamer.loop.configuration import read
-from gossamer.loop.folder import REPLICATES, read_ledger, read_state
+from gossamer.loop.folder import read_state
 from gossamer.loop.normalisation import recompute_statistics
+from gossamer.loop.records import REPLICATES, read_ledger
+from gossamer.storage import state as states
 from gossamer.tasks import SGD, Data, EpochReport, Examples, OneCycle, Recipe, Task, initial_model, train
 
 

@@ -9,10 +9,10 @@ from torch import nn
 
 import gossamer
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.loop import state as states
-from gossamer.loop.files import sha256
 from gossamer.loop.record import RoundRecord
 from gossamer.rewind.strategies import Retraining, Span
+from gossamer.storage import state as states
+from gossamer.storage.files import sha256
 
 
 def begun(folder: Path, **arguments: Any) -> tuple[gossamer.Round, torch.optim.Optimizer]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from gossamer.loop.typed import WrongTypeError, read_as
+from gossamer.storage.typed import WrongTypeError, read_as
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from small_run import printed
 from torch import nn
 
 import gossamer
-from gossamer.loop.folder import read_records
+from gossamer.loop.records import read_records
 
 MOVING_TASK = """
 import dataclasses, os

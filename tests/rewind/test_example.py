@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gossamer.loop.folder import read_ledger
+from gossamer.loop.records import read_ledger
 from gossamer.rewind.strategies import STRATEGIES
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "methods.py"

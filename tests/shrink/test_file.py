@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError
-from gossamer.loop.state import digest_of
 from gossamer.shrink import SelectedInputs, load_shrunk, save_shrunk, shrink
+from gossamer.storage.state import digest_of
 
 
 class Network(nn.Module):

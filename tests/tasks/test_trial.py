@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from gossamer.compress import compress
-from gossamer.loop.folder import read_records
+from gossamer.loop.records import read_records
 from gossamer.tasks import SGD, Data, Examples, Metric, OneCycle, Recipe, Task, TaskError
 
 INPUTS = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gossamer.errors import ConfigurationError
-from gossamer.loop.files import read_text
+from gossamer.storage.files import read_text
 
 if TYPE_CHECKING:
     import onnx

@@ -246,7 +246,7 @@ def _print_lines(lines: list[str]) -> None:
 def _report(lines: list[str], result: dict[str, Any], json_file: Path | None) -> None:
     _print_lines(lines)
     if json_file is not None:
-        from gossamer.loop.files import write_text
+        from gossamer.storage.files import write_text
 
         write_text(json_file, json.dumps(result, indent=2) + "\n")
         console().print(f"written to {json_file}")

@@ -81,7 +81,7 @@ def compare(
     from gossamer.errors import ConfigurationError
     from gossamer.loop.configuration import Configuration
     from gossamer.loop.driver import make_folder
-    from gossamer.loop.files import locked, same_working_directory
+    from gossamer.storage.files import locked, same_working_directory
     from gossamer.tasks import find_task
 
     if seeds < 1 or jobs < 1 or (threads is not None and threads < 1):

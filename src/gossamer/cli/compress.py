@@ -193,8 +193,8 @@ def compress(
 
     from gossamer.compress import Listener, Together
     from gossamer.compress import compress as run
-    from gossamer.loop.files import absolute, same_working_directory
     from gossamer.prune.scope import Scope
+    from gossamer.storage.files import absolute, same_working_directory
     from gossamer.tasks import find_task
     from gossamer.tasks.own_task import source_of
     from gossamer.tasks.processor import keep_freed_memory

@@ -9,8 +9,8 @@ from typing import Any, TextIO, cast
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from gossamer.cli.wording import printable_lines
 from gossamer.errors import GossamerError
+from gossamer.wording import printable_lines
 
 READABLE_WIDTH = 120
 """Columns assumed where there is no terminal to ask, so that a table in a file or a pipe is not cut."""

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from gossamer.cli.console import console
-from gossamer.cli.wording import value_text
+from gossamer.wording import value_text
 
 if TYPE_CHECKING:
     from gossamer.explain import Explanation
@@ -44,7 +44,7 @@ def explain(
     """
     from gossamer.explain import draw_input_use, explain_round, open_round
     from gossamer.explain.picture import is_image
-    from gossamer.loop.files import write_text
+    from gossamer.storage.files import write_text
 
     subject = open_round(run, round, data_folder=data, task=task)
     facts = explain_round(

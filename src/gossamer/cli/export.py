@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gossamer.cli.console import console
 from gossamer.cli.sizes import Input, Size, inputs_of, sizes_of
-from gossamer.cli.wording import printable, value_text
+from gossamer.wording import printable, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -58,7 +58,7 @@ def predict(
     for line in _summary(prediction, prices):
         terminal.print(line)
     if json_file is not None:
-        from gossamer.loop.files import write_text
+        from gossamer.storage.files import write_text
 
         write_text(json_file, json.dumps(facts(prediction, prices, sizes), indent=2) + "\n")
         console().print(f"written to {json_file}")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gossamer.cli.console import console
-from gossamer.cli.wording import metric_text, time_text
+from gossamer.wording import metric_text, time_text
 
 if TYPE_CHECKING:
     from gossamer.compress import Listener

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from gossamer.cli.console import console
-from gossamer.cli.wording import value_text
+from gossamer.wording import value_text
 
 if TYPE_CHECKING:
     from gossamer.predict.calibration import Calibration

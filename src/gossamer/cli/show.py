@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gossamer.cli.console import console
-from gossamer.cli.wording import time_text, value_text
+from gossamer.wording import time_text, value_text
 
 if TYPE_CHECKING:
     from gossamer.loop.cost import Cost
@@ -28,7 +28,7 @@ def print_run(folder: Path, terminal: Console) -> None:
         CheckpointError: it is no run, or damaged.
     """
     from gossamer.loop.configuration import RUN, read_of_run
-    from gossamer.loop.folder import read_ledger, read_records
+    from gossamer.loop.records import read_ledger, read_records
     from gossamer.loop.stopping import Allowance, smallest_allowed
 
     settings = read_of_run(folder)[RUN]

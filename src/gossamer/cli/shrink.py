@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from gossamer.cli.console import console
-from gossamer.cli.wording import value_text
+from gossamer.wording import value_text
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gossamer.cli.console import console
-from gossamer.cli.wording import metric_text, printable, time_text, value_text
+from gossamer.wording import metric_text, printable, time_text, value_text
 
 if TYPE_CHECKING:
     from gossamer.loop.record import RoundRecord

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from gossamer.compare.grid import Grid, Method
 from gossamer.errors import ConfigurationError, GossamerError
-from gossamer.loop.files import locked, remove
-from gossamer.loop.folder import TRAINING
 from gossamer.loop.plan import Plan
+from gossamer.loop.records import TRAINING
 from gossamer.prune.criteria import find_criterion
 from gossamer.prune.cut import Cut, allocation_of
 from gossamer.prune.scope import prunable_weights
+from gossamer.storage.files import locked, remove
 from gossamer.tasks import processor, retraining
 from gossamer.tasks.loading import load_data
 from gossamer.tasks.task import Task

@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gossamer.arguments import as_written
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.loop import configuration
-from gossamer.loop import state as states
-from gossamer.loop.folder import TRAINING, kept_snapshot, read_records
-from gossamer.loop.plan import Plan, as_written
+from gossamer.loop.folder import kept_snapshot
+from gossamer.loop.plan import Plan
 from gossamer.loop.record import RoundRecord
+from gossamer.loop.records import TRAINING, read_records
 from gossamer.prune.allocate import ALLOCATIONS
 from gossamer.prune.criteria import CRITERIA
 from gossamer.prune.densities import read_densities
 from gossamer.prune.structure import STRUCTURES, find_structure
 from gossamer.rewind.strategies import STRATEGIES
+from gossamer.storage import state as states
 
 ONE_SHOT = "one-shot-"
 REPLICATES = "replicates="

@@ -25,8 +25,8 @@ from gossamer.errors import CheckpointError
 from gossamer.loop import configuration
 from gossamer.loop.cost import JOULES_PER_GPU_SECOND, JOULES_PER_PROCESSOR_SECOND, pays_after, total
 from gossamer.loop.directions import Better, direction_of
-from gossamer.loop.files import write_file, write_text
-from gossamer.loop.folder import read_ledger, read_records
+from gossamer.loop.records import read_ledger, read_records
+from gossamer.storage.files import write_file, write_text
 
 TABLE, NUMBERS, PLOTS = "comparison.md", "comparison.json", ("comparison.svg", "comparison.png")
 SHARES = ("accuracy", "error")

@@ -11,7 +11,7 @@ from typing import Any
 
 from gossamer.compare.grid import Job
 from gossamer.errors import ConfigurationError, GossamerError
-from gossamer.loop.files import open_to_append, regular
+from gossamer.storage.files import open_to_append, regular
 
 PYTHON = (sys.executable, "-P", "-m")
 """Runs a module. Without -P, a file in the current folder that is called as a package would hide the package."""

@@ -20,9 +20,10 @@ from gossamer.explain.paths import PathFacts, count_paths, path_facts
 from gossamer.explain.signs import Signs, count_sign_flips
 from gossamer.explain.subject import Subject
 from gossamer.explain.unit_graph import unit_graph
-from gossamer.loop.folder import load_masks, load_round, read_records
+from gossamer.loop.folder import load_masks, load_round
+from gossamer.loop.records import read_records
+from gossamer.model.wrappers import unwrap
 from gossamer.prune.masks import Masks
-from gossamer.prune.scope import unwrap
 from gossamer.shrink.trace import trace
 from gossamer.shrink.understand import understand
 from gossamer.tasks import Examples, Metric

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.explain.inputs import InputReach
-from gossamer.loop.files import write_file
+from gossamer.storage.files import write_file
 from gossamer.tasks.requirements import optional_module
 
 SMALLEST_SIDE = 280

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.loop.configuration import FILE, read_of_run
-from gossamer.loop.files import absolute, same_working_directory
-from gossamer.loop.folder import load_masks, load_round, read_records
+from gossamer.loop.folder import load_masks, load_round
 from gossamer.loop.record import RoundRecord
+from gossamer.loop.records import read_records
 from gossamer.loop.stopping import Allowance, smallest_allowed
+from gossamer.storage.files import absolute, same_working_directory
 from gossamer.tasks import Data, Task, find_task
 from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import is_own_task

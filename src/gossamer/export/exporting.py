@@ -27,7 +27,7 @@ from gossamer.export.verify import (
     running,
 )
 from gossamer.export.written import as_written
-from gossamer.loop.files import write_file
+from gossamer.storage.files import write_file
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from gossamer.export.errors import ExportError, first_line
 from gossamer.export.sessions import dense_session
 from gossamer.export.sizes_read import sizes_read
 from gossamer.export.values import Value, draw, tensor_of, type_text
-from gossamer.loop.files import regular
+from gossamer.storage.files import regular
 
 Feed = Mapping[str, Value]
 """Name of an input -> its value."""

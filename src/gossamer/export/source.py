@@ -21,9 +21,9 @@ from gossamer.export.from_torch import Traced, to_onnx
 from gossamer.export.open_axes import with_open_axes
 from gossamer.export.precision import in_fp32
 from gossamer.export.sessions import dense_session
-from gossamer.loop.files import absolute, regular, same_working_directory
 from gossamer.shrink import shrink
 from gossamer.shrink.verify import verify
+from gossamer.storage.files import absolute, regular, same_working_directory
 from gossamer.tasks import Data, Metric, Task, find_task, initial_model
 from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import call_own_function, is_own_task

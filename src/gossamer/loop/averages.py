@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
-from gossamer.prune.scope import unwrap
+from gossamer.model.wrappers import unwrap
 
 
 def tensors_of(average: Any, model: nn.Module) -> dict[str, Tensor]:

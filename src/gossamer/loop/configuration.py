@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-import torch
 
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.loop.files import read_text, write_text
-from gossamer.loop.typed import WrongTypeError, read_as
+from gossamer.storage.files import read_text, write_text
+from gossamer.storage.typed import WrongTypeError, read_as
 
 FILE = "config.toml"
 
@@ -225,6 +224,9 @@ def _named(tables: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, Any]:
     """What the run was made with. The bits of a result are the same only with the same of all these."""
+    # Not where a configuration is only read.
+    import torch
+
     return {
         "gossamer": version("gossamer"),
         "python": platform.python_version(),

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gossamer.errors import CheckpointError
-from gossamer.loop.files import read_text
-from gossamer.loop.typed import read_as
+from gossamer.storage.files import read_text
+from gossamer.storage.typed import read_as
 
 COST = "cost.json"
 

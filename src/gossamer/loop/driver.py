@@ -16,33 +16,37 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gossamer import randomness
 from gossamer.arguments import plain, require_function, require_kind, truth, whole_number
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning, TrainingDivergedError
-from gossamer.loop import averages, fingerprint, randomness
+from gossamer.loop import averages, fingerprint
 from gossamer.loop import folder as run_folder
 from gossamer.loop.configuration import FILE, Configuration
 from gossamer.loop.cost import Cost, Work
 from gossamer.loop.directions import Better
-from gossamer.loop.files import absolute, locked, remove
 from gossamer.loop.fingerprint import Fingerprint
 from gossamer.loop.metrics import is_on_test, numbers_of, on_test
 from gossamer.loop.normalisation import Batches, layers_with_statistics, recompute_statistics
 from gossamer.loop.plan import PER_ROUND, Plan
 from gossamer.loop.record import RoundRecord
+from gossamer.loop.records import REPLICATES, SNAPSHOT, TRAINING, read_records, write_table
 from gossamer.loop.replicates import Start, load_trained, put_average, with_one_more
 from gossamer.loop.stopping import Allowance, smallest_allowed
-from gossamer.loop.ties import require_ties, ties_of
+from gossamer.model.stored import fill, storable
+from gossamer.model.ties import require_ties, ties_of
+from gossamer.model.whole import refuse_sharded_modules
+from gossamer.model.wrappers import unwrap
 from gossamer.prune import masks as masks_of
 from gossamer.prune.cut import Cut, DensityPlan, allocation_of
 from gossamer.prune.enforce import check, hold, release, watch
 from gossamer.prune.gradients import Losses
 from gossamer.prune.names import belonging_to_round, vanished
 from gossamer.prune.remarks import remarks
-from gossamer.prune.scope import Scope, count_parameters, prunable_weights, unwrap
-from gossamer.prune.whole import refuse_sharded_modules
+from gossamer.prune.scope import Scope, count_parameters, prunable_weights
 from gossamer.rewind import snapshot
 from gossamer.rewind.snapshot import StepCounter
 from gossamer.rewind.strategies import DEFAULT, REWINDABLE, Retraining, Schedule, Span, Unit, restart_scale
+from gossamer.storage.files import absolute, locked, remove
 
 
 class Round:
@@ -374,7 +378,7 @@ class _Run:
                     records.append(round.result or round.record(untrained=True))
                 self._return_to(round)
             # Left by a crash between the end of the last round and its removal there.
-            remove(self.folder / run_folder.REPLICATES)
+            remove(self.folder / REPLICATES)
             best = smallest_allowed(records, self.allowance)
             if best.round != records[-1].round:
                 run_folder.load_round(self.folder, best.round, self.model)
@@ -415,7 +419,7 @@ class _Run:
             )
             trained.save(self.folder)
         assert trained is not None
-        with _as_stored(f"the replicates in {self.folder / run_folder.REPLICATES} do not fit this run"):
+        with _as_stored(f"the replicates in {self.folder / REPLICATES} do not fit this run"):
             put_average(trained, self.model, self.state)
         self._lay_out_state()
         if batches is not None:
@@ -461,7 +465,7 @@ class _Run:
             raise ConfigurationError(
                 "which step to rewind to is not known yet; call round.schedule(total_steps) before training"
             )
-        snapshot.take(self.folder / run_folder.SNAPSHOT, self.snapshot_step, self.model, self.state)
+        snapshot.take(self.folder / SNAPSHOT, self.snapshot_step, self.model, self.state)
 
     def _plan_snapshot(self, step: int) -> None:
         if self.retraining.strategy.weights != "rewound" or step == self.snapshot_step:
@@ -472,7 +476,7 @@ class _Run:
                 f"call round.schedule with one length only"
             )
         self.snapshot_step = step
-        if step < self.counter.steps and not (self.folder / run_folder.SNAPSHOT).exists():
+        if step < self.counter.steps and not (self.folder / SNAPSHOT).exists():
             raise ConfigurationError(
                 f"the weights are rewound to step {step} of the dense round, which is past: {self.counter.steps} steps "
                 f"were taken. Call round.schedule(total_steps) before training."
@@ -514,7 +518,7 @@ class _Run:
                 f"that came trained), say so: round.record(..., untrained=True)."
             )
         snapshot_file = self._snapshot_taken() if round.number == 0 else None
-        kept = run_folder.storable(self.model)
+        kept = storable(self.model)
         if isinstance(average, nn.Module) and unwrap(average) is unwrap(self.model):
             average = None
         if average is not None:
@@ -556,11 +560,11 @@ class _Run:
         written = run_folder.write_round(self.folder, record, kept, round.masks, state, snapshot_file, cost)
         if average is not None:
             self.average = average
-            run_folder.fill(unwrap(self.model), kept, self.folder)
+            fill(unwrap(self.model), kept, self.folder)
         round._recorded = fingerprint.of_state(self.model)
         if snapshot_file is not None:
             remove(snapshot_file)
-        remove(self.folder / run_folder.REPLICATES)
+        remove(self.folder / REPLICATES)
         return written
 
     def _snapshot_taken(self) -> Path | None:
@@ -572,7 +576,7 @@ class _Run:
                 f"how many steps {self.retraining.length or self.retraining.start} are is not known; call "
                 f"round.schedule(total_steps, steps_per_epoch) before training, in the dense round too"
             )
-        path = self.folder / run_folder.SNAPSHOT
+        path = self.folder / SNAPSHOT
         snapshot.require(path, self.snapshot_step, self.counter.steps)
         return path
 
@@ -665,8 +669,8 @@ class _Run:
     def _open(self, configuration: Configuration) -> list[RoundRecord]:
         """Makes the folder, or verifies that it holds this very run; returns its finished rounds."""
         run_folder.clear_leftovers(self.folder)
-        records = run_folder.read_records(self.folder)
-        training = (self.folder / run_folder.TRAINING).exists()
+        records = read_records(self.folder)
+        training = (self.folder / TRAINING).exists()
         if records or training:
             configuration.refuse_other(self.folder)
         else:
@@ -678,11 +682,11 @@ class _Run:
                 remove(path)
         elif records:
             # Left by a crash between the end of the dense round and its removal.
-            remove(self.folder / run_folder.SNAPSHOT)
+            remove(self.folder / SNAPSHOT)
         if self.dense is not None and not (records or training):
             configuration.refuse_other_dense(self.dense)
             records = [run_folder.take_over_dense(self.folder, self.dense, self.retraining.moment)]
-        run_folder.write_table(self.folder, records)
+        write_table(self.folder, records)
         return records
 
     def _restore(self, number: int) -> dict[str, Tensor]:
@@ -833,7 +837,7 @@ def rounds(
     require_kind("metric", metric, (str, NoneType), "the name of a recorded metric")
     allowance = None if max_drop is None else Allowance(max_drop, metric, better)
     max_drop = None if allowance is None else allowance.max_drop
-    run_folder.storable(model)
+    storable(model)
     for remark in remarks(model, scope, weights):
         warnings.warn(remark, GossamerWarning, stacklevel=2)
     for name, thing in (state or {}).items():

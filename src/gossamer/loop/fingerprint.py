@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from gossamer.prune.scope import unwrap
-from gossamer.prune.whole import require_whole
+from gossamer.model.whole import require_whole
+from gossamer.model.wrappers import unwrap
 
 Fingerprint = dict[str, bytes]
 """Name of a tensor -> digest of its type, shape and bits."""

@@ -21,44 +21,39 @@ A round exists from the moment its folder gets its name; `rounds.jsonl` is put t
 import json
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gossamer.arguments import require_kind, whole_number
 from gossamer.errors import CheckpointError
-from gossamer.loop import state as states
-from gossamer.loop.cost import COST, Cost, read_cost
-from gossamer.loop.files import TEMPORARY, read_text, regular, remove, sha256, write_folder, write_text
+from gossamer.loop.cost import COST, Cost
 from gossamer.loop.record import RoundRecord
-from gossamer.loop.tensors import opened
-from gossamer.loop.ties import ties
+from gossamer.loop.records import (
+    MASKS,
+    MODEL,
+    RECORD,
+    SNAPSHOT,
+    STATE,
+    damaged,
+    read_records,
+    round_folder,
+    write_table,
+)
+from gossamer.model.stored import fill
+from gossamer.model.wrappers import unwrap
 from gossamer.prune import masks as mask_files
 from gossamer.prune.enforce import hold
-from gossamer.prune.scope import unwrap
-from gossamer.prune.whole import refuse_sharded_modules, require_whole
+from gossamer.storage import state as states
+from gossamer.storage.files import TEMPORARY, regular, remove, sha256, write_folder
+from gossamer.storage.tensors import opened
 
-MODEL = "model.safetensors"
-MASKS = "masks.safetensors"
-STATE = "state.safetensors"
-RECORD = "round.json"
-TABLE = "rounds.jsonl"
-LEDGER = "ledger.jsonl"
-TRAINING = "training.safetensors"
-REPLICATES = "replicates.safetensors"
-SNAPSHOT = "snapshot.safetensors"
 SAFETENSORS_TEMPORARY = ".tmp??????"
 """The names under which safetensors itself writes a file before it gets the one that was asked for."""
-
-
-def round_folder(folder: Path, number: int) -> Path:
-    return folder / f"round-{number:02d}"
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -113,63 +108,6 @@ def write_round(
     return finished
 
 
-def write_table(folder: Path, records: list[RoundRecord]) -> None:
-    """Writes `rounds.jsonl` and `ledger.jsonl`, if they do not say that already."""
-    _write_lines(folder / TABLE, [record.to_json() for record in records])
-    costs = [read_cost(round_folder(folder, record.round)) for record in records]
-    lines = [json.dumps(cost.flat(), allow_nan=False) for cost in costs if cost is not None]
-    if lines or (folder / LEDGER).exists():
-        _write_lines(folder / LEDGER, lines)
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    text = "".join(line + "\n" for line in lines)
-    with suppress(OSError, UnicodeDecodeError):
-        if read_text(path) == text:
-            return
-    write_text(path, text)
-
-
-def read_records(folder: Path) -> list[RoundRecord]:
-    """The records of the finished rounds, the dense one first.
-
-    Raises:
-        CheckpointError: a round between two others is missing, or a record is damaged.
-    """
-    numbers = sorted(
-        int(digits)
-        for path in folder.glob("round-*")
-        if (digits := path.name.removeprefix("round-")).isdecimal() and path == round_folder(folder, int(digits))
-    )
-    if numbers != list(range(len(numbers))):
-        missing = min(set(range(numbers[-1])) - set(numbers))
-        raise CheckpointError(f"{round_folder(folder, missing)} is missing, but later rounds are there; restore it")
-    records = []
-    for number in numbers:
-        path = round_folder(folder, number) / RECORD
-        if path.parent.is_symlink():
-            raise CheckpointError(f"{path.parent} is a link; expected the round's own folder. Put it in its place.")
-        try:
-            text = read_text(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(_damaged(path, str(error))) from error
-        record = RoundRecord.from_json(text, str(path))
-        if record.round != number:
-            raise CheckpointError(_damaged(path, f"it says round {record.round}"))
-        records.append(record)
-    return records
-
-
-def read_ledger(folder: Path) -> list[Cost]:
-    """What the finished rounds cost, as far as that was kept.
-
-    Raises:
-        CheckpointError: a page of it is damaged.
-    """
-    costs = [read_cost(round_folder(folder, record.round)) for record in read_records(folder)]
-    return [cost for cost in costs if cost is not None]
-
-
 def load_masks(folder: str | Path, number: int) -> dict[str, Tensor]:
     """The masks of a round, by weight name; True where the weight is kept.
 
@@ -185,9 +123,9 @@ def load_masks(folder: str | Path, number: int) -> dict[str, Tensor]:
                 name: mask_files.unpack(file.get_tensor(name), tuple(shape), name) for name, shape in shapes.items()
             }
     except CheckpointError as error:
-        raise CheckpointError(_damaged(path, str(error))) from error
+        raise CheckpointError(damaged(path, str(error))) from error
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(_damaged(path, str(error))) from error
+        raise CheckpointError(damaged(path, str(error))) from error
 
 
 def read_state(folder: Path, number: int) -> Any:
@@ -269,10 +207,10 @@ def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord
         with opened(path) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(_damaged(path, str(error))) from error
+        raise CheckpointError(damaged(path, str(error))) from error
     if mask_files.count_kept(masks) != record.kept:
         kept = mask_files.count_kept(masks)
-        raise CheckpointError(_damaged(path.parent / MASKS, f"it keeps {kept} weights, round.json says {record.kept}"))
+        raise CheckpointError(damaged(path.parent / MASKS, f"it keeps {kept} weights, round.json says {record.kept}"))
     fill(unwrap(model), tensors, path)
     parameters = dict(unwrap(model).named_parameters(remove_duplicate=False))
     unknown = [name for name in masks if name not in parameters or parameters[name].shape != masks[name].shape]
@@ -301,61 +239,7 @@ def _verified(folder: Path, number: int, name: str) -> Path:
     try:
         found = sha256(path)
     except OSError as error:
-        raise CheckpointError(_damaged(path, error.strerror or str(error))) from error
+        raise CheckpointError(damaged(path, error.strerror or str(error))) from error
     if found != record.sha256.get(name):
-        raise CheckpointError(_damaged(path, "its SHA-256 is not the one in round.json"))
+        raise CheckpointError(damaged(path, "its SHA-256 is not the one in round.json"))
     return path
-
-
-def _damaged(path: Path, reason: str) -> str:
-    return (
-        f"{path} is damaged: {reason}. Restore it from a copy; or, to repeat this round and those after it, remove "
-        f"the folders {path.parent.name} and later and run the same command again."
-    )
-
-
-def storable(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state, on the CPU, each tensor once: what is tied is stored under its first name.
-
-    Raises:
-        CheckpointError: the state holds something that is no tensor.
-        ConfigurationError: a tensor is not here: sharded over processes, or on the meta device.
-    """
-    refuse_sharded_modules(model)
-    state = unwrap(model).state_dict()
-    for name, tensor in state.items():
-        if not isinstance(tensor, Tensor):
-            raise CheckpointError(
-                f"the model's state_dict holds a {type(tensor).__name__} under {name}; expected tensors only. It "
-                f"cannot be stored without pickle: return a tensor from get_extra_state."
-            )
-        require_whole(name, tensor)
-    # Cloned, since different views of one storage are not accepted by the format.
-    return {
-        name: state[name].detach().cpu().contiguous().clone() for name, first in ties(state).items() if name == first
-    }
-
-
-def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Puts the tensors, as `storable` returns them, into the model.
-
-    Raises:
-        CheckpointError: they do not fit; the message names `path`, where they come from.
-    """
-    stored = storable(model)
-    expected = model.state_dict()
-    problems = [f"it lacks {name}" for name in stored if name not in tensors]
-    problems += [f"it has {name}, which the model lacks" for name in tensors if name not in expected]
-    problems += [
-        f"{name} has shape {tuple(tensor.shape)}, the model's {tuple(expected[name].shape)}"
-        for name, tensor in tensors.items()
-        if name in expected and expected[name].shape != tensor.shape
-    ]
-    problems += [
-        f"it has {first} and {name} apart, which are one in the model"
-        for name, first in ties(expected).items()
-        if name in tensors and name != first and not torch.equal(tensors[name], tensors[first])
-    ]
-    if problems:
-        raise CheckpointError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
-    model.load_state_dict(tensors, strict=False)

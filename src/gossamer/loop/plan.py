@@ -2,22 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from math import ceil
 
-from gossamer.arguments import setting, whole_number
+from gossamer.arguments import as_written, setting, whole_number
 from gossamer.errors import ConfigurationError, NothingToPruneError
 
 PER_ROUND = 0.2
 """The paper's share of the remaining weights that a round prunes."""
 FIRST_CUT = 1
 """Round 0 trains the dense network; the first cut comes before round 1."""
-
-
-def as_written(number: float) -> Fraction:
-    """The decimal fraction that was typed: 0.2 is 1/5, not the nearest binary number to it."""
-    return Fraction(Decimal(repr(float(number))))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 
 from gossamer.errors import CheckpointError
-from gossamer.loop.typed import read_as
+from gossamer.storage.typed import read_as
 
 SEAL = "round.json"
 """The entry of `sha256` that covers the record itself."""

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gossamer import randomness
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.loop import randomness
-from gossamer.loop import state as states
-from gossamer.loop.files import remove, write_file
-from gossamer.loop.folder import REPLICATES, fill, storable
-from gossamer.loop.typed import WrongTypeError, read_as
-from gossamer.prune.scope import unwrap
+from gossamer.loop.records import REPLICATES
+from gossamer.model.stored import fill, storable
+from gossamer.model.wrappers import unwrap
+from gossamer.storage import state as states
+from gossamer.storage.files import remove, write_file
+from gossamer.storage.typed import WrongTypeError, read_as
 
 
 @dataclass(frozen=True)

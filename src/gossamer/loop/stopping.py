@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gossamer.arguments import require_kind, setting
+from gossamer.arguments import as_written, require_kind, setting
 from gossamer.errors import ConfigurationError
 from gossamer.loop.directions import Better, direction_of
-from gossamer.loop.plan import as_written
 from gossamer.loop.record import RoundRecord
 
 EXAMPLES = ("accuracy", "f1", "bleu", "loss", "error", "perplexity")

@@ -15,10 +15,10 @@ import tomli_w
 from gossamer.bench.folders import cache_folder
 from gossamer.bench.network import build
 from gossamer.errors import ConfigurationError
-from gossamer.loop.files import read_text, write_text
 from gossamer.predict.prices import Observation, fit
 from gossamer.predict.specimens import specimens
 from gossamer.predict.terms import Terms
+from gossamer.storage.files import read_text, write_text
 
 if TYPE_CHECKING:
     from gossamer.predict.ready import ReadySpecimen, Times

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from gossamer.arguments import require_function, require_kind
 from gossamer.errors import ConfigurationError
-from gossamer.loop.randomness import derived_seed
 from gossamer.prune.allocate import Allocation, Shapes, find_allocation, whole_numbers
 from gossamer.prune.criteria import Evidence, find_criterion
 from gossamer.prune.densities import Densities, read_densities
@@ -17,6 +16,7 @@ from gossamer.prune.gradients import Losses, mean_gradients
 from gossamer.prune.masks import count_kept
 from gossamer.prune.scope import inputs_first
 from gossamer.prune.structure import find_structure
+from gossamer.randomness import derived_seed
 
 DensityPlan = str | Path | Mapping[str, float]
 """The name of an allocation, a file of densities (`.toml`), or the densities themselves by weight name."""

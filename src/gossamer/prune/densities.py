@@ -15,11 +15,10 @@ from pathlib import Path
 
 import tomli_w
 
-from gossamer.arguments import require_kind, setting
+from gossamer.arguments import as_written, require_kind, setting
 from gossamer.errors import ConfigurationError
-from gossamer.loop.files import read_text, write_text
-from gossamer.loop.plan import as_written
 from gossamer.prune.allocate import Shapes
+from gossamer.storage.files import read_text, write_text
 
 TABLE = "densities"
 CHANNELS = "channels"

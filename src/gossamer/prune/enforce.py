@@ -32,11 +32,12 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from gossamer.errors import PrunedWeightError
+from gossamer.model.whole import refuse_sharded_modules, require_whole
+from gossamer.model.wrappers import unwrap
 from gossamer.prune import names as by_name
 from gossamer.prune.attach import Hold, attach, clear, clear_gradient, detach, hold_of
 from gossamer.prune.names import names_of
-from gossamer.prune.scope import aliases, unwrap
-from gossamer.prune.whole import refuse_sharded_modules, require_whole
+from gossamer.prune.scope import aliases
 
 
 @dataclass(eq=False)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
+from gossamer.model.wrappers import unwrap
 from gossamer.prune.attach import Hold, attach, hold_of
-from gossamer.prune.scope import unwrap
 
 
 class Place(NamedTuple):

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from gossamer.prune.scope import Scope, count_parameters, left_out, unwrap
+from gossamer.model.wrappers import unwrap
+from gossamer.prune.scope import Scope, count_parameters, left_out
 
 MOST_NAMED = 3
 

@@ -7,14 +7,14 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
-from torch.optim.swa_utils import AveragedModel
 
 from gossamer.arguments import require_kind, truth
 from gossamer.errors import ConfigurationError, NothingToPruneError
+from gossamer.model.ties import Identity, memory_of
+from gossamer.model.whole import refuse_sharded_modules, require_plain
+from gossamer.model.wrappers import unwrap
 from gossamer.prune.layers import Kind, computed_tensors, has_outputs_second, kind_of
-from gossamer.prune.whole import is_plain, refuse_sharded_modules, require_plain
 
-Identity = tuple[object, ...]
 MOST_NAMED = 5
 """Names in a message, of which there may be hundreds."""
 
@@ -52,22 +52,6 @@ class Scope:
                 raise ConfigurationError(f"scope: {field} is {patterns!r}; expected a list of name patterns")
             object.__setattr__(self, field, tuple(map(str, listed)))
         object.__setattr__(self, "embeddings", truth("scope: embeddings", self.embeddings))
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside `torch.compile`'s, AveragedModel's and the data-parallel wrappers.
-
-    Raises:
-        ConfigurationError: it is no module.
-    """
-    require_kind("model", model, nn.Module, "a torch.nn.Module")
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
 
 
 def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, nn.Parameter]:
@@ -232,13 +216,6 @@ def _reason(parameter: _Parameter) -> str:
     if parameter.tensor.numel() == 0:
         return "no numbers"
     return f"{parameter.tensor.dim()} axis" if parameter.tensor.dim() == 1 else "a single number"
-
-
-def memory_of(tensor: Tensor) -> Identity:
-    """Equal for two tensors exactly if they are the same memory seen the same way (a tied weight)."""
-    if isinstance(tensor, UninitializedParameter) or tensor.is_meta or tensor.numel() == 0 or not is_plain(tensor):
-        return (id(tensor),)
-    return (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 def _refuse_overlaps(weights: Mapping[str, nn.Parameter]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gossamer.arguments import require_kind, whole_number
 from gossamer.errors import TrainingDivergedError
-from gossamer.prune.whole import require_whole
+from gossamer.model.whole import require_whole
 
 SLICE = 1 << 18
 """Weights read at a time. 1 MiB of float32: a slice and what is computed from it stay in the second-level cache

@@ -9,9 +9,9 @@ weight  the weight of the ablation
 from collections.abc import Sequence
 from typing import Any
 
-from gossamer.cli.wording import SHARES
 from gossamer.report.errors import ReportError
 from gossamer.report.rows import Row
+from gossamer.wording import SHARES
 
 Chart = dict[str, Any]
 

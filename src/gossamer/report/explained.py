@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gossamer.cli.wording import value_text
 from gossamer.errors import GossamerError
 from gossamer.explain.inputs import InputReach
 from gossamer.explain.picture import draw_input_use, is_image
@@ -20,6 +19,7 @@ from gossamer.report.charts import Chart
 from gossamer.report.errors import ReportError
 from gossamer.report.given import read_json
 from gossamer.report.markup import Markup, chart, details, element, join, paragraph, select, table, text
+from gossamer.wording import value_text
 
 LISTED = 40
 """Layers or connections in a table."""

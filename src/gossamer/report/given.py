@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gossamer.loop.files import read_text
 from gossamer.report.errors import ReportError
+from gossamer.storage.files import read_text
 
 
 def read_json(path: Path) -> Any:

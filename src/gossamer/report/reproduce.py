@@ -3,8 +3,8 @@
 import shlex
 from typing import Any
 
-from gossamer.cli.wording import printable
 from gossamer.report.run import Run, table
+from gossamer.wording import printable
 
 DENSITIES = "densities.toml"
 

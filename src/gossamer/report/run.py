@@ -10,8 +10,9 @@ from gossamer.errors import CheckpointError
 from gossamer.loop.configuration import INFORMATION, read_of_run
 from gossamer.loop.cost import Cost
 from gossamer.loop.directions import direction_of
-from gossamer.loop.folder import load_masks, read_ledger, read_records
+from gossamer.loop.folder import load_masks
 from gossamer.loop.record import RoundRecord
+from gossamer.loop.records import read_ledger, read_records
 from gossamer.loop.stopping import Allowance, smallest_allowed
 from gossamer.report.size import FLOAT32, LayerSize, layer_size
 

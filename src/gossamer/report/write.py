@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gossamer.cli.wording import SHARES, time_text, value_text
 from gossamer.errors import ConfigurationError, GossamerError
 from gossamer.loop.cost import JOULES_PER_GPU_SECOND, JOULES_PER_PROCESSOR_SECOND, pays_after
-from gossamer.loop.files import write_text
 from gossamer.report import charts, rows
 from gossamer.report.charts import Chart
 from gossamer.report.document import document
@@ -22,6 +20,8 @@ from gossamer.report.reproduce import commands
 from gossamer.report.run import Run, flat, named_apart, read_run
 from gossamer.report.series import Series, group
 from gossamer.report.size import FLOAT16
+from gossamer.storage.files import write_text
+from gossamer.wording import SHARES, time_text, value_text
 
 NEAR = (0.1, 0.05, 0.02, 0.01)
 """How far below the dense network the metric's axis can be made to reach."""

@@ -19,11 +19,11 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.loop import state as states
-from gossamer.loop.files import write_file
-from gossamer.loop.folder import SNAPSHOT, fill, storable
+from gossamer.model.stored import fill, storable
+from gossamer.model.wrappers import unwrap
 from gossamer.prune.enforce import watch
-from gossamer.prune.scope import unwrap
+from gossamer.storage import state as states
+from gossamer.storage.files import write_file
 
 
 class StepCounter:
@@ -202,7 +202,6 @@ def _statistics(model: nn.Module, keep: bool) -> Iterator[None]:
 
 
 __all__ = [
-    "SNAPSHOT",
     "StepCounter",
     "check_can_reinitialise",
     "counted",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from gossamer.loop.plan import as_written
+from gossamer.arguments import as_written
 from gossamer.search.compressible import Compressible
 from gossamer.search.errors import SearchError
 from gossamer.search.layers import LayerFacts

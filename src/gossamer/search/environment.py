@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.loop.plan import as_written
+from gossamer.arguments import as_written
 from gossamer.search.budget import Budget
 from gossamer.search.compressible import Compressible
 from gossamer.search.errors import SearchError

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gossamer.prune.scope import unwrap
+from gossamer.model.wrappers import unwrap
 from gossamer.search.errors import SearchError
 
 KINDS = ("convolution", "linear", "other")

@@ -11,15 +11,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from gossamer import randomness
 from gossamer.errors import CheckpointError, TrainingDivergedError
-from gossamer.loop import randomness
-from gossamer.loop import state as states
 from gossamer.loop.configuration import Configuration
 from gossamer.loop.driver import make_folder
-from gossamer.loop.files import absolute, locked, write_file, write_text
-from gossamer.loop.randomness import derived_seed
-from gossamer.loop.typed import read_as
-from gossamer.prune.scope import Scope, prunable_weights, unwrap
+from gossamer.model.wrappers import unwrap
+from gossamer.prune.scope import Scope, prunable_weights
+from gossamer.randomness import derived_seed
 from gossamer.search.agent import Agent, Transition, sigma_of
 from gossamer.search.budget import Budget
 from gossamer.search.channels import Channels
@@ -30,6 +28,9 @@ from gossamer.search.fine_grained import FineGrained
 from gossamer.search.layers import LayerFacts
 from gossamer.search.policy import Policy
 from gossamer.search.reward import find_reward
+from gossamer.storage import state as states
+from gossamer.storage.files import absolute, locked, write_file, write_text
+from gossamer.storage.typed import read_as
 
 Actions = Literal["weights", "channels"]
 Masks = Mapping[str, Tensor]

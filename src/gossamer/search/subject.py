@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from gossamer.explain.subject import open_round
 from gossamer.loop.configuration import FILE, read
-from gossamer.loop.files import absolute, same_working_directory
-from gossamer.loop.randomness import derived_seed
 from gossamer.prune.enforce import hold, release
 from gossamer.prune.scope import Scope, prunable_weights
+from gossamer.randomness import derived_seed
 from gossamer.search.errors import SearchError
+from gossamer.storage.files import absolute, same_working_directory
 from gossamer.tasks import Data, Examples, Recipe, Task, evaluate, find_task, train
 from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import is_own_task

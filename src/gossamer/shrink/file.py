@@ -16,17 +16,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError
-from gossamer.loop.files import write_file
-from gossamer.loop.folder import storable
-from gossamer.loop.state import digest_of
-from gossamer.loop.tensors import opened
-from gossamer.loop.typed import read_as
-from gossamer.prune.scope import unwrap
+from gossamer.model.stored import storable
+from gossamer.model.wrappers import unwrap
 from gossamer.shrink.channels import Slimmed
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.resize import leave_sizes_open, resize_layer, resize_normalisation, select_inputs
 from gossamer.shrink.shrinking import Shrunk
 from gossamer.shrink.understand import CONVOLUTIONS, NORMALISATIONS
+from gossamer.storage.files import write_file
+from gossamer.storage.state import digest_of
+from gossamer.storage.tensors import opened
+from gossamer.storage.typed import read_as
 
 DESCRIPTION = "gossamer.shrunk"
 """The entry of the file's metadata that describes the network."""

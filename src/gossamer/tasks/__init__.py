@@ -1,6 +1,6 @@
 """What gossamer can compress out of the box, and how to add your own: data, a model and a recipe make a `Task`."""
 
-from gossamer.loop.randomness import derived_seed
+from gossamer.randomness import derived_seed
 from gossamer.tasks.errors import DataError, TaskError
 from gossamer.tasks.optimizers import SGD, AdamW
 from gossamer.tasks.schedules import OneCycle, Steps

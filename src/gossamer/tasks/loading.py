@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gossamer import randomness
 from gossamer.errors import GossamerError
-from gossamer.loop import randomness
-from gossamer.loop.randomness import derived_seed
+from gossamer.randomness import derived_seed
 from gossamer.tasks.errors import TaskError
 from gossamer.tasks.task import Data, Examples, Task
 

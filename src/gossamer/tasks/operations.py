@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gossamer.loop import randomness
+from gossamer import randomness
 from gossamer.prune.masks import count_kept, count_prunable
 from gossamer.tasks.task import Examples, Recipe
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gossamer import randomness
 from gossamer.errors import GossamerError, TrainingDivergedError
-from gossamer.loop import randomness
-from gossamer.loop.randomness import derived_seed
+from gossamer.randomness import derived_seed
 from gossamer.tasks import processor
 from gossamer.tasks.errors import TaskError
 from gossamer.tasks.loading import in_one_line

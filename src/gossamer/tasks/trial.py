@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gossamer import randomness
 from gossamer.errors import GossamerError
-from gossamer.loop import randomness
 from gossamer.tasks.errors import TaskError
 from gossamer.tasks.loading import SPLITS, in_one_line
 from gossamer.tasks.task import Data, Examples, Task, correct

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from gossamer.errors import GossamerError
 from gossamer.loop.configuration import FILE, read
-from gossamer.loop.folder import read_records
 from gossamer.loop.record import RoundRecord
+from gossamer.loop.records import read_records
 from gossamer.loop.stopping import Allowance
 from gossamer.watch.progress import Progress, read_progress
 

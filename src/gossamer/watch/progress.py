@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gossamer.loop.files import read_text, remove, replace_file
 from gossamer.loop.record import LONGEST
-from gossamer.loop.typed import read_as
+from gossamer.storage.files import read_text, remove, replace_file
+from gossamer.storage.typed import read_as
 
 if TYPE_CHECKING:
     from gossamer.loop.driver import Round

@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import lr_scheduler as schedules
 
 from gossamer.errors import CheckpointError
-from gossamer.loop import state as states
+from gossamer.storage import state as states
 
 
 def assert_same(found: Any, expected: Any) -> None:

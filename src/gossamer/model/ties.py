@@ -4,9 +4,20 @@ tensors, each kept once, cannot be put into."""
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from gossamer.errors import ConfigurationError
-from gossamer.prune.scope import memory_of, unwrap
+from gossamer.model.whole import is_plain
+from gossamer.model.wrappers import unwrap
+
+Identity = tuple[object, ...]
+
+
+def memory_of(tensor: Tensor) -> Identity:
+    """Equal for two tensors exactly if they are the same memory seen the same way (a tied weight)."""
+    if isinstance(tensor, UninitializedParameter) or tensor.is_meta or tensor.numel() == 0 or not is_plain(tensor):
+        return (id(tensor),)
+    return (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 def ties(tensors: Mapping[str, Tensor]) -> dict[str, str]:

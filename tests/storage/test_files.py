@@ -11,16 +11,8 @@ import pytest
 from safetensors import SafetensorError
 
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning
-from gossamer.loop.files import (
-    locked,
-    remove,
-    same_working_directory,
-    sha256,
-    write_file,
-    write_folder,
-    write_text,
-)
 from gossamer.loop.folder import clear_leftovers
+from gossamer.storage.files import locked, remove, same_working_directory, sha256, write_file, write_folder, write_text
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from gossamer.loop.files import regular
+from gossamer.storage.files import regular
 
 LONGEST = 300
 """Letters of what safetensors says of a damaged file."""

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gossamer.loop import randomness
-from gossamer.loop import state as states
+from gossamer import randomness
+from gossamer.storage import state as states
 
 
 def draw() -> list[object]:

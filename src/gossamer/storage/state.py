@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gossamer.errors import CheckpointError
-from gossamer.loop.tensors import opened
+from gossamer.storage.tensors import opened
 
 STATE = "gossamer.state"
 DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}

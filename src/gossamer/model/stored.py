@@ -1,0 +1,59 @@
+"""A network's tensors as files hold them, and back again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gossamer.errors import CheckpointError
+from gossamer.model.ties import ties
+from gossamer.model.whole import refuse_sharded_modules, require_whole
+from gossamer.model.wrappers import unwrap
+
+
+def storable(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state, on the CPU, each tensor once: what is tied is stored under its first name.
+
+    Raises:
+        CheckpointError: the state holds something that is no tensor.
+        ConfigurationError: a tensor is not here: sharded over processes, or on the meta device.
+    """
+    refuse_sharded_modules(model)
+    state = unwrap(model).state_dict()
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"the model's state_dict holds a {type(tensor).__name__} under {name}; expected tensors only. It "
+                f"cannot be stored without pickle: return a tensor from get_extra_state."
+            )
+        require_whole(name, tensor)
+    # Cloned, since different views of one storage are not accepted by the format.
+    return {
+        name: state[name].detach().cpu().contiguous().clone() for name, first in ties(state).items() if name == first
+    }
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Puts the tensors, as `storable` returns them, into the model.
+
+    Raises:
+        CheckpointError: they do not fit; the message names `path`, where they come from.
+    """
+    stored = storable(model)
+    expected = model.state_dict()
+    problems = [f"it lacks {name}" for name in stored if name not in tensors]
+    problems += [f"it has {name}, which the model lacks" for name in tensors if name not in expected]
+    problems += [
+        f"{name} has shape {tuple(tensor.shape)}, the model's {tuple(expected[name].shape)}"
+        for name, tensor in tensors.items()
+        if name in expected and expected[name].shape != tensor.shape
+    ]
+    problems += [
+        f"it has {first} and {name} apart, which are one in the model"
+        for name, first in ties(expected).items()
+        if name in tensors and name != first and not torch.equal(tensors[name], tensors[first])
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
+    model.load_state_dict(tensors, strict=False)
