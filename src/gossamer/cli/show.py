@@ -36,9 +36,7 @@ def print_run(folder: Path, terminal: Console) -> None:
     if not records:
         terminal.print(f"{folder}: no round is finished yet")
         return
-    allowance = None
-    if "max_drop" in settings:
-        allowance = Allowance(settings["max_drop"], settings.get("metric"), settings.get("better"))
+    allowance = Allowance.of_run(settings)
     terminal.print(_table(records))
     best = smallest_allowed(records, allowance)
     for line in [*_summary(folder, records, best, allowance), *_ledger(read_ledger(folder), best.round)]:

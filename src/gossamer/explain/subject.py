@@ -55,7 +55,7 @@ def open_round(
     if not records:
         raise CheckpointError(f"{folder}: no round is finished yet; wait for the first, or run the same command again")
     if number is None:
-        number = recommended(records, settings["rounds"]).round
+        number = smallest_allowed(records, Allowance.of_run(settings["rounds"])).round
     here, data_folder = absolute(Path()), None if data_folder is None else absolute(data_folder)
     found = _task_of(folder, settings, task)
     model = made_model(found)
@@ -64,17 +64,6 @@ def open_round(
     record = load_round(place, number, model)
     data = load_data(found, data_folder, record.seed or 0)
     return Subject(folder, found, record, tuple(records), model.eval(), load_masks(place, record.round), data)
-
-
-def recommended(records: list[RoundRecord], rounds: dict[str, Any]) -> RoundRecord:
-    """The round that `gossamer show` recommends.
-
-    Args:
-        rounds: the table of that name in the run's configuration.
-    """
-    if "max_drop" not in rounds:
-        return records[-1]
-    return smallest_allowed(records, Allowance(rounds["max_drop"], rounds.get("metric"), rounds.get("better")))
 
 
 def _task_of(folder: Path, settings: dict[str, Any], given: str | None) -> Task:

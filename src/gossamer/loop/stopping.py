@@ -1,8 +1,9 @@
 """When a run has gone far enough: the smallest network within the allowed loss."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gossamer.arguments import as_written, require_kind, setting
 from gossamer.errors import ConfigurationError
@@ -23,6 +24,17 @@ class Allowance:
     """The recorded metric that decides; None: the first one."""
     better: Better | None = None
     """Whether a higher or a lower metric is better; None: as the words of its name say."""
+
+    @classmethod
+    def of_run(cls, rounds: Mapping[str, Any], max_drop: float | None = None) -> "Allowance | None":
+        """What a run allows, or None if nothing limits it.
+
+        Args:
+            rounds: the table of that name in the run's configuration.
+            max_drop: instead of the run's own.
+        """
+        allowed = rounds.get("max_drop") if max_drop is None else max_drop
+        return None if allowed is None else cls(allowed, rounds.get("metric"), rounds.get("better"))
 
     def __post_init__(self) -> None:
         expected = "the allowed loss, 0 or more, such as 0.01"

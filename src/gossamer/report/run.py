@@ -138,13 +138,11 @@ def is_number(value: object) -> bool:
 
 
 def _recommended(records: list[RoundRecord], rounds: dict[str, Any], max_drop: float | None) -> tuple[int, str]:
-    own = rounds.get("max_drop")
-    allowed = own if max_drop is None else max_drop
-    if allowed is None:
-        return records[-1].round, "the last round: the run was given no allowed loss"
-    allowance = Allowance(float(allowed), rounds.get("metric"), rounds.get("better"))
+    allowance = Allowance.of_run(rounds, max_drop)
     best = smallest_allowed(records, allowance)
-    return best.round, f"the smallest within {allowed:g} of the dense {best.metric} on validation"
+    if allowance is None:
+        return best.round, "the last round: the run was given no allowed loss"
+    return best.round, f"the smallest within {allowance.max_drop:g} of the dense {best.metric} on validation"
 
 
 def _costs(records: list[RoundRecord], ledger: list[Cost]) -> tuple[dict[str, float], ...]:

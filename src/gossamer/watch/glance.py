@@ -67,9 +67,8 @@ def _is_over(folder: Path, records: tuple[RoundRecord, ...], rounds: Any) -> boo
         plan = Plan(last.prunable, rounds.get("per_round", 0.2), rounds.get("target_sparsity"), rounds.get("rounds"))
         if plan.is_last(last.round):
             return True
-        if "max_drop" in rounds:
-            allowance = Allowance(rounds["max_drop"], rounds.get("metric"), rounds.get("better"))
-            return not allowance.allows(last, records[0])
+        allowance = Allowance.of_run(rounds)
+        return allowance is not None and not allowance.allows(last, records[0])
     except (GossamerError, TypeError, ValueError):
         pass
     return False
