@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from gossamer.errors import ConfigurationError
+from gossamer.model.modes import in_evaluation, in_training
 
 Batches = Callable[[], Iterable[Any]]
 """Called when they are needed: the inputs of one batch after another, each as the model takes it."""
@@ -16,15 +17,12 @@ Batches = Callable[[], Iterable[Any]]
 def layers_with_statistics(model: nn.Module) -> list[_NormBase]:
     """The BatchNorm and InstanceNorm layers whose running statistics training changes: not those without any, nor those
     that the model keeps in evaluation mode while it is trained."""
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    found = [
-        module
-        for module in model.modules()
-        if isinstance(module, _NormBase) and isinstance(module.running_mean, Tensor) and module.training
-    ]
-    _put_back(modes)
-    return found
+    with in_training(model):
+        return [
+            module
+            for module in model.modules()
+            if isinstance(module, _NormBase) and isinstance(module.running_mean, Tensor) and module.training
+        ]
 
 
 @torch.no_grad()
@@ -45,7 +43,6 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Any]) -> None:
     layers = layers_with_statistics(model)
     if not layers:
         return
-    modes = {module: module.training for module in model.modules()}
     momenta = {layer: layer.momentum for layer in layers}
     seen = dict.fromkeys(layers, 0)
 
@@ -57,27 +54,21 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Any]) -> None:
         layer.momentum = 1 / seen[layer]
 
     hooks = [layer.register_forward_pre_hook(weigh) for layer in layers]
+    count = 0
     try:
-        model.eval()
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.train()
-        count = 0
-        for inputs in batches:
-            model(inputs)
-            count += 1
+        with in_evaluation(model):
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.train()
+            for inputs in batches:
+                model(inputs)
+                count += 1
     finally:
         for hook in hooks:
             hook.remove()
         for layer, momentum in momenta.items():
             layer.momentum = momentum
-        _put_back(modes)
     if not count:
         raise ConfigurationError(
             "there is no batch to compute the statistics of normalisation layers from; expected at least one"
         )
-
-
-def _put_back(modes: dict[nn.Module, bool]) -> None:
-    for module, mode in modes.items():
-        module.training = mode

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError, TrainingDivergedError
+from gossamer.model.modes import in_evaluation
 
 Losses = Callable[[], Iterable[Tensor]]
 """Yields the loss of one batch after another, each a scalar that was computed with the model and can be derived."""
@@ -22,18 +23,12 @@ def mean_gradients(model: nn.Module, weights: Mapping[str, nn.Parameter], losses
         ConfigurationError: there is no loss, it is no scalar, or it cannot be derived by the weights.
         TrainingDivergedError: a loss is not finite.
     """
-    modes = {module: module.training for module in model.modules()}
     sums = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in weights.items()}
     batches = 0
-    model.eval()
-    try:
-        with torch.enable_grad():
-            for loss in losses():
-                _add_gradients(loss, weights, sums)
-                batches += 1
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with in_evaluation(model), torch.enable_grad():
+        for loss in losses():
+            _add_gradients(loss, weights, sums)
+            batches += 1
     if batches == 0:
         raise ConfigurationError("losses() yielded nothing; expected the loss of at least one batch")
     return {name: total.div_(batches) for name, total in sums.items()}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gossamer.model.modes import in_evaluation
 from gossamer.model.wrappers import unwrap
 from gossamer.search.errors import SearchError
 
@@ -65,14 +66,10 @@ def layers_of(
 
     watched = {path: [name for name, owner in owners.items() if owner == path] for path in set(owners.values())}
     hooks = [model.get_submodule(path).register_forward_hook(watch(path, names)) for path, names in watched.items()]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        with torch.no_grad():
+        with in_evaluation(model), torch.no_grad():
             model(*example)
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for handle in hooks:
             handle.remove()
     unused = [name for name, owner in owners.items() if owner not in order]

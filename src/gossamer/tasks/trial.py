@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gossamer import randomness
 from gossamer.errors import GossamerError
+from gossamer.model.modes import in_evaluation
 from gossamer.tasks.errors import TaskError
 from gossamer.tasks.loading import SPLITS, in_one_line
 from gossamer.tasks.task import Data, Examples, Task, correct
@@ -22,15 +23,9 @@ def check_task(task: Task, model: nn.Module, data: Data) -> None:
         TaskError: the network's output, the loss or the metric is not what a task's should be, one of them fails, or a
             target is no class of the network.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with randomness.seeded(0):
-            for split in SPLITS:
-                _try(task, model, getattr(data, split), split)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with in_evaluation(model), randomness.seeded(0):
+        for split in SPLITS:
+            _try(task, model, getattr(data, split), split)
 
 
 def _try(task: Task, model: nn.Module, examples: Examples, split: str) -> None:
