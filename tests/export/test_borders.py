@@ -274,3 +274,34 @@ def test_a_factor_of_gemm_that_the_weight_cannot_take(tmp_path: Path) -> None:
     exported(dense, tmp_path)
     feed = {"x": normal(RNG, 3, 32)}
     assert_same(run_sparse(onnx.load(tmp_path / "m.onnx"), feed), run_dense(dense, feed))
+
+
+def test_a_network_that_draws_random_numbers_is_refused_for_that(tmp_path: Path) -> None:
+    nodes = [
+        node("RandomNormalLike", ["x"], ["noise"]),
+        node("Add", ["x", "noise"], ["a"]),
+        node("MatMul", ["a", "w"], ["y"]),
+    ]
+    model = network(nodes, {"x": ["n", 32]}, {"w": sparse_weight(RNG, 32, 32)}, ["y"])
+    with pytest.raises(ExportError, match="others in every run"):
+        exported(model, tmp_path)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_one_name_for_axes_that_do_not_have_one_size(tmp_path: Path) -> None:
+    # A mask of one row is spread over all of them, though its axis has the others' name.
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"]),
+        node("Where", ["mask", "a", "low"], ["b"]),
+        node("MatMul", ["b", "v"], ["y"]),
+    ]
+    constants = {"w": sparse_weight(RNG, 32, 32), "v": sparse_weight(RNG, 32, 32), "low": np.float32(-1)}
+    model = network(nodes, {"x": ["N", 5, 32]}, constants, ["y"])
+    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.BOOL, ["N", "N", 32]))
+    onnx.save(model, tmp_path / "dense.onnx")
+    mask = RNG.random((1, 1, 32)) < 0.5
+    for name, values in {"x": normal(RNG, 3, 5, 32), "mask": mask}.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    files = {name: tmp_path / f"{name}.npy" for name in ("x", "mask")}
+    written = export(open_source(str(tmp_path / "dense.onnx"), inputs=files), tmp_path / "m.onnx", costs=SPARSE)
+    assert written.agreement.within

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gossamer.export.axes import axis_name, inputs_to_give, open_axes
 from gossamer.export.calls import tensors_returned
 from gossamer.export.constants import prepared
-from gossamer.export.errors import ExportError
+from gossamer.export.errors import ExportError, first_line
 from gossamer.export.feeds import Feed
 from gossamer.export.graph import Graph
 from gossamer.export.infinities import first_reader
@@ -64,8 +64,10 @@ def compare_with_source(source: Source, rounding: Rounding | None = None) -> Agr
         ExportError: they differ; names the first module whose output does.
     """
     rounding = rounding or Rounding(source.dense, source.feeds)
-    agreement = compare(runner(source), running(dense_session(source.dense)), source.feeds, rounding)
+    runs = runner(source), running(dense_session(source.dense))
+    agreement = compare(*runs, source.feeds, rounding)
     if not agreement.within:
+        refuse_random(runs, source.feeds[0])
         if source.twin is None:
             raise _differs("ONNX", "that of the file, after its constants were computed", agreement, None)
         raise _differs("ONNX", "the torch network", agreement, _first_wrong_module(source, source.twin))
@@ -88,12 +90,13 @@ def compare_with_dense(
         rounding: of the dense network on these inputs, if it is there already.
 
     Raises:
-        ExportError: they differ; names the first layer whose output does.
+        ExportError: they differ; names the first layer whose output does. Or the network draws random numbers.
     """
     dense = prepared(dense)
     few = _few_examples(dense, feeds[0])
     rounding = rounding or Rounding(dense, feeds)
     runs = running(dense_session(dense)), running(sparse_session(str(file)))
+    refuse_random(runs[:1], few)
 
     def judged(*, nan: bool) -> tuple[Agreement, str | None]:
         return compare(*runs, feeds, rounding, nan=nan), _first_wrong_value(dense, file, rewritten, few, nan=nan)
@@ -138,15 +141,41 @@ class Recorded:
 
 
 def running(session: onnxruntime.InferenceSession) -> Run:
-    """What computes a network's outputs, all of them."""
-    return lambda feed: arrays_in(session.run(None, dict(feed)))
+    """What computes a network's outputs, all of them; an `ExportError` where ONNX Runtime fails."""
+
+    def run(feed: Feed) -> list[NDArray[np.generic]]:
+        try:
+            return arrays_in(session.run(None, dict(feed)))
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise ExportError(f"ONNX Runtime cannot run the network on this input: {first_line(error)}") from error
+
+    return run
+
+
+def refuse_random(runs: Iterable[Run], feed: Feed) -> None:
+    """Refuses what cannot be compared with anything, not even with itself.
+
+    Raises:
+        ExportError: a network's outputs are others when it is run once more on the same input.
+    """
+    for run in runs:
+        pairs = zip_longest(run(feed), run(feed), fillvalue=np.zeros(0))
+        again = [compare_arrays(first, second) for first, second in pairs]
+        if not all(found.difference <= WITHOUT * found.largest for found in again):
+            raise ExportError(
+                "the network's outputs are others in every run, on the same input too (it draws random numbers: "
+                "dropout in training mode, RandomNormal), so nothing can be compared with them. Take the random "
+                "numbers out, or make them an input"
+            )
 
 
 def _run_twin(twin: nn.Module, feed: Feed) -> list[NDArray[np.generic]]:
     """A torch network's outputs, in the order of the graph's."""
     with torch.no_grad():
         outputs = twin(*(torch.from_numpy(np.asarray(values)) for values in feed.values()))
-    return [output.cpu().numpy() for output in tensors_returned(outputs)]
+    # ONNX has complex numbers as pairs of real ones.
+    real = (torch.view_as_real(output) if output.is_complex() else output for output in tensors_returned(outputs))
+    return [output.cpu().numpy() for output in real]
 
 
 def compare_arrays(expected: NDArray[np.generic], got: NDArray[np.generic], *, nan: bool = True) -> Agreement:
