@@ -14,6 +14,8 @@ from small_run import printed, refused
 from gossamer.export import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import Exported, export
+from gossamer.export.graph import Graph
+from gossamer.export.layers import find_layers
 from gossamer.export.rewrite import rewrite
 from gossamer.export.source import open_source
 from gossamer.export.verify import compare_with_dense
@@ -305,3 +307,38 @@ def test_one_name_for_axes_that_do_not_have_one_size(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.npy" for name in ("x", "mask")}
     written = export(open_source(str(tmp_path / "dense.onnx"), inputs=files), tmp_path / "m.onnx", costs=SPARSE)
     assert written.agreement.within
+
+
+def test_a_layer_that_is_right_and_reads_something_wrong_where_no_output_shows_it(tmp_path: Path) -> None:
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"]),
+        node("Neg", ["a"], ["b"]),
+        node("MatMul", ["b", "v"], ["c"]),
+        node("Mul", ["c", "nothing"], ["y"]),
+    ]
+    constants = {"w": sparse_weight(RNG, 32, 32), "v": sparse_weight(RNG, 32, 32), "nothing": np.float32(0)}
+    dense = network(nodes, {"x": ["n", 32]}, constants, ["y"])
+    rewritten = rewrite(dense, costs=SPARSE)
+    onnx.save(rewritten.model, tmp_path / "right.onnx")
+    feeds = [{"x": normal(RNG, 4, 32)}]
+    assert compare_with_dense(dense, tmp_path / "right.onnx", rewritten, feeds).within
+    (between,) = [found for found in rewritten.model.graph.node if found.op_type == "Neg"]
+    between.op_type = "Abs"
+    onnx.save(rewritten.model, tmp_path / "wrong.onnx")
+    with pytest.raises(ExportError, match="the first layer that differs is v"):
+        compare_with_dense(dense, tmp_path / "wrong.onnx", rewritten, feeds)
+
+
+def test_shapes_that_only_the_networks_outputs_declare() -> None:
+    # ONNX's shape inference knows no QuickGelu.
+    nodes = [
+        node("QuickGelu", ["x"], ["t"], domain="com.microsoft"),
+        node("Conv", ["t", "w"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    model = network(nodes, {"x": [1, 8, 6, 6]}, {"w": sparse_weight(RNG, 8, 8, 3, 3)}, ["y"])
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.graph.output.append(helper.make_tensor_value_info("t", TensorProto.FLOAT, [1, 8, 6, 6]))
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    (layer,) = find_layers(Graph(model))
+    assert (layer.shape.height, layer.shape.width) == (6, 6)
