@@ -342,3 +342,13 @@ def test_shapes_that_only_the_networks_outputs_declare() -> None:
     model.graph.output[0].type.tensor_type.ClearField("shape")
     (layer,) = find_layers(Graph(model))
     assert (layer.shape.height, layer.shape.width) == (6, 6)
+
+
+def test_a_layer_whose_sums_are_infinite(tmp_path: Path) -> None:
+    weight = np.abs(sparse_weight(RNG, 32, 32))
+    dense = network([node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 32]}, {"w": weight}, ["y"])
+    rewritten = rewrite(dense, costs=SPARSE)
+    onnx.save(rewritten.model, tmp_path / "m.onnx")
+    feeds = [{"x": np.full((4, 32), 3e38, np.float32)}]
+    assert np.isinf(run_dense(dense, feeds[0])[0]).any()
+    assert compare_with_dense(dense, tmp_path / "m.onnx", rewritten, feeds).within
