@@ -330,3 +330,20 @@ def test_any_value_of_any_type_is_read_or_refused(file: str, theirs: Path) -> No
             assert result.exception is None or isinstance(result.exception, GossamerError), (place, value)
         with suppress(GossamerError):
             read_run(theirs)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "file"),
+    [
+        ("report", "-o", "config.toml"),
+        ("report", "--out", "rounds.jsonl"),
+        ("shrink", "-o", "round-01/model.safetensors"),
+        ("explain", "--json", "round-01/round.json"),
+        ("explain", "--picture", "ledger.jsonl"),
+        ("export", "-o", "round-00/cost.json"),
+    ],
+)
+def test_what_is_written_replaces_no_file_of_a_run(theirs: Path, command: str, option: str, file: str) -> None:
+    before = (theirs / file).read_bytes()
+    assert "is a file of the run in" in refused(command, theirs, option, theirs / file)
+    assert (theirs / file).read_bytes() == before

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from gossamer.cli.bench_tables import engine_lines, engine_table, layer_table
 from gossamer.cli.console import console
+from gossamer.cli.outputs import output
 from gossamer.cli.sizes import Size, sizes_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ bench = typer.Typer(
     no_args_is_help=True,
 )
 
-Json = Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")]
+Json = Annotated[Path | None, typer.Option("--json", callback=output, help="Write everything measured to this file.")]
 Runs = Annotated[int, typer.Option(help="Measured runs; medians are shown.", min=1)]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
@@ -99,7 +100,8 @@ def calibrate(
         int, typer.Option(help="Of each of the small networks in every round; more are steadier.", min=3)
     ] = 5,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file; by default in the user's cache folder.")
+        Path | None,
+        typer.Option("--out", "-o", callback=output, help="The file; by default in the user's cache folder."),
     ] = None,
 ) -> None:
     """Measure this machine for `gossamer predict` and `gossamer export --calibration`; replaces what was measured."""

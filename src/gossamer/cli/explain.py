@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from gossamer.cli.console import console
+from gossamer.cli.outputs import output
 from gossamer.wording import value_text
 
 if TYPE_CHECKING:
@@ -22,9 +23,11 @@ def explain(
     round: Annotated[
         int | None, typer.Option(help="Which round; the recommended one by default, -1 is the last.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all facts to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", callback=output, help="Write all facts to this file.")
+    ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw to this .png file how many connections read each pixel.")
+        Path | None, typer.Option(callback=output, help="Draw to this .png file how many connections read each pixel.")
     ] = None,
     against: Annotated[
         list[Path] | None, typer.Option(help="Another run, to compare the tickets with (repeatable).")

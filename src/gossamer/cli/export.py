@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gossamer.cli.console import console
+from gossamer.cli.outputs import output
 from gossamer.cli.sizes import Input, Size, inputs_of, sizes_of
 from gossamer.wording import printable, value_text
 
@@ -33,7 +34,7 @@ def export(
     round: Annotated[
         int | None, typer.Option(help="Which round of a run; the recommended one by default, -1 is the last.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("model.onnx"),
+    out: Annotated[Path, typer.Option("--out", "-o", callback=output, help="The file to write.")] = Path("model.onnx"),
     dense: Annotated[
         bool, typer.Option("--dense", help="Standard ops only, zeros and all, for any ONNX runtime.")
     ] = False,

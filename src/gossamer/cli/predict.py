@@ -11,6 +11,7 @@ from rich.table import Table
 from gossamer.cli.console import console
 from gossamer.cli.export import with_export_packages
 from gossamer.cli.fitted import Column, fitted
+from gossamer.cli.outputs import output
 from gossamer.cli.sizes import Size, sizes_of
 from gossamer.errors import ConfigurationError
 
@@ -42,7 +43,9 @@ def predict(
     task: Annotated[
         str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", callback=output, help="Write everything to this file.")
+    ] = None,
 ) -> None:
     """How long each layer would take on this machine, dense and sparse, and the whole network, before exporting it."""
     with_export_packages()

@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from gossamer.cli.console import console
+from gossamer.cli.outputs import output
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs; those that differ only by seed are one curve.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", callback=output, help="The page to write.")] = Path("report.html"),
     against: Annotated[
         list[Path] | None, typer.Option(help="A JSON file of published curves to draw beside the runs (repeatable).")
     ] = None,

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from gossamer.cli.console import console
+from gossamer.cli.outputs import output
 from gossamer.wording import value_text
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def shrink(
         int | None, typer.Option(help="Which round; the recommended one by default, -1 is the last.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the smaller network to this .safetensors file.")
+        Path | None,
+        typer.Option("--out", "-o", callback=output, help="Write the smaller network to this .safetensors file."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
     task: Annotated[
