@@ -14,6 +14,7 @@ from gossamer.export import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export
 from gossamer.export.source import open_source
+from gossamer.export.verify import compare_arrays
 
 node = helper.make_node
 RNG = np.random.default_rng(0)
@@ -65,3 +66,9 @@ def test_a_network_whose_preparation_went_wrong_is_refused(tmp_path: Path) -> No
     with pytest.raises(ExportError, match="computes something else than that of the file"):
         export(replace(source, dense=wrong), tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
+
+
+def test_arrays_agree_by_themselves_only_if_they_are_equal() -> None:
+    ones = np.ones(3, np.float32)
+    assert compare_arrays(ones, ones).within
+    assert not compare_arrays(ones, ones + np.float32(0.5)).within

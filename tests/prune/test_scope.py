@@ -319,3 +319,9 @@ def test_a_recurrent_weight_that_is_computed_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="weight_hh_l0 is computed"):
         names(model)
     assert names(model, exclude=["weight_hh_l0"]) == ["weight_ih_l0"]
+
+
+def test_a_computed_bias_is_no_weight_that_a_pattern_could_mean() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    parametrize.register_parametrization(model[0], "bias", nn.Identity())
+    assert list(prunable_weights(model, Scope(include=["*.weight", "0.bias"]))) == ["0.weight", "1.weight"]
