@@ -134,8 +134,8 @@ def _moved(values: NDArray[Any], steps: float, rng: np.random.Generator, *, toge
     signs = rng.integers(0, 2, () if together else values.shape, np.int8) * 2 - 1
     wide = np.asarray(values, np.float64)
     with np.errstate(all="ignore"):
-        # The places of a number below the smallest normal one are those of that.
-        sizes = np.where(values == 0, 0, np.maximum(np.abs(wide), smallest_normal(values.dtype)))
+        # The places of a number below the smallest normal one are those of that; infinities stay what they are.
+        sizes = np.where((values == 0) | ~np.isfinite(wide), 0, np.maximum(np.abs(wide), smallest_normal(values.dtype)))
         return np.asarray(wide + signs * (steps * last_place(values.dtype)) * sizes).astype(values.dtype)
 
 
