@@ -81,6 +81,8 @@ def test_the_runtimes_own_words_are_quoted(tmp_path: Path) -> None:
     rest = ["--input", f"x={tmp_path}/x.npy", "--input", f"state={tmp_path}/state.npy"]
     message = refused("export", tmp_path / "sampled.onnx", "-o", out, *rate, *rest)
     assert "does not run the network on the given inputs (" in message
+    assert "x [3, 96]" in message
+    assert "state [1, 3, 512]" in message
     assert "while running Gather node" in message
     assert not out.exists()
 
