@@ -46,7 +46,8 @@ void Check(const Case& c, const std::vector<int64_t>& numbers_of_tokens) {
     if (c.residual == 2) std::copy(other.begin(), other.end(), output.data());
     const float* add = c.residual == 0 ? nullptr : c.residual == 1 ? other.data() : output.data();
     const int64_t items = plan.items(tokens);
-    for (int64_t worker = 0; worker < c.workers; ++worker) {
+    // The last part first: what one wrote of the rows before its own would be overwritten the other way round.
+    for (int64_t worker = c.workers; worker-- > 0;) {
       AlignedFloats scratch(plan.scratch_floats());
       RunMatMul(plan, tokens, input.data(), add, output.data(), items * worker / c.workers,
                 items * (worker + 1) / c.workers, scratch.data());
@@ -87,7 +88,7 @@ TEST(MatMul, SlicesBlocksAndDensities) {
   ForEachTarget([] {
     for (const double density : {0.0, 0.05, 1.0}) {
       for (const int64_t threads : {1, 2, 5, 30}) {
-        for (const int64_t workers : {1, 3}) {
+        for (const int64_t workers : {1, 3, 30}) {
           Case c;
           c.inputs = 70;
           c.outputs = 26;
