@@ -108,6 +108,14 @@ def test_another_kernel_is_refused(tmp_path: Path) -> None:
         load_shrunk(tmp_path / "small.safetensors", other)
 
 
+def test_tensors_of_another_shape_are_named(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(5, 4), nn.PReLU(4), nn.Linear(4, 2))
+    save_shrunk(tmp_path / "small.safetensors", shrink(network, torch.randn(3, 5)))
+    other = nn.Sequential(nn.Linear(5, 4), nn.PReLU(1), nn.Linear(4, 2))
+    with pytest.raises(CheckpointError, match=r"1\.weight has shape \(4,\), the model's \(1,\)"):
+        load_shrunk(tmp_path / "small.safetensors", other)
+
+
 def fresh() -> nn.Sequential:
     return nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))
 

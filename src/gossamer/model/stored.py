@@ -40,6 +40,14 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         CheckpointError: they do not fit; the message names `path`, where they come from.
     """
+    problems = misfits(model, tensors)
+    if problems:
+        raise CheckpointError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
+    model.load_state_dict(tensors, strict=False)
+
+
+def misfits(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Why the tensors are not those that `storable` returns of a model of this kind; empty if they are."""
     stored = storable(model)
     expected = model.state_dict()
     problems = [f"it lacks {name}" for name in stored if name not in tensors]
@@ -54,6 +62,4 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         for name, first in ties(expected).items()
         if name in tensors and name != first and not torch.equal(tensors[name], tensors[first])
     ]
-    if problems:
-        raise CheckpointError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
-    model.load_state_dict(tensors, strict=False)
+    return problems

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError
-from gossamer.model.stored import storable
+from gossamer.model.stored import misfits, storable
 from gossamer.model.wrappers import unwrap
 from gossamer.shrink.channels import Slimmed
 from gossamer.shrink.errors import ShrinkError
@@ -84,7 +84,10 @@ def load_shrunk(path: str | Path, model: nn.Module) -> nn.Module:
             _resize(module, name, tensors)
         if description.open_sizes:
             model = leave_sizes_open(model, description.open_sizes, description.arguments)
-        _fill(model, tensors)
+        problems = misfits(model, tensors)
+        if problems:
+            raise ValueError("; ".join(problems[:3]))
+        model.load_state_dict(tensors, strict=False)
         for name, index in selected.items():
             select_inputs(model, name, index)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, ShrinkError) as error:
@@ -152,17 +155,3 @@ def _resize(module: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None
         resize_layer(module, weight, own.get("bias"))
     elif isinstance(module, NORMALISATIONS):
         resize_normalisation(module, own)
-
-
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    expected = storable(model)
-    problems = [f"it lacks {name}" for name in expected if name not in tensors]
-    problems += [f"it has {name}, which the model lacks" for name in tensors if name not in model.state_dict()]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    if problems:
-        raise ValueError("; ".join(problems[:3]))
-    model.load_state_dict(tensors, strict=False)
