@@ -15,7 +15,7 @@ from gossamer.export import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import Exported, export
 from gossamer.export.graph import Graph
-from gossamer.export.layers import find_layers
+from gossamer.export.layers import LayerShape, find_layers
 from gossamer.export.rewrite import rewrite
 from gossamer.export.source import open_source
 from gossamer.export.verify import compare_with_dense
@@ -352,3 +352,54 @@ def test_a_layer_whose_sums_are_infinite(tmp_path: Path) -> None:
     feeds = [{"x": np.full((4, 32), 3e38, np.float32)}]
     assert np.isinf(run_dense(dense, feeds[0])[0]).any()
     assert compare_with_dense(dense, tmp_path / "m.onnx", rewritten, feeds).within
+
+
+def test_rows_of_a_product_are_all_axes_but_the_last() -> None:
+    model = network([node("MatMul", ["x", "w"], ["y"])], {"x": [2, 7, 32]}, {"w": sparse_weight(RNG, 32, 16)}, ["y"])
+    (layer,) = find_layers(Graph(model))
+    assert (layer.shape.width, layer.shape.inputs, layer.shape.outputs) == (14, 32, 16)
+
+
+def test_a_layer_that_reads_only_zeros_is_tried_on_something_else(tmp_path: Path) -> None:
+    nodes = [node("Conv", ["x", "w", "b"], ["y"], pads=[1, 1, 1, 1])]
+    constants = {"w": sparse_weight(RNG, 8, 8, 3, 3), "b": normal(RNG, 8)}
+    dense = network(nodes, {"x": ["n", 8, 6, 6]}, constants, ["y"])
+    rewritten = rewrite(dense, costs=SPARSE)
+    (sparse,) = [found for found in rewritten.model.graph.node if found.op_type == "SparseConv"]
+    (pads,) = [found for found in sparse.attribute if found.name == "pads"]
+    pads.ints[:] = [0, 0, 2, 2]
+    onnx.save(rewritten.model, tmp_path / "shifted.onnx")
+    with pytest.raises(ExportError, match="the first layer that differs is w"):
+        compare_with_dense(dense, tmp_path / "shifted.onnx", rewritten, [{"x": np.zeros((2, 8, 6, 6), np.float32)}])
+
+
+def test_what_rounding_explains_of_a_row_follows_its_own_weights(tmp_path: Path) -> None:
+    # 256 rows of one weight each: a bound that is wrong by 1e-5 is no rounding of one term, but one of 256.
+    weight = np.eye(256, dtype=np.float32)
+    nodes = [node("MatMul", ["x", "w"], ["a"]), node("Clip", ["a", "low", "high"], ["y"])]
+    constants = {"w": weight, "low": np.float32(0), "high": np.float32(6)}
+    dense = network(nodes, {"x": ["n", 256]}, constants, ["y"])
+    rewritten = rewrite(dense, costs=SPARSE)
+    (sparse,) = [found for found in rewritten.model.graph.node if found.op_type == "SparseMatMul"]
+    (high,) = [found for found in sparse.attribute if found.type == onnx.AttributeProto.FLOAT and found.f == 6]
+    high.f = 6 * (1 + 5e-6)
+    onnx.save(rewritten.model, tmp_path / "bound.onnx")
+    with pytest.raises(ExportError, match="the first layer that differs is w"):
+        compare_with_dense(dense, tmp_path / "bound.onnx", rewritten, [{"x": np.full((4, 256), 7, np.float32)}])
+
+
+class PoolsOnPanels(EverythingSparse):
+    def pool(self, shape: LayerShape, *, panels: bool) -> float:
+        return 0.0 if panels else 1.0
+
+
+def test_a_pooling_behind_a_pooling_stays_in_the_layers_layout() -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
+        node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("GlobalAveragePool", ["c"], ["y"]),
+    ]
+    dense = network(nodes, {"x": [1, 8, 16, 16]}, {"w": sparse_weight(RNG, 8, 8, 3, 3)}, ["y"])
+    ops = [found.op_type for found in rewrite(dense, costs=PoolsOnPanels()).model.graph.node]
+    assert ops.count("PanelMaxPool") == 2

@@ -76,6 +76,7 @@ ExpertsOfTransformers.__module__ = "transformers.models.own.modeling_own"
         (Experts(), "stacked_bias", "other"),
         (Experts(), "bias", "other"),
         (Experts(), "unbiased", "own"),
+        (Experts(), "bias_table", "own"),
         (spectral_norm(nn.Linear(2, 3)), "weight_orig", "source"),
         (spectral_norm(nn.Linear(2, 3)), "bias", "other"),
         (parametrizations.weight_norm(nn.Linear(2, 3)).parametrizations.weight, "original0", "source"),

@@ -198,7 +198,7 @@ class _Reader:
         """`view(batch, -1)` and `view(-1, features)`: every example as one row."""
         shape = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], tuple | list) else node.args[1:]
         one_row = (torch.Size(self._shape(value)).numel(),)
-        if node.kwargs or len(shape) != 2 or self._shape(node.name) != one_row:
+        if len(shape) != 2 or self._shape(node.name) != one_row:
             return None
         says_size = isinstance(shape[1], int) and shape[1] != -1
         return Rearrangement(lambda places: places.flatten(1), (), says_size, value, node.name)
