@@ -203,3 +203,16 @@ def test_the_trial_leaves_no_trace(tmp_path: Path) -> None:
     compress(own_task(model=lambda: Watched(lambda outputs: outputs)), folder=tmp_path / "run", round_count=1)
     assert draws[:3] == [False, False, False]
     assert draws[3] is True
+
+
+def test_whole_numbers_to_be_met_are_no_classes(tmp_path: Path) -> None:
+    def squares(outputs: Tensor, goals: Tensor) -> Tensor:
+        return (outputs - goals).square().mean(1)
+
+    goals = (10 * INPUTS[:, :3]).round().long()
+    task = own_task(
+        **giving(Data(*[Examples(INPUTS, goals)] * 3)),
+        recipe=replace(own_task().recipe, loss=lambda outputs, goals: squares(outputs, goals).mean() / 100),
+        metric=Metric("distance", "lower", squares),
+    )
+    assert len(compress(task, folder=tmp_path / "run", round_count=1)) == 2

@@ -29,7 +29,7 @@ ROUNDS = 3
 """How often every specimen is timed, each time after all others."""
 LARGE, LARGE_OF_SEVERAL_THREADS = 0.25, 0.35
 """A relative deviation from a whole network's time that a quiet machine does not explain: networks that were not
-measured are expected within 0.08 there (docs/results.md). Several threads deal out a layer that is one tile by
+measured are expected within 0.14 there (docs/results.md). Several threads deal out a layer that is one tile by
 channels, which no term describes: specimens made of such layers are missed by up to 0.27."""
 DOUBTFUL = 0.15
 """A smaller one that is worth measuring once more: on a shared machine one network may have been timed while another
