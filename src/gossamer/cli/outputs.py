@@ -4,7 +4,6 @@ from pathlib import Path
 
 from gossamer.errors import ConfigurationError
 
-CONFIGURATION = "config.toml"
 OWN = ("*.toml", "*.jsonl", "*.safetensors", "progress.json", "round-*/*")
 """What belongs to a run, a comparison or a search, configuration and rounds included."""
 
@@ -16,7 +15,9 @@ def output(path: Path | None) -> Path | None:
         ConfigurationError: it would replace a file of a run.
     """
     if path is not None:
-        inside = [folder for folder in path.absolute().parents[:2] if (folder / CONFIGURATION).is_file()]
+        from gossamer.loop.configuration import FILE
+
+        inside = [folder for folder in path.absolute().parents[:2] if (folder / FILE).is_file()]
         if inside and path.exists() and any(path.absolute().relative_to(inside[0]).match(own) for own in OWN):
             raise ConfigurationError(f"{path} is a file of the run in {inside[0]} and would be lost; name another file")
     return path

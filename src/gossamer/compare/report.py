@@ -27,10 +27,9 @@ from gossamer.loop.cost import JOULES_PER_GPU_SECOND, JOULES_PER_PROCESSOR_SECON
 from gossamer.loop.directions import Better, direction_of
 from gossamer.loop.records import read_ledger, read_records
 from gossamer.storage.files import write_file, write_text
+from gossamer.wording import SHARES
 
 TABLE, NUMBERS, PLOTS = "comparison.md", "comparison.json", ("comparison.svg", "comparison.png")
-SHARES = ("accuracy", "error")
-"""Metrics written in percent."""
 
 
 def collect(grid: Grid) -> list[Point]:
