@@ -1,6 +1,6 @@
 """Draws single changes to the code, runs the tests that could notice each in a copy of the tree, and says which did.
 
-    python -m mutants --seed 1 --count 128 --out docs/results/mutants/python-1.jsonl
+    python -m mutants --seed 1 --count 128 --out docs/results/mutants-python-1.jsonl
 
 The same command goes on where it was interrupted. A change is drawn by drawing a line, then one of its changes. A
 change in behaviour that no test notices asks for a test; one that alters nothing for a line in mutants/judged.toml.

@@ -1,5 +1,5 @@
 """Which convolutions the export makes sparse: what was measured to be faster so, beside dense ones of ONNX Runtime
-(docs/results/runtime/convolutions.py), and how estimates follow dilation, padding and groups."""
+(benchmarks/convolutions.py), and how estimates follow dilation, padding and groups."""
 
 from dataclasses import replace
 

@@ -101,9 +101,9 @@ class MeasuredCosts:
     shapes`, at 5 to 70% density, inside ONNX Runtime 1.32; the median of estimated by measured time is 0.97 to 1.05 in
     each class. Elsewhere they decide well as far as the ratios are alike. Rates of stems and poolings were chosen by
     hand, after 12 stems in sessions of their own and the poolings of 10 networks. Those of windows whose columns are
-    copied, of groups and of what ONNX Runtime computes by columns were fitted on Zen 5 (`convolutions.py` in
-    docs/results/runtime, 500 convolutions) and brought to this scale by the 0.45 that dense 3 x 3 ones take there;
-    those of the dense ones are rather too low, so that what is chosen is faster.
+    copied, of groups and of what ONNX Runtime computes by columns were fitted on Zen 5
+    (`benchmarks/convolutions.py`, 500 convolutions) and brought to this scale by the 0.45 that dense 3 x 3 ones take
+    there; those of the dense ones are rather too low, so that what is chosen is faster.
     """
 
     def dense(self, shape: LayerShape) -> float:

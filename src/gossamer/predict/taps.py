@@ -21,7 +21,7 @@ ALIGNMENT = 8
 load is aligned."""
 AT_THE_EDGE = 1.5
 """How much longer a tap takes ONNX Runtime where a window's columns do not all lie within the image: such outputs are
-computed one by one. 1.5 to 2 on Zen 5 (`python docs/results/runtime/convolutions.py`), the less for certainty."""
+computed one by one. 1.5 to 2 on Zen 5 (`python benchmarks/convolutions.py`), the less for certainty."""
 
 
 @dataclass(frozen=True)
