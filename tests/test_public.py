@@ -31,7 +31,7 @@ def test_rounds_is_the_function_whatever_was_imported() -> None:
     assert gossamer.load_round is folder.load_round
 
 
-def test_help_and_the_table_of_a_run_do_not_wait_for_torch() -> None:
+def test_help_the_tasks_and_the_table_of_a_run_do_not_wait_for_torch() -> None:
     program = """
 import sys
 import gossamer
@@ -39,6 +39,8 @@ import gossamer.cli.main
 from gossamer.loop.configuration import read_of_run
 from gossamer.loop.records import read_ledger, read_records
 from gossamer.loop.stopping import smallest_allowed
+from gossamer.cli.tasks import tasks
+tasks()
 assert 'torch' not in sys.modules, 'torch'
 gossamer.rounds
 assert 'torch' in sys.modules

@@ -1,6 +1,5 @@
 """Pruning by learning-rate rewinding. The whole library on one page: docs/all-of-gossamer.md."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gossamer.errors import (
@@ -12,6 +11,7 @@ from gossamer.errors import (
     PrunedWeightError,
     TrainingDivergedError,
 )
+from gossamer.first_use import attribute
 
 if TYPE_CHECKING:
     from gossamer.loop.driver import Round, rounds
@@ -45,32 +45,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Round": "loop.driver",
-    "RoundRecord": "loop.record",
-    "Scope": "prune.scope",
-    "check": "prune.enforce",
-    "enforce": "prune.enforce",
-    "keep_largest": "prune.select",
-    "load_masks": "loop.folder",
-    "load_round": "loop.folder",
-    "prunable_weights": "prune.scope",
-    "rounds": "loop.driver",
+    "Round": "gossamer.loop.driver",
+    "RoundRecord": "gossamer.loop.record",
+    "Scope": "gossamer.prune.scope",
+    "check": "gossamer.prune.enforce",
+    "enforce": "gossamer.prune.enforce",
+    "keep_largest": "gossamer.prune.select",
+    "load_masks": "gossamer.loop.folder",
+    "load_round": "gossamer.loop.folder",
+    "prunable_weights": "gossamer.prune.scope",
+    "rounds": "gossamer.loop.driver",
 }
-"""Public name -> its module, imported at the first use: what needs no torch, such as `gossamer --help`, does not wait
-the seconds that torch takes."""
+"""Public name -> its module."""
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        found: Any = version("gossamer")
-    elif name in _HOMES:
-        found = getattr(import_module(f"gossamer.{_HOMES[name]}"), name)
-    else:
-        raise AttributeError(f"module 'gossamer' has no attribute {name!r}")
-    globals()[name] = found
-    return found
+        return version("gossamer")
+    return attribute(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

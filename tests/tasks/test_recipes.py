@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from gossamer.tasks import SGD, TASKS, AdamW, OneCycle, Recipe, Steps, Task, describe
+from gossamer.tasks.built_in import BUILT_IN
 from gossamer.tasks.cifar10 import CIFAR10
 from gossamer.tasks.digits import TEST_EXAMPLES, VALIDATION_EXAMPLES
 from gossamer.tasks.hub_images import LARGEST_ENCODED_IMAGE
@@ -88,6 +89,7 @@ def test_how_a_task_is_trained(name: str) -> None:
     assert (task.name, task.metric.name, task.metric.better) == (name, metric, better)
     assert task.recipe.fine_tune_rate == fine_tune_rate
     assert said in task.description
+    assert (BUILT_IN[name].epochs, BUILT_IN[name].metric) == (task.recipe.epochs, task.metric.name)
     assert task.pretrained is False
 
 

@@ -79,9 +79,9 @@ def _network(source: str, round: int | None, density: float | None, data: Path |
         model = read_model(Path(source))
         return to_dense(model) if is_exported(model) else model
     from gossamer.export.source import open_source
-    from gossamer.tasks.table import TASKS
+    from gossamer.tasks.built_in import BUILT_IN
 
-    if source in known_networks() and source not in TASKS and not Path(source).exists():
+    if source in known_networks() and source not in BUILT_IN and not Path(source).exists():
         raise ConfigurationError(
             f"{source!r} is nothing to export, but a network of `gossamer bench shapes` with random weights; say which "
             f"share of them is kept, such as --density 0.1"

@@ -25,9 +25,9 @@ from gossamer.shrink import shrink
 from gossamer.shrink.verify import verify
 from gossamer.storage.files import absolute, regular, same_working_directory
 from gossamer.tasks import Data, Metric, Task, find_task, initial_model
+from gossamer.tasks.built_in import BUILT_IN
 from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import call_own_function, is_own_task
-from gossamer.tasks.table import TASKS
 
 EXAMPLES = 1000
 """Validation examples that outputs are compared on, at most."""
@@ -113,11 +113,11 @@ def open_source(
         return _from_onnx(path, inputs or {}, sizes or {})
     if is_own_task(source):
         return _from_function(source, data_folder)
-    if source in TASKS:
+    if source in BUILT_IN:
         return _from_task(find_task(source), f"{source}, untrained", data_folder)
     raise ConfigurationError(
         f"{source!r} is nothing to export: expected a run's folder, an ONNX file (.onnx), path/file.py:function, or a "
-        f"task ({', '.join(TASKS)})"
+        f"task ({', '.join(BUILT_IN)})"
     )
 
 

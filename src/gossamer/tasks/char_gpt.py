@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gossamer.tasks import built_in
 from gossamer.tasks.optimizers import AdamW
 from gossamer.tasks.schedules import OneCycle
 from gossamer.tasks.task import Data, Metric, Recipe, Task
@@ -101,14 +102,14 @@ def _initialise(model: CharGpt) -> None:
 
 
 TASK = Task(
-    name="char-gpt",
-    description="a GPT of 4 blocks on a text file, by characters (819,200 prunable weights)",
+    name=built_in.CHAR_GPT.name,
+    description=built_in.CHAR_GPT.description,
     model=CharGpt,
     data=char_text,
     # On tiny Shakespeare, seed 0: 1.62 nats on validation and 1.79 on test after 1,848 steps (77 s an epoch on two
     # Zen 4 cores that other processes shared); three epochs to a peak of 3e-3 came to 1.69 and 1.84.
     recipe=Recipe(
-        epochs=4,
+        epochs=built_in.CHAR_GPT.epochs,
         batch_size=32,
         learning_rate=OneCycle(peak=4e-3, warm_up=0.1),
         optimizer=AdamW(),
@@ -116,5 +117,5 @@ TASK = Task(
         loss=mean_nats,
         bfloat16=True,
     ),
-    metric=Metric(name="loss", better="lower", score=nats),
+    metric=Metric(name=built_in.CHAR_GPT.metric, better="lower", score=nats),
 )

@@ -86,13 +86,13 @@ class Padding(nn.Module):
         return F.pad(inputs[:, :, ::2, ::2], (0, 0, 0, 0, zeros, zeros))
 
 
-def recipe() -> Recipe:
-    """That of the paper: 182 epochs of batches of 128, with weight decay on all variables.
+def recipe(epochs: int) -> Recipe:
+    """That of the paper, of 182 epochs, in batches of 128, with weight decay on all variables.
 
     The paper trains on all 50,000 images (71,108 steps); 5,000 of them are validation here (63,882 steps).
     """
     return Recipe(
-        epochs=182,
+        epochs=epochs,
         batch_size=128,
         learning_rate=Steps(first=0.1, milestones=(91 / 182, 136 / 182)),
         optimizer=SGD(momentum=0.9, weight_decay=2e-4),

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from gossamer.tasks import initialise
+from gossamer.tasks import built_in, initialise
 from gossamer.tasks.mnist import mnist, shifted
 from gossamer.tasks.optimizers import SGD
 from gossamer.tasks.schedules import OneCycle
@@ -28,8 +28,8 @@ def lenet_300_100() -> nn.Module:
 
 
 TASK = Task(
-    name="lenet-300-100",
-    description="LeNet-300-100 on MNIST (fully connected, 266,200 prunable weights)",
+    name=built_in.LENET_300_100.name,
+    description=built_in.LENET_300_100.description,
     model=lenet_300_100,
     data=mnist,
     # Chosen on validation error: 5,000 images, so one is 0.02%; one seed; 49% cut a round at first, so take a tenth of
@@ -41,7 +41,7 @@ TASK = Task(
     # better in some rounds and worse in others. Without shifts, a decay of 1e-3 was no better than 5e-4 down to 55x.
     # Not tried: other epochs, batch sizes, dropout, smoothing.
     recipe=Recipe(
-        epochs=15,
+        epochs=built_in.LENET_300_100.epochs,
         batch_size=128,
         learning_rate=OneCycle(peak=0.1),
         optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=2e-4),

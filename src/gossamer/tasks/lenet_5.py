@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from gossamer.tasks import initialise
+from gossamer.tasks import built_in, initialise
 from gossamer.tasks.mnist import mnist, shifted
 from gossamer.tasks.optimizers import SGD
 from gossamer.tasks.schedules import OneCycle
@@ -37,13 +37,13 @@ def lenet_5() -> nn.Module:
 
 
 TASK = Task(
-    name="lenet-5",
-    description="LeNet-5, Caffe's, on MNIST (convolutional, 430,500 prunable weights)",
+    name=built_in.LENET_5.name,
+    description=built_in.LENET_5.description,
     model=lenet_5,
     data=mnist,
     # LeNet-300-100's recipe, half as long and at half the rate; not tuned for this network.
     recipe=Recipe(
-        epochs=8,
+        epochs=built_in.LENET_5.epochs,
         batch_size=128,
         learning_rate=OneCycle(peak=0.05),
         optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=2e-4),

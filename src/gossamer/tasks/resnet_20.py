@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from gossamer.tasks import built_in
 from gossamer.tasks.cifar10 import cifar10
 from gossamer.tasks.cifar_resnet import CifarResNet, recipe
 from gossamer.tasks.task import Task
@@ -16,9 +17,9 @@ def resnet_20() -> nn.Module:
 
 
 TASK = Task(
-    name="resnet-20",
-    description="ResNet-20 on CIFAR-10 (271,152 prunable weights)",
+    name=built_in.RESNET_20.name,
+    description=built_in.RESNET_20.description,
     model=resnet_20,
     data=cifar10,
-    recipe=recipe(),
+    recipe=recipe(built_in.RESNET_20.epochs),
 )

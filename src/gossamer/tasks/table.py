@@ -1,23 +1,29 @@
-"""The built-in tasks by name. A new one is one file with a `TASK`, and one line here."""
+"""Tasks by name."""
 
-from gossamer.tasks.char_gpt import TASK as CHAR_GPT
-from gossamer.tasks.digits import TASK as DIGITS
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
+from gossamer.tasks.built_in import BUILT_IN
 from gossamer.tasks.errors import TaskError
-from gossamer.tasks.lenet_5 import TASK as LENET_5
-from gossamer.tasks.lenet_300_100 import TASK as LENET_300_100
 from gossamer.tasks.own_task import is_own_task, load_own_task
-from gossamer.tasks.resnet_20 import TASK as RESNET_20
-from gossamer.tasks.resnet_56 import TASK as RESNET_56
 from gossamer.tasks.task import Task
 
-TASKS: dict[str, Task] = {
-    "digits": DIGITS,
-    "lenet-300-100": LENET_300_100,
-    "lenet-5": LENET_5,
-    "resnet-20": RESNET_20,
-    "resnet-56": RESNET_56,
-    "char-gpt": CHAR_GPT,
-}
+
+class _Tasks(Mapping[str, Task]):
+    """The built-in tasks; the module of one is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Task:
+        task: Task = import_module(BUILT_IN[name].module).TASK
+        return task
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(BUILT_IN)
+
+    def __len__(self) -> int:
+        return len(BUILT_IN)
+
+
+TASKS: Mapping[str, Task] = _Tasks()
 
 
 def find_task(name: str) -> Task:
@@ -28,8 +34,8 @@ def find_task(name: str) -> Task:
     """
     if is_own_task(name):
         return load_own_task(name)
-    if name not in TASKS:
+    if name not in BUILT_IN:
         raise TaskError(
-            f"there is no task {name!r}; expected one of {', '.join(TASKS)}, or path/file.py:function for your own"
+            f"there is no task {name!r}; expected one of {', '.join(BUILT_IN)}, or path/file.py:function for your own"
         )
     return TASKS[name]

@@ -1,0 +1,34 @@
+"""The built-in tasks by name, and what `gossamer tasks` says of them before torch is imported. A new one is an entry
+here and a module with a `TASK`, named as the task."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """What is known of a task before it is made."""
+
+    name: str
+    description: str
+    epochs: int
+    """Of a round."""
+    metric: str = "accuracy"
+
+    @property
+    def module(self) -> str:
+        """Where its `TASK` is."""
+        return f"gossamer.tasks.{self.name.replace('-', '_')}"
+
+
+DIGITS = BuiltIn("digits", "a small CNN on 1,797 real 8x8 digits (embedded; the demonstration)", epochs=20)
+LENET_300_100 = BuiltIn(
+    "lenet-300-100", "LeNet-300-100 on MNIST (fully connected, 266,200 prunable weights)", epochs=15
+)
+LENET_5 = BuiltIn("lenet-5", "LeNet-5, Caffe's, on MNIST (convolutional, 430,500 prunable weights)", epochs=8)
+RESNET_20 = BuiltIn("resnet-20", "ResNet-20 on CIFAR-10 (271,152 prunable weights)", epochs=182)
+RESNET_56 = BuiltIn("resnet-56", "ResNet-56 on CIFAR-10 (851,760 prunable weights)", epochs=182)
+CHAR_GPT = BuiltIn(
+    "char-gpt", "a GPT of 4 blocks on a text file, by characters (819,200 prunable weights)", epochs=4, metric="loss"
+)
+
+BUILT_IN = {task.name: task for task in (DIGITS, LENET_300_100, LENET_5, RESNET_20, RESNET_56, CHAR_GPT)}
