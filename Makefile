@@ -84,6 +84,7 @@ mutants: setup
 lint: setup
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
 types: setup
 	@$(VENV)/bin/mypy
