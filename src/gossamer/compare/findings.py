@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from scipy.special import stdtrit
+
 from gossamer.loop.directions import Better
 
 SAME_DENSITY = 0.02
@@ -13,10 +15,6 @@ SAME_DENSITY = 0.02
 cuts and rounds may differ by a weight, whole channels by some."""
 HIGH_COMPRESSION = 10.0
 """From here on the differences are also averaged over all densities."""
-# Student's t, two-sided 95%, by degrees of freedom from 1 on (any table of statistics).
-STUDENT_95 = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604]
-STUDENT_95 += [2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555]
-STUDENT_95 += [2.0518, 2.0484, 2.0452, 2.0423]
 CHOSEN = " (t by validation)"
 """Behind the name of a family of which several retraining times were tried."""
 
@@ -253,10 +251,7 @@ def mean_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, -math.inf, math.inf
-    freedom = len(values) - 1
-    # Beyond the table, the first term of the expansion around the normal quantile.
-    quantile = STUDENT_95[freedom - 1] if freedom <= len(STUDENT_95) else 1.95996 + 2.3722 / freedom
-    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 

@@ -1,12 +1,13 @@
 """Intervals of 95% for what was measured on a sample."""
 
 import math
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 LEVEL = 0.95
-NORMAL_QUANTILE = 1.959963984540054
+NORMAL_QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)
 """Of a standard normal: 97.5% lie below."""
 
 Interval = tuple[float, float]

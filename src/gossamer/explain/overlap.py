@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from scipy.stats import hypergeom
+
 from gossamer.errors import ConfigurationError
 from gossamer.explain.intervals import LEVEL, NORMAL_QUANTILE, Interval
 from gossamer.prune.masks import Masks
@@ -91,7 +93,7 @@ def _total(layers: Mapping[str, Shared]) -> Shared:
 
 
 def _variance(shared: Shared) -> float:
-    """Of the hypergeometric distribution."""
+    """Of the hypergeometric distribution (scipy's is not a number for one weight)."""
     weights, kept, other = shared.weights, shared.kept, shared.kept_other
     if weights == 1:
         return 0.0
@@ -101,25 +103,5 @@ def _variance(shared: Shared) -> float:
 def hypergeometric_interval(weights: int, kept: int, kept_other: int) -> tuple[int, int]:
     """The numbers between which the overlap of two random choices of `kept` and `kept_other` out of `weights` lies in
     95% of cases: the largest and smallest below and above which there are at most 2.5% each."""
-    lowest, highest = max(0, kept + kept_other - weights), min(kept, kept_other)
-    logarithms = [
-        _log_choose(kept, both) + _log_choose(weights - kept, kept_other - both) - _log_choose(weights, kept_other)
-        for both in range(lowest, highest + 1)
-    ]
-    tail = (1 - LEVEL) / 2
-    return lowest + _below(logarithms, tail), highest - _below(logarithms[::-1], tail)
-
-
-def _below(logarithms: list[float], tail: float) -> int:
-    """How many entries from the start have a sum of at most `tail`."""
-    total, count = 0.0, 0
-    for logarithm in logarithms:
-        total += math.exp(logarithm)
-        if total > tail:
-            break
-        count += 1
-    return count
-
-
-def _log_choose(total: int, chosen: int) -> float:
-    return math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
+    low, high = hypergeom.interval(LEVEL, weights, kept, kept_other)
+    return int(low), int(high)

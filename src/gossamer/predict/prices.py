@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import nnls
 
 from gossamer.predict.terms import Terms
 
-SWEEPS = 1000
 REFITS = 5
 USUAL = 0.1
 """A relative error that says nothing against a measurement."""
@@ -53,7 +53,7 @@ def fit(observations: Sequence[Observation]) -> dict[str, dict[str, float]]:
     weights = np.array([found.weight for found in observations])
     trust = np.ones(len(observations))
     for _ in range(REFITS):
-        solution = _nonnegative_least_squares(matrix / scale * trust[:, None], weights * trust)
+        solution, _ = nnls(matrix / scale * trust[:, None], weights * trust)
         misses = np.abs((matrix / scale) @ solution / weights - 1)
         trust = np.sqrt(np.minimum(1.0, USUAL / np.maximum(misses, 1e-12)))
     prices = solution / scale
@@ -61,16 +61,3 @@ def fit(observations: Sequence[Observation]) -> dict[str, dict[str, float]]:
     for (kind, name), price in zip(columns, prices[:watching], strict=True):
         by_kind[kind][name] = float(price)
     return dict(by_kind)
-
-
-def _nonnegative_least_squares(
-    matrix: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", target: "np.ndarray[tuple[int], np.dtype[np.float64]]"
-) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """Minimises |matrix x - target| over x >= 0, coordinate by coordinate; few unknowns: many sweeps cost little."""
-    gram, right = matrix.T @ matrix, matrix.T @ target
-    x = np.zeros(matrix.shape[1])
-    for _ in range(SWEEPS):
-        for i in range(len(x)):
-            if gram[i, i] > 0:
-                x[i] = max(0.0, x[i] + (right[i] - gram[i] @ x) / gram[i, i])
-    return x
