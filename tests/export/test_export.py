@@ -18,7 +18,6 @@ from onnx import helper, numpy_helper
 from small_run import printed, refused, small_run
 from torch import Tensor, nn
 
-from gossamer.explain.subject import open_round
 from gossamer.export import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import Exported, export
@@ -28,6 +27,7 @@ from gossamer.export.source import Source, open_source
 from gossamer.export.verify import compare_with_dense
 from gossamer.prune.scope import prunable_weights
 from gossamer.prune.select import keep_largest
+from gossamer.reopen import open_round
 from gossamer.shrink import shrink
 from gossamer.tasks import Metric
 from gossamer.tasks.cifar10 import CIFAR10

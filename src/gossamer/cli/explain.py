@@ -45,17 +45,18 @@ def explain(
 
     Everything is computed on validation data; how, is said with every fact in the JSON file.
     """
-    from gossamer.explain import draw_input_use, explain_round, open_round
+    from gossamer.explain import draw_input_use, explain_round
     from gossamer.explain.picture import is_image
+    from gossamer.reopen import open_round
     from gossamer.storage.files import write_text
 
-    subject = open_round(run, round, data_folder=data, task=task)
+    ticket = open_round(run, round, data_folder=data, task=task)
     facts = explain_round(
-        subject, against=tuple(against or ()), example=example, ablation_examples=ablation_examples or None
+        ticket, against=tuple(against or ()), example=example, ablation_examples=ablation_examples or None
     )
     terminal = console()
     terminal.print(
-        f"round {facts.round} of {run}: {subject.record.kept:,} of {subject.record.prunable:,} prunable weights kept",
+        f"round {facts.round} of {run}: {ticket.record.kept:,} of {ticket.record.prunable:,} prunable weights kept",
     )
     terminal.print(_units(facts))
     for line in [*_lines(facts), *_ablation(facts), *_decision(facts.decision), *_missing(facts)]:

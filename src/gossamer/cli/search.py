@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gossamer.search.compressible import Compressible
     from gossamer.search.layers import LayerFacts
     from gossamer.search.searching import Episode
-    from gossamer.search.subject import Subject
+    from gossamer.search.subject import Searched
 
 BUDGETS = ("weights", "flops", "milliseconds")
 LINE_EPISODES = 10
@@ -219,7 +219,7 @@ def _prices(asked: str, actions: str, threads: int | None, calibration: Path | N
 
 
 def _budget(
-    asked: str, limit: float | None, subject: "Subject", prices: "Calibration | None"
+    asked: str, limit: float | None, subject: "Searched", prices: "Calibration | None"
 ) -> "Callable[[Sequence[LayerFacts]], Budget]":
     from gossamer.search import flops, weights
     from gossamer.search.budget import milliseconds
@@ -237,7 +237,7 @@ def _budget(
     return of_time
 
 
-def _sign(subject: "Subject", reward: str) -> float:
+def _sign(subject: "Searched", reward: str) -> float:
     from gossamer.search import SearchError
 
     metric = subject.task.metric
@@ -318,7 +318,7 @@ class _Bar(_Lines):
         self._progress.update(self._task, completed=episode.number + 1, facts=self.facts(episode, best))
 
 
-def _print(subject: "Subject", policy: "Policy", scope: "Scope", out: Path) -> None:
+def _print(subject: "Searched", policy: "Policy", scope: "Scope", out: Path) -> None:
     """The policy beside global magnitude pruning to the same number of weights."""
     from gossamer.prune import masks as masks_of
     from gossamer.prune.cut import Cut

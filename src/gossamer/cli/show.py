@@ -1,7 +1,8 @@
 """`gossamer show`: the table of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -13,6 +14,7 @@ from gossamer.wording import time_text, value_text
 
 if TYPE_CHECKING:
     from gossamer.loop.cost import Cost
+    from gossamer.loop.finished import FinishedRounds
     from gossamer.loop.record import RoundRecord
 
 
@@ -27,23 +29,19 @@ def print_run(folder: Path, terminal: Console) -> None:
     Raises:
         CheckpointError: it is no run, or damaged.
     """
-    from gossamer.loop.configuration import RUN, read_of_run
-    from gossamer.loop.records import read_ledger, read_records
-    from gossamer.loop.stopping import Allowance, smallest_allowed
+    from gossamer.loop.finished import read_finished
+    from gossamer.loop.records import read_ledger
 
-    settings = read_of_run(folder)[RUN]
-    records = read_records(folder)
-    if not records:
+    run = read_finished(folder)
+    if not run.records:
         terminal.print(f"{folder}: no round is finished yet")
         return
-    allowance = Allowance.of_run(settings)
-    terminal.print(_table(records))
-    best = smallest_allowed(records, allowance)
-    for line in [*_summary(folder, records, best, allowance), *_ledger(read_ledger(folder), best.round)]:
+    terminal.print(_table(run.records))
+    for line in [*_summary(run), *_ledger(read_ledger(folder), run.recommended.round)]:
         terminal.print(line)
 
 
-def _table(records: "list[RoundRecord]") -> Table:
+def _table(records: "Sequence[RoundRecord]") -> Table:
     metric = records[0].metric
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("round", "density", "kept/prunable", "compression", f"val {metric}", f"test {metric}", "seconds"):
@@ -61,20 +59,20 @@ def _table(records: "list[RoundRecord]") -> Table:
     return table
 
 
-def _summary(folder: Path, records: "list[RoundRecord]", best: "RoundRecord", allowance: Any) -> list[str]:
-    dense, last = records[0], records[-1]
+def _summary(run: "FinishedRounds") -> list[str]:
+    dense, last, best = run.records[0], run.records[-1], run.recommended
     lines = [
         f"counted: {dense.prunable:,} prunable weights of {dense.parameters:,} parameters; round {last.round} keeps "
         f"{last.kept:,} ({last.density:.2%}) of the prunable, {last.parameters_kept:,} "
         f"({last.parameters_kept / last.parameters:.2%}) of all",
     ]
-    if allowance is not None:
+    if run.allowance is not None:
         lines.append(
-            f"smallest within {allowance.max_drop:g} of the dense {best.metric}: round {best.round}, "
+            f"smallest within {run.allowance.max_drop:g} of the dense {best.metric}: round {best.round}, "
             f"{best.compression:.1f}x, {value_text(best.metric, best.val)} against "
             f"{value_text(dense.metric, dense.val)} (validation)"
         )
-    lines.append(f"run: {folder} (a round's model: gossamer.load_round({str(folder)!r}, {best.round}, model))")
+    lines.append(f"run: {run.folder} (a round's model: gossamer.load_round({str(run.folder)!r}, {best.round}, model))")
     return lines
 
 

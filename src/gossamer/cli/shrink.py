@@ -14,7 +14,7 @@ from gossamer.wording import value_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gossamer.explain.subject import Subject
+    from gossamer.reopen import FinishedRound
     from gossamer.shrink import Shrunk
     from gossamer.shrink.verify import Agreement
 
@@ -58,7 +58,7 @@ def shrink(
     contributes is added to biases. The outputs are compared on the validation data.
     """
     from gossamer.errors import ConfigurationError
-    from gossamer.explain.subject import open_round
+    from gossamer.reopen import open_round
     from gossamer.shrink import load_shrunk, save_shrunk
     from gossamer.shrink import shrink as shrink_model
     from gossamer.shrink.verify import verify
@@ -69,28 +69,28 @@ def shrink(
         raise ConfigurationError("--structure channel and --channels SHARE go together; give both or neither")
     if structure == CHANNEL and select_inputs:
         raise ConfigurationError("--select-inputs cannot be combined with --structure channel; leave one out")
-    subject = open_round(run, round, data_folder=data, task=task)
-    validation = subject.data.validation
+    finished = open_round(run, round, data_folder=data, task=task)
+    validation = finished.data.validation
     inputs, _ = validation.batch(slice(0, 64))
-    shrunk = shrink_model(subject.model, inputs, select_unused_inputs=select_inputs)
+    shrunk = shrink_model(finished.model, inputs, select_unused_inputs=select_inputs)
     if channels is not None:
-        _slim(subject, shrunk, inputs, channels, out)
+        _slim(finished, shrunk, inputs, channels, out)
         return
     smaller = shrunk.model
     if out is not None:
-        save_shrunk(out, shrunk, source=f"{run.name}, round {subject.record.round}")
+        save_shrunk(out, shrunk, source=f"{run.name}, round {finished.record.round}")
         # What is verified is what the file holds.
-        smaller = load_shrunk(out, subject.task.model())
-    agreement = verify(subject.model, smaller, validation, subject.task.metric)
+        smaller = load_shrunk(out, finished.task.model())
+    agreement = verify(finished.model, smaller, validation, finished.task.metric)
     terminal = console()
     terminal.print(_table(shrunk))
-    for line in _summary(subject, shrunk, agreement):
+    for line in _summary(finished, shrunk, agreement):
         terminal.print(line)
     if out is not None:
         terminal.print(_written(out))
 
 
-def _slim(subject: "Subject", shrunk: "Shrunk", inputs: "Tensor", share: float, out: Path | None) -> None:
+def _slim(finished: "FinishedRound", shrunk: "Shrunk", inputs: "Tensor", share: float, out: Path | None) -> None:
     """Removes channels as well, and says what that costs on validation."""
     from gossamer.shrink import load_shrunk, remove_channels, save_shrunk
     from gossamer.tasks import evaluate
@@ -98,11 +98,11 @@ def _slim(subject: "Subject", shrunk: "Shrunk", inputs: "Tensor", share: float, 
     slimmed = remove_channels(shrunk, inputs, share)
     smaller = slimmed.model
     if out is not None:
-        source = f"{subject.folder.name}, round {subject.record.round}, {slimmed.removed} channels removed"
+        source = f"{finished.folder.name}, round {finished.record.round}, {slimmed.removed} channels removed"
         save_shrunk(out, slimmed, source=source)
-        smaller = load_shrunk(out, subject.task.model())
-    validation, metric = subject.data.validation, subject.task.metric
-    before, after = (evaluate(model, validation, metric) for model in (subject.model, smaller))
+        smaller = load_shrunk(out, finished.task.model())
+    validation, metric = finished.data.validation, finished.task.metric
+    before, after = (evaluate(model, validation, metric) for model in (finished.model, smaller))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("layer", "channels"):
         table.add_column(heading, no_wrap=True)
@@ -111,7 +111,7 @@ def _slim(subject: "Subject", shrunk: "Shrunk", inputs: "Tensor", share: float, 
     terminal = console()
     terminal.print(table)
     lines = [
-        f"round {subject.record.round} of {subject.folder}: {shrunk.units_removed:,} units removed exactly, then "
+        f"round {finished.record.round} of {finished.folder}: {shrunk.units_removed:,} units removed exactly, then "
         f"{slimmed.removed:,} of {sum(layer.before for layer in slimmed.layers):,} channels by their norm",
         f"parameters {shrunk.parameters_before:,} -> {slimmed.parameters_before:,} -> {slimmed.parameters:,}",
         f"on {len(validation):,} validation examples: {metric.name} {value_text(metric.name, before)} -> "
@@ -154,10 +154,10 @@ def _change(before: int, after: int) -> str:
     return f"{before}" if before == after else f"{before} -> {after}"
 
 
-def _summary(subject: "Subject", shrunk: "Shrunk", agreement: "Agreement") -> list[str]:
-    metric = subject.task.metric.name
+def _summary(finished: "FinishedRound", shrunk: "Shrunk", agreement: "Agreement") -> list[str]:
+    metric = finished.task.metric.name
     lines = [
-        f"round {subject.record.round} of {subject.folder}: {shrunk.units_removed:,} of "
+        f"round {finished.record.round} of {finished.folder}: {shrunk.units_removed:,} of "
         f"{sum(layer.outputs_before for layer in shrunk.layers):,} units removed",
         f"parameters {shrunk.parameters_before:,} -> {shrunk.parameters:,} "
         f"({shrunk.parameters_before / shrunk.parameters:.2f}x smaller as dense tensors); weights that are not zero "

@@ -3,6 +3,5 @@ how it was computed."""
 
 from gossamer.explain.explanation import Explanation, explain_model, explain_round
 from gossamer.explain.picture import draw_input_use
-from gossamer.explain.subject import Subject, open_round
 
-__all__ = ["Explanation", "Subject", "draw_input_use", "explain_model", "explain_round", "open_round"]
+__all__ = ["Explanation", "draw_input_use", "explain_model", "explain_round"]

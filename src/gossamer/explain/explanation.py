@@ -2,12 +2,12 @@
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gossamer.errors import ConfigurationError
 from gossamer.explain.ablation import FRACTIONS, Ablation, ablate
@@ -18,12 +18,10 @@ from gossamer.explain.inputs import InputReach, find_input_reach
 from gossamer.explain.overlap import Overlap, compare_tickets
 from gossamer.explain.paths import PathFacts, count_paths, path_facts
 from gossamer.explain.signs import Signs, count_sign_flips
-from gossamer.explain.subject import Subject
 from gossamer.explain.unit_graph import unit_graph
-from gossamer.loop.folder import load_masks, load_round
-from gossamer.loop.records import read_records
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.masks import Masks
+from gossamer.reopen import FinishedRound, ticket_of_size
 from gossamer.shrink.trace import trace
 from gossamer.shrink.understand import understand
 from gossamer.tasks import Examples, Metric
@@ -116,7 +114,7 @@ def explain_model(
     )
 
 
-def explain_round(subject: Subject, *, against: Sequence[Path] = (), **options: Any) -> Explanation:
+def explain_round(ticket: FinishedRound, *, against: Sequence[Path] = (), **options: Any) -> Explanation:
     """Facts about a round of a run of `gossamer compress`.
 
     Args:
@@ -127,9 +125,9 @@ def explain_round(subject: Subject, *, against: Sequence[Path] = (), **options: 
     Raises:
         GossamerError: see `explain_model`; or a folder is no run, damaged, or one of another network.
     """
-    facts = explain_model(subject.model, subject.data.validation, subject.task.metric, subject.masks, **options)
+    facts = explain_model(ticket.model, ticket.data.validation, ticket.task.metric, ticket.masks, **options)
     missing = {name: why for name, why in facts.missing.items() if name != "signs"}
-    signs = count_sign_flips(_rounds(subject)) if subject.record.round > 0 else None
+    signs = count_sign_flips(ticket.until_now()) if ticket.record.round > 0 else None
     if signs is None:
         missing["signs"] = "there is no round before the dense one"
     if not against:
@@ -137,30 +135,18 @@ def explain_round(subject: Subject, *, against: Sequence[Path] = (), **options: 
     return replace(
         facts,
         signs=signs,
-        overlaps=tuple(_compare(subject, other) for other in against),
+        overlaps=tuple(_compare(ticket, other) for other in against),
         missing=missing,
-        run=subject.folder.name,
-        round=subject.record.round,
-        task=subject.task.name,
-        seed=subject.record.seed,
+        run=ticket.folder.name,
+        round=ticket.record.round,
+        task=ticket.task.name,
+        seed=ticket.record.seed,
     )
 
 
-def _rounds(subject: Subject) -> Iterator[tuple[int, dict[str, Tensor], Masks]]:
-    """Number, weights and masks of every round up to the subject's."""
-    model = subject.task.model()
-    for number in range(subject.record.round + 1):
-        load_round(subject.folder, number, model)
-        yield number, dict(model.state_dict()), load_masks(subject.folder, number)
-
-
-def _compare(subject: Subject, other: Path) -> Overlap:
-    records = read_records(other)
-    if not records:
-        raise ConfigurationError(f"{other}: no round is finished there; expected a run to compare with")
-    nearest = min(records, key=lambda record: abs(record.kept - subject.record.kept))
-    masks = load_masks(other, nearest.round)
-    return compare_tickets(subject.masks, masks, name=str(other), number=nearest.round, seed=nearest.seed)
+def _compare(ticket: FinishedRound, other: Path) -> Overlap:
+    nearest, masks = ticket_of_size(other, ticket.record.kept)
+    return compare_tickets(ticket.masks, masks, name=str(other), number=nearest.round, seed=nearest.seed)
 
 
 def _first(examples: Examples, count: int) -> Examples:

@@ -11,7 +11,6 @@ from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
-from gossamer.explain.subject import open_round
 from gossamer.export.calls import call_with
 from gossamer.export.compress import unpack_weights
 from gossamer.export.constants import prepared
@@ -21,12 +20,12 @@ from gossamer.export.from_torch import Traced, to_onnx
 from gossamer.export.open_axes import with_open_axes
 from gossamer.export.precision import in_fp32
 from gossamer.export.sessions import dense_session
+from gossamer.reopen import as_made, open_round
 from gossamer.shrink import shrink
 from gossamer.shrink.verify import verify
 from gossamer.storage.files import absolute, regular, same_working_directory
-from gossamer.tasks import Data, Metric, Task, find_task, initial_model
+from gossamer.tasks import Data, Metric, Task, find_task
 from gossamer.tasks.built_in import BUILT_IN
-from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import call_own_function, is_own_task
 
 EXAMPLES = 1000
@@ -122,20 +121,19 @@ def open_source(
 
 
 def _from_run(folder: Path, number: int | None, data_folder: Path | None, task: str | None, shrunk: bool) -> Source:
-    subject = open_round(folder, number, data_folder=data_folder, task=task)
-    name, model = f"round {subject.record.round} of {folder}", subject.model
+    finished = open_round(folder, number, data_folder=data_folder, task=task)
+    name, model = f"round {finished.record.round} of {folder}", finished.model
     if shrunk:
-        inputs, _ = subject.data.validation.batch(slice(0, SHRINK_EXAMPLES))
+        inputs, _ = finished.data.validation.batch(slice(0, SHRINK_EXAMPLES))
         found = shrink(model, inputs)
-        verify(model, found.model, subject.data.validation, subject.task.metric)
+        verify(model, found.model, finished.data.validation, finished.task.metric)
         name, model = f"{name} without {found.units_removed:,} dead units", found.model
-    return _from_network(name, model, subject.data, subject.task.metric)
+    return _from_network(name, model, finished.data, finished.task.metric)
 
 
 def _from_task(task: Task, name: str, data_folder: Path | None) -> Source:
-    model = initial_model(task, seed=0).eval()
-    data = load_data(task, data_folder, seed=0)
-    return _from_network(name, model, data, task.metric)
+    made = as_made(task, data_folder)
+    return _from_network(name, made.model, made.data, task.metric)
 
 
 def _from_network(name: str, model: nn.Module, data: Data, metric: Metric) -> Source:

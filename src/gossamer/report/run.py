@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from gossamer.errors import CheckpointError
-from gossamer.loop.configuration import INFORMATION, read_of_run
+from gossamer.loop.configuration import INFORMATION
 from gossamer.loop.cost import Cost
 from gossamer.loop.directions import direction_of
+from gossamer.loop.finished import read_finished
 from gossamer.loop.folder import load_masks
 from gossamer.loop.record import RoundRecord
-from gossamer.loop.records import read_ledger, read_records
-from gossamer.loop.stopping import Allowance, smallest_allowed
+from gossamer.loop.records import read_ledger
 from gossamer.report.size import FLOAT32, LayerSize, layer_size
 
 
@@ -86,19 +86,19 @@ def read_run(folder: Path, max_drop: float | None = None) -> Run:
         CheckpointError: it is no run, has no finished round, or is damaged.
         ConfigurationError: the allowed loss cannot be used with the run's metric.
     """
-    tables = read_of_run(folder)
-    records = read_records(folder)
-    if not records:
-        raise CheckpointError(f"{folder}: no round is finished yet; wait for the first, or run the same command again")
-    for record in records:
+    run = read_finished(folder, max_drop)
+    for record in run.records:
         _check(record, folder)
+    best, records = run.recommended, run.records
     layers = tuple(
         tuple(layer_size(name, mask) for name, mask in load_masks(folder, record.round).items()) for record in records
     )
     ledger = read_ledger(folder)
-    costs = _costs(records, ledger)
-    number, why = _recommended(records, table(tables, "rounds"), max_drop)
-    return Run(folder, folder.resolve().name, tables, tuple(records), layers, tuple(ledger), costs, number, why)
+    why = "the last round: the run was given no allowed loss"
+    if run.allowance is not None:
+        why = f"the smallest within {run.allowance.max_drop:g} of the dense {best.metric} on validation"
+    costs, name = _costs(records, ledger), folder.resolve().name
+    return Run(folder, name, run.tables, records, layers, tuple(ledger), costs, best.round, why)
 
 
 def named_apart(runs: Sequence[Run]) -> list[Run]:
@@ -137,15 +137,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _recommended(records: list[RoundRecord], rounds: dict[str, Any], max_drop: float | None) -> tuple[int, str]:
-    allowance = Allowance.of_run(rounds, max_drop)
-    best = smallest_allowed(records, allowance)
-    if allowance is None:
-        return best.round, "the last round: the run was given no allowed loss"
-    return best.round, f"the smallest within {allowance.max_drop:g} of the dense {best.metric} on validation"
-
-
-def _costs(records: list[RoundRecord], ledger: list[Cost]) -> tuple[dict[str, float], ...]:
+def _costs(records: Sequence[RoundRecord], ledger: list[Cost]) -> tuple[dict[str, float], ...]:
     """Seconds from the records, and what the ledger has beside them."""
     costs: list[dict[str, float]] = [{"seconds": float(record.seconds)} for record in records]
     for cost in ledger:

@@ -91,14 +91,15 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
 
 def _computed(series: Sequence[Series], given: Given) -> list[tuple[Facts, str]] | str:
     """Facts about the first run's recommended round; or, in words, why there are none."""
-    from gossamer.explain import explain_round, open_round
+    from gossamer.explain import explain_round
+    from gossamer.reopen import open_round
 
     first, *others = series[0].runs
     if not given.explain:
         return "They were not asked for."
     try:
-        subject = open_round(first.folder, first.recommended, data_folder=given.data, task=given.task)
-        found = explain_round(subject, against=[run.folder for run in others])
+        ticket = open_round(first.folder, first.recommended, data_folder=given.data, task=given.task)
+        found = explain_round(ticket, against=[run.folder for run in others])
     except GossamerError as error:
         return (
             f"They could not be computed here: {error}. `gossamer explain RUN --json FILE` computes them, and "

@@ -8,37 +8,31 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gossamer.explain.subject import open_round
-from gossamer.loop.configuration import FILE, read
+from gossamer.loop.configuration import FILE
 from gossamer.prune.enforce import hold, release
 from gossamer.prune.scope import Scope, prunable_weights
 from gossamer.randomness import derived_seed
+from gossamer.reopen import TaskNetwork, as_made, open_round
 from gossamer.search.errors import SearchError
 from gossamer.storage.files import absolute, same_working_directory
-from gossamer.tasks import Data, Examples, Recipe, Task, evaluate, find_task, train
-from gossamer.tasks.loading import load_data
+from gossamer.tasks import Examples, Recipe, evaluate, find_task, train
 from gossamer.tasks.own_task import is_own_task
+from gossamer.tasks.training import in_memory_format
 
 DENSE = 0
 """The round of a run whose network is searched."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A trained network with its task."""
-
-    task: Task
-    model: nn.Module
-    data: Data
-    scope: Scope
-    """What the run prunes; of a task, the default."""
+class Searched(TaskNetwork):
+    """A trained network, in its recipe's memory format."""
 
     @property
     def example(self) -> Tensor:
         """The network's input for one example."""
         return self.data.validation.batch(slice(0, 1))[0]
 
-    def to(self, device: torch.device) -> "Subject":
+    def to(self, device: torch.device) -> "Searched":
         """The same in the memory of `device`."""
         return replace(self, model=self.model.to(device), data=self.data.to(device))
 
@@ -58,7 +52,7 @@ class Constant:
 
 
 @same_working_directory()
-def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None) -> Subject:
+def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None) -> Searched:
     """The dense network of a run, or the model of a task of the user's own, which has to make it trained.
 
     Raises:
@@ -67,7 +61,7 @@ def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None
     if (Path(run_or_task) / FILE).exists():
         found = open_round(Path(run_or_task), DENSE, data_folder=data_folder, task=task)
         release(found.model.parameters())
-        return Subject(found.task, _laid_out(found.task, found.model), found.data, _scope_of(Path(run_or_task)))
+        return _searched(found)
     if not is_own_task(run_or_task):
         raise SearchError(
             f"{run_or_task} is neither the folder of a run nor path/file.py:function of a task whose model is trained; "
@@ -75,13 +69,11 @@ def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None
             f"search its run."
         )
     data_folder = None if data_folder is None else absolute(data_folder)
-    own = find_task(run_or_task)
-    data = load_data(own, data_folder, seed=0)
-    return Subject(own, _laid_out(own, own.model().eval()), data, Scope())
+    return _searched(as_made(find_task(run_or_task), data_folder))
 
 
 def short_retraining(
-    subject: Subject, steps: int, seed: int, scope: Scope | None
+    subject: Searched, steps: int, seed: int, scope: Scope | None
 ) -> Callable[[nn.Module, Mapping[str, Tensor]], nn.Module]:
     """Trains a copy of a pruned model for some steps at a tenth of the recipe's largest learning rate, on the same
     training examples every time."""
@@ -104,19 +96,9 @@ def short_retraining(
     return retrain
 
 
-def _scope_of(folder: Path) -> Scope:
-    recorded = read(folder).get("scope", {})
-    return Scope(
-        tuple(recorded.get("include", ("*",))), tuple(recorded.get("exclude", ())), recorded.get("embeddings", False)
-    )
-
-
-def _laid_out(task: Task, model: nn.Module) -> nn.Module:
-    """In the recipe's memory format, in which the model computes faster."""
-    if task.recipe.channels_last:
-        # torch's stub for the keyword-only form of `to` knows no memory format.
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
+def _searched(found: TaskNetwork) -> Searched:
+    """In the recipe's memory format the model computes faster."""
+    return Searched(found.task, in_memory_format(found.task, found.model), found.data, found.scope)
 
 
 def _largest_rate(recipe: Recipe) -> float:

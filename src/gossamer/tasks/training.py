@@ -39,7 +39,11 @@ class EpochReport:
 def initial_model(task: Task, seed: int, device: torch.device | str = "cpu") -> nn.Module:
     """The task's model with the initial weights of this seed (the same on every device), ready to be trained there."""
     randomness.seed_all(derived_seed(seed, "initial weights"))
-    model = made_model(task).to(device)
+    return in_memory_format(task, made_model(task).to(device))
+
+
+def in_memory_format(task: Task, model: nn.Module) -> nn.Module:
+    """The model in the memory format of the task's recipe."""
     if task.recipe.channels_last:
         # torch's stub for the keyword-only form of `to` knows no memory format.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

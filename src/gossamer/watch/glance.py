@@ -5,13 +5,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gossamer.errors import GossamerError
-from gossamer.loop.configuration import FILE, read
+from gossamer.loop.configuration import FILE, RUN
+from gossamer.loop.finished import FinishedRounds, read_finished
+from gossamer.loop.plan import Plan
 from gossamer.loop.record import RoundRecord
-from gossamer.loop.records import read_records
-from gossamer.loop.stopping import Allowance
 from gossamer.watch.progress import Progress, read_progress
 
 LOCKS = Path("/proc/locks")
@@ -40,11 +40,11 @@ def look(folder: Path) -> Glance:
     if not (folder / FILE).exists():
         return Glance(folder, "not begun", (), None, None)
     try:
-        records, rounds = tuple(read_records(folder)), read(folder).get("rounds", {})
+        run = read_finished(folder)
     except GossamerError as error:
         return Glance(folder, "stopped", (), None, str(error))
     progress = read_progress(folder)
-    if progress is not None and progress.round < len(records):
+    if progress is not None and progress.round < len(run.records):
         # The round was finished, and the next has not begun.
         progress = None
     running = is_held(folder)
@@ -52,26 +52,20 @@ def look(folder: Path) -> Glance:
         written = progress.written if progress else 0.0
         running = time.time() - written < ALIVE_SECONDS
     if running:
-        return Glance(folder, "running", records, progress, None)
-    return Glance(folder, "finished" if _is_over(folder, records, rounds) else "stopped", records, progress, None)
+        return Glance(folder, "running", run.records, progress, None)
+    return Glance(folder, "finished" if _is_over(run) else "stopped", run.records, progress, None)
 
 
-def _is_over(folder: Path, records: tuple[RoundRecord, ...], rounds: Any) -> bool:
+def _is_over(run: FinishedRounds) -> bool:
     """Whether the run has nothing more to do: its target or number of rounds is reached, or the allowed loss passed."""
-    from gossamer.loop.plan import Plan
-
-    if not records or not isinstance(rounds, dict):
+    if not run.records:
         return False
+    rounds, last = run.tables[RUN], run.records[-1]
     try:
-        last = records[-1]
         plan = Plan(last.prunable, rounds.get("per_round", 0.2), rounds.get("target_sparsity"), rounds.get("rounds"))
-        if plan.is_last(last.round):
-            return True
-        allowance = Allowance.of_run(rounds)
-        return allowance is not None and not allowance.allows(last, records[0])
+        return plan.is_last(last.round) or not (run.allowance is None or run.allowance.allows(last, run.records[0]))
     except (GossamerError, TypeError, ValueError):
-        pass
-    return False
+        return False
 
 
 def is_held(folder: Path) -> bool | None:

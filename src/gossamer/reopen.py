@@ -1,6 +1,7 @@
-"""What is looked at: a round of a run of `gossamer compress`, with its model, its task and its data."""
+"""A finished round of a run of `gossamer compress`, opened again: its network, its task and its data."""
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,37 +9,52 @@ from typing import Any
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError, ConfigurationError
-from gossamer.loop.configuration import FILE, read_of_run
+from gossamer.loop.configuration import FILE
+from gossamer.loop.finished import read_finished
 from gossamer.loop.folder import load_masks, load_round
 from gossamer.loop.record import RoundRecord
-from gossamer.loop.records import read_records
-from gossamer.loop.stopping import Allowance, smallest_allowed
+from gossamer.prune.masks import Masks
+from gossamer.prune.scope import Scope
 from gossamer.storage.files import absolute, same_working_directory
-from gossamer.tasks import Data, Task, find_task
 from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import is_own_task
-from gossamer.tasks.training import made_model
+from gossamer.tasks.table import find_task
+from gossamer.tasks.task import Data, Task
+from gossamer.tasks.training import initial_model, made_model
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A round, with everything that is needed to ask questions about it."""
+class TaskNetwork:
+    """A network with everything that is needed to ask questions about it."""
+
+    task: Task
+    model: nn.Module
+    """In evaluation mode, on the CPU."""
+    data: Data
+    scope: Scope
+    """What of it is prunable."""
+
+
+@dataclass(frozen=True)
+class FinishedRound(TaskNetwork):
+    """A round of a run."""
 
     folder: Path
-    task: Task
     record: RoundRecord
-    records: tuple[RoundRecord, ...]
-    """Of all rounds, the dense one first."""
-    model: nn.Module
-    """With the round's weights, in evaluation mode, on the CPU."""
-    masks: dict[str, Tensor]
-    data: Data
+    masks: Masks
+
+    def until_now(self) -> Iterator[tuple[int, dict[str, Tensor], Masks]]:
+        """Number, weights and masks of every round up to this one."""
+        model = self.task.model()
+        for number in range(self.record.round + 1):
+            load_round(self.folder, number, model)
+            yield number, dict(model.state_dict()), load_masks(self.folder, number)
 
 
 @same_working_directory()
 def open_round(
     folder: Path, number: int | None = None, *, data_folder: Path | None = None, task: str | None = None
-) -> Subject:
+) -> FinishedRound:
     """Opens a round of a run.
 
     Args:
@@ -50,20 +66,43 @@ def open_round(
     Raises:
         GossamerError: it is no run of a task, has no such round, is damaged, or the data are missing.
     """
-    settings = read_of_run(folder)
-    records = read_records(folder)
-    if not records:
-        raise CheckpointError(f"{folder}: no round is finished yet; wait for the first, or run the same command again")
-    if number is None:
-        number = smallest_allowed(records, Allowance.of_run(settings["rounds"])).round
+    run = read_finished(folder)
+    if number is None or not run.records:
+        number = run.recommended.round
     here, data_folder = absolute(Path()), None if data_folder is None else absolute(data_folder)
-    found = _task_of(folder, settings, task)
+    found = _task_of(folder, run.tables, task)
     model = made_model(found)
     # What the task's file does to the working directory is its own affair.
     place = folder if absolute(Path()) == here else here / folder
     record = load_round(place, number, model)
     data = load_data(found, data_folder, record.seed or 0)
-    return Subject(folder, found, record, tuple(records), model.eval(), load_masks(place, record.round), data)
+    masks = load_masks(place, record.round)
+    return FinishedRound(found, model.eval(), data, _scope_of(run.tables), folder, record, masks)
+
+
+def as_made(task: Task, data_folder: Path | None) -> TaskNetwork:
+    """A task's network as the task makes it: with the initial weights of seed 0, or trained if it comes so."""
+    return TaskNetwork(task, initial_model(task, seed=0).eval(), load_data(task, data_folder, seed=0), Scope())
+
+
+def ticket_of_size(folder: Path, kept: int) -> tuple[RoundRecord, Masks]:
+    """The round of a run whose number of kept weights is nearest to `kept`, and its masks.
+
+    Raises:
+        GossamerError: it is no run, has no finished round, or is damaged.
+    """
+    records = read_finished(folder).records
+    if not records:
+        raise ConfigurationError(f"{folder}: no round is finished there; expected a run to compare with")
+    nearest = min(records, key=lambda record: abs(record.kept - kept))
+    return nearest, load_masks(folder, nearest.round)
+
+
+def _scope_of(tables: dict[str, Any]) -> Scope:
+    recorded = tables.get("scope", {})
+    return Scope(
+        tuple(recorded.get("include", ("*",))), tuple(recorded.get("exclude", ())), recorded.get("embeddings", False)
+    )
 
 
 def _task_of(folder: Path, settings: dict[str, Any], given: str | None) -> Task:
