@@ -24,8 +24,9 @@ from gossamer import keep_largest, prunable_weights
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export
 from gossamer.export.from_torch import to_onnx
-from gossamer.export.sessions import dense_session, sparse_session
 from gossamer.export.source import Source
+from gossamer.export.twin import Twin
+from gossamer.graph.sessions import dense_session, sparse_session
 from gossamer.tasks.cifar10 import CIFAR10
 from gossamer.tasks.cifar_resnet import CifarResNet
 from gossamer.tasks.hub_images import load_split
@@ -68,7 +69,9 @@ def main(data: Path) -> None:
         with torch.no_grad():
             expected = torch.cat([model(batch) for batch in images.split(BATCH)]).argmax(1)
         traced = to_onnx(model, [images[:2]])
-        source = Source("ResNet-20", traced.model, ({"images": images[:100].numpy()},), "images", model, traced.modules)
+        source = Source(
+            "ResNet-20", traced.model, ({"images": images[:100].numpy()},), "images", Twin(model, traced.modules)
+        )
         for form, options in FORMS.items():
             with tempfile.TemporaryDirectory() as folder:
                 exported = export(source, Path(folder) / "model.onnx", **options)

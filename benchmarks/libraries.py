@@ -20,10 +20,10 @@ from pathlib import Path
 
 import onnx
 
-from gossamer.bench.compare import random_inputs
-from gossamer.bench.engines import Runner, Subject, open_runner
+from gossamer.bench.engines import BothForms, Runner, open_runner
 from gossamer.bench.network import build, find_network
 from gossamer.export.rewrite import to_sparse
+from gossamer.graph.inputs import random_inputs
 
 NETWORK = "resnet-50"
 DENSITIES = (0.2, 0.1, 0.05)
@@ -39,7 +39,7 @@ def open_builds(libraries: dict[str, Path], model: onnx.ModelProto, threads: int
         own.mkdir()
         # The loader takes two libraries of one path for the same one.
         os.environ["GOSSAMER_OPS"] = str(shutil.copy(library, own))
-        runners[name] = open_runner("gossamer", Subject(model, sparse, inputs, threads, own))
+        runners[name] = open_runner("gossamer", BothForms(model, sparse, inputs, threads, own))
     return runners
 
 

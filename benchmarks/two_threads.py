@@ -32,10 +32,10 @@ from pathlib import Path
 
 import onnx
 
-from gossamer.bench.compare import random_inputs
-from gossamer.bench.engines import Runner, Subject, open_runner
+from gossamer.bench.engines import BothForms, Runner, open_runner
 from gossamer.bench.network import build, find_network
 from gossamer.export.rewrite import to_sparse
+from gossamer.graph.inputs import random_inputs
 
 DENSITIES = (0.2, 0.1, 0.05)
 ROUNDS, WARM_UP, RUNS = 40, 3, 9
@@ -114,7 +114,7 @@ def measure(model: onnx.ModelProto, latency: Callable[[], float]) -> list[Round]
 
         def opened(engine: str, threads: int) -> Runner:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            runner = open_runner(engine, Subject(model, sparse, inputs, threads, Path(folder)))
+            runner = open_runner(engine, BothForms(model, sparse, inputs, threads, Path(folder)))
             stack.callback(runner.close)
             return runner
 

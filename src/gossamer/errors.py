@@ -25,5 +25,14 @@ class PrunedWeightError(GossamerError):
     """A pruned weight, its gradient or its optimizer slot is not zero."""
 
 
+class ExportError(GossamerError):
+    """The network cannot be exported, or what was exported computes something else."""
+
+
 class GossamerWarning(UserWarning):
     """Something that the user may want to know or to mend, and that nothing is stopped for."""
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, without what stands below its first line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from small_run import printed, refused
 from typer.testing import CliRunner
 
-from gossamer.bench.compare import subject_of
+from gossamer.bench.compare import both_forms
 from gossamer.bench.engines import ENGINE_ORDER
 from gossamer.bench.network import build, read
 from gossamer.cli.main import app
@@ -200,7 +200,7 @@ def test_a_file_with_stored_weights_is_compared_as_its_dense_twin(tmp_path: Path
     assert len({result["engines"]["int8"]["difference"] for result in results.values()}) == 1
     assert results[stored]["engines"]["int8"]["difference"] > 0
 
-    subject = subject_of(onnx.load(stored), 1, tmp_path)
+    subject = both_forms(onnx.load(stored), 1, tmp_path)
     assert [node.op_type for node in subject.dense.graph.node] == ["Gemm", "Relu", "Gemm", "Relu", "Gemm"]
     assert np.array_equal(run_dense(subject.dense, subject.inputs)[0], run_dense(model, subject.inputs)[0])
     # gossamer is timed on what is in the file.
@@ -215,7 +215,7 @@ def test_a_plain_file_is_timed_as_the_export_writes_it(tmp_path: Path) -> None:
     plain, exported = tmp_path / "plain.onnx", tmp_path / "exported.onnx"
     model = half_kept(plain)
     printed("export", plain, "--out", exported)
-    subject = subject_of(model, 1, tmp_path)
+    subject = both_forms(model, 1, tmp_path)
     assert written(subject.sparse) == written(onnx.load(exported))
     assert written(subject.dense) == written(model)
 
@@ -231,7 +231,7 @@ def test_the_sizes_that_are_measured_do_not_change_what_is_written(tmp_path: Pat
     ]
     onnx.save(network(nodes, {"image": ["batch", 64, "height", "width"]}, constants, ["out"]), plain)
     printed("export", plain, "--out", exported)
-    subject = subject_of(onnx.load(plain), 1, tmp_path, {"height": 2, "width": 2})
+    subject = both_forms(onnx.load(plain), 1, tmp_path, {"height": 2, "width": 2})
     assert written(subject.sparse) == written(onnx.load(exported))
     assert any(node.op_type == "SparseConv" for node in subject.sparse.graph.node)
 
@@ -292,7 +292,7 @@ def test_damaged_files_end_in_one_line(sparse_file: Path, tmp_path: Path) -> Non
     nothing.write_bytes(b"")
     text.write_text("no network\n" * 100)
     for path in (damaged, text):
-        assert "is damaged or no ONNX file" in refused("bench", path)
+        assert "is no valid ONNX file" in refused("bench", path)
     assert "holds no network" in refused("bench", nothing)
     assert "there is no file" in refused("bench", tmp_path / "absent.onnx")
     result = gossamer(tmp_path, "bench", damaged)

@@ -4,18 +4,18 @@ from pathlib import Path
 
 from pooled_network import POOLED
 
-from gossamer.bench.compare import random_inputs
-from gossamer.bench.engines import Subject
+from gossamer.bench.engines import BothForms
 from gossamer.bench.layers import layers_of
 from gossamer.bench.network import build, read
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.rewrite import rewrite
+from gossamer.graph.inputs import random_inputs
 
 
 def test_every_node_is_counted_once_and_conversions_belong_to_no_layer(tmp_path: Path) -> None:
     dense = build(read("pooled", POOLED), 0.2)
     sparse = rewrite(dense, costs=EverythingSparse()).model
-    layers = layers_of(Subject(dense, sparse, random_inputs(dense), 1, tmp_path))
+    layers = layers_of(BothForms(dense, sparse, random_inputs(dense), 1, tmp_path))
     # A second for the first node, two for the second, four for the third, so that sums tell what is in them.
     seconds = {node.name: float(2**place) for place, node in enumerate(sparse.graph.node)}
     of_kind = {node.op_type: seconds[node.name] for node in sparse.graph.node}

@@ -14,11 +14,12 @@ from small_run import printed, refused
 from gossamer.export import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import Exported, export
-from gossamer.export.graph import Graph
-from gossamer.export.layers import LayerShape, find_layers
 from gossamer.export.rewrite import rewrite
 from gossamer.export.source import open_source
 from gossamer.export.verify import compare_with_dense
+from gossamer.graph.graph import Graph
+from gossamer.graph.layer_shape import LayerShape
+from gossamer.graph.layers import find_layers
 
 node = helper.make_node
 RNG = np.random.default_rng(0)

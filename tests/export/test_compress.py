@@ -9,8 +9,8 @@ import pytest
 from export.onnx_graphs import network, run_dense, sparse_weight
 from onnx import helper, numpy_helper
 
+from gossamer.errors import ExportError
 from gossamer.export.compress import compress_weights, is_compressed, unpack_weights
-from gossamer.export.errors import ExportError
 
 ROWS, COLUMNS = 257, 131
 MATMUL = helper.make_node("MatMul", ["x", "w"], ["y"])

@@ -24,6 +24,7 @@ from gossamer.export.exporting import Exported, export
 from gossamer.export.from_torch import to_onnx
 from gossamer.export.rewrite import rewrite
 from gossamer.export.source import Source, open_source
+from gossamer.export.twin import Scoring, Twin
 from gossamer.export.verify import compare_with_dense
 from gossamer.prune.scope import prunable_weights
 from gossamer.prune.select import keep_largest
@@ -83,7 +84,7 @@ def source() -> Source:
     images = torch.randn(6, 3, 12, 12)
     traced = to_onnx(model, [images[:1]])
     feeds = ({"images": images.numpy()}, {"images": torch.randn(1, 3, 12, 12).numpy()})
-    return Source("a network", traced.model, feeds, "random images", model, traced.modules)
+    return Source("a network", traced.model, feeds, "random images", Twin(model, traced.modules))
 
 
 def budget(model: nn.Module, width: int) -> float:
@@ -108,7 +109,7 @@ def test_the_file_computes_what_torch_computes(source: Source, tmp_path: Path) -
     for batch in (1, 5):
         images = torch.randn(batch, 3, 12, 12)
         with torch.no_grad():
-            expected = source.twin(images).numpy()
+            expected = source.twin.network(images).numpy()
         assert_same(run_sparse(model, {"images": images.numpy()}), [expected], tolerance=2e-5)
     assert exported.agreement.difference < 1e-5
     names = {layer.name for layer in exported.layers}
@@ -126,7 +127,7 @@ def test_the_file_is_small(source: Source, half: bool, costs: EverythingSparse |
     weights_of_graph = {t.name for t in graph.graph.initializer if t.ByteSize() > 1000}
     rest = exported.file_bytes - sum(t.ByteSize() for t in graph.graph.initializer if t.name in weights_of_graph)
     assert rest < 25_000
-    assert exported.file_bytes - rest <= 1.1 * budget(source.twin, 2 if half else 4)
+    assert exported.file_bytes - rest <= 1.1 * budget(source.twin.network, 2 if half else 4)
     assert exported.file_bytes < 0.45 * exported.dense_bytes
 
 
@@ -136,7 +137,7 @@ def test_a_larger_network_is_within_its_budget(tmp_path: Path) -> None:
     model = pruned(nn.Sequential(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, 600), nn.ReLU()), 0.1)
     inputs = torch.randn(4, 784)
     traced = to_onnx(model, [inputs])
-    source = Source("layers", traced.model, ({"input": inputs.numpy()},), "random", model, traced.modules)
+    source = Source("layers", traced.model, ({"input": inputs.numpy()},), "random", Twin(model, traced.modules))
     for half, width in ((False, 4), (True, 2)):
         exported = export(source, tmp_path / "model.onnx", half=half, overwrite=True)
         assert exported.file_bytes <= 1.1 * budget(model, width)
@@ -150,7 +151,7 @@ def test_a_dense_file_needs_no_runtime_of_ours(source: Source, tmp_path: Path) -
     assert source.twin is not None
     images = torch.randn(3, 3, 12, 12)
     with torch.no_grad():
-        assert_same(run_dense(model, {"images": images.numpy()}), [source.twin(images).numpy()], tolerance=2e-5)
+        assert_same(run_dense(model, {"images": images.numpy()}), [source.twin.network(images).numpy()], tolerance=2e-5)
     assert (exported.layers, exported.file_bytes) == ((), exported.dense_bytes)
 
 
@@ -215,7 +216,7 @@ def test_a_run(tmp_path: Path) -> None:
     assert "compared on 200 validation examples" in output
     assert f"round 2 of {run} written to" in output
     subject = open_source(str(run))
-    assert subject.metric is not None
+    assert subject.scoring is not None
     before = path.read_bytes()
     assert "is there already" in refused("export", run, "-o", path)
     assert path.read_bytes() == before
@@ -357,7 +358,9 @@ def test_a_pretrained_resnet_scores_the_same(real_data: Path, tmp_path: Path) ->
         model = pruned(model, density)  # type: ignore[assignment]
         traced = to_onnx(model, [images[:2]])
         feeds = tuple({"images": part.numpy()} for part in images.split(100))
-        source = Source("resnet", traced.model, feeds, "images", model, traced.modules, Metric(), targets)
+        source = Source(
+            "resnet", traced.model, feeds, "images", Twin(model, traced.modules), Scoring(Metric(), targets)
+        )
         exported = export(source, tmp_path / f"{density}.onnx", costs=costs)
         assert exported.metric == exported.metric_before
         assert exported.metric is not None

@@ -16,9 +16,11 @@ from gossamer.errors import ConfigurationError
 from gossamer.export import ExportError, exporting
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export, save
-from gossamer.export.sessions import sparse_session
-from gossamer.export.shapes import infer_shapes
-from gossamer.export.source import Source, open_source, read_onnx
+from gossamer.export.source import Source, open_source
+from gossamer.export.twin import Scoring
+from gossamer.graph.reading import read_dense
+from gossamer.graph.sessions import sparse_session
+from gossamer.graph.shapes import infer_shapes
 from gossamer.tasks import Metric, find_task, initial_model
 
 node = helper.make_node
@@ -41,7 +43,9 @@ def test_both_networks_are_scored(source: Source, tmp_path: Path) -> None:
         return outputs[:, 0] - targets
 
     feed = source.feeds[0]["x"]
-    scored = replace(source, metric=Metric("own", "lower", score), targets=torch.ones(5), feeds=({"x": feed[:2]},) * 2)
+    scored = replace(
+        source, scoring=Scoring(Metric("own", "lower", score), torch.ones(5)), feeds=({"x": feed[:2]},) * 2
+    )
     scored = replace(scored, feeds=({"x": feed[:2]}, {"x": feed[1:2]}, {"x": feed[:2]}))
     found = export(scored, tmp_path / "m.onnx", half=True)
     rows = feed[[0, 1, 1, 0, 1]]
@@ -141,12 +145,12 @@ def test_a_network_too_large_to_infer_shapes_has_those_it_says(source: Source, m
 def test_a_file_that_is_no_network(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(ExportError, match=r"m\.onnx is no valid ONNX file"):
-        read_onnx(tmp_path / "m.onnx")
+        read_dense(tmp_path / "m.onnx")
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(ExportError, match=r"folder\.onnx is no valid ONNX file: it is a folder"):
-        read_onnx(tmp_path / "folder.onnx")
+        read_dense(tmp_path / "folder.onnx")
     with pytest.raises(ExportError, match=r"there is no file .*none\.onnx"):
-        read_onnx(tmp_path / "none.onnx")
+        read_dense(tmp_path / "none.onnx")
 
 
 TINY = """
@@ -166,9 +170,8 @@ def test_a_task_is_exported_with_its_first_weights(tmp_path: Path) -> None:
     found = open_source(f"{tmp_path}/mine.py:task")
     assert (found.name, found.inputs) == ("tiny, untrained", "1,000 validation examples")
     assert [len(next(iter(feed.values()))) for feed in found.feeds] == [100] * 10
-    assert found.metric is not None
-    assert found.targets is not None
-    assert len(found.targets) == 1000
+    assert found.scoring is not None
+    assert len(found.scoring.targets) == 1000
     task = find_task(f"{tmp_path}/mine.py:task")
     expected = initial_model(task, seed=0)[0].weight.detach()  # type: ignore[index]
     stored = [numpy_helper.to_array(tensor) for tensor in found.dense.graph.initializer]

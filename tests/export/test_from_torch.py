@@ -16,6 +16,7 @@ from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import Exported, export
 from gossamer.export.from_torch import to_onnx
 from gossamer.export.source import Source
+from gossamer.export.twin import Twin
 
 SPARSE = EverythingSparse()
 
@@ -26,7 +27,7 @@ def exported(network: nn.Module, inputs: list[Tensor], path: Path) -> Exported:
     traced = to_onnx(network.eval(), inputs)
     names = [value.name for value in traced.model.graph.input]
     feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
-    source = Source("a network", traced.model, (feed,), "examples", network, traced.modules)
+    source = Source("a network", traced.model, (feed,), "examples", Twin(network, traced.modules))
     return export(source, path, costs=SPARSE)
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from gossamer.bench.compare import compare
-from gossamer.bench.dense import to_dense
 from gossamer.export.costs import Costs, EverythingSparse
+from gossamer.export.dense import to_dense
 from gossamer.export.written import as_written
 
 node = helper.make_node

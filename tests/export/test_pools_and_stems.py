@@ -16,11 +16,11 @@ from export.onnx_graphs import (
 )
 from onnx import helper, numpy_helper
 
-from gossamer.bench.dense import to_dense
+from gossamer.errors import ExportError
 from gossamer.export import LayerShape, MeasuredCosts, rewrite, to_sparse
 from gossamer.export.compress import compress_weights
 from gossamer.export.costs import EverythingSparse
-from gossamer.export.errors import ExportError
+from gossamer.export.dense import to_dense
 from gossamer.export.rewrite import Rewritten
 from gossamer.export.verify import compare_with_dense
 

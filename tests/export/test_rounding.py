@@ -9,8 +9,8 @@ import pytest
 from export.onnx_graphs import network, normal
 from onnx import helper
 
+from gossamer.export.agreement import Agreement, compare, compare_arrays
 from gossamer.export.rounding import Rounding, _change, last_place, moved_inputs
-from gossamer.export.verify import Agreement, compare, compare_arrays
 
 node = helper.make_node
 RNG = np.random.default_rng(0)

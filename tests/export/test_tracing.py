@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from gossamer.export import ExportError, from_torch
 from gossamer.export.calls import Call, call_with
-from gossamer.export.from_torch import _module_of, _quiet, _reason, _told_apart, _unique, output_names, to_onnx
+from gossamer.export.from_torch import _module_of, _quiet, _reason, _told_apart, output_names, to_onnx
+from gossamer.graph.names import unused
 
 
 def test_what_the_exporter_says_is_kept_quiet_and_loggers_are_as_they_were(capfd: pytest.CaptureFixture[str]) -> None:
@@ -32,8 +33,9 @@ def test_what_the_exporter_says_is_kept_quiet_and_loggers_are_as_they_were(capfd
 
 
 def test_every_input_has_a_name_of_its_own() -> None:
-    assert _unique(["x", "y"]) == ["x", "y"]
-    assert _unique(["x", "y", "x", "x", "x_2"]) == ["x", "y", "x_2", "x_3", "x_2_2"]
+    taken: set[str] = set()
+    names = [unused(name, taken, "_") for name in ("x", "y", "x", "x", "x_2")]
+    assert names == ["x", "y", "x_2", "x_3", "x_2_2"]
     assert output_names(1) == ["output"]
     assert output_names(2) == ["output_0", "output_1"]
 

@@ -11,10 +11,10 @@ from export.onnx_graphs import assert_same, network, run_dense, run_sparse, spar
 from onnx import helper
 
 from gossamer.export import ExportError
+from gossamer.export.agreement import compare_arrays
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export
 from gossamer.export.source import open_source
-from gossamer.export.verify import compare_arrays
 
 node = helper.make_node
 RNG = np.random.default_rng(0)

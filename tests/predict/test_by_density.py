@@ -8,8 +8,8 @@ from predict.price_lists import at_random, by_op, price_list
 
 from gossamer.bench.network import build, find_network, read
 from gossamer.errors import ConfigurationError
-from gossamer.export.layers import Layer
-from gossamer.export.layout import Unit, choose_panels
+from gossamer.graph.layers import Layer
+from gossamer.graph.layout import Unit, choose_panels
 from gossamer.predict.by_density import ExpectedTime
 from gossamer.predict.least import WIDEST, LeastTime
 from gossamer.predict.network import predict

@@ -21,21 +21,14 @@ from gossamer.bench.engines.onnx_runtime import SessionRunner
 from gossamer.bench.network import build, find_network, read
 from gossamer.cli.main import app
 from gossamer.errors import ConfigurationError
-from gossamer.export.layers import LayerShape
 from gossamer.export.rewrite import rewrite
-from gossamer.predict import calibration as calibrating
-from gossamer.predict.calibration import (
-    Calibration,
-    Deviation,
-    calibrate,
-    default_path,
-    deviation_of,
-    read_calibration,
-    write_calibration,
-)
+from gossamer.graph.layer_shape import LayerShape
+from gossamer.graph.terms import Terms
+from gossamer.predict import calibrate as calibrating
+from gossamer.predict.calibrate import calibrate, deviation_of
+from gossamer.predict.calibration import Calibration, Deviation, default_path, read_calibration, write_calibration
 from gossamer.predict.network import CalibratedCosts, predict
 from gossamer.predict.prices import Observation
-from gossamer.predict.terms import Terms
 
 CHAIN = """
 image   input 32x12x12
@@ -471,4 +464,4 @@ def test_what_cannot_be_predicted_is_refused(tmp_path: Path) -> None:
     assert "--density 0.1" in without
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(np.random.default_rng(0).bytes(1000))
-    assert "is damaged or no ONNX file" in refused("predict", damaged, "--calibration", path)
+    assert "is no valid ONNX file" in refused("predict", damaged, "--calibration", path)

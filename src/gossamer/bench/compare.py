@@ -3,98 +3,55 @@
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
 
-from gossamer.bench.dense import is_exported, to_dense
-from gossamer.bench.engines import ENGINE_ORDER, EngineFailed, Runner, Subject, open_runner
+from gossamer.bench.engines import ENGINE_ORDER, BothForms, EngineFailed, Runner, open_runner
 from gossamer.bench.engines.engine import description, is_exact
 from gossamer.bench.layers import layer_times
 from gossamer.bench.measure import machine
-from gossamer.bench.sizes import with_sizes
 from gossamer.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    import onnx
+from gossamer.export.dense import is_exported, to_dense
+from gossamer.export.rounding import Rounding
+from gossamer.export.written import as_written
+from gossamer.graph.inputs import random_inputs
+from gossamer.graph.sizes import with_sizes
 
 REFERENCE = "dense"
 LARGEST_DIFFERENCE = 1e-3
 """Of an engine that computes in 32-bit floats, relative to the largest output."""
-NUMPY_TYPES = {1: np.float32, 11: np.float64, 10: np.float16, 7: np.int64, 6: np.int32, 2: np.uint8, 9: np.bool_}
-"""Of ONNX's element types."""
 
 
-def read_model(path: Path) -> "onnx.ModelProto":
-    """An ONNX file.
-
-    Raises:
-        ConfigurationError: there is none, or it is damaged.
-    """
-    _require_onnx()
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    if not path.is_file():
-        raise ConfigurationError(f"there is no file {path}; expected an ONNX file")
-    try:
-        model = onnx.load(path)
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ConfigurationError(f"{path} is damaged or no ONNX file: {error}") from error
-    if not model.graph.node:
-        raise ConfigurationError(f"{path} holds no network; expected an ONNX file with nodes")
-    return model
-
-
-def subject_of(model: "onnx.ModelProto", threads: int, folder: Path, sizes: Mapping[str, int] | None = None) -> Subject:
+def both_forms(model: onnx.ModelProto, threads: int, folder: Path, sizes: Mapping[str, int] | None = None) -> BothForms:
     """Both forms of the network, at batch size 1, and random inputs for it.
 
     Args:
         model: as `gossamer export` wrote it, or plain ONNX with zeros, of which the sparse form is what it would write.
         folder: for files on the way; the caller removes it.
-        sizes: of the inputs, where they are open (`gossamer.bench.sizes`).
+        sizes: of the inputs, where they are open (`gossamer.graph.sizes`).
 
     Raises:
-        ConfigurationError: an input is of a type that cannot be drawn, a size is missing or unknown, or gossamer's
-            export is not installed.
+        ConfigurationError: a size is missing or unknown.
         ExportError: a weight is damaged.
     """
-    try:
-        from gossamer.export.written import as_written
-    except ImportError as error:
-        raise ConfigurationError(f"{error}; to rewrite networks: pip install 'gossamer[export]'") from error
     fixed = with_sizes(model, sizes)
     if is_exported(fixed):
         dense, sparse = to_dense(fixed), fixed
     else:
         # The export does not know the sizes that are open, so they must not change what it writes here.
         dense, sparse = fixed, with_sizes(as_written(model).model, sizes)
-    return Subject(dense, sparse, random_inputs(dense), threads, folder)
-
-
-def random_inputs(model: "onnx.ModelProto", seed: int = 1) -> dict[str, np.ndarray[Any, Any]]:
-    """Normal numbers for inputs of floats, zeros for others; the same seed gives the same numbers."""
-    rng = np.random.default_rng(seed)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs: dict[str, np.ndarray[Any, Any]] = {}
-    for given in model.graph.input:
-        if given.name in constants:
-            continue
-        tensor = given.type.tensor_type
-        kind = NUMPY_TYPES.get(tensor.elem_type)
-        if kind is None:
-            raise ConfigurationError(f"input {given.name!r} is of a type that cannot be drawn; expected numbers")
-        shape = [axis.dim_value for axis in tensor.shape.dim]
-        drawn = rng.standard_normal(shape) if np.issubdtype(kind, np.floating) else np.zeros(shape)
-        inputs[given.name] = drawn.astype(kind)
-    return inputs
+    return BothForms(dense, sparse, random_inputs(dense), threads, folder)
 
 
 def compare(
-    model: "onnx.ModelProto",
+    model: onnx.ModelProto,
     against: Sequence[str],
     *,
     threads: int = 1,
@@ -113,7 +70,7 @@ def compare(
         threads: of each engine.
         runs: turns of each.
         layers: also measure every layer (`gossamer.bench.layers`).
-        sizes: of the inputs, where they are open (`gossamer.bench.sizes`).
+        sizes: of the inputs, where they are open (`gossamer.graph.sizes`).
 
     Returns:
         `engines`: for each `milliseconds` (median, p10, p90), `ratio` (its median / gossamer's), `ready_seconds`,
@@ -130,7 +87,7 @@ def compare(
     names = [name for name in ENGINE_ORDER if name == "gossamer" or name in against]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gossamer-bench-")))
-        subject = subject_of(model, threads, folder, sizes)
+        subject = both_forms(model, threads, folder, sizes)
         expected = _reference(subject)
         runners, facts, skipped = _open_all(names, subject, expected, stack)
         milliseconds = _take_turns(runners, runs)
@@ -158,20 +115,16 @@ def spread_of(milliseconds: Sequence[float]) -> dict[str, float]:
     return {"median": float(middle), "p10": float(low), "p90": float(high)}
 
 
-def weight_counts(dense: "onnx.ModelProto") -> dict[str, int]:
+def weight_counts(dense: onnx.ModelProto) -> dict[str, int]:
     """Elements of the constant tensors of two axes or more, and how many of them are not zero."""
-    from onnx import numpy_helper
-
     weights = [numpy_helper.to_array(tensor) for tensor in dense.graph.initializer if len(tensor.dims) > 1]
     return {"all": sum(w.size for w in weights), "kept": sum(int(np.count_nonzero(w)) for w in weights)}
 
 
 def _open_all(
-    names: Sequence[str], subject: Subject, expected: Sequence[np.ndarray[Any, Any]], stack: ExitStack
+    names: Sequence[str], subject: BothForms, expected: Sequence[np.ndarray[Any, Any]], stack: ExitStack
 ) -> tuple[dict[str, Runner], dict[str, dict[str, Any]], dict[str, str]]:
     """Opens each engine and compares its outputs; also what is known of each, and why the others are left out."""
-    import time
-
     runners: dict[str, Runner] = {}
     facts: dict[str, dict[str, Any]] = {}
     skipped: dict[str, str] = {}
@@ -197,7 +150,7 @@ def _open_all(
     return runners, facts, skipped
 
 
-def _reference(subject: Subject) -> list[np.ndarray[Any, Any]]:
+def _reference(subject: BothForms) -> list[np.ndarray[Any, Any]]:
     runner = open_runner(REFERENCE, subject)
     try:
         return runner.run()
@@ -206,7 +159,7 @@ def _reference(subject: Subject) -> list[np.ndarray[Any, Any]]:
 
 
 def _difference(
-    name: str, got: Sequence[np.ndarray[Any, Any]], expected: Sequence[np.ndarray[Any, Any]], subject: Subject
+    name: str, got: Sequence[np.ndarray[Any, Any]], expected: Sequence[np.ndarray[Any, Any]], subject: BothForms
 ) -> float:
     """The largest difference of an output, relative to that output's largest value.
 
@@ -231,11 +184,9 @@ def _difference(
 
 
 def _rounding_explains(
-    got: Sequence[np.ndarray[Any, Any]], expected: Sequence[np.ndarray[Any, Any]], subject: Subject
+    got: Sequence[np.ndarray[Any, Any]], expected: Sequence[np.ndarray[Any, Any]], subject: BothForms
 ) -> bool:
     """Of outputs of which rounding leaves few digits, such as sums that cancel."""
-    from gossamer.export.rounding import Rounding
-
     rounding = Rounding(subject.dense, [subject.inputs])
     return all(
         float(np.abs(a.astype(np.float64) - e).max(initial=0.0))
@@ -252,10 +203,3 @@ def _take_turns(runners: Mapping[str, Runner], runs: int) -> dict[str, list[floa
             runner.seconds()
             milliseconds[name].append(1e3 * runner.seconds())
     return milliseconds
-
-
-def _require_onnx() -> None:
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError("measuring networks needs onnx: pip install 'gossamer[export]'") from error

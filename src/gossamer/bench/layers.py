@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gossamer.bench.engines import Subject
+import onnx
+
+from gossamer.bench.engines import BothForms
 from gossamer.bench.engines.onnx_runtime import open_dense, open_gossamer
 from gossamer.bench.peak import multiply_adds_per_second
 from gossamer.bench.profile import node_times, time_by_node
-
-if TYPE_CHECKING:
-    import onnx
-
-    from gossamer.export.graph import Graph
-    from gossamer.export.layers import Layer, LayerShape
+from gossamer.export.writer import PANEL_OF
+from gossamer.graph.batch_norm import fold_batch_norm
+from gossamer.graph.graph import Graph
+from gossamer.graph.layer_shape import LayerShape
+from gossamer.graph.layers import Layer, find_layers
+from gossamer.graph.ops import op_of
 
 FLOPS = 2
 """A multiply-add counts as two operations."""
@@ -23,7 +25,7 @@ FLOPS = 2
 class MeasuredLayer:
     """A layer and its times within both networks, in seconds; 0 where the profiler did not name it."""
 
-    layer: "Layer"
+    layer: Layer
     sparse: float
     dense: float
 
@@ -32,20 +34,20 @@ class MeasuredLayer:
 class MeasuredNetwork:
     """Times of all nodes of both forms."""
 
-    graph: "Graph"
+    graph: Graph
     """Of the dense form, batch normalisation folded."""
     layers: tuple[MeasuredLayer, ...]
-    other_sparse: "tuple[tuple[onnx.NodeProto, float], ...]"
+    other_sparse: tuple[tuple[onnx.NodeProto, float], ...]
     """What is no layer in the sparse form, conversions between layouts included, with seconds."""
-    other_dense: "tuple[tuple[onnx.NodeProto, float], ...]"
+    other_dense: tuple[tuple[onnx.NodeProto, float], ...]
 
 
-def measure_layers(subject: Subject, runs: int, warmups: int = 3) -> MeasuredNetwork:
+def measure_layers(subject: BothForms, runs: int, warmups: int = 3) -> MeasuredNetwork:
     """Runs both forms in turn under ONNX Runtime's profiler, whose clock ticks in microseconds."""
     return layers_of(subject).measured(profiled(subject, ("sparse", "dense"), runs, warmups))
 
 
-def profiled(subject: Subject, forms: Sequence[str], runs: int, warmups: int = 3) -> dict[str, dict[str, float]]:
+def profiled(subject: BothForms, forms: Sequence[str], runs: int, warmups: int = 3) -> dict[str, dict[str, float]]:
     """Form -> seconds by the names that the profiler has; the forms take turns."""
     openings = {
         "sparse": lambda path: open_gossamer(subject, path),
@@ -58,10 +60,10 @@ def profiled(subject: Subject, forms: Sequence[str], runs: int, warmups: int = 3
 class LayersOfBoth:
     """The layers of a network in both forms: what takes the profiler's times apart."""
 
-    graph: "Graph"
+    graph: Graph
     """Of the dense form, batch normalisation folded."""
-    layers: "tuple[Layer, ...]"
-    sparse_nodes: "tuple[onnx.NodeProto, ...]"
+    layers: tuple[Layer, ...]
+    sparse_nodes: tuple[onnx.NodeProto, ...]
 
     def measured(self, times: Mapping[str, Mapping[str, float]]) -> MeasuredNetwork:
         """Gives each time to the layer or node that took it; a form without times took 0 throughout.
@@ -92,22 +94,19 @@ class LayersOfBoth:
 
     def _converts(self, place: int) -> bool:
         """Whether a node of the sparse form makes a layer's planes from its panel: not part of the layer."""
-        return self.sparse_nodes[place].op_type == "FromPanel"
+        op = op_of(self.sparse_nodes[place])
+        return op is not None and op.converts and op.makes == "planes"
 
 
-def layers_of(subject: Subject) -> LayersOfBoth:
+def layers_of(subject: BothForms) -> LayersOfBoth:
     """Finds the layers of a network that is to be measured."""
-    from gossamer.export.batch_norm import fold_batch_norm
-    from gossamer.export.graph import Graph
-    from gossamer.export.layers import find_layers
-
     graph = Graph(fold_batch_norm(subject.dense))
     sparse_nodes = tuple(subject.sparse.graph.node)
     layers = find_layers(graph, linear_residual=_takes_linear_residual(sparse_nodes))
     return LayersOfBoth(graph, tuple(layers), sparse_nodes)
 
 
-def _pooling_taken_along(graph: "Graph", layer: "Layer", nodes: "Sequence[onnx.NodeProto]") -> tuple[int, ...]:
+def _pooling_taken_along(graph: Graph, layer: Layer, nodes: Sequence[onnx.NodeProto]) -> tuple[int, ...]:
     """The max pooling behind a stem that its sparse form computes with it."""
     following = graph.only_reader(layer.output)
     if following is None:
@@ -116,18 +115,16 @@ def _pooling_taken_along(graph: "Graph", layer: "Layer", nodes: "Sequence[onnx.N
     return (following,) if any(n.op_type == "StemConv" and made in _values_held(n) for n in nodes) else ()
 
 
-def _values_held(node: "onnx.NodeProto") -> set[str]:
+def _values_held(node: onnx.NodeProto) -> set[str]:
     """The values of the dense form that a node of the sparse one makes: its own output, and what that is a panel of."""
-    from gossamer.export.rewrite import PANEL_OF
-
     return {node.output[0], *(entry.value for entry in node.metadata_props if entry.key == PANEL_OF)}
 
 
-def _takes_linear_residual(nodes: "Sequence[onnx.NodeProto]") -> bool:
+def _takes_linear_residual(nodes: Sequence[onnx.NodeProto]) -> bool:
     return any(node.op_type == "SparseMatMul" and len(node.input) > 3 for node in nodes)
 
 
-def layer_times(subject: Subject, runs: int) -> dict[str, Any]:
+def layer_times(subject: BothForms, runs: int) -> dict[str, Any]:
     """Measures every layer of both forms.
 
     Returns:
@@ -161,7 +158,7 @@ def _facts(measured: MeasuredLayer, peak: float) -> Mapping[str, Any]:
     }
 
 
-def shape_text(shape: "LayerShape") -> str:
+def shape_text(shape: LayerShape) -> str:
     """A layer in few words: `64 x 56 x 56 -> 256, 3 x 3 / 2`, or `128 x 768 -> 3072`."""
     if shape.kind == "linear":
         return f"{shape.width} x {shape.inputs} -> {shape.outputs}"

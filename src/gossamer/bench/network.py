@@ -21,15 +21,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.errors import ConfigurationError
 from gossamer.storage.files import read_text
-
-if TYPE_CHECKING:
-    import onnx
 
 OPSET = 20
 IR_VERSION = 9
@@ -40,7 +39,7 @@ RESIDUAL_SCALE = 0.5
 
 
 @dataclass(frozen=True)
-class Layer:
+class DescribedLayer:
     """One line of a file."""
 
     name: str
@@ -55,11 +54,11 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Network:
+class DescribedNetwork:
     """The layers of a file, in order."""
 
     name: str
-    layers: tuple[Layer, ...]
+    layers: tuple[DescribedLayer, ...]
 
 
 def known_networks() -> list[str]:
@@ -68,7 +67,7 @@ def known_networks() -> list[str]:
     return sorted(file.name.removesuffix(SUFFIX) for file in files.iterdir() if file.name.endswith(SUFFIX))
 
 
-def find_network(name: str) -> Network:
+def find_network(name: str) -> DescribedNetwork:
     """A network that comes with gossamer, or the one in the file `name`.
 
     Raises:
@@ -87,13 +86,13 @@ def find_network(name: str) -> Network:
         raise ConfigurationError(f"{path} is no text ({error}); expected one line for each layer") from error
 
 
-def read(name: str, text: str) -> Network:
+def read(name: str, text: str) -> DescribedNetwork:
     """Reads the lines of a file.
 
     Raises:
         ConfigurationError: a line cannot be understood; the message names it.
     """
-    layers: list[Layer] = []
+    layers: list[DescribedLayer] = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
@@ -106,10 +105,10 @@ def read(name: str, text: str) -> Network:
         layers.append(layer)
     if len(layers) < 2 or layers[0].kind != "input":
         raise ConfigurationError(f"{name}: expected an input line and then at least one layer")
-    return Network(name, tuple(layers))
+    return DescribedNetwork(name, tuple(layers))
 
 
-def _layer(words: list[str]) -> Layer:
+def _layer(words: list[str]) -> DescribedLayer:
     if len(words) < 3:
         raise ValueError("expected a name, a kind and what the layer reads")
     name, kind, sources, *settings = words
@@ -117,7 +116,7 @@ def _layer(words: list[str]) -> Layer:
         shape = tuple(_positive(size, "a size of the input") for size in sources.split("x"))
         if len(shape) not in (2, 3):
             raise ValueError("an input is channels x height x width or tokens x features")
-        return Layer(name, kind, (), {}, None, None, True, shape)
+        return DescribedLayer(name, kind, (), {}, None, None, True, shape)
     if kind not in KINDS:
         raise ValueError(f"there is no kind {kind!r}; expected input, {', '.join(KINDS)}")
     required, optional = KINDS[kind].required, KINDS[kind].optional
@@ -138,10 +137,10 @@ def _layer(words: list[str]) -> Layer:
     missing = [key for key in required if key not in numbers]
     if missing:
         raise ValueError(f"{kind} needs {', '.join(f'{key}=' for key in missing)}")
-    return Layer(name, kind, tuple(sources.split(",")), numbers, residual, activation, dense)
+    return DescribedLayer(name, kind, tuple(sources.split(",")), numbers, residual, activation, dense)
 
 
-def _check_sources(layer: Layer, before: list[Layer]) -> None:
+def _check_sources(layer: DescribedLayer, before: list[DescribedLayer]) -> None:
     names = {earlier.name for earlier in before}
     if layer.name in names:
         raise ValueError(f"a second layer {layer.name!r}")
@@ -159,7 +158,7 @@ def _positive(text: str, what: str, least: int = 1) -> int:
     return int(text)
 
 
-def build(network: Network, density: float, seed: int = 0) -> "onnx.ModelProto":
+def build(network: DescribedNetwork, density: float, seed: int = 0) -> onnx.ModelProto:
     """The network as plain ONNX with zeros in its weights, activations kept in range by He initialisation.
 
     Args:
@@ -172,8 +171,6 @@ def build(network: Network, density: float, seed: int = 0) -> "onnx.ModelProto":
     """
     if not 0 < density <= 1:
         raise ConfigurationError(f"got density {density}; expected more than 0 and at most 1")
-    from onnx import TensorProto, helper
-
     drawing = _Drawing(density, np.random.default_rng(seed))
     for layer in network.layers:
         try:
@@ -201,25 +198,21 @@ class _Drawing:
 
     density: float
     rng: np.random.Generator
-    nodes: "list[onnx.NodeProto]" = field(default_factory=list)
-    constants: "list[onnx.TensorProto]" = field(default_factory=list)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: list[onnx.TensorProto] = field(default_factory=list)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     """The name of the tensor that a layer ends in."""
 
-    def constant(self, name: str, value: "np.ndarray[Any, Any]") -> str:
-        from onnx import numpy_helper
-
+    def constant(self, name: str, value: np.ndarray[Any, Any]) -> str:
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 
     def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        from onnx import helper
-
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
-    def weight(self, layer: Layer, shape: tuple[int, ...], fan_in: int) -> "np.ndarray[Any, Any]":
+    def weight(self, layer: DescribedLayer, shape: tuple[int, ...], fan_in: int) -> np.ndarray[Any, Any]:
         density = 1.0 if layer.dense else self.density
         gain = 2.0 if layer.activation else 1.0
         scale = math.sqrt(gain / (fan_in * density)) * (RESIDUAL_SCALE if layer.residual else 1.0)
@@ -228,18 +221,18 @@ class _Drawing:
             weight *= self.rng.random(shape, dtype=np.float32) < density
         return weight
 
-    def bias(self, layer: Layer, outputs: int) -> str:
+    def bias(self, layer: DescribedLayer, outputs: int) -> str:
         return self.constant(
             f"{layer.name}.bias", self.rng.standard_normal(outputs, dtype=np.float32) * np.float32(0.1)
         )
 
-    def source(self, layer: Layer, rank: int | None = None) -> tuple[int, ...]:
+    def source(self, layer: DescribedLayer, rank: int | None = None) -> tuple[int, ...]:
         shape = self.shapes[layer.sources[0]]
         if rank is not None and len(shape) != rank:
             raise ValueError(f"it reads {layer.sources[0]} of {len(shape)} axes; expected {rank}, the batch included")
         return shape
 
-    def finish(self, layer: Layer, value: str, shape: tuple[int, ...]) -> None:
+    def finish(self, layer: DescribedLayer, value: str, shape: tuple[int, ...]) -> None:
         """Residual and activation."""
         if layer.residual is not None:
             if self.shapes[layer.residual] != shape:
@@ -250,7 +243,7 @@ class _Drawing:
         self.values[layer.name], self.shapes[layer.name] = value, shape
 
 
-def _window(layer: Layer, height: int, width: int) -> tuple[dict[str, list[int]], int, int]:
+def _window(layer: DescribedLayer, height: int, width: int) -> tuple[dict[str, list[int]], int, int]:
     """ONNX's attributes of a square window, and the output's height and width."""
     kernel, stride = layer.settings.get("kernel", 1), layer.settings.get("stride", 1)
     dilation = layer.settings.get("dilation", 1)
@@ -264,7 +257,7 @@ def _window(layer: Layer, height: int, width: int) -> tuple[dict[str, list[int]]
     return window, sizes[0], sizes[1]
 
 
-def _write_conv(drawing: _Drawing, layer: Layer) -> None:
+def _write_conv(drawing: _Drawing, layer: DescribedLayer) -> None:
     _, channels, height, width = drawing.source(layer, 4)
     outputs, kernel, groups = (
         layer.settings["outputs"],
@@ -281,7 +274,7 @@ def _write_conv(drawing: _Drawing, layer: Layer) -> None:
     drawing.finish(layer, value, (1, outputs, height, width))
 
 
-def _write_linear(drawing: _Drawing, layer: Layer) -> None:
+def _write_linear(drawing: _Drawing, layer: DescribedLayer) -> None:
     shape = drawing.source(layer)
     source, outputs = drawing.values[layer.sources[0]], layer.settings["outputs"]
     weight = drawing.weight(layer, (outputs, shape[-1]), shape[-1])
@@ -295,26 +288,26 @@ def _write_linear(drawing: _Drawing, layer: Layer) -> None:
     drawing.finish(layer, value, (*shape[:-1], outputs))
 
 
-def _write_maxpool(drawing: _Drawing, layer: Layer) -> None:
+def _write_maxpool(drawing: _Drawing, layer: DescribedLayer) -> None:
     _, channels, height, width = drawing.source(layer, 4)
     window, height, width = _window(layer, height, width)
     value = drawing.node("MaxPool", [drawing.values[layer.sources[0]]], layer.name, **window)
     drawing.finish(layer, value, (1, channels, height, width))
 
 
-def _write_average(drawing: _Drawing, layer: Layer) -> None:
+def _write_average(drawing: _Drawing, layer: DescribedLayer) -> None:
     shape = drawing.source(layer, 4)
     pooled = drawing.node("GlobalAveragePool", [drawing.values[layer.sources[0]]], layer.name)
     drawing.finish(layer, drawing.node("Flatten", [pooled], f"{layer.name}.flat"), shape[:2])
 
 
-def _write_flatten(drawing: _Drawing, layer: Layer) -> None:
+def _write_flatten(drawing: _Drawing, layer: DescribedLayer) -> None:
     shape = drawing.source(layer)
     value = drawing.node("Flatten", [drawing.values[layer.sources[0]]], layer.name)
     drawing.finish(layer, value, (1, math.prod(shape[1:])))
 
 
-def _write_attention(drawing: _Drawing, layer: Layer) -> None:
+def _write_attention(drawing: _Drawing, layer: DescribedLayer) -> None:
     shapes = {drawing.shapes[source] for source in layer.sources}
     _, tokens, features = drawing.source(layer, 3)
     heads = layer.settings["heads"]
@@ -340,7 +333,7 @@ def _write_attention(drawing: _Drawing, layer: Layer) -> None:
     drawing.finish(layer, drawing.node("Reshape", [turned, joined], layer.name), (1, tokens, features))
 
 
-def _write_normalise(drawing: _Drawing, layer: Layer) -> None:
+def _write_normalise(drawing: _Drawing, layer: DescribedLayer) -> None:
     shape = drawing.source(layer)
     scale = drawing.constant(f"{layer.name}.scale", np.ones(shape[-1], np.float32))
     shift = drawing.constant(f"{layer.name}.shift", np.zeros(shape[-1], np.float32))
@@ -352,7 +345,7 @@ def _write_normalise(drawing: _Drawing, layer: Layer) -> None:
 class _Kind:
     required: tuple[str, ...]
     optional: tuple[str, ...]
-    write: Callable[[_Drawing, Layer], None]
+    write: Callable[[_Drawing, DescribedLayer], None]
 
 
 KINDS: dict[str, _Kind] = {

@@ -2,6 +2,10 @@
 
 from typing import cast
 
+import gossamer_runtime
+import numpy as np
+from onnx import TensorProto, helper
+
 
 def multiply_adds_per_second(threads: int = 1) -> float:
     """Of `threads` threads: that of one, measured in registers by the runtime's library (native/bench/peak.cc), times
@@ -10,10 +14,6 @@ def multiply_adds_per_second(threads: int = 1) -> float:
     Raises:
         NativeLibraryMissing: gossamer-runtime has no native part.
     """
-    import gossamer_runtime
-    import numpy as np
-    from onnx import TensorProto, helper
-
     graph = helper.make_graph(
         [helper.make_node("Peak", ["anything"], ["rate"], domain="gossamer")],
         "peak",

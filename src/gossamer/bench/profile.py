@@ -4,12 +4,11 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import onnx
 
 from gossamer.bench.engines.onnx_runtime import SessionRunner
-
-if TYPE_CHECKING:
-    import onnx
 
 ENDING = "_kernel_time"
 BLOCKED = "_nchwc"
@@ -62,7 +61,7 @@ def middle_mean(values: Sequence[float]) -> float:
     return statistics.fmean(ordered[quarter : len(ordered) - quarter])
 
 
-def time_by_node(times: Mapping[str, float], nodes: "Sequence[onnx.NodeProto]") -> dict[int, float]:
+def time_by_node(times: Mapping[str, float], nodes: Sequence[onnx.NodeProto]) -> dict[int, float]:
     """The times of a session's nodes, given to the nodes of the network that the session was made from (by place).
 
     A node that was fused with others has the name of one of them, or one that begins with it.

@@ -19,7 +19,7 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 LAYOUTS = ("contiguous", "channels_last", "non-contiguous")
 
 
-class Layer(nn.Module):
+class OneWeight(nn.Module):
     """A module with one weight, which is all that pruning looks at."""
 
     weight: Tensor
@@ -88,7 +88,7 @@ def extra_memory_mib(who: str) -> float:
     if who == "gossamer":
         keep_largest({"warm": torch.ones(1000)}, 800)
     else:
-        _torch_prune([Layer(torch.ones(1000))])
+        _torch_prune([OneWeight(torch.ones(1000))])
     weights = {str(index): layer.weight for index, layer in enumerate(layers)}
     gc.collect()
     reset_peak_memory()
@@ -109,22 +109,22 @@ def _memory_in_own_process(who: str) -> float:
     return float(json.loads(answer.stdout))
 
 
-def _layers(device: str) -> list[Layer]:
+def _layers(device: str) -> list[OneWeight]:
     generator = torch.Generator().manual_seed(0)
-    return [Layer((torch.randn(shape, generator=generator) * 0.02).to(device)) for shape in resnet_50_shapes()]
+    return [OneWeight((torch.randn(shape, generator=generator) * 0.02).to(device)) for shape in resnet_50_shapes()]
 
 
-def _kept(layers: list[Layer]) -> int:
+def _kept(layers: list[OneWeight]) -> int:
     count = sum(layer.weight.numel() for layer in layers)
     return count - round(count * SHARE_PRUNED)
 
 
-def _torch_prune(layers: list[Layer]) -> None:
+def _torch_prune(layers: list[OneWeight]) -> None:
     parameters = [(layer, "weight") for layer in layers]
     prune.global_unstructured(parameters, prune.L1Unstructured, amount=SHARE_PRUNED)
 
 
-def _undo(layers: list[Layer]) -> None:
+def _undo(layers: list[OneWeight]) -> None:
     """Gives layers that torch pruned their plain, unpruned weights back."""
     for layer in layers:
         if prune.is_pruned(layer):

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from gossamer.cli.bench_tables import engine_lines, engine_table, layer_table
 from gossamer.cli.console import console
+from gossamer.cli.export import with_export_packages
 from gossamer.cli.outputs import output
 from gossamer.cli.sizes import Size, sizes_of
 
@@ -62,14 +63,15 @@ def model(
     json_file: Json = None,
 ) -> None:
     """A network on gossamer against other engines, which take turns, at batch size 1 and on random inputs."""
-    from gossamer.bench.compare import read_model
-    from gossamer.bench.sizes import sizes_text
+    with_export_packages()
+    from gossamer.graph.reading import read_onnx
+    from gossamer.graph.sizes import sizes_text
 
     if not file.exists() and not file.suffix:
         raise typer.BadParameter(f"{str(file)!r} is neither a file nor one of {', '.join(COMMANDS)}")
     sizes = sizes_of(size)
     what = f"{file} ({sizes_text(sizes)})" if sizes else str(file)
-    _compare(read_model(file), what, threads, against, runs, layers, json_file, sizes)
+    _compare(read_onnx(file), what, threads, against, runs, layers, json_file, sizes)
 
 
 @bench.command()
@@ -87,6 +89,7 @@ def shapes(
     json_file: Json = None,
 ) -> None:
     """A whole network with random weights and zeros on gossamer against other engines: needs no training."""
+    with_export_packages()
     from gossamer.bench.network import build, find_network
 
     built = build(find_network(network), density, seed)
@@ -105,10 +108,8 @@ def calibrate(
     ] = None,
 ) -> None:
     """Measure this machine for `gossamer predict` and `gossamer export --calibration`; replaces what was measured."""
-    from gossamer.cli.export import with_export_packages
-
     with_export_packages()
-    from gossamer.predict.calibration import calibrate as measure
+    from gossamer.predict.calibrate import calibrate as measure
     from gossamer.predict.calibration import default_path, write_calibration
 
     path = out or default_path(threads)
@@ -132,11 +133,9 @@ def predictions(
     json_file: Json = None,
 ) -> None:
     """What `gossamer predict` expects of the networks of `gossamer bench shapes`, and what they take."""
-    from gossamer.cli.export import with_export_packages
-
     with_export_packages()
-    from gossamer.bench.predictions import ROUNDS, run
     from gossamer.predict.calibration import find_calibration
+    from gossamer.predict.predictions import ROUNDS, run
 
     prices = find_calibration(calibration, threads)
     result = run(prices, runs)

@@ -133,8 +133,8 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
         f"compared on {source.inputs}: largest difference of an output {agreement.difference:.3g} "
         f"(outputs up to {agreement.largest:.3g})"
     )
-    if source.metric is not None:
-        metric = source.metric.name
+    if source.scoring is not None:
+        metric = source.scoring.name
         compared += f", {metric} {value_text(metric, exported.metric_before)} -> {value_text(metric, exported.metric)}"
     lines.append(compared)
     if exported.unvaried is not None:

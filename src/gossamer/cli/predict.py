@@ -73,10 +73,10 @@ def _network(source: str, round: int | None, density: float | None, data: Path |
     if density is not None:
         return build(find_network(source), density)
     if Path(source).suffix.lower() == ".onnx":
-        from gossamer.bench.compare import read_model
-        from gossamer.bench.dense import is_exported, to_dense
+        from gossamer.export.dense import is_exported, to_dense
+        from gossamer.graph.reading import read_onnx
 
-        model = read_model(Path(source))
+        model = read_onnx(Path(source))
         return to_dense(model) if is_exported(model) else model
     from gossamer.export.source import open_source
     from gossamer.tasks.built_in import BUILT_IN

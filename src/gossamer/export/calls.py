@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree
 
-from gossamer.export.errors import ExportError
+from gossamer.errors import ExportError
 
 CONSTANTS = (bool, int, float, str, type(None))
 """Arguments beside tensors, which become part of what is exported."""

@@ -15,11 +15,12 @@ from gossamer_runtime import weights
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.export.batch_norm import drop_unread
-from gossamer.export.errors import ExportError
-from gossamer.export.graph import STANDARD_DOMAINS, Graph, array_of, is_standard, values_read
-from gossamer.export.names import names_of_values, unused
-from gossamer.export.sessions import dense_session
+from gossamer.errors import ExportError
+from gossamer.graph.batch_norm import drop_unread
+from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, is_standard, values_read
+from gossamer.graph.names import names_of_values, unused
+from gossamer.graph.ops import op_of
+from gossamer.graph.sessions import dense_session
 
 SMALL = 1024
 """Weights with fewer elements are not worth the nodes."""
@@ -61,7 +62,8 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
     writer = _Unpacking(half, names_of_values(model))
     del result.graph.initializer[:]
     # Its op takes constants only, and a session may be told not to fold what would become one.
-    plain = {name for node in graph.nodes if node.op_type == "StemConv" for name in node.input}
+    of_ops = [(node, op) for node in graph.nodes if (op := op_of(node)) is not None and op.has_weight]
+    plain = {node.input[1] for node, op in of_ops if op.inputs[1].lies == "constant"}
     for tensor in model.graph.initializer:
         if not (
             tensor.name not in plain and tensor.name in graph.tensors and _is_weight(tensor) and writer.store(tensor)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from gossamer.export.layers import LayerShape
-from gossamer.export.stems import FEW_CHANNELS
-from gossamer.predict.taps import as_it_lies, reads
-from gossamer.predict.terms import dense_terms, sparse_terms
+from gossamer.graph.layer_shape import LayerShape
+from gossamer.graph.stems import FEW_CHANNELS
+from gossamer.graph.taps import as_it_lies, reads
+from gossamer.graph.terms import STEM_CHANNELS, dense_terms, rounded_up, sparse_terms
+from gossamer.graph.tiles import VECTOR
 
 
 class Costs(Protocol):
@@ -50,7 +51,7 @@ DENSE_CONVOLUTIONS = {
     "dense by columns": {"multiply-add": 11e-12, "column": 0.27e-9},
     "dense grouped": {"multiply-add": 11e-12, "column": 0.38e-9, "group": 0.3e-6},
 }
-"""By the terms of `gossamer.predict.terms`."""
+"""By the terms of `gossamer.graph.terms`."""
 DENSE_ROW = Rate(240e-12)
 """A product with one row reads every weight from memory for one multiply-add."""
 SPARSE_1X1 = Rate(27.5e-12, 93e-12)
@@ -67,7 +68,7 @@ SPARSE_COPIED = {
     "sparse depthwise, staged": {"op": 4e-6, "channel, tile": 28e-9, "multiply-add": 72e-12, "staged": 92e-12},
 }
 """Of windows whose columns are further apart than a pixel, as in dilated and large ones, which registers cannot shift;
-by the terms of `gossamer.predict.terms`."""
+by the terms of `gossamer.graph.terms`."""
 SPARSE_IMAGE = Rate(20e-12, 199e-12)
 """Of convolutions of up to `FEW_CHANNELS` channels that keep all their weights."""
 SPARSE_PRODUCT = Rate(27.5e-12, 270e-12)
@@ -82,14 +83,11 @@ multiply-adds that are counted here."""
 STEM_UNCACHED = Rate(9.5e-12, 0.53e-9)
 CACHED = 2_000_000
 """Outputs that some cache still holds."""
-STEM_CHANNELS = 32
 POOL = Rate(0.0, 0.2e-9)
 """Its activations are inputs and outputs."""
 PANEL_POOL = Rate(20e-9)
 """For each row of the window and each row of a channel's output, however long. Below 28 pixels that is more than ONNX
 Runtime's takes, with the changes of the layout around it."""
-VECTOR = 16
-"""Rows that a sparse product computes at once, whether there are as many or not."""
 MARGIN = 1.05
 """Sparse layers have to win by this factor, since estimates err."""
 
@@ -120,7 +118,7 @@ class MeasuredCosts:
 
     def stem(self, shape: LayerShape, *, pooled: bool) -> float:
         pixels = shape.images * shape.output_height * shape.output_width
-        channels = -(-shape.outputs // STEM_CHANNELS) * STEM_CHANNELS
+        channels = rounded_up(shape.outputs, STEM_CHANNELS)
         rate = STEM if pixels * channels <= CACHED else STEM_UNCACHED
         return MARGIN * rate.time(pixels * channels * (shape.weights // shape.outputs), pixels * channels)
 
@@ -128,18 +126,17 @@ class MeasuredCosts:
         if panels:
             rows = shape.images * shape.outputs * shape.output_height
             return MARGIN * PANEL_POOL.time(rows * shape.kernel[0])
-        inputs, outputs = _activations(shape)
-        return POOL.time(0, inputs + outputs)
+        return POOL.time(0, shape.values_read + shape.values_made)
 
 
 def _sparse(shape: LayerShape, density: float) -> float:
     if shape.kind == "linear":
         if shape.width == 1:
             return SPARSE_ROW.time(shape.weights * density, shape.outputs)
+        # So many at once, whether there are as many or not.
         rows = max(shape.width, VECTOR)
         return SPARSE_PRODUCT.time(rows * shape.weights * density, rows * (shape.inputs + shape.outputs))
     shape = as_it_lies(shape)
-    inputs, outputs = _activations(shape)
     read = reads(shape)
     terms = sparse_terms(shape, density)
     if terms.kind in SPARSE_COPIED:
@@ -150,17 +147,11 @@ def _sparse(shape: LayerShape, density: float) -> float:
     if rate is SPARSE_KXK and density == 1 and shape.inputs <= FEW_CHANNELS:
         rate = SPARSE_IMAGE
     share = read.taps / (shape.kernel[0] * shape.kernel[1])
-    return rate.time(shape.multiply_adds * share * density, inputs + outputs)
+    return rate.time(shape.multiply_adds * share * density, shape.values_read + shape.values_made)
 
 
 def _by_terms(prices: Mapping[str, float], amounts: Mapping[str, float]) -> float:
     return sum(price * amounts[name] for name, price in prices.items())
-
-
-def _activations(shape: LayerShape) -> tuple[int, int]:
-    """Numbers read and written."""
-    inputs = shape.images * shape.inputs * shape.height * shape.width
-    return inputs, shape.images * shape.outputs * shape.output_height * shape.output_width
 
 
 class EverythingSparse:

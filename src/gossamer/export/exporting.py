@@ -3,30 +3,20 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx
-import torch
 
-from gossamer.errors import ConfigurationError
+from gossamer.errors import ConfigurationError, ExportError
+from gossamer.export.agreement import Agreement, Recorded, compare, running
 from gossamer.export.costs import Costs
-from gossamer.export.errors import ExportError
 from gossamer.export.half import HALF_DIFFERENCE, LostWeights
 from gossamer.export.halving import require_same, rounded
 from gossamer.export.left import LeftWeight
 from gossamer.export.rewrite import LayerReport, Rewritten
 from gossamer.export.rounding import Rounding
-from gossamer.export.sessions import dense_session, sparse_session
 from gossamer.export.source import Source
-from gossamer.export.verify import (
-    Agreement,
-    Recorded,
-    compare,
-    compare_with_dense,
-    compare_with_source,
-    runner,
-    running,
-)
+from gossamer.export.verify import compare_with_dense, compare_with_source, runner
 from gossamer.export.written import as_written
+from gossamer.graph.sessions import dense_session, sparse_session
 from gossamer.storage.files import write_file
 
 
@@ -142,11 +132,8 @@ def _described(source: Source, path: Path, written: Rewritten | None = None, rea
     session = sparse_session(str(path)) if written is not None else dense_session(onnx.load(path))
     before, after = Recorded(runner(source)), Recorded(running(session))
     agreement = compare(before, after, source.feeds, nan=reader is None)
-    scores: list[float | None] = [None, None]
-    if source.metric is not None and source.targets is not None:
-        score, targets = source.metric.score, source.targets
-        outputs = [torch.from_numpy(np.concatenate(run.first)) for run in (before, after)]
-        scores = [float(score(values, targets).double().mean()) for values in outputs]
+    scoring = source.scoring
+    scores = [None, None] if scoring is None else [scoring.of(run.first) for run in (before, after)]
     return Exported(
         path,
         () if written is None else written.layers,

@@ -9,12 +9,12 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from gossamer.errors import ConfigurationError
-from gossamer.export.axes import axis_name, check_sizes, inputs_to_give, open_axes
-from gossamer.export.errors import ExportError, first_line
-from gossamer.export.sessions import dense_session
-from gossamer.export.sizes_read import sizes_read
-from gossamer.export.values import Value, draw, tensor_of, type_text
+from gossamer.errors import ConfigurationError, ExportError, first_line
+from gossamer.graph.axes import axis_name, check_sizes, inputs_to_give, open_axes
+from gossamer.graph.inputs import drawn, shape_with
+from gossamer.graph.sessions import dense_session
+from gossamer.graph.sizes_read import sizes_read
+from gossamer.graph.values import Value, tensor_of, type_text
 from gossamer.storage.files import regular
 
 Feed = Mapping[str, Value]
@@ -76,11 +76,11 @@ def feeds_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> I
     rng = np.random.default_rng(0)
     for attempt in _attempts(model, known):
         _require_possible(others, attempt)
-        feed = _drawn(others, attempt, rng, given)
+        feed = {**given, **drawn(others, attempt, rng)}
         error = _error(session, feed)
         if error is None:
             yield feed
-            yield from (_drawn(others, attempt, rng, given) for _ in range(RANDOM_BATCHES - 1))
+            yield from ({**given, **drawn(others, attempt, rng)} for _ in range(RANDOM_BATCHES - 1))
             return
     raise ExportError(
         f"the network does not run in ONNX Runtime on random inputs ({_shapes(feed)}): {error}. Give inputs that it "
@@ -176,33 +176,17 @@ def _attempts(model: onnx.ModelProto, known: Mapping[str, int]) -> Iterator[dict
 
 
 def _largest(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
-    return max(math.prod(_shape(value, sizes)) for value in inputs_to_give(model))
+    return max(math.prod(shape_with(value, sizes)) for value in inputs_to_give(model))
 
 
 def _require_possible(values: Sequence[onnx.ValueInfoProto], sizes: Mapping[str, int]) -> None:
     for value in values:
-        shape = _shape(value, sizes)
+        shape = shape_with(value, sizes)
         if math.prod(shape) > MOST_SAID:
             raise ConfigurationError(
                 f"random values of the input {value.name} {shape} would be {math.prod(shape):,} numbers, more than "
                 f"{MOST_SAID:,}; say smaller sizes with --size NAME=NUMBER, or give it with --input NAME=FILE.npy"
             )
-
-
-def _shape(value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> list[int]:
-    return [
-        axis.dim_value if (name := axis_name(value, place)) is None else sizes[name]
-        for place, axis in enumerate(tensor_of(value.type).shape.dim)
-    ]
-
-
-def _drawn(
-    values: Sequence[onnx.ValueInfoProto], sizes: Mapping[str, int], rng: np.random.Generator, given: Feed
-) -> Feed:
-    feed = dict(given)
-    for value in values:
-        feed[value.name] = draw(value.type, _shape(value, sizes), rng)
-    return feed
 
 
 def _open_names(value: onnx.ValueInfoProto) -> list[str]:

@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from gossamer.errors import ExportError
 from gossamer.export.calls import Call, tensors_returned
-from gossamer.export.constants import prepared
-from gossamer.export.errors import ExportError
 from gossamer.export.precision import computing_in_fp32, fp32_by_default, in_fp32, precision_of
+from gossamer.graph.constants import prepared
+from gossamer.graph.names import unused
 
 BATCH = "batch"
 """The name of the first axis of all inputs and outputs."""
@@ -87,7 +88,8 @@ def _traced(model: nn.Module, network: nn.Module, call: Call) -> Traced:
         model: as it was given, for its names.
         network: a copy, which is changed.
     """
-    names, tensors = _unique(call.names(network)), call.tensors()
+    taken: set[str] = set()
+    names, tensors = [unused(name, taken, "_") for name in call.names(network)], call.tensors()
     _take_tensors(network, call)
     # The tracer takes sizes of 0 and 1 for constants.
     several = [torch.cat([value, value]) if value.dim() and len(value) == 1 else value for value in tensors]
@@ -127,17 +129,6 @@ def _take_tensors(network: nn.Module, call: Call) -> None:
         return forward(*arranged.positional, **arranged.named)
 
     network.forward = flat
-
-
-def _unique(names: Iterable[str]) -> list[str]:
-    found: dict[str, None] = {}
-    for name in names:
-        number, unused = 1, name
-        while unused in found:
-            number += 1
-            unused = f"{name}_{number}"
-        found[unused] = None
-    return list(found)
 
 
 def _is_fixed(model: onnx.ModelProto) -> bool:
@@ -218,12 +209,7 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
         path = _module_of(node)
         if node.op_type not in WEIGHTED:
             path = f"{path}/{node.op_type}" if path else node.op_type
-        name, number = path or node.op_type, 1
-        while name in taken:
-            number += 1
-            name = f"{path or node.op_type}/{number}"
-        taken.add(name)
-        node.name = name
+        node.name = unused(path or node.op_type, taken, "/")
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     graph = model.graph

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.export.errors import ExportError
+from gossamer.errors import ExportError
 
 LARGEST_HALF = 65520.0
 """What rounds to infinity."""

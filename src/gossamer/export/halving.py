@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from gossamer.export.errors import ExportError
+from gossamer.errors import ExportError
+from gossamer.export.agreement import compare, running
 from gossamer.export.feeds import Feed
-from gossamer.export.graph import Graph, array_of
 from gossamer.export.half import LostWeights, lost_in_half, lost_text, require_half
-from gossamer.export.layers import find_layers
 from gossamer.export.rounding import Rounding
-from gossamer.export.sessions import dense_session
-from gossamer.export.verify import compare, running
+from gossamer.graph.graph import Graph, array_of
+from gossamer.graph.layers import find_layers
+from gossamer.graph.sessions import dense_session
 
 NAMED = 5
 """Layers that a refusal names."""

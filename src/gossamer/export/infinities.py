@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 
 from gossamer.export.feeds import Feed
-from gossamer.export.graph import Graph
-from gossamer.export.layers import find_layers
 from gossamer.export.rewrite import Rewritten
-from gossamer.export.sessions import dense_session
+from gossamer.graph.graph import Graph
+from gossamer.graph.layers import find_layers
+from gossamer.graph.outputs import with_outputs
+from gossamer.graph.sessions import dense_session
 
 
 def first_reader(dense: onnx.ModelProto, rewritten: Rewritten, feeds: Iterable[Feed]) -> str | None:
@@ -26,11 +27,7 @@ def first_reader(dense: onnx.ModelProto, rewritten: Rewritten, feeds: Iterable[F
     layers = zip(find_layers(graph), rewritten.layers, strict=True)
     sources = {layer.source: report.name for layer, report in reversed(list(layers)) if report.form == "sparse"}
     inner = [value for value in sources if value in graph.producers]
-    wider = onnx.ModelProto()
-    wider.CopyFrom(dense)
-    returned = {value.name for value in dense.graph.output}
-    wider.graph.output.extend(onnx.ValueInfoProto(name=value) for value in inner if value not in returned)
-    session = dense_session(wider)
+    session = dense_session(with_outputs(dense, inner))
     found: set[str] = set()
     for feed in feeds:
         made = session.run(inner, dict(feed)) if inner else []

@@ -18,10 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.export.compress import unpack_weights
 from gossamer.export.feeds import Feed
-from gossamer.export.graph import Graph, array_of, is_standard
-from gossamer.export.layers import Layer, find_layers
-from gossamer.export.rewrite import DOMAIN, LayerReport, Rewritten
-from gossamer.export.sessions import dense_session, sparse_session
+from gossamer.export.rewrite import LayerReport, Rewritten
+from gossamer.graph.graph import Graph, array_of, is_standard, renamed
+from gossamer.graph.layers import Layer, find_layers
+from gossamer.graph.ops import DOMAIN, OPS, Op
+from gossamer.graph.outputs import with_outputs
+from gossamer.graph.sessions import dense_session, sparse_session
 
 UNIT = 2.0**-24
 """Of fp32: what one rounding changes at most."""
@@ -42,8 +44,8 @@ class _Written:
     node: onnx.NodeProto
 
     @property
-    def has_panels(self) -> bool:
-        return self.node.op_type != "SparseMatMul"
+    def op(self) -> Op:
+        return OPS[self.node.op_type]
 
 
 def first_wrong_layer(dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feed: Feed) -> str | None:
@@ -84,7 +86,7 @@ def _first_wrong_packed(layers: Sequence[_Written], written: Graph) -> str | Non
         stored = written.constant(one.node.input[1])
         if stored is None:
             return f"{one.report.name} (its weight is not stored)"
-        if one.node.op_type != "StemConv":
+        if one.op.inputs[1].lies == "packed":
             try:
                 stored = weights.decode(stored.tobytes())
             except weights.DamagedWeight as error:
@@ -123,11 +125,8 @@ def _inputs_of(graph: Graph, layers: Sequence[_Written], feed: Feed) -> dict[str
     """What the layers read in the network, by the names `_input` gives; random numbers where that is all zeros, and in
     place of those that are infinite or NaN."""
     read = dict.fromkeys(value for one in layers for value in _values_read(one.layer))
-    wider = onnx.ModelProto()
-    wider.CopyFrom(graph.model)
-    returned = {value.name for value in wider.graph.output}
     inner = [value for value in read if value in graph.producers]
-    wider.graph.output.extend(onnx.ValueInfoProto(name=value) for value in inner if value not in returned)
+    wider = with_outputs(graph.model, inner)
     found = {**feed, **dict(zip(inner, dense_session(wider).run(inner, dict(feed)), strict=True))} if inner else feed
     rng = np.random.default_rng(0)
     values = {value: found[value] for value in read}
@@ -160,15 +159,14 @@ def _sparse_alone(written: Graph, layers: Sequence[_Written]) -> onnx.ModelProto
         sources = dict(zip((0, 3), _values_read(one.layer), strict=False))
         for place, value in sources.items():
             node.input[place] = _input(value)
-            # A stem reads planes.
-            if one.node.op_type == "SparseConv":
+            if one.op.inputs[0].lies == "panels":
                 node.input[place] = f"{number}.{place}.panel"
                 nodes.append(helper.make_node("ToPanel", [_input(value)], [node.input[place]], domain=DOMAIN))
         constants |= {name: written.tensors[name] for name in one.node.input[1:3] if name}
         node.name, node.output[0] = f"{number}", f"{number}.result"
         nodes.append(node)
         outputs.append(node.output[0])
-        if one.has_panels:
+        if one.op.makes == "panels":
             outputs[-1] = f"{number}.planes"
             channels = len(one.layer.weight)
             planes = helper.make_node("FromPanel", [node.output[0]], [outputs[-1]], domain=DOMAIN, channels=channels)
@@ -184,24 +182,24 @@ def _dense_alone(graph: Graph, layers: Sequence[_Written]) -> onnx.ModelProto:
         inside = [graph.nodes[place] for place in sorted(one.layer.nodes)]
         pool = graph.nodes[graph.producers[one.report.output]]
         pooled = [pool] if one.report.output != one.layer.output else []
-        renamed: dict[str, str] = {}
+        names: dict[str, str] = {}
         absolute: dict[str, str] = {}
         for value in dict.fromkeys(_values_read(one.layer)):
-            renamed[value] = _input(value)
+            names[value] = _input(value)
             absolute[value] = f"{number}.{value}.absolute"
             nodes.append(helper.make_node("Abs", [_input(value)], [absolute[value]]))
         for node in inside:
             for name in node.input:
                 if name in graph.tensors:
                     tensor = graph.tensors[name]
-                    constants[name] = _named(tensor, name)
+                    constants[name] = renamed(tensor, name)
                     if tensor.data_type == TensorProto.FLOAT:
                         constants[f"{name}.absolute"] = numpy_helper.from_array(
                             np.abs(array_of(tensor)), f"{name}.absolute"
                         )
                     absolute[name] = f"{name}.absolute"
         for node in (*inside, *pooled):
-            nodes.append(_renamed(node, renamed, f"{number}."))
+            nodes.append(_renamed(node, names, f"{number}."))
         summed = [node for node in inside if is_standard(node, "Conv", "Gemm", "MatMul", "Add")]
         for node in (*summed, *pooled):
             if node in pooled:
@@ -211,7 +209,7 @@ def _dense_alone(graph: Graph, layers: Sequence[_Written]) -> onnx.ModelProto:
                 if entry.name in ("alpha", "beta"):
                     entry.f = abs(entry.f)
         last = (*summed, *pooled)[-1]
-        outputs += [renamed[one.report.output], absolute[last.output[0]]]
+        outputs += [names[one.report.output], absolute[last.output[0]]]
     return _model(graph.model, nodes, layers, outputs, constants.values())
 
 
@@ -241,14 +239,6 @@ def _model(
     made = [onnx.ValueInfoProto(name=name) for name in outputs]
     graph = helper.make_graph(nodes, "layers", list(inputs.values()), made, list(constants))
     return helper.make_model(graph, opset_imports=like.opset_import, ir_version=like.ir_version)
-
-
-def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    """A Constant node's tensor has no name of its own."""
-    result = onnx.TensorProto()
-    result.CopyFrom(tensor)
-    result.name = name
-    return result
 
 
 def _same(before: NDArray[np.generic], after: NDArray[np.generic]) -> bool:

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gossamer.export.bodies import bodies_of
-from gossamer.export.constants import COMPUTATIONS, REARRANGEMENTS
-from gossamer.export.graph import Graph, array_of, is_standard, values_read
-from gossamer.export.layers import Layer, layer_name, why_no_layer
+from gossamer.graph.bodies import bodies_of
+from gossamer.graph.constants import COMPUTATIONS, REARRANGEMENTS
+from gossamer.graph.graph import Graph, array_of, is_standard, values_read
+from gossamer.graph.layers import Layer, layer_name, why_no_layer
 
 MANY = 0.5
 """Of a weight's numbers: with fewer zeros nobody expects it to be faster."""

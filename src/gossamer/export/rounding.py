@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.export.feeds import Feed
-from gossamer.export.graph import Graph, is_standard
-from gossamer.export.sessions import dense_session
-from gossamer.export.values import arrays_in
+from gossamer.graph.graph import Graph, is_standard
+from gossamer.graph.sessions import dense_session
+from gossamer.graph.values import arrays_in
 
 Run = Callable[[Feed], list[NDArray[np.generic]]]
 

@@ -7,10 +7,11 @@ import onnx
 
 from gossamer.export.compress import OLDEST_OPSET, compress_weights
 from gossamer.export.costs import Costs
-from gossamer.export.graph import Graph
 from gossamer.export.left import MANY, SMALL, LeftWeight
 from gossamer.export.provenance import with_provenance
-from gossamer.export.rewrite import DOMAIN, Rewritten, rewrite
+from gossamer.export.rewrite import Rewritten, rewrite
+from gossamer.graph.graph import Graph
+from gossamer.graph.ops import is_sparse
 
 
 def as_written(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> Rewritten:
@@ -25,7 +26,7 @@ def as_written(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool
     """
     rewritten = rewrite(model, costs=costs, half=half)
     compressed = compress_weights(rewritten.model, half=half)
-    written = with_provenance(compressed, sparse_ops=any(node.domain == DOMAIN for node in compressed.graph.node))
+    written = with_provenance(compressed, sparse_ops=is_sparse(compressed))
     return replace(rewritten, model=written, left=(*rewritten.left, *_stored_whole(rewritten)))
 
 

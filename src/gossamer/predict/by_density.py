@@ -3,19 +3,20 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING
 
+import onnx
+
+from gossamer.export.parts import find_parts, stem_pays
+from gossamer.graph.constants import prepared
+from gossamer.graph.graph import Graph
+from gossamer.graph.layers import Layer, find_layers
+from gossamer.graph.pools import Pool
+from gossamer.graph.sizes import with_sizes
+from gossamer.graph.stems import MOSTLY_KEPT, Stem
 from gossamer.predict.calibration import Calibration
 from gossamer.predict.least import LeastTime, Times
 from gossamer.predict.network import CalibratedCosts
 from gossamer.predict.other import node_terms
-
-if TYPE_CHECKING:
-    import onnx
-
-    from gossamer.export.graph import Graph
-    from gossamer.export.layers import Layer
-    from gossamer.export.stems import Stem
 
 REMEMBERED = 10_000
 """Densities of a layer whose times are remembered."""
@@ -39,7 +40,7 @@ class ExpectedTime:
     the end is never more than this.
     """
 
-    def __init__(self, model: "onnx.ModelProto", calibration: Calibration, shares: Shares) -> None:
+    def __init__(self, model: onnx.ModelProto, calibration: Calibration, shares: Shares) -> None:
         """
         Args:
             model: plain ONNX, with weights other than zero where `shares` names any.
@@ -48,13 +49,6 @@ class ExpectedTime:
             ConfigurationError: the network branches too widely (`LeastTime`).
             ExportError: a constant is damaged.
         """
-        from gossamer.bench.sizes import with_sizes
-        from gossamer.export.constants import prepared
-        from gossamer.export.graph import Graph
-        from gossamer.export.layers import find_layers
-        from gossamer.export.rewrite import find_parts
-        from gossamer.export.stems import Stem
-
         self._costs = costs = CalibratedCosts(calibration)
         self._graph = Graph(prepared(with_sizes(model)))
         self._layers = find_layers(self._graph)
@@ -83,14 +77,11 @@ class ExpectedTime:
         choices = product(*(list(self._choices(stem, of[stem.layer.output])) for stem in self._stems))
         return self._always + linear + max(self._of_convolutions(of, choice) for choice in choices)
 
-    def _varies(self, layer: "Layer") -> bool:
+    def _varies(self, layer: Layer) -> bool:
         return layer.output in self._made_of
 
-    def _choices(self, stem: "Stem", density: float) -> Iterator[Choice]:
+    def _choices(self, stem: Stem, density: float) -> Iterator[Choice]:
         """What the export makes of a first layer of this density and of lower ones: where any of them is dearest."""
-        from gossamer.export.rewrite import stem_pays
-        from gossamer.export.stems import MOSTLY_KEPT
-
         if density >= MOSTLY_KEPT and stem_pays(self._graph, stem, density, self._costs):
             yield True, density
             density = MOSTLY_KEPT
@@ -118,17 +109,12 @@ class _Layouts:
 
     def __init__(
         self,
-        graph: "Graph",
-        layers: "Sequence[Layer]",
+        graph: Graph,
+        layers: Sequence[Layer],
         costs: CalibratedCosts,
         no_stems: set[str],
         sparse: Mapping[str, Callable[[float], float]],
     ) -> None:
-        from gossamer.export.layers import Layer
-        from gossamer.export.pools import Pool
-        from gossamer.export.rewrite import find_parts
-        from gossamer.export.stems import Stem
-
         found = find_parts(graph, layers, costs, no_stems=no_stems)
         self._least = LeastTime(found.units, found.read_as_planes, found.conversion_times)
         self._times: list[Times] = [(unit.plane_time, unit.panel_time) for unit in found.units]
@@ -159,6 +145,6 @@ def _density(weights: Sequence[tuple[str, float]], densities: Mapping[str, float
     return others + sum(share * densities[name] for name, share in weights)
 
 
-def _remembering(costs: CalibratedCosts, layer: "Layer") -> Callable[[float], float]:
+def _remembering(costs: CalibratedCosts, layer: Layer) -> Callable[[float], float]:
     """Density -> seconds of the layer's sparse op. Searches change one layer at a time and come back to most others."""
     return lru_cache(REMEMBERED)(lambda density: costs.sparse(layer.shape, density))

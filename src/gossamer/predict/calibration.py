@@ -2,42 +2,24 @@
 
 import hashlib
 import json
-import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import tomli_w
 
 from gossamer.bench.folders import cache_folder
-from gossamer.bench.network import build
 from gossamer.errors import ConfigurationError
-from gossamer.predict.prices import Observation, fit
-from gossamer.predict.specimens import specimens
-from gossamer.predict.terms import Terms
+from gossamer.graph.terms import Terms
 from gossamer.storage.files import read_text, write_text
 
-if TYPE_CHECKING:
-    from gossamer.predict.ready import ReadySpecimen, Times
-
 VERSION = 4
-DENSITIES = (0.05, 0.1, 0.2, 0.5)
-ROUNDS = 3
-"""How often every specimen is timed, each time after all others."""
 LARGE, LARGE_OF_SEVERAL_THREADS = 0.25, 0.35
 """A relative deviation from a whole network's time that a quiet machine does not explain: networks that were not
 measured are expected within 0.14 there (docs/results.md). Several threads deal out a layer that is one tile by
 channels, which no term describes: specimens made of such layers are missed by up to 0.27."""
-DOUBTFUL = 0.15
-"""A smaller one that is worth measuring once more: on a shared machine one network may have been timed while another
-program ran."""
-REPEATS = 3
-"""How often a network is, at most."""
-FASTER = 0.05
-"""Less than this much of the time gained by measuring again: the prices are wrong there, not the measurement."""
 UNSEEN_OP = 5e-6
 UNSEEN_FLOAT = 0.3e-9
 """Seconds of a node, and of each of its numbers, of a kind that no specimen has: stated as unknown, not as nothing."""
@@ -98,106 +80,6 @@ class Calibration:
 def default_path(threads: int) -> Path:
     """Where `gossamer bench calibrate` keeps what it found, and `gossamer predict` looks for it."""
     return cache_folder() / f"calibration-{threads}-thread{'s' if threads > 1 else ''}.toml"
-
-
-def calibrate(threads: int = 1, runs: int = 5, progress: Callable[[str], object] = lambda text: None) -> Calibration:
-    """Times small networks of every class of layer, dense and at several densities, and fits the prices to them.
-
-    All are timed in `ROUNDS` rounds, and of each time the shortest counts: what disturbs only ever adds time, and
-    seldom disturbs all rounds. Networks whose times the prices then miss by more than `DOUBTFUL` are timed again, as
-    long as some become faster by that.
-
-    Args:
-        threads: of ONNX Runtime.
-        runs: of each network in every round.
-        progress: is told what comes next.
-
-    Raises:
-        EngineFailed: ONNX Runtime or gossamer-runtime is not installed.
-    """
-    from gossamer.bench.measure import machine
-
-    facts = {name: str(value) for name, value in machine().items()}
-    with tempfile.TemporaryDirectory(prefix="gossamer-calibrate-") as folder:
-        ready = _ready(threads, Path(folder), progress)
-        times: dict[str, Times] = {}
-        for number in range(1, ROUNDS + 1):
-            for name, found in _timed(ready.values(), runs, progress, f"round {number} of {ROUNDS}").items():
-                times[name] = times[name].calmer(found) if name in times else found
-        calibration = _fitted(threads, ready, times, facts)
-        for _ in range(REPEATS):
-            doubtful = _doubtful(calibration, ready, times)
-            if not doubtful:
-                break
-            again = _timed(doubtful, runs, progress, "again")
-            gained = any(_gained(times[name], found) for name, found in again.items())
-            times |= {name: times[name].calmer(found) for name, found in again.items()}
-            calibration = _fitted(threads, ready, times, facts)
-            if not gained:
-                break
-    return calibration
-
-
-def _ready(threads: int, folder: Path, progress: Callable[[str], object]) -> "dict[str, ReadySpecimen]":
-    """All specimens at all densities, by name. The dense form, the same at all densities, is timed at the first."""
-    # Whoever only reads prices needs neither onnx nor the engines.
-    from gossamer.predict.ready import make_ready
-
-    ready: dict[str, ReadySpecimen] = {}
-    for specimen in specimens():
-        for density in DENSITIES:
-            name = f"{specimen.name} at {density:.0%}"
-            progress(f"building {name}")
-            forms = ("sparse", "dense") if density == DENSITIES[0] else ("sparse",)
-            ready[name] = make_ready(name, build(specimen, density), forms, threads, folder / str(len(ready)))
-    return ready
-
-
-def _timed(
-    ready: "Iterable[ReadySpecimen]", runs: int, progress: Callable[[str], object], remark: str
-) -> "dict[str, Times]":
-    found = {}
-    for one in ready:
-        progress(f"{one.name}, {remark}")
-        found[one.name] = one.times(runs)
-    return found
-
-
-def _fitted(
-    threads: int, ready: "Mapping[str, ReadySpecimen]", times: "Mapping[str, Times]", machine: Mapping[str, str]
-) -> Calibration:
-    nodes = [node for name, one in ready.items() for node in one.nodes(times[name])]
-    wholes = {
-        f"{name}, {form}": whole for name, one in ready.items() for form, whole in one.wholes(times[name]).items()
-    }
-    found = Calibration(threads, fit([*nodes, *wholes.values()]), machine)
-    return replace(found, deviation=deviation_of(found, wholes))
-
-
-def _doubtful(
-    calibration: Calibration, ready: "Mapping[str, ReadySpecimen]", times: "Mapping[str, Times]"
-) -> "list[ReadySpecimen]":
-    """Those of which a whole network's time is missed by more than `DOUBTFUL`."""
-    return [
-        one
-        for name, one in ready.items()
-        if any(_deviation_from(calibration, whole) > DOUBTFUL for whole in one.wholes(times[name]).values())
-    ]
-
-
-def _gained(before: "Times", after: "Times") -> bool:
-    return any(after.wholes[form] < (1 - FASTER) * seconds for form, seconds in before.wholes.items())
-
-
-def _deviation_from(calibration: Calibration, whole: Observation) -> float:
-    return abs(sum(calibration.seconds(terms) for terms in whole.terms) / whole.seconds - 1)
-
-
-def deviation_of(calibration: Calibration, wholes: Mapping[str, Observation]) -> Deviation:
-    """Of the calibration's prices from whole networks, by name."""
-    deviations = {name: _deviation_from(calibration, whole) for name, whole in wholes.items()}
-    network = max(deviations, key=lambda name: deviations[name])
-    return Deviation(float(np.median([*deviations.values()])), deviations[network], network)
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:

@@ -9,12 +9,9 @@ table over the layouts of their neighbours. What can be worked out before prices
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
 
 from gossamer.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from gossamer.export.layout import Unit
+from gossamer.graph.layout import Unit
 
 WIDEST = 16
 """Units whose layouts may depend on one another at once; a table has a number for every choice. ResNets need 3."""
@@ -45,7 +42,7 @@ class LeastTime:
     """Times of all units -> the least time of all choices of layouts, conversions included."""
 
     def __init__(
-        self, units: Sequence["Unit"], read_as_planes: Iterable[str], conversion_times: Mapping[str, float]
+        self, units: Sequence[Unit], read_as_planes: Iterable[str], conversion_times: Mapping[str, float]
     ) -> None:
         """As `choose_panels`, but that the units' own times are given later.
 
@@ -117,7 +114,7 @@ def _refuse_wide(count: int) -> None:
 
 
 def _conversions(
-    units: Sequence["Unit"], read_as_planes: set[str], conversion_times: Mapping[str, float]
+    units: Sequence[Unit], read_as_planes: set[str], conversion_times: Mapping[str, float]
 ) -> list[_Table]:
     """For every value, the time of its conversion, by the layouts of who makes it and who reads it."""
     maker = {unit.output: place for place, unit in enumerate(units)}

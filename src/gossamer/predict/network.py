@@ -2,18 +2,23 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import onnx
+
+from gossamer.bench.layers import shape_text
 from gossamer.errors import ConfigurationError
+from gossamer.export.parts import stem_time
+from gossamer.export.rewrite import rewrite
+from gossamer.graph.constants import prepared
+from gossamer.graph.graph import Graph
+from gossamer.graph.layer_shape import LayerShape
+from gossamer.graph.layers import Layer, find_layers
+from gossamer.graph.ops import OPS, Work
+from gossamer.graph.sizes import with_sizes
+from gossamer.graph.stems import stem_of
+from gossamer.graph.terms import conversion_terms, dense_terms, sparse_terms
 from gossamer.predict.calibration import Calibration
 from gossamer.predict.other import between, max_pool_terms, node_terms
-from gossamer.predict.terms import conversion_terms, dense_terms, panel_pool_terms, sparse_terms, stem_terms
-
-if TYPE_CHECKING:
-    import onnx
-
-    from gossamer.export.graph import Graph
-    from gossamer.export.layers import Layer, LayerShape
 
 HALVINGS = 30
 
@@ -24,22 +29,25 @@ class CalibratedCosts:
 
     calibration: Calibration
 
-    def dense(self, shape: "LayerShape") -> float:
+    def dense(self, shape: LayerShape) -> float:
         return self.calibration.seconds(dense_terms(shape))
 
-    def sparse(self, shape: "LayerShape", density: float) -> float:
-        return self.calibration.seconds(sparse_terms(shape, density))
+    def sparse(self, shape: LayerShape, density: float) -> float:
+        return self._of("SparseMatMul" if shape.kind == "linear" else "SparseConv", Work(shape, density))
 
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return self.calibration.seconds(conversion_terms(channels, height, width, images))
 
-    def stem(self, shape: "LayerShape", *, pooled: bool) -> float:
-        return self.calibration.seconds(stem_terms(shape, pooled=pooled))
+    def stem(self, shape: LayerShape, *, pooled: bool) -> float:
+        return self._of("StemConv", Work(shape, pooled=pooled))
 
-    def pool(self, shape: "LayerShape", *, panels: bool) -> float:
-        return self.calibration.seconds((panel_pool_terms if panels else max_pool_terms)(shape))
+    def pool(self, shape: LayerShape, *, panels: bool) -> float:
+        return self._of("PanelMaxPool", Work(shape)) if panels else self.calibration.seconds(max_pool_terms(shape))
 
-    def break_even(self, shape: "LayerShape") -> float:
+    def _of(self, op: str, work: Work) -> float:
+        return self.calibration.seconds(OPS[op].terms(work))
+
+    def break_even(self, shape: LayerShape) -> float:
         """The density below which the layer is faster sparse, conversions left aside; 0: never, 1: always."""
         dense = self.dense(shape)
         low, high = 0.0, 1.0
@@ -59,7 +67,7 @@ class PredictedLayer:
     """A layer and its expected times, in seconds."""
 
     name: str
-    shape: "LayerShape"
+    shape: LayerShape
     density: float
     dense: float
     sparse: float
@@ -98,24 +106,17 @@ class Prediction:
         return sum(layer.dense for layer in self.layers) + self.other_dense
 
 
-def predict(model: "onnx.ModelProto", calibration: Calibration, sizes: Mapping[str, int] | None = None) -> Prediction:
+def predict(model: onnx.ModelProto, calibration: Calibration, sizes: Mapping[str, int] | None = None) -> Prediction:
     """Expects times of a plain ONNX network with zeros, at batch size 1.
 
     Args:
-        sizes: of its inputs, where they are open (`gossamer.bench.sizes`); the layers' forms are those that the export
+        sizes: of its inputs, where they are open (`gossamer.graph.sizes`); the layers' forms are those that the export
             chooses for inputs of these sizes.
 
     Raises:
         ConfigurationError: a size is missing or unknown, or a layer has no output at these sizes.
         ExportError: a constant is damaged.
     """
-    from gossamer.bench.sizes import with_sizes
-    from gossamer.export.constants import prepared
-    from gossamer.export.graph import Graph
-    from gossamer.export.layers import find_layers
-    from gossamer.export.rewrite import rewrite
-    from gossamer.export.stems import stem_of
-
     fixed = with_sizes(model, sizes)
     costs = CalibratedCosts(calibration)
     graph = Graph(prepared(fixed))
@@ -127,9 +128,9 @@ def predict(model: "onnx.ModelProto", calibration: Calibration, sizes: Mapping[s
 
     poolings = sum(costs.pool(pool.shape, panels=True) for pool in rest.pools.values())
 
-    def by_our_op(layer: "Layer") -> float:
+    def by_our_op(layer: Layer) -> float:
         stem = stem_of(graph, layer) if forms[layer.output] == "stem" else None
-        return costs.sparse(layer.shape, layer.density) if stem is None else stem.time(costs)
+        return costs.sparse(layer.shape, layer.density) if stem is None else stem_time(stem, costs)
 
     return Prediction(
         tuple(
@@ -152,7 +153,7 @@ def predict(model: "onnx.ModelProto", calibration: Calibration, sizes: Mapping[s
 
 
 def _guessed(
-    graph: "Graph", layers: "Sequence[Layer]", nodes: "Sequence[onnx.NodeProto]", calibration: Calibration
+    graph: Graph, layers: Sequence[Layer], nodes: Sequence[onnx.NodeProto], calibration: Calibration
 ) -> tuple[str, ...]:
     ops = {node.op_type for node in nodes if node_terms(graph, node).kind not in calibration.prices}
     of_layers = {
@@ -164,9 +165,7 @@ def _guessed(
     return (*sorted(of_layers), *sorted(ops))
 
 
-def _require_outputs(layers: "Sequence[Layer]") -> None:
-    from gossamer.bench.layers import shape_text
-
+def _require_outputs(layers: Sequence[Layer]) -> None:
     for layer in layers:
         shape = layer.shape
         if min(shape.output_height, shape.output_width) < 1:
@@ -176,5 +175,5 @@ def _require_outputs(layers: "Sequence[Layer]") -> None:
             )
 
 
-def _of_nodes(graph: "Graph", nodes: "Iterable[onnx.NodeProto]", calibration: Calibration) -> float:
+def _of_nodes(graph: Graph, nodes: Iterable[onnx.NodeProto], calibration: Calibration) -> float:
     return sum(calibration.seconds(node_terms(graph, node)) for node in nodes)

@@ -3,38 +3,36 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from gossamer.predict.terms import Terms, conversion_terms
+import onnx
 
-if TYPE_CHECKING:
-    import onnx
-
-    from gossamer.export.graph import Graph
-    from gossamer.export.layers import Layer, LayerShape
-    from gossamer.export.pools import Pool
-    from gossamer.export.rewrite import Rewritten
-    from gossamer.export.shapes import Size
+from gossamer.export.rewrite import Rewritten
+from gossamer.graph.graph import Graph
+from gossamer.graph.layer_shape import LayerShape
+from gossamer.graph.layers import Layer, extents
+from gossamer.graph.ops import op_of
+from gossamer.graph.pools import Pool, pool_at
+from gossamer.graph.shapes import Size
+from gossamer.graph.terms import Terms, conversion_terms
 
 VIEWS = ("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze")
 """Ops that move no numbers."""
-CONVERSIONS = ("FromPanel", "ToPanel")
 
 
 @dataclass(frozen=True)
 class Between:
     """The nodes of a network that are no layers."""
 
-    conversions: "tuple[onnx.NodeProto, ...]"
+    conversions: tuple[onnx.NodeProto, ...]
     """Changes of layout, in the sparse form."""
-    other: "tuple[onnx.NodeProto, ...]"
+    other: tuple[onnx.NodeProto, ...]
     """ONNX's own, in the sparse form."""
-    other_dense: "tuple[onnx.NodeProto, ...]"
-    pools: "Mapping[str, Pool]"
+    other_dense: tuple[onnx.NodeProto, ...]
+    pools: Mapping[str, Pool]
     """Max poolings that run on panels by themselves, in the sparse form, by the names of their panels."""
 
 
-def between(graph: "Graph", layers: "Sequence[Layer]", rewritten: "Rewritten") -> Between:
+def between(graph: Graph, layers: Sequence[Layer], rewritten: Rewritten) -> Between:
     """What a network runs beside its layers.
 
     Args:
@@ -42,22 +40,15 @@ def between(graph: "Graph", layers: "Sequence[Layer]", rewritten: "Rewritten") -
         layers: those of the graph.
         rewritten: what the export made of it.
     """
-    from gossamer.export.pools import pool_at
-
     inside = {place for layer in layers for place in layer.nodes}
     nodes = list(rewritten.model.graph.node)
     value_of = {panel: value for value, (panel, _) in rewritten.panels.items()}
-    made = {
-        value_of.get(name, name)
-        for node in nodes
-        if node.domain and node.op_type not in CONVERSIONS
-        for name in node.output
-    }
+    made = {value_of.get(name, name) for node in nodes if node.domain and not _converts(node) for name in node.output}
     others = tuple(node for place, node in enumerate(graph.nodes) if place not in inside)
     pools = {pool.output: pool for place in range(len(graph.nodes)) if (pool := pool_at(graph, place))}
     on_panels = [node.output[0] for node in nodes if node.op_type == "PanelMaxPool"]
     return Between(
-        tuple(node for node in nodes if node.op_type in CONVERSIONS),
+        tuple(node for node in nodes if _converts(node)),
         # Those of the dense network: on panels an elementwise op goes through as many numbers as on planes.
         tuple(node for node in others if not made & {*node.output}),
         others,
@@ -65,21 +56,25 @@ def between(graph: "Graph", layers: "Sequence[Layer]", rewritten: "Rewritten") -
     )
 
 
-def node_terms(graph: "Graph", node: "onnx.NodeProto") -> Terms:
+def node_terms(graph: Graph, node: onnx.NodeProto) -> Terms:
     """Of any node that is no layer, a change between layouts or one of ONNX's own.
 
     Args:
         graph: the dense network, which knows the shapes of planes.
     """
-    from gossamer.export.layers import extents
-
-    if node.op_type not in CONVERSIONS:
+    op = op_of(node)
+    if op is None or not op.converts:
         return other_terms(graph, node)
-    planes = node.input[0] if node.op_type == "ToPanel" else node.output[0]
+    planes = node.input[0] if op.makes == "panels" else node.output[0]
     return conversion_terms(*extents(graph, planes))
 
 
-def other_terms(graph: "Graph", node: "onnx.NodeProto") -> Terms:
+def _converts(node: onnx.NodeProto) -> bool:
+    op = op_of(node)
+    return op is not None and op.converts
+
+
+def other_terms(graph: Graph, node: onnx.NodeProto) -> Terms:
     """Of a node of ONNX's own, by its kind: so much a node and so much for each number of its largest value.
 
     Args:
@@ -97,13 +92,11 @@ def other_terms(graph: "Graph", node: "onnx.NodeProto") -> Terms:
     return Terms(kind, {"op": 1, "float": floats})
 
 
-def max_pool_terms(shape: "LayerShape") -> Terms:
+def max_pool_terms(shape: LayerShape) -> Terms:
     """Of ONNX's own MaxPool: the same as of its node."""
-    inputs = shape.images * shape.inputs * shape.height * shape.width
-    outputs = shape.images * shape.outputs * shape.output_height * shape.output_width
-    return Terms("other MaxPool", {"op": 1, "float": max(inputs, outputs)})
+    return Terms("other MaxPool", {"op": 1, "float": max(shape.values_read, shape.values_made)})
 
 
-def _floats(shape: "tuple[Size, ...]") -> int:
+def _floats(shape: tuple[Size, ...]) -> int:
     """Numbers in a value; an axis whose size is not known counts as 1, as a batch of one does."""
     return math.prod(size if isinstance(size, int) else 1 for size in shape)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from gossamer.predict.terms import Terms
+from gossamer.graph.terms import Terms
 
 REFITS = 5
 USUAL = 0.1

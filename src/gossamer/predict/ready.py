@@ -4,26 +4,23 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 
-from gossamer.bench.compare import random_inputs
-from gossamer.bench.engines import Subject, open_runner
+from gossamer.bench.engines import BothForms, open_runner
 from gossamer.bench.layers import LayersOfBoth, MeasuredNetwork, layers_of, profiled
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.rewrite import Form, rewrite
-from gossamer.export.stems import stem_of
+from gossamer.graph.graph import Graph
+from gossamer.graph.inputs import random_inputs
+from gossamer.graph.layers import Layer
+from gossamer.graph.ops import OPS, Work
+from gossamer.graph.pools import Pool
+from gossamer.graph.stems import stem_of
+from gossamer.graph.terms import Terms, dense_terms, panel_pool_terms, sparse_terms
 from gossamer.predict.other import Between, between, max_pool_terms, node_terms
 from gossamer.predict.prices import Observation
-from gossamer.predict.terms import Terms, dense_terms, panel_pool_terms, sparse_terms, stem_terms
-
-if TYPE_CHECKING:
-    import onnx
-
-    from gossamer.export.graph import Graph
-    from gossamer.export.layers import Layer
-    from gossamer.export.pools import Pool
 
 WATCHED_FOR = 0.05
 """Seconds that a whole network is timed for, at least."""
@@ -54,7 +51,7 @@ class ReadySpecimen:
     """A specimen at one density."""
 
     name: str
-    subject: Subject
+    subject: BothForms
     layers: LayersOfBoth
     of_layers: Mapping[str, tuple[Terms, ...]]
     """By form, of each of the layers."""
@@ -103,7 +100,7 @@ class ReadySpecimen:
             yield (node_terms(graph, node) if pool is None else panel_pool_terms(pool.shape),), seconds
 
 
-def make_ready(name: str, dense: "onnx.ModelProto", forms: Sequence[str], threads: int, folder: Path) -> ReadySpecimen:
+def make_ready(name: str, dense: onnx.ModelProto, forms: Sequence[str], threads: int, folder: Path) -> ReadySpecimen:
     """Writes every layer sparse that can be.
 
     Args:
@@ -113,7 +110,7 @@ def make_ready(name: str, dense: "onnx.ModelProto", forms: Sequence[str], thread
     """
     rewritten = rewrite(dense, costs=EverythingSparse())
     folder.mkdir()
-    subject = Subject(dense, rewritten.model, random_inputs(dense), threads, folder)
+    subject = BothForms(dense, rewritten.model, random_inputs(dense), threads, folder)
     layers = layers_of(subject)
     of_layers = {
         "sparse": tuple(
@@ -127,19 +124,21 @@ def make_ready(name: str, dense: "onnx.ModelProto", forms: Sequence[str], thread
     )
 
 
-def _terms(graph: "Graph", layer: "Layer", form: Form) -> Terms:
+def _terms(graph: Graph, layer: Layer, form: Form) -> Terms:
+    if form == "dense":
+        return dense_terms(layer.shape)
     if form == "stem":
-        return stem_terms(layer.shape, pooled=_taken_along(graph, layer) is not None)
-    return sparse_terms(layer.shape, layer.density) if form == "sparse" else dense_terms(layer.shape)
+        return OPS["StemConv"].terms(Work(layer.shape, pooled=_taken_along(graph, layer) is not None))
+    return sparse_terms(layer.shape, layer.density)
 
 
-def _taken_along(graph: "Graph", layer: "Layer") -> "Pool | None":
+def _taken_along(graph: Graph, layer: Layer) -> Pool | None:
     """The max pooling that a stem computes with it."""
     stem = stem_of(graph, layer)
     return None if stem is None else stem.pool
 
 
-def _whole_run(subject: Subject, form: str, runs: int) -> float:
+def _whole_run(subject: BothForms, form: str, runs: int) -> float:
     """Seconds of a run that nobody watches, the median."""
     runner = open_runner(ENGINES[form], subject)
     try:

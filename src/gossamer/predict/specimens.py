@@ -1,6 +1,6 @@
 """Small networks whose layers are measured to calibrate: of every class, over the sizes that networks have."""
 
-from gossamer.bench.network import Network, read
+from gossamer.bench.network import DescribedNetwork, read
 
 SIZES = (
     (224, 16),
@@ -31,7 +31,7 @@ VECTORS = (512, 3072, 1536, 10240, 2048, 640, 96, 24)
 """Features between the layers of a chain of fully connected layers."""
 
 
-def specimens() -> list[Network]:
+def specimens() -> list[DescribedNetwork]:
     """The networks, from `gossamer.bench.network`'s lines."""
     return [
         *(read(f"convolutions-{size}", _convolutions(size, channels)) for size, channels in SIZES),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gossamer.predict.calibration import Calibration
 
 if TYPE_CHECKING:
-    from gossamer.export.layers import Layer
+    from gossamer.graph.layers import Layer
 
 FIRST_COLOUR = 1024
 """Far above any trained weight; all up to 2^23 are told apart as 32-bit floats."""

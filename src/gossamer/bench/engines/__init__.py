@@ -1,5 +1,5 @@
 """The engines that networks are compared on: one table, one way to open and to time each."""
 
-from gossamer.bench.engines.engine import ENGINE_ORDER, EngineFailed, Runner, Subject, engine_names, open_runner
+from gossamer.bench.engines.engine import ENGINE_ORDER, BothForms, EngineFailed, Runner, engine_names, open_runner
 
-__all__ = ["ENGINE_ORDER", "EngineFailed", "Runner", "Subject", "engine_names", "open_runner"]
+__all__ = ["ENGINE_ORDER", "BothForms", "EngineFailed", "Runner", "engine_names", "open_runner"]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gossamer.bench.engines.engine import EngineFailed, Subject
+from gossamer.bench.engines.engine import BothForms, EngineFailed
 from gossamer.bench.folders import cache_folder
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ READY = "ready"
 class DeepSparseRunner:
     """The worker process and what it was told."""
 
-    def __init__(self, worker: "subprocess.Popen[str]", errors: Any, subject: Subject) -> None:
+    def __init__(self, worker: "subprocess.Popen[str]", errors: Any, subject: BothForms) -> None:
         self._worker, self._errors, self._folder = worker, errors, subject.folder
         model, inputs = subject.folder / "deepsparse.onnx", subject.folder / "inputs.npz"
         import onnx
@@ -88,7 +88,7 @@ class DeepSparseRunner:
         return lines[-1] if lines else "it said nothing"
 
 
-def open_deepsparse(subject: Subject) -> DeepSparseRunner:
+def open_deepsparse(subject: BothForms) -> DeepSparseRunner:
     """The dense form in DeepSparse, which finds the zeros by itself; its environment is made if there is none.
 
     Raises:

@@ -17,7 +17,7 @@ class EngineFailed(GossamerError):
 
 
 @dataclass(frozen=True)
-class Subject:
+class BothForms:
     """A network on its way through the engines, in both forms, with the inputs that all of them are given."""
 
     dense: "onnx.ModelProto"
@@ -91,7 +91,7 @@ def is_exact(name: str) -> bool:
     return _ENGINES[name].exact
 
 
-def open_runner(name: str, subject: Subject) -> Runner:
+def open_runner(name: str, subject: BothForms) -> Runner:
     """Opens the network in an engine.
 
     Raises:

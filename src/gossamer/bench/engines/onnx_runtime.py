@@ -4,15 +4,15 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import gossamer_runtime
 import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime import quantization
 
-from gossamer.bench.engines.engine import EngineFailed, Subject
-
-if TYPE_CHECKING:
-    import onnx
-    import onnxruntime
+from gossamer.bench.engines.engine import BothForms, EngineFailed
 
 CALIBRATION_EXAMPLES = 8
 FATAL = 4
@@ -22,7 +22,7 @@ FATAL = 4
 class SessionRunner:
     """A session and its inputs."""
 
-    def __init__(self, session: "onnxruntime.InferenceSession", subject: Subject, version: str) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, subject: BothForms, version: str) -> None:
         self.session = session
         self.version = version
         self._inputs = subject.inputs
@@ -43,19 +43,12 @@ class SessionRunner:
         del self.session
 
 
-def open_gossamer(subject: Subject, profile: Path | None = None) -> SessionRunner:
+def open_gossamer(subject: BothForms, profile: Path | None = None) -> SessionRunner:
     """The sparse form in ONNX Runtime with gossamer's ops.
 
     Args:
         profile: where ONNX Runtime writes the time of every node, if anywhere.
     """
-    _require_onnx_runtime()
-    try:
-        import gossamer_runtime
-    except ImportError as error:
-        raise EngineFailed("gossamer-runtime is not installed; in gossamer's folder: pip install ./runtime") from error
-    import onnxruntime
-
     options = _options(subject.threads, profile)
     try:
         session = gossamer_runtime.Session(_in_a_file(subject.sparse, subject, "sparse"), options)
@@ -67,15 +60,13 @@ def open_gossamer(subject: Subject, profile: Path | None = None) -> SessionRunne
     return SessionRunner(session, subject, version)
 
 
-def open_dense(subject: Subject, profile: Path | None = None) -> SessionRunner:
+def open_dense(subject: BothForms, profile: Path | None = None) -> SessionRunner:
     """The dense form in ONNX Runtime."""
     return _open(_in_a_file(subject.dense, subject, "dense"), subject, profile)
 
 
-def open_int8(subject: Subject) -> SessionRunner:
+def open_int8(subject: BothForms) -> SessionRunner:
     """The dense form, quantised: 8-bit weights for each output channel, 8-bit activations, ranges of seeded inputs."""
-    _require_onnx_runtime()
-    from onnxruntime import quantization
 
     class Examples(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -108,7 +99,7 @@ def _is_no_advice(record: logging.LogRecord) -> bool:
     return "pre-processing" not in record.getMessage()
 
 
-def _examples(subject: Subject) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+def _examples(subject: BothForms) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
     """The measured inputs, and others drawn like them."""
     yield subject.inputs
     rng = np.random.default_rng(1)
@@ -119,10 +110,7 @@ def _examples(subject: Subject) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         }
 
 
-def _open(model: Path, subject: Subject, profile: Path | None) -> SessionRunner:
-    _require_onnx_runtime()
-    import onnxruntime
-
+def _open(model: Path, subject: BothForms, profile: Path | None) -> SessionRunner:
     try:
         session = onnxruntime.InferenceSession(
             model, _options(subject.threads, profile), providers=["CPUExecutionProvider"]
@@ -132,9 +120,7 @@ def _open(model: Path, subject: Subject, profile: Path | None) -> SessionRunner:
     return SessionRunner(session, subject, f"ONNX Runtime {onnxruntime.__version__}")
 
 
-def _options(threads: int, profile: Path | None) -> "onnxruntime.SessionOptions":
-    import onnxruntime
-
+def _options(threads: int, profile: Path | None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that wait for this session's next run would take a core from the engine whose turn it is.
@@ -147,17 +133,8 @@ def _options(threads: int, profile: Path | None) -> "onnxruntime.SessionOptions"
     return options
 
 
-def _in_a_file(model: "onnx.ModelProto", subject: Subject, name: str) -> Path:
+def _in_a_file(model: onnx.ModelProto, subject: BothForms, name: str) -> Path:
     path = subject.folder / f"{name}.onnx"
     if not path.exists():
-        import onnx
-
         onnx.save(model, path)
     return path
-
-
-def _require_onnx_runtime() -> None:
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise EngineFailed("ONNX Runtime is not installed: pip install 'gossamer[export]'") from error

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gossamer.bench.engines.engine import EngineFailed, Subject
+from gossamer.bench.engines.engine import BothForms, EngineFailed
 
 
 class OpenVinoRunner:
@@ -28,17 +28,17 @@ class OpenVinoRunner:
         self._request = None
 
 
-def open_float32(subject: Subject) -> OpenVinoRunner:
+def open_float32(subject: BothForms) -> OpenVinoRunner:
     """The dense form; bfloat16, which OpenVINO would choose by itself where the processor has it, is turned off."""
     return _open(subject, "f32")
 
 
-def open_bfloat16(subject: Subject) -> OpenVinoRunner:
+def open_bfloat16(subject: BothForms) -> OpenVinoRunner:
     """The dense form in bfloat16."""
     return _open(subject, "bf16")
 
 
-def _open(subject: Subject, precision: str) -> OpenVinoRunner:
+def _open(subject: BothForms, precision: str) -> OpenVinoRunner:
     try:
         import openvino
     except ImportError as error:

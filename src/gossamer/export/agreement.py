@@ -1,0 +1,187 @@
+"""How far two networks' outputs are apart on the same inputs, and what of that rounding explains."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from gossamer.errors import ExportError, first_line
+from gossamer.export.feeds import Feed
+from gossamer.export.rounding import WITHOUT, Rounding, Run
+from gossamer.export.unvaried import Unvaried
+from gossamer.graph.axes import axis_name, inputs_to_give, open_axes
+from gossamer.graph.sessions import dense_session
+from gossamer.graph.values import arrays_in
+
+LAYERWISE_EXAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two networks compare on the same inputs."""
+
+    difference: float
+    """Largest absolute difference of an output."""
+    largest: float
+    """Largest absolute output of the first."""
+    allowed: float = 0.0
+    """What rounding explains of the difference."""
+    reader: str | None = None
+    """The first sparse layer that reads infinite values or NaN, if outputs are therefore compared only where those of
+    the dense network are not NaN (`gossamer.export.infinities`)."""
+
+    @property
+    def within(self) -> bool:
+        """Whether rounding explains the difference; not if one is NaN."""
+        return self.difference <= self.allowed
+
+
+@dataclass
+class Recorded:
+    """A run that keeps the first output of each batch, and sees whether any output depends on the input."""
+
+    run: Run
+    first: list[NDArray[np.generic]] = field(default_factory=list)
+    _outputs: list[Unvaried] = field(default_factory=list)
+
+    def __call__(self, feed: Feed) -> list[NDArray[np.generic]]:
+        outputs = self.run(feed)
+        self.first.append(outputs[0])
+        self._outputs = self._outputs or [Unvaried() for _ in outputs]
+        for seen, output in zip(self._outputs, outputs, strict=True):
+            seen.see(output)
+        return outputs
+
+    def unvaried(self) -> str | None:
+        """What all outputs are, for people, if they are the same whatever the input; None if one is not."""
+        found = [seen.value() for seen in self._outputs]
+        return None if None in found else " and ".join(dict.fromkeys(filter(None, found)))
+
+
+def running(session: onnxruntime.InferenceSession) -> Run:
+    """What computes a network's outputs, all of them; an `ExportError` where ONNX Runtime fails."""
+
+    def run(feed: Feed) -> list[NDArray[np.generic]]:
+        try:
+            return arrays_in(session.run(None, dict(feed)))
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise ExportError(f"ONNX Runtime cannot run the network on this input: {first_line(error)}") from error
+
+    return run
+
+
+def refuse_random(runs: Iterable[Run], feed: Feed) -> None:
+    """Refuses what cannot be compared with anything, not even with itself.
+
+    Raises:
+        ExportError: a network's outputs are others when it is run once more on the same input.
+    """
+    for run in runs:
+        pairs = zip_longest(run(feed), run(feed), fillvalue=np.zeros(0))
+        again = [compare_arrays(first, second) for first, second in pairs]
+        if not all(found.difference <= WITHOUT * found.largest for found in again):
+            raise ExportError(
+                "the network's outputs are others in every run, on the same input too (it draws random numbers: "
+                "dropout in training mode, RandomNormal), so nothing can be compared with them. Take the random "
+                "numbers out, or make them an input"
+            )
+
+
+def compare_arrays(expected: NDArray[np.generic], got: NDArray[np.generic], *, nan: bool = True) -> Agreement:
+    """Another shape is an infinite difference.
+
+    Args:
+        nan: compare what is expected to be NaN too.
+    """
+    if expected.shape != got.shape:
+        return Agreement(float("inf"), 0.0)
+    if not expected.size:
+        return Agreement(0.0, 0.0)
+    wide, other = np.asarray(expected, np.float64), np.asarray(got, np.float64)
+    same = (wide == other) | (np.isnan(wide) & (np.isnan(other) | (not nan)))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, np.abs(wide - other))
+    finite = np.abs(wide[np.isfinite(wide)])
+    return Agreement(float(difference.max()), float(finite.max(initial=0.0)))
+
+
+def compare(
+    expected: Run,
+    got: Run,
+    feeds: Iterable[Feed],
+    rounding: Rounding | None = None,
+    *,
+    share: float = 0.0,
+    nan: bool = True,
+) -> Agreement:
+    """The worst of all outputs on all inputs.
+
+    Args:
+        rounding: on the same inputs, says what is allowed; None: `WITHOUT` of the largest number.
+        share: of an output's largest number that is allowed besides. Whole numbers, which are mostly the places of
+            others, may then be any.
+        nan: compare what is expected to be NaN too.
+    """
+    worst: dict[int, Agreement] = {}
+    kinds: dict[int, np.dtype[Any]] = {}
+    for feed in feeds:
+        # Sequences may come out longer or shorter.
+        pairs = zip_longest(expected(feed), got(feed), fillvalue=np.zeros(0))
+        for place, (e, g) in enumerate(pairs):
+            found, before = compare_arrays(e, g, nan=nan), worst.get(place, Agreement(0.0, 0.0))
+            # The order of the arguments lets a NaN through.
+            worst[place] = Agreement(
+                float(np.maximum(before.difference, found.difference)), max(before.largest, found.largest)
+            )
+            kinds[place] = e.dtype
+    for place, agreement in worst.items():
+        if rounding is None:
+            allowed = WITHOUT * agreement.largest
+        elif share and not np.issubdtype(kinds[place], np.floating):
+            allowed = math.inf
+        else:
+            allowed = rounding.allowed(place, agreement.largest, kinds[place]) + share * agreement.largest
+        worst[place] = replace(agreement, allowed=allowed)
+    return max(worst.values(), key=lambda agreement: (not agreement.within, agreement.difference))
+
+
+def how_wrong(
+    expected: NDArray[np.generic], got: NDArray[np.generic], rounding: Rounding, place: int, *, nan: bool = True
+) -> str | None:
+    agreement = compare_arrays(expected, got, nan=nan)
+    agreement = replace(agreement, allowed=rounding.allowed(place, agreement.largest, expected.dtype))
+    if agreement.within:
+        return None
+    return (
+        f"differs by {agreement.difference:.3g}, values up to {agreement.largest:.3g}; rounding explains "
+        f"{agreement.allowed:.3g}"
+    )
+
+
+def few_examples(model: onnx.ModelProto, feed: Feed) -> Feed:
+    """The first examples of a batch, on whatever axes count them; all of it where the network does not run with
+    fewer: their number is fixed, or an open first axis counts something else."""
+    values = {value.name: value for value in inputs_to_give(model)}
+    batches = {axis.name for axis in open_axes(model) if axis.first}
+    few = {}
+    for name, value in feed.items():
+        axes = range(len(values[name].type.tensor_type.shape.dim))
+        counted = [axis_name(values[name], place) in batches for place in axes]
+        cut = tuple(slice(LAYERWISE_EXAMPLES if counts else None) for counts in counted)
+        few[name] = np.asarray(value[cut]) if isinstance(value, np.ndarray) else value
+    try:
+        dense_session(model).run(None, few)
+    except Exception:  # onnxruntime's errors have no common class
+        return feed
+    return few
+
+
+def outputs_by_name(session: onnxruntime.InferenceSession, feed: Feed) -> dict[str, Any]:
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feed)), strict=True))

@@ -1,0 +1,109 @@
+"""Networks of torch to export: a round of a run, a task's, or what a function of one's own returns."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from gossamer.errors import ConfigurationError, ExportError
+from gossamer.export.calls import call_with
+from gossamer.export.feeds import Feed
+from gossamer.export.from_torch import Traced, to_onnx
+from gossamer.export.precision import in_fp32
+from gossamer.export.source import Source
+from gossamer.export.twin import Scoring, Twin
+from gossamer.reopen import as_made, open_round
+from gossamer.shrink import shrink
+from gossamer.shrink.verify import verify
+from gossamer.tasks import Data, Metric, Task, find_task
+from gossamer.tasks.built_in import BUILT_IN
+from gossamer.tasks.own_task import call_own_function
+
+EXAMPLES = 1000
+"""Validation examples that outputs are compared on, at most."""
+BATCH = 100
+SHRINK_EXAMPLES = 64
+"""Inputs that the network is traced with before its dead units are cut out."""
+
+
+def from_run(folder: Path, number: int | None, data_folder: Path | None, task: str | None, shrunk: bool) -> Source:
+    """A round of a run; see `open_source`."""
+    finished = open_round(folder, number, data_folder=data_folder, task=task)
+    name, model = f"round {finished.record.round} of {folder}", finished.model
+    if shrunk:
+        inputs, _ = finished.data.validation.batch(slice(0, SHRINK_EXAMPLES))
+        found = shrink(model, inputs)
+        verify(model, found.model, finished.data.validation, finished.task.metric)
+        name, model = f"{name} without {found.units_removed:,} dead units", found.model
+    return _from_network(name, model, finished.data, finished.task.metric)
+
+
+def from_task(name: str, data_folder: Path | None) -> Source:
+    """A built-in task's network, untrained.
+
+    Raises:
+        ConfigurationError: there is no such task.
+    """
+    if name not in BUILT_IN:
+        raise ConfigurationError(
+            f"{name!r} is nothing to export: expected a run's folder, an ONNX file (.onnx), path/file.py:function, or "
+            f"a task ({', '.join(BUILT_IN)})"
+        )
+    return _untrained(find_task(name), f"{name}, untrained", data_folder)
+
+
+def _untrained(task: Task, name: str, data_folder: Path | None) -> Source:
+    made = as_made(task, data_folder)
+    return _from_network(name, made.model, made.data, task.metric)
+
+
+def _from_network(name: str, model: nn.Module, data: Data, metric: Metric) -> Source:
+    count = min(EXAMPLES, len(data.validation))
+    batches = [data.validation.batch(slice(start, min(count, start + BATCH))) for start in range(0, count, BATCH)]
+    traced = to_onnx(model, [batches[0][0][:2]])
+    feeds = tuple(_feed(traced, [inputs]) for inputs, _ in batches)
+    targets = torch.cat([targets for _, targets in batches])
+    compared = f"{count:,} validation examples"
+    twin, scoring = Twin(traced.twin, traced.modules), Scoring(metric, targets)
+    return Source(name, traced.model, feeds, compared, twin, scoring, notes=traced.notes)
+
+
+def from_function(name: str, data_folder: Path | None) -> Source:
+    """What `path/file.py:function` returns: a task, or a network with example inputs."""
+    expected = "where the function returns a gossamer.tasks.Task, or a network and example inputs: (model, inputs)"
+    made = call_own_function(name, expected)
+    if isinstance(made, Task):
+        return _untrained(made, f"{made.name}, untrained", data_folder)
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
+        raise ConfigurationError(
+            f"{name}: the function returned {type(made).__name__}; expected a gossamer.tasks.Task, or a torch network "
+            f"and example inputs: (model, inputs)"
+        )
+    model, given = made
+    call = call_with(given)
+    if call is None:
+        raise ConfigurationError(
+            f"{name}: the example inputs are {type(given).__name__}; expected a tensor, or several in a tuple or (by "
+            f"the names of forward's parameters) in a dictionary, with the examples along their first axis"
+        )
+    traced = to_onnx(model, call)
+    feeds = (_feed(traced, call.tensors()),)
+    file = Path(name.rpartition(":")[0])
+    compared = "the given example inputs"
+    twin = Twin(traced.twin, traced.modules)
+    return Source(name, traced.model, feeds, compared, twin, file=file, notes=traced.notes)
+
+
+def _feed(traced: Traced, tensors: Sequence[Tensor]) -> Feed:
+    """The tensors of a call by the names of the graph's inputs, in their types."""
+    kinds = {value.name: value.type.tensor_type.elem_type for value in traced.model.graph.input}
+    missing = [name for name in traced.names if name not in kinds]
+    if missing:
+        raise ExportError(
+            f"the ONNX graph has no input {', '.join(missing)}, only {', '.join(kinds)}; leave out what is not read"
+        )
+    arrays = [in_fp32(value.detach().cpu()).numpy() for value in tensors]
+    types = [onnx.helper.tensor_dtype_to_np_dtype(kinds[name]) for name in traced.names]
+    return {name: array.astype(kind) for name, array, kind in zip(traced.names, arrays, types, strict=True)}

@@ -1,0 +1,85 @@
+"""What an ONNX network was made of: a network of torch, in evaluation mode, with a metric of its task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gossamer.export.agreement import few_examples, how_wrong, outputs_by_name
+from gossamer.export.calls import tensors_returned
+from gossamer.export.feeds import Feed
+from gossamer.export.rounding import Rounding
+from gossamer.graph.outputs import with_outputs
+from gossamer.graph.sessions import dense_session
+from gossamer.tasks import Metric
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A torch network beside the ONNX network made of it."""
+
+    network: nn.Module
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """Value of the ONNX network -> the path of the module that returns it."""
+
+    def run(self, feed: Feed) -> list[NDArray[np.generic]]:
+        """Its outputs, in the order of the graph's."""
+        with torch.no_grad():
+            outputs = self.network(*(torch.from_numpy(np.asarray(values)) for values in feed.values()))
+        # ONNX has complex numbers as pairs of real ones.
+        real = (torch.view_as_real(output) if output.is_complex() else output for output in tensors_returned(outputs))
+        return [output.cpu().numpy() for output in real]
+
+    def first_wrong(self, dense: onnx.ModelProto, feed: Feed) -> str | None:
+        """The first module without modules of its own, in the order in which they run, whose output differs from that
+        of its ONNX nodes, and how."""
+        outputs: dict[str, NDArray[np.generic]] = {}
+
+        def record(path: str) -> Callable[[nn.Module, object, object], None]:
+            def hook(module: nn.Module, inputs: object, output: object) -> None:
+                if isinstance(output, Tensor):
+                    outputs[path] = output.detach().cpu().numpy().copy()
+
+            return hook
+
+        leaves = {path: module for path, module in self.network.named_modules() if path and not list(module.children())}
+        handles = [module.register_forward_hook(record(path)) for path, module in leaves.items()]
+        few = few_examples(dense, feed)
+        try:
+            self.run(few)
+        finally:
+            for handle in handles:
+                handle.remove()
+        made = {name for node in dense.graph.node for name in node.output}
+        values = {path: value for value, path in self.modules.items() if value in made}
+        names = [values[path] for path in outputs if path in values]
+        wider = with_outputs(dense, names)
+        rounding = Rounding(wider, [few], names)
+        got = outputs_by_name(dense_session(wider), few)
+        for path, expected in outputs.items():
+            if path in values and expected.shape == got[values[path]].shape:
+                wrong = how_wrong(expected, got[values[path]], rounding, names.index(values[path]))
+                if wrong is not None:
+                    return f"{path} ({wrong})"
+        return None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A task's metric on the examples that networks are compared on."""
+
+    metric: Metric
+    targets: Tensor
+
+    @property
+    def name(self) -> str:
+        return self.metric.name
+
+    def of(self, outputs: Sequence[NDArray[np.generic]]) -> float:
+        """The metric of a network's first output, given in batches."""
+        values = torch.from_numpy(np.concatenate(outputs))
+        return float(self.metric.score(values, self.targets).double().mean())

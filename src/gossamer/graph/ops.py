@@ -1,0 +1,179 @@
+"""The ops that gossamer-runtime adds to ONNX Runtime, one table: what each reads, and what it does in ONNX's own ops.
+
+Rewriting, its inverse (`gossamer.export.dense`), checks of layers, predicted times and docs/format.md read it; a test
+compares it with the runtime's own registration (runtime/native/ort).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+
+from gossamer.graph.activations import ATTRIBUTES
+from gossamer.graph.layer_shape import LayerShape
+from gossamer.graph.terms import Terms, conversion_terms, panel_pool_terms, sparse_terms, stem_terms
+
+DOMAIN = "gossamer"
+DOMAIN_VERSION = 1
+
+Lies = Literal["planes", "panels", "packed", "constant"]
+"""How an input lies in memory: as in ONNX, in panels (docs/kernels.md), as the bytes of a sparse weight
+(docs/format.md), or as a constant of floats."""
+
+
+@dataclass(frozen=True)
+class OpInput:
+    """An input of an op."""
+
+    what: str
+    """Its shape, for people."""
+    lies: Lies
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an op has to do, as far as its time depends on it."""
+
+    shape: LayerShape
+    density: float = 1.0
+    """Share of the weights that are not zero."""
+    pooled: bool = False
+    """Whether a stem takes the max pooling behind it along."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """An op of the domain `gossamer`; its output is one tensor of floats."""
+
+    name: str
+    inputs: tuple[OpInput, ...]
+    """The activation; of a layer also its weight, its bias and, where it has four, a residual of the output's shape."""
+    attributes: tuple[str, ...]
+    makes: Literal["planes", "panels"]
+    dense: str
+    """The op of ONNX that computes the same on planes, before bias, residual, activation and pooling."""
+    carried: tuple[str, ...]
+    """Attributes that both ops have."""
+    terms: Callable[[Work], Terms]
+    """What its time is made of."""
+    notes: str = ""
+    """About its attributes, for people."""
+
+    @property
+    def has_weight(self) -> bool:
+        return len(self.inputs) > 1
+
+    @property
+    def converts(self) -> bool:
+        """Whether it does nothing but change how a value lies."""
+        return self.dense == "Identity"
+
+
+_PANEL = OpInput("P", "panels")
+_IMAGE = OpInput("X `[n, c, h, w]`", "planes")
+_BIAS = OpInput("bias", "constant", optional=True)
+_WINDOW = ("kernel_shape", "strides", "dilations", "pads")
+
+
+def _conversion(work: Work) -> Terms:
+    shape = work.shape
+    return conversion_terms(shape.inputs, shape.height, shape.width, shape.images)
+
+
+_OPS = (
+    Op(
+        "ToPanel",
+        (OpInput("X `[n, c, h, w]` or `[n, c, length]`", "planes"),),
+        (),
+        makes="panels",
+        dense="Identity",
+        carried=(),
+        terms=_conversion,
+    ),
+    Op(
+        "FromPanel",
+        (_PANEL,),
+        ("channels",),
+        makes="planes",
+        dense="Identity",
+        carried=(),
+        terms=_conversion,
+    ),
+    Op(
+        "SparseConv",
+        (
+            _PANEL,
+            OpInput("packed weight `[out, in / group, kh, kw]` or `[out, in / group, k]`", "packed"),
+            _BIAS,
+            OpInput("residual", "panels", optional=True),
+        ),
+        (*_WINDOW, "group", "output_channels", *ATTRIBUTES),
+        makes="panels",
+        dense="Conv",
+        carried=(*_WINDOW, "group"),
+        terms=lambda work: sparse_terms(work.shape, work.density),
+        notes="as ONNX's Conv, without `auto_pad`",
+    ),
+    Op(
+        "StemConv",
+        (_IMAGE, OpInput("dense weight `[out, c, kh, kw]` (float)", "constant"), _BIAS),
+        ("kernel_shape", "strides", "pads", "output_channels", "max_pool", *ATTRIBUTES),
+        makes="panels",
+        dense="Conv",
+        carried=("kernel_shape", "strides", "pads"),
+        terms=lambda work: stem_terms(work.shape, pooled=work.pooled),
+        notes="the stride along columns 1 or 2; `max_pool` is 1 for 3x3, stride 2, padding 1 after the activation",
+    ),
+    Op(
+        "PanelMaxPool",
+        (_PANEL,),
+        (*_WINDOW, "channels"),
+        makes="panels",
+        dense="MaxPool",
+        carried=_WINDOW,
+        terms=lambda work: panel_pool_terms(work.shape),
+        notes="as ONNX's MaxPool, without `auto_pad` and `ceil_mode`",
+    ),
+    Op(
+        "SparseMatMul",
+        (
+            OpInput("X `[..., k]`", "planes"),
+            OpInput("packed weight `[n, k]`", "packed"),
+            _BIAS,
+            OpInput("residual", "planes", optional=True),
+        ),
+        ("output_features", *ATTRIBUTES),
+        makes="planes",
+        dense="MatMul",
+        carried=(),
+        terms=lambda work: sparse_terms(work.shape, work.density),
+    ),
+)
+OPS = {op.name: op for op in _OPS}
+
+
+def op_of(node: onnx.NodeProto) -> Op | None:
+    """The op of gossamer's that a node is; None for others' and for those that this version does not know."""
+    return OPS.get(node.op_type) if node.domain == DOMAIN else None
+
+
+def is_sparse(model: onnx.ModelProto) -> bool:
+    """Whether the model has nodes of gossamer's domain."""
+    return any(node.domain == DOMAIN for node in model.graph.node)
+
+
+def as_table() -> str:
+    """The table as Markdown, for docs/format.md."""
+    rows = [
+        (
+            f"`{op.name}`",
+            ", ".join(f"{given.what}{'?' if given.optional else ''}" for given in op.inputs),
+            "; ".join(filter(None, (", ".join(f"`{name}`" for name in op.attributes), op.notes))),
+            "a change of layout" if op.converts else f"`{op.dense}`",
+        )
+        for op in _OPS
+    ]
+    head = "| op | inputs | attributes | on planes |\n|---|---|---|---|\n"
+    return head + "".join(f"| {' | '.join(row)} |\n".replace("|  |", "| |") for row in rows)

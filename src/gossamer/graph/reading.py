@@ -1,0 +1,58 @@
+"""ONNX files, read."""
+
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+from google.protobuf.message import DecodeError
+
+from gossamer.errors import ExportError, first_line
+from gossamer.graph.open_axes import with_open_axes
+from gossamer.graph.ops import DOMAIN
+from gossamer.graph.sessions import dense_session
+from gossamer.storage.files import regular
+
+OLDEST_COMPLETE_IR = 4
+"""Before this version of ONNX every initializer had to be an input too."""
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """An ONNX file, as it is.
+
+    Raises:
+        ExportError: it is missing, damaged, or holds no network.
+    """
+    try:
+        model = onnx.load(regular(path, links=True))
+    except FileNotFoundError as error:
+        raise ExportError(f"there is no file {error.filename or path}; expected an ONNX file") from error
+    except (OSError, DecodeError, ValueError, onnx.checker.ValidationError) as error:
+        raise ExportError(f"{path} is no valid ONNX file: {first_line(error)}") from error
+    if not model.graph.node and not model.graph.output:
+        raise ExportError(f"{path} holds no network; expected an ONNX file with nodes")
+    return model
+
+
+def read_dense(path: Path) -> onnx.ModelProto:
+    """An ONNX file of ONNX's own ops, checked, with only those inputs that somebody has to give.
+
+    Raises:
+        ExportError: it is missing, damaged, or no dense network.
+    """
+    model = with_open_axes(read_onnx(path))
+    if any(entry.domain == DOMAIN for entry in model.opset_import):
+        raise ExportError(f"{path} already holds sparse ops of gossamer; give the dense file that it was made from")
+    try:
+        # Who runs the network is also who says whether it is one.
+        dense_session(model)
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise ExportError(f"{path} is no valid ONNX file: {first_line(error)}") from error
+    if model.ir_version < OLDEST_COMPLETE_IR:
+        constants = {tensor.name for tensor in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in constants]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        model.ir_version = OLDEST_COMPLETE_IR
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return model

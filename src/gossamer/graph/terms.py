@@ -1,0 +1,233 @@
+"""What a layer's time is made of: physical terms, each in its own unit, whose prices a calibration finds.
+
+A time is the sum of the terms times their prices. Layers that run by the same code form a class with prices of its own.
+"""
+
+import math
+from dataclasses import dataclass
+
+from gossamer.graph.layer_shape import LayerShape
+from gossamer.graph.taps import as_it_lies, dense_taps, reads
+from gossamer.graph.tiles import VECTOR, tiling
+
+BLOCK_FLOATS = 13_000
+"""Of staged input that a kernel works on at once (52 KB, native/kernels/convolution_plan.cc)."""
+CACHE_LINE = 16
+"""Floats. What is loaded from staged rows at other distances is in two lines half of the time."""
+FEW_ROWS = 4
+"""Rows of a product up to which it is limited by reading its weights."""
+NARROW_VECTORS = 4
+"""Registers of a tile up to which four rows of weights share them instead of two."""
+IMAGE_CHANNELS = 4
+"""Input channels up to which ONNX Runtime takes a convolution for one of an image."""
+STEM_CHANNELS = 32
+"""Outputs that a stem computes at once."""
+POOLED_TOGETHER = 4
+"""Outputs of a stem for each that its pooling, always at a stride of two, stores."""
+NEAR_FLOATS = 250_000
+DISTANT_FLOATS = 2_000_000
+"""Activations of a layer that stay in the second cache (1 MB), and those that the last one holds (8 MB and more); the
+others come from farther away."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The class of a layer, and the amounts of the terms of that class, by name."""
+
+    kind: str
+    amounts: dict[str, float]
+
+
+def sparse_terms(shape: LayerShape, density: float) -> Terms:
+    """Of the op of gossamer's domain.
+
+    Args:
+        density: share of the weights that are not zero.
+    """
+    kept = shape.weights * density
+    if shape.kind == "linear":
+        if shape.width < FEW_ROWS:
+            return Terms(
+                "sparse vector",
+                {
+                    "op": 1,
+                    "kept weight": kept * shape.width,
+                    "output": shape.outputs * shape.width,
+                },
+            )
+        cut = tiling(1, shape.width)
+        blocks = math.ceil(shape.inputs * min(shape.width, 112) / BLOCK_FLOATS)
+        return Terms(
+            "sparse product",
+            {
+                "op": 1,
+                "multiply-add vector": kept * cut.vectors,
+                "kept weight, tile": kept * cut.tiles,
+                "sum vector": shape.outputs * blocks * cut.vectors,
+                "input": shape.inputs * shape.width,
+                "output": shape.outputs * shape.width,
+                "curved": _curved(shape),
+            },
+        )
+    return _convolution_terms(as_it_lies(shape), kept)
+
+
+def _convolution_terms(shape: LayerShape, kept: float) -> Terms:
+    inputs, outputs = shape.values_read, shape.values_made
+    taps = shape.kernel[0] * shape.kernel[1]
+    read = reads(shape)
+    copied = shape.images * shape.inputs
+    staged = {"staged": copied * read.floats, "staged row": copied * read.rows}
+    cut = tiling(shape.output_height, shape.output_width, staged=read.pitch > 0)
+    vectors, tiles = cut.vectors * shape.images, cut.tiles * shape.images
+    if shape.depthwise:
+        amounts = {
+            "op": 1,
+            "multiply-add": read.taps * outputs,
+            "output": outputs,
+            "channel, tile": shape.outputs * tiles,
+            **_beyond_caches(inputs + outputs),
+        }
+        if read.floats == 0:
+            return Terms("sparse depthwise", {**amounts, "input": inputs})
+        return Terms("sparse depthwise, staged", {**amounts, **staged})
+    needed = kept * read.taps / taps
+    of_a_tile = (read.floats or shape.height * shape.width) / max(1, cut.tiles)
+    blocks = max(1, math.ceil(shape.inputs // shape.groups * of_a_tile / BLOCK_FLOATS))
+    common = {
+        "op": 1,
+        "multiply-add vector": needed * vectors,
+        "kept weight, tile": needed * tiles,
+        "sum vector": shape.outputs * blocks * vectors,
+        "output": outputs,
+        **_beyond_caches(inputs + outputs),
+    }
+    if read.floats == 0:
+        kind = "sparse 1x1, narrow" if cut.widest <= NARROW_VECTORS else "sparse 1x1"
+        return Terms(kind, {**common, "input": inputs})
+    if taps == 1:
+        return Terms("sparse 1x1, strided", {**common, **staged})
+    common["crossing vector"] = needed * vectors * (read.pitch % CACHE_LINE > 0)
+    if not read.shifted:
+        return Terms("sparse kxk, copied", {**common, **staged})
+    kind = "sparse kxk" if shape.strides == (1, 1) else "sparse kxk, strided"
+    return Terms(kind, {**common, **staged})
+
+
+def stem_terms(shape: LayerShape, *, pooled: bool) -> Terms:
+    """Of StemConv.
+
+    Args:
+        pooled: whether it takes the max pooling behind it along.
+    """
+    pixels = shape.images * shape.output_height * shape.output_width
+    outputs = pixels * rounded_up(shape.outputs, STEM_CHANNELS)
+    multiply_adds = outputs * (shape.weights // shape.outputs)
+    strided = shape.strides[1] > 1
+    return Terms(
+        "stem",
+        {
+            "op": 1,
+            # At a stride of two it computes as many, but reads each input once for two columns of the window.
+            "multiply-add": 0 if strided else multiply_adds,
+            "strided multiply-add": multiply_adds if strided else 0,
+            "output": 0 if pooled else outputs,
+            "pooled output": outputs if pooled else 0,
+            **_beyond_caches(outputs / POOLED_TOGETHER if pooled else outputs),
+        },
+    )
+
+
+def panel_pool_terms(shape: LayerShape) -> Terms:
+    """Of PanelMaxPool."""
+    rows = shape.images * shape.outputs * shape.output_height
+    return Terms(
+        "max pooling of panels",
+        {
+            "op": 1,
+            "row": rows * shape.kernel[0],
+            "input": shape.values_read,
+            "output": rows * shape.output_width,
+        },
+    )
+
+
+def _curved(shape: LayerShape) -> int:
+    """Results of a product to which an activation function is applied that takes many instructions."""
+    return shape.outputs * shape.width * shape.curved
+
+
+def _beyond_caches(floats: float) -> dict[str, float]:
+    return {
+        "far activation": max(0.0, floats - NEAR_FLOATS),
+        "distant activation": max(0.0, floats - DISTANT_FLOATS),
+    }
+
+
+def dense_terms(shape: LayerShape) -> Terms:
+    """Of ONNX Runtime's own op."""
+    multiply_adds = float(shape.multiply_adds)
+    if shape.kind == "linear":
+        if shape.width < FEW_ROWS:
+            return Terms("dense vector", {"op": 1, "weight": shape.weights})
+        return Terms(
+            "dense product",
+            {
+                "op": 1,
+                "multiply-add": multiply_adds,
+                "weight": shape.weights,
+                "output": shape.outputs * shape.width,
+                "curved": _curved(shape),
+                "residual": shape.outputs * shape.width * shape.residual,
+            },
+        )
+    inputs, outputs = shape.values_read, shape.values_made
+    taps = shape.kernel[0] * shape.kernel[1]
+    if not _is_blocked(shape):
+        return Terms(
+            "dense by columns" if shape.groups == 1 else "dense grouped",
+            {
+                "op": 1,
+                "multiply-add": multiply_adds,
+                "group": shape.images * shape.groups,
+                "column": shape.inputs * dense_taps(shape) * outputs / shape.outputs,
+                "output": outputs,
+            },
+        )
+    multiply_adds *= dense_taps(shape) / taps
+    if shape.depthwise:
+        rows = shape.images * shape.outputs * shape.output_height
+        return Terms("dense depthwise", {"op": 1, "multiply-add": multiply_adds, "output": outputs, "row": rows})
+    # The last block of channels is padded.
+    padded = rounded_up(shape.outputs, VECTOR) / shape.outputs
+    if shape.inputs <= IMAGE_CHANNELS:
+        return Terms("dense of an image", {"op": 1, "multiply-add": multiply_adds * padded, "output": outputs})
+    padded *= rounded_up(shape.inputs, VECTOR) / shape.inputs
+    common = {
+        "op": 1,
+        "multiply-add": multiply_adds * padded,
+        "weight": shape.weights * padded,
+        "input": inputs,
+        "output": outputs,
+    }
+    return Terms("dense 1x1" if shape.kernel == (1, 1) else "dense kxk", common)
+
+
+def _is_blocked(shape: LayerShape) -> bool:
+    """Whether ONNX Runtime computes a convolution on blocks of channels; else it is a product for every group, with the
+    windows of all pixels as columns."""
+    if shape.groups == 1:
+        return shape.outputs >= VECTOR and (shape.inputs < VECTOR or shape.inputs % 4 == 0)
+    if shape.depthwise:
+        return shape.outputs == shape.inputs
+    return (shape.inputs // shape.groups) % VECTOR == 0 and (shape.outputs // shape.groups) % VECTOR == 0
+
+
+def rounded_up(channels: int, block: int) -> int:
+    """Channels when the last block of so many is filled up."""
+    return math.ceil(channels / block) * block
+
+
+def conversion_terms(channels: int, height: int, width: int, images: int) -> Terms:
+    """Of ToPanel or FromPanel."""
+    return Terms("conversion", {"op": 1, "float": channels * height * width * images})

@@ -1,0 +1,121 @@
+"""A short measurement of a machine: small networks of every class of layer, and the prices that explain their times."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from gossamer.bench.measure import machine
+from gossamer.bench.network import build
+from gossamer.predict.calibration import Calibration, Deviation
+from gossamer.predict.prices import Observation, fit
+from gossamer.predict.ready import ReadySpecimen, Times, make_ready
+from gossamer.predict.specimens import specimens
+
+DENSITIES = (0.05, 0.1, 0.2, 0.5)
+ROUNDS = 3
+"""How often every specimen is timed, each time after all others."""
+DOUBTFUL = 0.15
+"""A smaller one that is worth measuring once more: on a shared machine one network may have been timed while another
+program ran."""
+REPEATS = 3
+"""How often a network is, at most."""
+FASTER = 0.05
+"""Less than this much of the time gained by measuring again: the prices are wrong there, not the measurement."""
+
+
+def calibrate(threads: int = 1, runs: int = 5, progress: Callable[[str], object] = lambda text: None) -> Calibration:
+    """Times small networks of every class of layer, dense and at several densities, and fits the prices to them.
+
+    All are timed in `ROUNDS` rounds, and of each time the shortest counts: what disturbs only ever adds time, and
+    seldom disturbs all rounds. Networks whose times the prices then miss by more than `DOUBTFUL` are timed again, as
+    long as some become faster by that.
+
+    Args:
+        threads: of ONNX Runtime.
+        runs: of each network in every round.
+        progress: is told what comes next.
+
+    Raises:
+        EngineFailed: ONNX Runtime or gossamer-runtime is not installed.
+    """
+    facts = {name: str(value) for name, value in machine().items()}
+    with tempfile.TemporaryDirectory(prefix="gossamer-calibrate-") as folder:
+        ready = _ready(threads, Path(folder), progress)
+        times: dict[str, Times] = {}
+        for number in range(1, ROUNDS + 1):
+            for name, found in _timed(ready.values(), runs, progress, f"round {number} of {ROUNDS}").items():
+                times[name] = times[name].calmer(found) if name in times else found
+        calibration = _fitted(threads, ready, times, facts)
+        for _ in range(REPEATS):
+            doubtful = _doubtful(calibration, ready, times)
+            if not doubtful:
+                break
+            again = _timed(doubtful, runs, progress, "again")
+            gained = any(_gained(times[name], found) for name, found in again.items())
+            times |= {name: times[name].calmer(found) for name, found in again.items()}
+            calibration = _fitted(threads, ready, times, facts)
+            if not gained:
+                break
+    return calibration
+
+
+def _ready(threads: int, folder: Path, progress: Callable[[str], object]) -> dict[str, ReadySpecimen]:
+    """All specimens at all densities, by name. The dense form, the same at all densities, is timed at the first."""
+    ready: dict[str, ReadySpecimen] = {}
+    for specimen in specimens():
+        for density in DENSITIES:
+            name = f"{specimen.name} at {density:.0%}"
+            progress(f"building {name}")
+            forms = ("sparse", "dense") if density == DENSITIES[0] else ("sparse",)
+            ready[name] = make_ready(name, build(specimen, density), forms, threads, folder / str(len(ready)))
+    return ready
+
+
+def _timed(
+    ready: Iterable[ReadySpecimen], runs: int, progress: Callable[[str], object], remark: str
+) -> dict[str, Times]:
+    found = {}
+    for one in ready:
+        progress(f"{one.name}, {remark}")
+        found[one.name] = one.times(runs)
+    return found
+
+
+def _fitted(
+    threads: int, ready: Mapping[str, ReadySpecimen], times: Mapping[str, Times], machine: Mapping[str, str]
+) -> Calibration:
+    nodes = [node for name, one in ready.items() for node in one.nodes(times[name])]
+    wholes = {
+        f"{name}, {form}": whole for name, one in ready.items() for form, whole in one.wholes(times[name]).items()
+    }
+    found = Calibration(threads, fit([*nodes, *wholes.values()]), machine)
+    return replace(found, deviation=deviation_of(found, wholes))
+
+
+def _doubtful(
+    calibration: Calibration, ready: Mapping[str, ReadySpecimen], times: "Mapping[str, Times]"
+) -> "list[ReadySpecimen]":
+    """Those of which a whole network's time is missed by more than `DOUBTFUL`."""
+    return [
+        one
+        for name, one in ready.items()
+        if any(_deviation_from(calibration, whole) > DOUBTFUL for whole in one.wholes(times[name]).values())
+    ]
+
+
+def _gained(before: Times, after: Times) -> bool:
+    return any(after.wholes[form] < (1 - FASTER) * seconds for form, seconds in before.wholes.items())
+
+
+def _deviation_from(calibration: Calibration, whole: Observation) -> float:
+    return abs(sum(calibration.seconds(terms) for terms in whole.terms) / whole.seconds - 1)
+
+
+def deviation_of(calibration: Calibration, wholes: Mapping[str, Observation]) -> Deviation:
+    """Of the calibration's prices from whole networks, by name."""
+    deviations = {name: _deviation_from(calibration, whole) for name, whole in wholes.items()}
+    network = max(deviations, key=lambda name: deviations[name])
+    return Deviation(float(np.median([*deviations.values()])), deviations[network], network)

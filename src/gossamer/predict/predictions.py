@@ -1,0 +1,74 @@
+"""Predicted times of whole networks beside measured ones."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from gossamer.bench.engines import BothForms, open_runner
+from gossamer.bench.measure import machine
+from gossamer.bench.network import build, find_network, known_networks
+from gossamer.export.written import as_written
+from gossamer.graph.inputs import random_inputs
+from gossamer.predict.calibration import Calibration
+from gossamer.predict.network import CalibratedCosts, predict
+
+DENSITIES = (0.2, 0.1, 0.05)
+
+
+ROUNDS = 3
+
+
+def run(calibration: Calibration, runs: int) -> dict[str, Any]:
+    """Builds every network of `gossamer bench shapes` at 80, 90 and 95% zeros, predicts it and measures it.
+
+    Every network is measured in `ROUNDS` rounds, each time after all others, and the shortest median counts: prices are
+    those of a calm machine, and another program seldom disturbs all rounds.
+
+    Returns:
+        `networks`: for each the `expected` and measured `milliseconds` of the network as it would be exported, and of
+        the dense one; `error`: expected / measured - 1; `rounds`: the median of each round.
+    """
+    cells = [(name, density) for name in known_networks() for density in DENSITIES]
+    measured: dict[tuple[str, float], list[tuple[float, float]]] = {cell: [] for cell in cells}
+    for _ in range(ROUNDS):
+        for name, density in cells:
+            measured[name, density].append(_measured(build(find_network(name), density), calibration, runs))
+    rows = []
+    for (name, density), rounds in measured.items():
+        prediction = predict(build(find_network(name), density), calibration)
+        took, dense = (min(times) for times in zip(*rounds, strict=True))
+        rows.append(
+            {
+                "network": name,
+                "zeros": 1 - density,
+                "expected": 1e3 * prediction.expected,
+                "milliseconds": took,
+                "error": 1e3 * prediction.expected / took - 1,
+                "dense_expected": 1e3 * prediction.dense,
+                "dense_milliseconds": dense,
+                "dense_error": 1e3 * prediction.dense / dense - 1,
+                "rounds": [sparse for sparse, _ in rounds],
+                "dense_rounds": [times for _, times in rounds],
+            }
+        )
+    return {"threads": calibration.threads, "runs": runs, "machine": machine(), "networks": rows}
+
+
+def _measured(model: onnx.ModelProto, calibration: Calibration, runs: int) -> tuple[float, float]:
+    """Medians of the sparse and the dense form, which take turns, in milliseconds."""
+    sparse = as_written(model, costs=CalibratedCosts(calibration)).model
+    with tempfile.TemporaryDirectory(prefix="gossamer-predictions-") as folder:
+        subject = BothForms(model, sparse, random_inputs(model), calibration.threads, Path(folder))
+        runners = [open_runner(engine, subject) for engine in ("gossamer", "dense")]
+        seconds: list[list[float]] = [[], []]
+        for _ in range(runs + 2):
+            for runner, times in zip(runners, seconds, strict=True):
+                runner.seconds()
+                times.append(runner.seconds())
+        for runner in runners:
+            runner.close()
+    took, dense = (1e3 * float(np.median(times[2:])) for times in seconds)
+    return took, dense
