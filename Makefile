@@ -12,12 +12,13 @@ SEED ?= 0
 COUNT ?= 32
 OUT ?= build/mutants/results-$(SEED).jsonl
 
-.PHONY: help setup demo test test-native test-aarch64 wheels fuzz mutants lint types clean
+.PHONY: help setup demo test test-native test-aarch64 wheels fuzz mutants docs lint types clean
 
 help:
 	@echo "make demo   compress a network on real handwritten digits, from nothing (about two minutes)"
 	@echo "make test   run the tests"
 	@echo "make lint   check the style;  make types   check the types;  make clean   remove what was built"
+	@echo "make docs           the documentation as a site, into build/site"
 	@echo "make wheels         gossamer-runtime for this processor and for 64-bit ARM, into dist/"
 	@echo "make test-aarch64   the runtime's tests for 64-bit ARM, under qemu"
 	@echo "make fuzz           damaged and hostile weights against decoder and packers (SECONDS=60)"
@@ -80,6 +81,12 @@ fuzz: $(NATIVE)
 mutants: setup
 	@$(PIP) coverage
 	@nice -n 19 $(VENV)/bin/python -m mutants --seed $(SEED) --count $(COUNT) --out $(OUT) $(if $(NATIVE),--native)
+
+# Offline once its packages are there; what mkdocs warns of (links, anchors, docstrings) are errors.
+docs: setup
+	@$(PIP) --editable ".[docs]"
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict
+	@echo "== build/site/index.html"
 
 lint: setup
 	@$(VENV)/bin/ruff check .

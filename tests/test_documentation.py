@@ -1,60 +1,90 @@
-"""What the documents show is run as it stands, in an empty folder."""
+"""What the documents show is run as it stands, in an empty folder, and what they name exists."""
 
+import importlib.util
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command_line import command, environment
+from _pytest.mark import ParameterSet
+from command_line import environment
+from run_document import Block, blocks
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"<!-- runs -->\n```(python|sh)\n(.*?)```", re.DOTALL)
-LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "RELEASE.md", ROOT / "runtime" / "README.md"]
+DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
-def blocks(language: str) -> list[tuple[str, str]]:
-    return [
-        (document.name, content)
-        for document in DOCUMENTS
-        for found, content in BLOCK.findall(document.read_text())
-        if found == language
-    ]
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
 
 
-@pytest.mark.parametrize(("document", "script"), blocks("python"), ids=[name for name, _ in blocks("python")])
-def test_python_of_a_document_runs(document: str, script: str, tmp_path: Path) -> None:
-    finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True
-    )
+def running(document: Path) -> list[Block]:
+    return [block for block in blocks(document) if block.runs]
+
+
+WITH_BLOCKS = [document for document in DOCUMENTS if running(document)]
+
+
+def marked(document: Path) -> ParameterSet:
+    slow = any(block.marker == "runs slowly" for block in blocks(document))
+    return pytest.param(document, marks=[pytest.mark.slow] if slow else [], id=name_of(document))
+
+
+@pytest.mark.parametrize("document", [marked(document) for document in WITH_BLOCKS])
+def test_blocks_of_a_document_run(document: Path, tmp_path: Path) -> None:
+    for package in {block.package for block in running(document)} - {None}:
+        pytest.importorskip(str(package))
+    if any(block.package == "gossamer_runtime" for block in running(document)):
+        from gossamer_runtime import NativeLibraryMissing, library_path
+
+        try:
+            library_path()
+        except NativeLibraryMissing as missing:
+            pytest.skip(str(missing))
+    program = [sys.executable, "-W", "error", str(ROOT / "tests" / "run_document.py"), str(document)]
+    finished = subprocess.run(program, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.parametrize(("document", "lines"), blocks("sh"), ids=[name for name, _ in blocks("sh")])
-def test_commands_of_a_document_run(document: str, lines: str, tmp_path: Path) -> None:
-    for line in lines.strip().splitlines():
-        program, *arguments = shlex.split(line, comments=True)
-        assert program == "gossamer", line
-        finished = subprocess.run(command(*arguments), cwd=tmp_path, env=environment(), capture_output=True, text=True)
-        assert finished.returncode == 0, f"{line}\n{finished.stderr}"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_block_runs_or_says_why_not(document: Path) -> None:
+    unsaid = [block.line for block in blocks(document) if not block.runs and not block.marker.startswith("shown: ")]
+    assert not unsaid, "lines of blocks without <!-- runs --> or <!-- shown: REASON -->"
 
 
-def test_there_are_documents_to_run() -> None:
-    assert {name for name, _ in blocks("python")} >= {"README.md", "all-of-gossamer.md"}
-    assert blocks("sh")
+def test_the_first_documents_run() -> None:
+    assert {name_of(document) for document in WITH_BLOCKS} >= {"README.md", "docs/your-loop.md", "docs/adding.md"}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=[document.name for document in DOCUMENTS])
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_links_lead_to_files(document: Path) -> None:
     missing = [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
     assert not missing
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=[document.name for document in DOCUMENTS])
-def test_files_and_names_that_are_mentioned_exist(document: Path) -> None:
-    """`prune/select.py` and the like, in backquotes, are files of the package."""
-    rooms = "|".join(folder.name for folder in (ROOT / "src/gossamer").iterdir() if folder.is_dir())
-    mentioned = set(re.findall(rf"`((?:{rooms})/[a-z_0-9/]+\.py)", document.read_text()))
-    assert not [path for path in mentioned if not (ROOT / "src/gossamer" / path).exists()]
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_files_that_are_mentioned_exist(document: Path) -> None:
+    """`prune/select.py` and the like, in backquotes, are files of the package; `docs/...` of the repository."""
+    package = ROOT / "src" / "gossamer"
+    rooms = "|".join(folder.name for folder in package.iterdir() if folder.is_dir())
+    text = document.read_text(encoding="utf-8")
+    missing = [path for path in re.findall(rf"`((?:{rooms})/[a-z_0-9/]+\.py)", text) if not (package / path).exists()]
+    of_repository = re.findall(r"`((?:docs|benchmarks|examples|runtime|tests)/[\w./-]+\.\w+)`", text)
+    missing += [path for path in of_repository if not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_the_page_about_everything_is_one_page() -> None:
+    assert len((ROOT / "docs" / "all-of-gossamer.md").read_text(encoding="utf-8").split()) <= 1500
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mkdocstrings") is None, reason="needs gossamer[docs]")
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    finished = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert "rounds" in (tmp_path / "site" / "reference" / "gossamer.html").read_text(encoding="utf-8")
