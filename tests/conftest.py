@@ -12,7 +12,7 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 import gossamer
-from gossamer.prune.enforce import hold
+from gossamer.prune.enforce import attach_masks
 
 # The first example of a test pays for what torch sets up once; a slow machine is no failure.
 settings.register_profile("gossamer", deadline=None, max_examples=60)
@@ -48,7 +48,7 @@ def prune() -> Prune:
         weights = gossamer.prunable_weights(model, scope)
         kept = int(density * sum(weight.numel() for weight in weights.values()))
         chosen = gossamer.keep_largest(weights, kept, masks)
-        hold(model, weights, chosen)
+        attach_masks(model, weights, chosen)
         return chosen
 
     return prune

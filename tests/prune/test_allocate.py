@@ -12,7 +12,7 @@ from torch import nn
 
 from gossamer.errors import ConfigurationError
 from gossamer.prune import masks as masks_of
-from gossamer.prune.allocate import erk, uniform, whole_numbers
+from gossamer.prune.allocate import apportion, erk, uniform
 from gossamer.prune.cut import Cut, allocation_of
 from gossamer.prune.densities import Densities, read_densities, write_densities
 from gossamer.prune.scope import prunable_weights
@@ -62,7 +62,7 @@ def test_whole_numbers_add_up_and_stay_near(rows: list[tuple[Fraction, int]], sh
     if asked == 0:
         return
     wanted = {str(index): wish * kept / asked for index, (wish, _) in enumerate(rows)}
-    counts = whole_numbers(wanted, available, kept)
+    counts = apportion(wanted, available, kept)
     assert sum(counts.values()) == kept
     for name in available:
         assert 0 <= counts[name] <= available[name]
@@ -72,12 +72,12 @@ def test_whole_numbers_add_up_and_stay_near(rows: list[tuple[Fraction, int]], sh
 
 def test_remainders_are_rounded_up_largest_first_and_ties_in_order() -> None:
     wanted = {"a": Fraction(5, 3), "b": Fraction(5, 3), "c": Fraction(5, 3)}
-    assert whole_numbers(wanted, dict.fromkeys("abc", 9), 5) == {"a": 2, "b": 2, "c": 1}
+    assert apportion(wanted, dict.fromkeys("abc", 9), 5) == {"a": 2, "b": 2, "c": 1}
     # What one cannot take, the other does: one weight, and half of one.
-    assert whole_numbers({"a": Fraction(2), "b": Fraction(1)}, {"a": 1, "b": 9}, 3) == {"a": 1, "b": 2}
-    assert whole_numbers({"a": Fraction(3, 2), "b": Fraction(3, 2)}, {"a": 1, "b": 9}, 3) == {"a": 1, "b": 2}
+    assert apportion({"a": Fraction(2), "b": Fraction(1)}, {"a": 1, "b": 9}, 3) == {"a": 1, "b": 2}
+    assert apportion({"a": Fraction(3, 2), "b": Fraction(3, 2)}, {"a": 1, "b": 9}, 3) == {"a": 1, "b": 2}
     with pytest.raises(ValueError, match="expected at least as many"):
-        whole_numbers(wanted, dict.fromkeys("abc", 1), 5)
+        apportion(wanted, dict.fromkeys("abc", 1), 5)
 
 
 def test_densities_end_exactly_and_the_way_there_is_geometric() -> None:

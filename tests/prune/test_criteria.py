@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError, TrainingDivergedError
 from gossamer.prune import masks as masks_of
-from gossamer.prune.criteria import Evidence, find_criterion
+from gossamer.prune.criteria import ScoreInputs, find_criterion
 from gossamer.prune.cut import Cut
 from gossamer.prune.gradients import mean_gradients
 from gossamer.prune.scope import prunable_weights
@@ -20,7 +20,7 @@ from gossamer.prune.scope import prunable_weights
 def scores(criterion: str, weights: dict[str, Tensor], **given: dict[str, Tensor]) -> dict[str, Tensor]:
     masks = given.get("masks", masks_of.full(weights))
     generator = torch.Generator().manual_seed(0)
-    return dict(find_criterion(criterion).score(Evidence(weights, masks, given.get("gradients", {}), generator)))
+    return dict(find_criterion(criterion).score(ScoreInputs(weights, masks, given.get("gradients", {}), generator)))
 
 
 def test_magnitudes_are_the_weights_themselves_and_not_copied() -> None:

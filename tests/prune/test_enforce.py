@@ -21,8 +21,8 @@ from torch.optim import Optimizer
 
 import gossamer
 from gossamer.errors import PrunedWeightError
-from gossamer.prune.attach import Hold
-from gossamer.prune.enforce import held_masks, hold, release
+from gossamer.prune.attach import AttachedMask
+from gossamer.prune.enforce import attach_masks, attached_masks, detach_masks
 
 Prune = Callable[..., dict[str, Tensor]]
 Make = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -245,7 +245,7 @@ def test_the_first_step_after_a_cut_does_not_feel_the_momentum_of_what_was_prune
         layer.weight.copy_(torch.tensor([[5.0, 1.0]]))
     (layer.weight * torch.tensor([[3.0, 40.0]])).sum().backward()
     optimizer.step()
-    hold(layer, gossamer.prunable_weights(layer), {"weight": torch.tensor([[True, False]])})
+    attach_masks(layer, gossamer.prunable_weights(layer), {"weight": torch.tensor([[True, False]])})
     before = layer.weight[0, 0].item()
     layer.zero_grad()
     layer.weight.sum().backward()
@@ -562,7 +562,7 @@ def test_a_model_moved_to_another_type_keeps_its_zeros(dtype: torch.dtype, prune
     optimizer = OPTIMIZERS["SGD nesterov"](model.parameters())
     train(model, optimizer, after=lambda: assert_zero(model, masks, optimizer))
     gossamer.check(model)
-    assert {name: mask.tolist() for name, mask in held_masks(model).items()} == {
+    assert {name: mask.tolist() for name, mask in attached_masks(model).items()} == {
         n: m.tolist() for n, m in masks.items()
     }
 
@@ -571,7 +571,7 @@ def test_replaced_parameters_are_noticed(prune: Prune) -> None:
     model = Net()
     masks = prune(model, 0.5)
     model.load_state_dict(Net().state_dict(), assign=True)
-    with pytest.raises(PrunedWeightError, match="no masks are held"):
+    with pytest.raises(PrunedWeightError, match="no masks are attached"):
         gossamer.check(model)
     with pytest.raises(PrunedWeightError, match=r"conv\.weight is "):
         gossamer.check(model, masks=masks)
@@ -606,7 +606,7 @@ def test_a_deepcopy_is_an_ordinary_model_with_the_same_zeros(prune: Prune) -> No
     copied = copy.deepcopy(model)
     assert_zero(copied, masks)
     gossamer.check(copied, masks=masks)
-    with pytest.raises(PrunedWeightError, match="no masks are held on this Net"):
+    with pytest.raises(PrunedWeightError, match="no masks are attached to this Net"):
         gossamer.check(copied)
     # The copy trains as any model does, and the original is not touched by it.
     train(copied, OPTIMIZERS["SGD"](copied.parameters()), 1)
@@ -689,7 +689,7 @@ def test_a_compiled_model(backend: str, cut: str, prune: Prune) -> None:
         train(plain, mine[1], 1, seed=7)
     masks = prune(model, 0.5)
     assert list(masks) == ["conv.weight", "head.weight"]
-    hold(plain, gossamer.prunable_weights(plain), masks)
+    attach_masks(plain, gossamer.prunable_weights(plain), masks)
     train(model, mine[0], after=lambda: assert_zero(model._orig_mod, masks, mine[0]))
     train(plain, mine[1])
     gossamer.check(model)
@@ -748,7 +748,7 @@ TWO_PROCESSES = """
     import torch
     from torch import distributed, nn
     import gossamer
-    from gossamer.prune.enforce import hold
+    from gossamer.prune.enforce import attach_masks
 
     def work(rank, folder):
         torch.set_num_threads(1)
@@ -761,7 +761,7 @@ TWO_PROCESSES = """
         for density in (1.0, 0.5, 0.25):
             weights = gossamer.prunable_weights(model)
             masks = gossamer.keep_largest(weights, int(40 * density), masks)
-            hold(model, weights, masks)
+            attach_masks(model, weights, masks)
             for _ in range(3):
                 optimizer.zero_grad()
                 model(torch.randn(4, 6)).square().sum().backward()
@@ -823,7 +823,7 @@ def test_check_names_the_weight_and_the_position() -> None:
         "0.weight": torch.tensor([[True, False], [True, True]]),
         "1.weight": torch.tensor([[True, True], [False, True]]),
     }
-    hold(model, gossamer.prunable_weights(model), masks)
+    attach_masks(model, gossamer.prunable_weights(model), masks)
     gossamer.check(model)
     with torch.no_grad():
         model[1].weight[1, 0] = -0.25
@@ -840,7 +840,7 @@ def test_check_names_the_weight_and_the_position() -> None:
 
 def test_check_names_the_gradient() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False))
-    hold(model, gossamer.prunable_weights(model), {"0.weight": torch.tensor([[True, False], [True, True]])})
+    attach_masks(model, gossamer.prunable_weights(model), {"0.weight": torch.tensor([[True, False], [True, True]])})
     model[0].weight.grad = torch.full((2, 2), 3.0)
     with pytest.raises(PrunedWeightError, match=r"^0\.weight\.grad is 3 at \[0, 1\]"):
         gossamer.check(model)
@@ -895,7 +895,7 @@ def test_check_names_a_slot_of_lbfgs(prune: Prune) -> None:
 
 
 def test_check_without_masks_is_an_error_not_a_pass() -> None:
-    with pytest.raises(PrunedWeightError, match="no masks are held on this Net"):
+    with pytest.raises(PrunedWeightError, match="no masks are attached to this Net"):
         gossamer.check(Net())
     with pytest.raises(PrunedWeightError, match="no masks"):
         gossamer.check(Net(), masks={})
@@ -928,7 +928,7 @@ def test_release_makes_zeros_ordinary_weights(prune: Prune) -> None:
     masks = prune(model, 0.5)
     optimizer = OPTIMIZERS["SGD"](model.parameters())
     train(model, optimizer, 1)
-    release(model.parameters())
+    detach_masks(model.parameters())
     train(model, optimizer, 2)
     assert any(bool(model.get_parameter(name).detach()[~mask].any()) for name, mask in masks.items())
     with pytest.raises(PrunedWeightError, match="no masks"):
@@ -939,7 +939,7 @@ def test_holding_again_replaces_the_mask(prune: Prune) -> None:
     layer = nn.Linear(4, 4, bias=False)
     prune(layer, 0.25)
     weights = gossamer.prunable_weights(layer)
-    hold(layer, weights, {"weight": torch.eye(4, dtype=torch.bool)})
+    attach_masks(layer, weights, {"weight": torch.eye(4, dtype=torch.bool)})
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     layer.weight.sum().backward()
     optimizer.step()
@@ -950,7 +950,7 @@ def test_holding_again_replaces_the_mask(prune: Prune) -> None:
 def test_a_mask_goes_where_its_weight_is() -> None:
     # No other device is certain to be here.
     elsewhere = torch.device("meta")
-    held = Hold(torch.ones(2, dtype=torch.bool), 1)
+    held = AttachedMask(torch.ones(2, dtype=torch.bool), 1)
     assert held.kept_on(torch.device("cpu")).tolist() == [True, True]
     assert held.kept_on(elsewhere).device == elsewhere
 

@@ -1,4 +1,4 @@
-"""Parameters that are replaced while their masks are held: inside a round, and in a model of one's own."""
+"""Parameters that are replaced while masks are attached to them: inside a round, and in a model of one's own."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import gossamer
 from gossamer.errors import ConfigurationError, PrunedWeightError
-from gossamer.prune.enforce import release
+from gossamer.prune.enforce import detach_masks
 
 Prune = Callable[..., dict[str, Tensor]]
 
@@ -196,7 +196,7 @@ def test_an_adapter_around_a_layer_and_its_merging(tmp_path: Path) -> None:
             settings = peft.LoraConfig(r=2, target_modules=["0"], init_lora_weights=False)
             adapted = peft.get_peft_model(model, settings)
             train(adapted)
-            # The layer below the adapter is another name's now, and its zeros are held.
+            # The layer below the adapter is another name's now, and its zeros stay.
             gossamer.check(model)
             adapted.merge_and_unload()
             assert pruned_weights_left(model, dict(round.masks)) > 0
@@ -318,7 +318,7 @@ def test_letting_go_of_a_weight_lets_go_of_all_its_names_and_of_no_other(tmp_pat
         if round.number == 1:
             model.one.weight = nn.Parameter(torch.randn(6, 6))
             model.other.weight = model.one.weight
-            release([model.one.weight])
+            detach_masks([model.one.weight])
             # It is not followed any longer; the head, which nobody let go, is.
             model.head.weight = nn.Parameter(torch.randn(3, 6))
             train(model)

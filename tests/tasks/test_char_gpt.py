@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gossamer.prune.enforce import check, hold
+from gossamer.prune.enforce import attach_masks, check
 from gossamer.prune.scope import Scope, count_parameters, prunable_weights
 from gossamer.prune.select import keep_largest
 from gossamer.tasks import TASKS, Examples, Task, evaluate, initial_model, train
@@ -102,7 +102,7 @@ def test_pruned_weights_stay_zero_in_the_embedding_as_in_the_head() -> None:
     model = initial_model(SMALL, seed=0)
     weights = prunable_weights(model)
     masks = keep_largest(weights, 200_000)
-    hold(model, weights, masks)
+    attach_masks(model, weights, masks)
     optimizer = SMALL.recipe.optimizer(model)
     list(train(model, optimizer, SMALL.recipe, sentences(200), seed=0, epochs=1, precision="bfloat16"))
     check(model, optimizer)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gossamer.prune.enforce import check, hold
+from gossamer.prune.enforce import attach_masks, check
 from gossamer.prune.scope import count_parameters, prunable_weights
 from gossamer.prune.select import keep_largest
 from gossamer.tasks import TASKS, Examples, Metric, evaluate, initial_model, train
@@ -141,7 +141,7 @@ def test_pruned_weights_stay_zero_through_training(precision: str) -> None:
     assert model.get_parameter("layer2.0.conv1.weight").is_contiguous(memory_format=torch.channels_last)
     weights = prunable_weights(model)
     masks = keep_largest(weights, 100_000)
-    hold(model, weights, masks)
+    attach_masks(model, weights, masks)
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     optimizer = recipe.optimizer(model)
     list(train(model, optimizer, recipe, photographs(16), seed=0, epochs=1, precision=precision))  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ from torch import nn
 
 from gossamer.bench.measure import interleaved, machine, spread
 from gossamer.prune import masks as masks_of
-from gossamer.prune.attach import hold_of
-from gossamer.prune.enforce import enforce, hold
+from gossamer.prune.attach import mask_of
+from gossamer.prune.enforce import attach_masks, enforce
 from gossamer.prune.scope import prunable_weights
 from gossamer.prune.select import keep_largest
 from gossamer.tasks import find_task, initial_model, processor
@@ -22,32 +22,34 @@ BATCH = 128
 
 
 def run(runs: int = 30) -> dict[str, Any]:
-    """Times training steps of two copies of the network in turn, one of them with masks held.
+    """Times training steps of two copies of the network in turn, one of them with masks attached.
 
     Returns:
-        `overhead` (median of the paired differences / plain median), `plain_seconds`, `held_seconds` (medians), and
-        `holding_share`: the time of the hooks' own work, measured by itself, as a share of the plain step.
+        `overhead` (median of the paired differences / plain median), `plain_seconds`, `masked_seconds` (medians), and
+        `hooks_share`: the time of the hooks' own work, measured by itself, as a share of the plain step.
     """
     processor.keep_freed_memory()
-    plain, held = _model(), _model()
-    weights = prunable_weights(held)
+    plain, masked = _model(), _model()
+    weights = prunable_weights(masked)
     masks = keep_largest(weights, int(KEPT_SHARE * masks_of.count_prunable(masks_of.full(weights))))
-    hold(held, weights, masks)
-    steps = {"plain": _step(plain), "held": _step(held)}
+    attach_masks(masked, weights, masks)
+    steps = {"plain": _step(plain), "masked": _step(masked)}
     seconds = interleaved(steps, runs, warmups=3)
-    differences = [with_masks - without for with_masks, without in zip(seconds["held"], seconds["plain"], strict=True)]
-    plain_spread, held_spread = spread(seconds["plain"]), spread(seconds["held"])
-    holding = _holding_seconds(held, weights)
+    differences = [
+        with_masks - without for with_masks, without in zip(seconds["masked"], seconds["plain"], strict=True)
+    ]
+    plain_spread, masked_spread = spread(seconds["plain"]), spread(seconds["masked"])
+    hooks = _hooks_seconds(masked, weights)
     return {
         "what": f"training step of {TASK}, batch {BATCH}, with masks at {KEPT_SHARE:.0%} density against without",
         "runs": runs,
         "overhead": spread(differences)["median"] / plain_spread["median"],
         "plain_seconds": plain_spread["median"],
-        "held_seconds": held_spread["median"],
+        "masked_seconds": masked_spread["median"],
         "plain_spread": plain_spread,
-        "held_spread": held_spread,
-        "holding_seconds": holding,
-        "holding_share": holding / plain_spread["median"],
+        "masked_spread": masked_spread,
+        "hooks_seconds": hooks,
+        "hooks_share": hooks / plain_spread["median"],
         "machine": machine(),
     }
 
@@ -74,13 +76,13 @@ def _step(model: nn.Module) -> Callable[[], None]:
     return step
 
 
-def _holding_seconds(model: nn.Module, weights: Mapping[str, nn.Parameter], repetitions: int = 100) -> float:
-    """Seconds a step that the holding itself takes, without the noise of the passes around it: the gradient hook of
+def _hooks_seconds(model: nn.Module, weights: Mapping[str, nn.Parameter], repetitions: int = 100) -> float:
+    """Seconds a step that the hooks themselves take, without the noise of the passes around it: the gradient hook of
     every weight, and what follows an optimizer's step (weights, gradients, slots)."""
-    hooks = [(held, weight) for weight in weights.values() if (held := hold_of(weight)) is not None]
+    attached = [(mask, weight) for weight in weights.values() if (mask := mask_of(weight)) is not None]
     started = time.perf_counter()
     for _ in range(repetitions):
-        for held, weight in hooks:
-            held(weight)
+        for mask, weight in attached:
+            mask(weight)
         enforce(model)
     return (time.perf_counter() - started) / repetitions

@@ -172,15 +172,15 @@ def select(json_file: Json = None, runs: Runs = 5, device: Device = "cpu") -> No
 
 @bench.command()
 def enforce(json_file: Json = None, runs: Runs = 30) -> None:
-    """A training step of ResNet-20 with masks held against the same step without (batch 128, CIFAR-10's shape)."""
+    """A training step of ResNet-20 with masks attached against the same step without (batch 128, CIFAR-10's shape)."""
     from gossamer.bench import enforce as bench_enforce
 
     result = bench_enforce.run(runs)
     lines = [
         f"ResNet-20, batches of 128, {runs} steps in turn, medians ({result['machine']['processor']})",
         f"without masks  {result['plain_seconds'] * 1000:.1f} ms a step",
-        f"with masks     {result['held_seconds'] * 1000:.1f} ms a step",
-        f"overhead       {result['overhead']:+.2%}  (the holding alone: {result['holding_share']:.2%} of a step)",
+        f"with masks     {result['masked_seconds'] * 1000:.1f} ms a step",
+        f"overhead       {result['overhead']:+.2%}  (the hooks alone: {result['hooks_share']:.2%} of a step)",
     ]
     _report(lines, result, json_file)
 

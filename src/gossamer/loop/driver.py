@@ -38,7 +38,7 @@ from gossamer.model.whole import refuse_sharded_modules
 from gossamer.model.wrappers import unwrap
 from gossamer.prune import masks as masks_of
 from gossamer.prune.cut import Cut, DensityPlan, allocation_of
-from gossamer.prune.enforce import check, hold, release, watch
+from gossamer.prune.enforce import attach_masks, check, detach_masks, watch
 from gossamer.prune.gradients import Losses
 from gossamer.prune.names import belonging_to_round, vanished
 from gossamer.prune.remarks import remarks
@@ -349,7 +349,7 @@ class _Run:
                 masks = self._restore(records[-1].round)
             else:
                 # The dense round is dense, even if the model was pruned before: its zeros may grow again.
-                release(unwrap(self.model).parameters())
+                detach_masks(unwrap(self.model).parameters())
             watch()
             for number, kept in enumerate(self.plan):
                 if number < len(records):
@@ -384,7 +384,7 @@ class _Run:
                 run_folder.load_round(self.folder, best.round, self.model)
 
     def _hold(self, masks: Mapping[str, Tensor]) -> None:
-        hold(self.model, self._current_weights(), masks, snapshot.optimizers(self.state).values())
+        attach_masks(self.model, self._current_weights(), masks, snapshot.optimizers(self.state).values())
 
     def replicates(self, round: Round, batches: Batches | None) -> Iterator[int]:
         if batches is None and layers_with_statistics(unwrap(self.model)):
@@ -629,7 +629,7 @@ class _Run:
         if round.number > 0:
             check(self.model, masks=round.masks)
         if any(current[name] is not weight for name, weight in self.weights.items()):
-            # The parameters were replaced (load_state_dict(assign=True), a new head): these are held from here on.
+            # The parameters were replaced (load_state_dict(assign=True), a new head): these get the masks.
             self.weights = current
             if round.number > 0:
                 self._hold(round.masks)

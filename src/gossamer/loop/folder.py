@@ -47,7 +47,7 @@ from gossamer.loop.records import (
 from gossamer.model.stored import fill
 from gossamer.model.wrappers import unwrap
 from gossamer.prune import masks as mask_files
-from gossamer.prune.enforce import hold
+from gossamer.prune.enforce import attach_masks
 from gossamer.storage import state as states
 from gossamer.storage.files import TEMPORARY, regular, remove, sha256, write_folder
 from gossamer.storage.tensors import opened
@@ -185,7 +185,7 @@ def snapshot_of(folder: Path) -> Path:
 
 
 def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord:
-    """Puts a finished round's weights into `model` and holds its masks: further training keeps the zeros.
+    """Puts a finished round's weights into `model` and attaches its masks: further training keeps the zeros.
 
     Args:
         folder: the folder that was given to `gossamer.rounds` or to `gossamer compress --out`.
@@ -216,7 +216,7 @@ def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord
     unknown = [name for name in masks if name not in parameters or parameters[name].shape != masks[name].shape]
     if unknown:
         raise CheckpointError(f"{path.parent / MASKS} has a mask for {unknown[0]}, which does not fit the model")
-    hold(model, {name: parameters[name] for name in masks}, masks)
+    attach_masks(model, {name: parameters[name] for name in masks}, masks)
     return record
 
 

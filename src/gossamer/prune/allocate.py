@@ -59,8 +59,8 @@ def find_allocation(name: str) -> Allocation | None:
     return ALLOCATIONS[name]
 
 
-def whole_numbers(wanted: Mapping[str, Fraction], available: Mapping[str, int], kept: int) -> dict[str, int]:
-    """Rounds the shares to whole numbers that add up to `kept`, none above what is available.
+def apportion(wanted: Mapping[str, Fraction], available: Mapping[str, int], kept: int) -> dict[str, int]:
+    """Apportions `kept` weights: the shares, rounded to whole numbers of this sum, none above what is available.
 
     The largest remainders are rounded up (Hamilton's method; of equal ones the first). What a layer cannot take is
     shared among those that can, in proportion to what they still have.

@@ -12,8 +12,8 @@ WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes of a number -> the type that has the same bits."""
 
 
-class Hold:
-    """The mask of one parameter, held against the optimizers. As a hook it clears what a backward pass accumulated."""
+class AttachedMask:
+    """The mask of one parameter. As a hook of the parameter it clears what a backward pass accumulated."""
 
     def __init__(self, kept: Tensor, cut_number: int) -> None:
         self.kept = kept
@@ -33,38 +33,38 @@ class Hold:
         return self.kept
 
 
-def hold_of(parameter: Tensor) -> Hold | None:
-    """What is attached to the parameter."""
+def mask_of(parameter: Tensor) -> AttachedMask | None:
+    """The mask that is attached to the parameter, if one is."""
     hooks = parameter._post_accumulate_grad_hooks
-    return next((hook for hook in hooks.values() if isinstance(hook, Hold)), None) if hooks else None
+    return next((hook for hook in hooks.values() if isinstance(hook, AttachedMask)), None) if hooks else None
 
 
-def attach(parameter: Tensor, hold: Hold) -> None:
+def attach(parameter: Tensor, attached: AttachedMask) -> None:
     """Sets the pruned positions of the parameter and its gradient to zero, and its gradient's from now on.
 
     What was attached before is replaced.
     """
-    kept = hold.kept_on(parameter.device)
+    kept = attached.kept_on(parameter.device)
     clear(parameter, kept)
     clear_gradient(parameter, kept)
-    if hold_of(parameter) is not hold:
+    if mask_of(parameter) is not attached:
         detach(parameter)
         trained = parameter.requires_grad
         # A frozen weight takes no hook, but it may thaw later.
         parameter.requires_grad_(True)
-        parameter.register_post_accumulate_grad_hook(hold)
+        parameter.register_post_accumulate_grad_hook(attached)
         parameter.requires_grad_(trained)
     # Where torch swapped the tensor inside the parameter, the hooks are still listed, but nothing calls them until they
     # are set again.
     parameter._post_accumulate_grad_hooks = parameter._post_accumulate_grad_hooks
 
 
-def detach(parameter: Tensor) -> Hold | None:
-    """Lets go of the parameter; returns what was attached to it."""
+def detach(parameter: Tensor) -> AttachedMask | None:
+    """Takes the mask off the parameter, and returns it."""
     found = None
     hooks = parameter._post_accumulate_grad_hooks or {}
     for key, hook in list(hooks.items()):
-        if isinstance(hook, Hold):
+        if isinstance(hook, AttachedMask):
             found = hook
             del hooks[key]
     return found

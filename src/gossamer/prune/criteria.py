@@ -13,8 +13,8 @@ Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a criterion may look at. All by weight name, each tensor of the weight's shape, on its device."""
+class ScoreInputs:
+    """What a score is computed from. All by weight name, each tensor of the weight's shape, on its device."""
 
     weights: Tensors
     masks: Tensors
@@ -29,33 +29,33 @@ class Evidence:
 class Criterion:
     """A way to score weights. Of the surviving ones those with the largest |score| are kept."""
 
-    score: Callable[[Evidence], Tensors]
+    score: Callable[[ScoreInputs], Tensors]
     """Returns a floating-point tensor of the weight's shape for every weight; it must not change the weights."""
     needs_gradients: bool = False
 
 
-def magnitude(evidence: Evidence) -> Tensors:
+def magnitude(inputs: ScoreInputs) -> Tensors:
     """|w|, raw: not divided by anything of the layer (Renda et al. 2020). The weights themselves; nothing is copied."""
-    return evidence.weights
+    return inputs.weights
 
 
-def random(evidence: Evidence) -> Tensors:
+def random(inputs: ScoreInputs) -> Tensors:
     """Uniform in (0, 1]: a control that knows nothing."""
     return {
-        name: (1 - torch.rand(weight.shape, generator=evidence.generator)).to(weight.device)
-        for name, weight in evidence.weights.items()
+        name: (1 - torch.rand(weight.shape, generator=inputs.generator)).to(weight.device)
+        for name, weight in inputs.weights.items()
     }
 
 
-def taylor(evidence: Evidence) -> Tensors:
+def taylor(inputs: ScoreInputs) -> Tensors:
     """w dL/dw, the first-order change of the loss when the weight is removed (Molchanov et al. 2017, section 2.2)."""
-    return {name: weight.detach() * evidence.gradients[name] for name, weight in evidence.weights.items()}
+    return {name: weight.detach() * inputs.gradients[name] for name, weight in inputs.weights.items()}
 
 
-def lamp(evidence: Evidence) -> Tensors:
+def lamp(inputs: ScoreInputs) -> Tensors:
     """w^2 / sum of the squares of those surviving weights of the layer that are at least as large (Lee et al. 2021,
     equation 3). The largest weight of a layer scores 1, so no layer loses all before every other is down to one."""
-    return {name: _lamp(weight.detach(), evidence.masks[name]) for name, weight in evidence.weights.items()}
+    return {name: _lamp(weight.detach(), inputs.masks[name]) for name, weight in inputs.weights.items()}
 
 
 def _lamp(weight: Tensor, mask: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from gossamer.arguments import require_function, require_kind
 from gossamer.errors import ConfigurationError
-from gossamer.prune.allocate import Allocation, Shapes, find_allocation, whole_numbers
-from gossamer.prune.criteria import Evidence, find_criterion
+from gossamer.prune.allocate import Allocation, Shapes, apportion, find_allocation
+from gossamer.prune.criteria import ScoreInputs, find_criterion
 from gossamer.prune.densities import Densities, read_densities
 from gossamer.prune.gradients import Losses, mean_gradients
 from gossamer.prune.masks import count_kept
@@ -100,7 +100,7 @@ class Cut:
         if allocation is None:
             return
         sizes = {name: weight.numel() for name, weight in weights.items()}
-        for name, number in whole_numbers(allocation(shapes, last_kept), sizes, last_kept).items():
+        for name, number in apportion(allocation(shapes, last_kept), sizes, last_kept).items():
             if number > most[name]:
                 raise ConfigurationError(
                     f"{self.describe()['allocation']} keeps {number} weights of {name}, but {self.structure} leaves at "
@@ -130,7 +130,7 @@ class Cut:
             gradients = mean_gradients(model, weights, self.losses)
         generator = torch.Generator().manual_seed(derived_seed(self.seed, round_number, "criterion"))
         with torch.no_grad():
-            scores = criterion.score(Evidence(weights, masks, gradients, generator))
+            scores = criterion.score(ScoreInputs(weights, masks, gradients, generator))
         turned = set() if self.structure == "unstructured" else inputs_first(model, weights)
         scores = {name: _turned(score, name in turned) for name, score in scores.items()}
         there = {name: _turned(mask, name in turned) for name, mask in masks.items()}
@@ -142,7 +142,7 @@ class Cut:
             available = {name: count_kept({name: mask}) for name, mask in masks.items()}
             # Whole groups may have gone faster than planned.
             kept = min(kept, sum(available.values()))
-            counts = whole_numbers(allocation(shapes, kept), available, kept)
+            counts = apportion(allocation(shapes, kept), available, kept)
             chosen = {
                 name: structure.keep({name: scores[name]}, counts[name], {name: there[name]})[name] for name in weights
             }

@@ -1,4 +1,4 @@
-"""Zeros stay zero: the masks of a model are held against its optimizers, whatever they do.
+"""Zeros stay zero: masks attached to a model's parameters, whatever its optimizers do.
 
 The invariant: after every optimizer step the weight, its gradient and the optimizer's slots are zero at pruned
 positions. Three places keep it, none of them in the model:
@@ -8,7 +8,7 @@ positions. Three places keep it, none of them in the model:
   by norm, GradScaler's search for infinities, LBFGS's line search and optimizers with norms see what they should.
 - At a cut, the slots of what was just pruned are set to zero (momentum would move them), in optimizers that were seen
   before; in others before their first step.
-- After every step, weight, gradient and slots are. Before it, what was replaced in a model is held too
+- After every step, weight, gradient and slots are. Before it, what replaced a parameter of a model gets its mask
   (`gossamer.prune.names`).
 
 Nothing is added to `state_dict`, no module changes its class, and `deepcopy`, `torch.save`, `torch.compile` and
@@ -35,7 +35,7 @@ from gossamer.errors import PrunedWeightError
 from gossamer.model.whole import refuse_sharded_modules, require_whole
 from gossamer.model.wrappers import unwrap
 from gossamer.prune import names as by_name
-from gossamer.prune.attach import Hold, attach, clear, clear_gradient, detach, hold_of
+from gossamer.prune.attach import AttachedMask, attach, clear, clear_gradient, detach, mask_of
 from gossamer.prune.names import names_of
 from gossamer.prune.scope import aliases
 
@@ -48,7 +48,7 @@ class Known:
     """The last change of masks, anywhere, when this was made. An older one means that it has to be made again."""
     parameters: list[int]
     """Identities of the optimizer's parameters."""
-    holds: dict[int, Hold]
+    masks: dict[int, AttachedMask]
     """Identity of a parameter -> its mask, of those that have one."""
     models: list["weakref.ref[nn.Module]"]
     """The models that the optimizer trains, of those that have masks."""
@@ -73,7 +73,7 @@ def watch() -> None:
             _step_hooks.append(register_optimizer_step_post_hook(_disable_dynamo(_after_step)))
 
 
-def hold(
+def attach_masks(
     model: nn.Module,
     weights: Mapping[str, nn.Parameter],
     masks: Mapping[str, Tensor],
@@ -81,35 +81,35 @@ def hold(
 ) -> None:
     """Sets the pruned positions of `weights` to zero and keeps them there from now on, tied copies included.
 
-    Holding a weight again replaces its mask. The slots of them are cleared too, and nothing else, in the optimizers
-    that were seen to step and in the given ones (restored from a file, they have not stepped yet).
+    A weight that has a mask gets the new one instead. The slots of them are cleared too, and nothing else, in the
+    optimizers that were seen to step and in the given ones (restored from a file, they have not stepped yet).
     """
     watch()
     cut_number = _next_cut()
-    held = []
+    masked = []
     for name, parameters in aliases(model, weights).items():
         kept = masks[name].to(parameters[0].device, copy=True)
         for parameter in parameters:
-            held.append((parameter, Hold(kept, cut_number)))
-            attach(*held[-1])
-    by_name.remember(model, held)
+            masked.append((parameter, AttachedMask(kept, cut_number)))
+            attach(*masked[-1])
+    by_name.remember(model, masked)
     # Not only before their next step: schedule-free optimizers put weights together from their slots between steps.
     for optimizer in {*_known_optimizers(), *optimizers}:
-        _clear_slots(optimizer, {id(parameter): hold for parameter, hold in held})
+        _clear_slots(optimizer, {id(parameter): mask for parameter, mask in masked})
 
 
-def release(parameters: Iterable[nn.Parameter]) -> None:
-    """Lets go of the parameters: their zeros are ordinary weights again."""
+def detach_masks(parameters: Iterable[nn.Parameter]) -> None:
+    """Takes the masks off the parameters: their zeros are ordinary weights again."""
     parameters = list(parameters)
-    released = {hold for parameter in parameters if (hold := detach(parameter)) is not None}
-    by_name.forget(released, parameters)
-    if released:
+    detached = {mask for parameter in parameters if (mask := detach(parameter)) is not None}
+    by_name.forget(detached, parameters)
+    if detached:
         _next_cut()
 
 
-def held_masks(model: nn.Module) -> dict[str, Tensor]:
-    """The masks that are held on the model's parameters, by name; True where the weight is kept."""
-    return {name: hold.kept.clone() for name, (_, hold) in _held(model).items()}
+def attached_masks(model: nn.Module) -> dict[str, Tensor]:
+    """The masks that are attached to the model's parameters, by name; True where the weight is kept."""
+    return {name: mask.kept.clone() for name, (_, mask) in _attached(model).items()}
 
 
 def enforce(model: nn.Module, *optimizers: Optimizer) -> None:
@@ -122,11 +122,11 @@ def enforce(model: nn.Module, *optimizers: Optimizer) -> None:
         ConfigurationError: inside a round, a pruned parameter is gone or has another shape.
     """
     _follow(unwrap(model))
-    held = {id(parameter): hold for parameter, hold in _held(model).values()}
-    for parameter, hold in _held(model).values():
-        _enforce_parameter(parameter, hold)
+    masked = {id(parameter): mask for parameter, mask in _attached(model).values()}
+    for parameter, mask in _attached(model).values():
+        _enforce_parameter(parameter, mask)
     for optimizer in {*_known_optimizers(), *optimizers}:
-        _clear_slots(optimizer, held)
+        _clear_slots(optimizer, masked)
 
 
 def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] | None = None) -> None:
@@ -135,7 +135,7 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
     Args:
         model: the model that was pruned, or with `masks` any copy of it (an average, a reloaded file).
         optimizers: in addition to those that were seen to step on the model's weights since the last cut.
-        masks: by weight name, True where the weight is kept. Default: the masks held on the model.
+        masks: by weight name, True where the weight is kept. Default: the masks attached to the model.
 
     Raises:
         PrunedWeightError: names the first tensor that breaks the rule, and the position; or no masks are known.
@@ -145,10 +145,10 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
     model = unwrap(model)
     refuse_sharded_modules(model)
     if masks is None:
-        masks = {name: hold.kept for name, (_, hold) in _held(model).items()}
+        masks = {name: mask.kept for name, (_, mask) in _attached(model).items()}
     if not masks:
         raise PrunedWeightError(
-            f"no masks are held on this {type(model).__name__}; expected a model that gossamer pruned or loaded. "
+            f"no masks are attached to this {type(model).__name__}; expected a model that gossamer pruned or loaded. "
             f"A copy of it is an ordinary model: pass its masks (masks=round.masks)."
         )
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -164,23 +164,23 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
             _check_tensor(f"{name}.grad", parameter.grad, mask)
     stepped = {optimizer for optimizer in _known_optimizers() if _stepped_since_cut(optimizer, _optimizers[optimizer])}
     for optimizer in {*stepped, *optimizers}:
-        held = [(p, masks[names[id(p)]]) for p in _parameters(optimizer) if id(p) in names]
-        for owner, slot_name, slot, kept in _slots(optimizer, held):
+        masked = [(p, masks[names[id(p)]]) for p in _parameters(optimizer) if id(p) in names]
+        for owner, slot_name, slot, kept in _slots(optimizer, masked):
             owner_name = names[id(owner)] if owner is not None else "all weights"
             _check_tensor(f"{type(optimizer).__name__}'s {slot_name} of {owner_name}", slot, kept)
 
 
-def _held(model: nn.Module) -> dict[str, tuple[nn.Parameter, Hold]]:
+def _attached(model: nn.Module) -> dict[str, tuple[nn.Parameter, AttachedMask]]:
     """Name -> parameter and mask: what is attached to the parameters of the model, and what belongs to their names."""
     model = unwrap(model)
-    attached = {name: (parameter, hold_of(parameter)) for name, parameter in model.named_parameters()}
-    held = {name: (parameter, hold) for name, (parameter, hold) in attached.items() if hold is not None}
-    replaced = names_of(model).places(model).values()
-    return held | {place.found_as: (place.parameter, place.hold) for place in replaced if place.found_as in attached}
+    attached = {name: (parameter, mask_of(parameter)) for name, parameter in model.named_parameters()}
+    masked = {name: (parameter, mask) for name, (parameter, mask) in attached.items() if mask is not None}
+    replaced = names_of(model).masked_parameters(model).values()
+    return masked | {one.found_as: (one.parameter, one.mask) for one in replaced if one.found_as in attached}
 
 
 def _follow(model: nn.Module) -> bool:
-    """Holds what took the place of held parameters in a model; returns whether anything did."""
+    """Attaches masks to what replaced masked parameters in a model; returns whether anything did."""
     names = names_of(model)
     if names.are_in_place(model) or not names.follow(model):
         return False
@@ -202,7 +202,7 @@ def _known_optimizers() -> list[Optimizer]:
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """What was replaced is held first; slots made before the last cut still move what it pruned."""
+    """Masks go to what replaced a parameter first; slots made before the last cut still move what it pruned."""
     known = _optimizers.get(optimizer)
     if known is None or _is_outdated(known, optimizer):
         for model in _trained_by(optimizer):
@@ -210,23 +210,23 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         known = _know(optimizer)
     elif sum(_follow(found) for reference in known.models if (found := reference()) is not None):
         known = _know(optimizer)
-    if any(hold.cut_number > known.stepped_at for hold in known.holds.values()):
-        _clear_slots(optimizer, known.holds)
+    if any(mask.cut_number > known.stepped_at for mask in known.masks.values()):
+        _clear_slots(optimizer, known.masks)
         _restart(optimizer)
     known.stepped_at = _cut_number
-    for parameter, hold in _held_by(optimizer, known.holds):
-        if parameter.grad is not None and not hold.called:
+    for parameter, mask in _masked_by(optimizer, known.masks):
+        if parameter.grad is not None and not mask.called:
             # Torch has swapped the tensor inside the parameter, with its hooks; or the gradient was set by hand.
-            attach(parameter, hold)
+            attach(parameter, mask)
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     known = _know(optimizer)
-    for parameter, hold in _held_by(optimizer, known.holds):
-        _enforce_parameter(parameter, hold)
-        hold.called = False
-    if known.holds:
-        _clear_slots(optimizer, known.holds)
+    for parameter, mask in _masked_by(optimizer, known.masks):
+        _enforce_parameter(parameter, mask)
+        mask.called = False
+    if known.masks:
+        _clear_slots(optimizer, known.masks)
 
 
 def _know(optimizer: Optimizer) -> Known:
@@ -237,7 +237,7 @@ def _know(optimizer: Optimizer) -> Known:
         known = _optimizers[optimizer] = Known(
             _cut_number,
             [id(parameter) for parameter in parameters],
-            {id(parameter): hold for parameter in parameters if (hold := hold_of(parameter)) is not None},
+            {id(parameter): mask for parameter in parameters if (mask := mask_of(parameter)) is not None},
             [weakref.ref(model) for model in _trained_by(optimizer)],
             -1 if known is None else known.stepped_at,
         )
@@ -256,8 +256,8 @@ def _is_outdated(known: Known, optimizer: Optimizer) -> bool:
 
 def _stepped_since_cut(optimizer: Optimizer, known: Known) -> bool:
     """Whether its last step was after the last cut of its parameters: slots of one that rests move nothing."""
-    holds = map(hold_of, _parameters(optimizer))
-    return all(hold is None or hold.cut_number <= known.stepped_at for hold in holds)
+    masks = map(mask_of, _parameters(optimizer))
+    return all(mask is None or mask.cut_number <= known.stepped_at for mask in masks)
 
 
 def _restart(optimizer: Optimizer) -> None:
@@ -267,19 +267,19 @@ def _restart(optimizer: Optimizer) -> None:
             state["n_iter"] = 0
 
 
-def _enforce_parameter(parameter: Tensor, hold: Hold) -> None:
-    kept = hold.kept_on(parameter.device)
+def _enforce_parameter(parameter: Tensor, mask: AttachedMask) -> None:
+    kept = mask.kept_on(parameter.device)
     clear(parameter, kept)
     clear_gradient(parameter, kept)
 
 
-def _held_by(optimizer: Optimizer, holds: Mapping[int, Hold]) -> list[tuple[nn.Parameter, Hold]]:
-    return [(parameter, holds[id(parameter)]) for parameter in _parameters(optimizer) if id(parameter) in holds]
+def _masked_by(optimizer: Optimizer, masks: Mapping[int, AttachedMask]) -> list[tuple[nn.Parameter, AttachedMask]]:
+    return [(parameter, masks[id(parameter)]) for parameter in _parameters(optimizer) if id(parameter) in masks]
 
 
-def _clear_slots(optimizer: Optimizer, holds: Mapping[int, Hold]) -> None:
-    held = [(parameter, hold.kept_on(parameter.device)) for parameter, hold in _held_by(optimizer, holds)]
-    for _, _, slot, kept in _slots(optimizer, held) if held else ():
+def _clear_slots(optimizer: Optimizer, masks: Mapping[int, AttachedMask]) -> None:
+    masked = [(parameter, mask.kept_on(parameter.device)) for parameter, mask in _masked_by(optimizer, masks)]
+    for _, _, slot, kept in _slots(optimizer, masked) if masked else ():
         clear(slot, kept)
 
 
@@ -289,23 +289,23 @@ def _parameters(optimizer: Optimizer) -> Iterator[nn.Parameter]:
 
 
 def _slots(
-    optimizer: Optimizer, held: list[tuple[nn.Parameter, Tensor]]
+    optimizer: Optimizer, masked: list[tuple[nn.Parameter, Tensor]]
 ) -> Iterator[tuple[nn.Parameter | None, str, Tensor, Tensor]]:
     """(parameter, name, slot, where it may be other than zero) for every slot that has one number a weight."""
     if isinstance(optimizer, torch.optim.LBFGS):
-        yield from _flat_slots(optimizer, held)
+        yield from _flat_slots(optimizer, masked)
         return
-    for parameter, kept in held:
+    for parameter, kept in masked:
         for name, slot in optimizer.state.get(parameter, {}).items():
             if isinstance(slot, Tensor) and slot.shape == parameter.shape and slot.is_floating_point():
                 yield parameter, name, slot, kept
 
 
 def _flat_slots(
-    optimizer: torch.optim.LBFGS, held: list[tuple[nn.Parameter, Tensor]]
+    optimizer: torch.optim.LBFGS, masked: list[tuple[nn.Parameter, Tensor]]
 ) -> Iterator[tuple[None, str, Tensor, Tensor]]:
     """LBFGS keeps vectors over all its parameters, one after the other, in the state of the first."""
-    kept_of = {id(parameter): kept for parameter, kept in held}
+    kept_of = {id(parameter): kept for parameter, kept in masked}
     parameters = list(_parameters(optimizer))
     kept = torch.cat([kept_of.get(id(p), torch.ones_like(p, dtype=torch.bool)).reshape(-1) for p in parameters])
     for name, value in optimizer.state.get(parameters[0], {}).items():

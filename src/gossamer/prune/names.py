@@ -1,4 +1,4 @@
-"""Masks by name: what takes the place of a held parameter in its model is held too.
+"""Masks by name: what replaces a masked parameter in its model gets the mask.
 
 A parameter is replaced by `layer.weight = nn.Parameter(...)`, `load_state_dict(assign=True)`, a merged adapter, a layer
 put in by hand, conversions that make new parameters. Inside a round the mask is the name's, and whatever is found under
@@ -15,81 +15,81 @@ from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
 from gossamer.model.wrappers import unwrap
-from gossamer.prune.attach import Hold, attach, hold_of
+from gossamer.prune.attach import AttachedMask, attach, mask_of
 
 
-class Place(NamedTuple):
-    """Where the mask of a name belongs."""
+class MaskedParameter(NamedTuple):
+    """The parameter that the mask of a name belongs to."""
 
-    hold: Hold
+    mask: AttachedMask
     found_as: str
     """The parameter's name today: another one if an adapter was put around its layer."""
     parameter: nn.Parameter
 
 
-class HeldNames:
+class MasksByName:
     """The masks of a model, by every name of their parameters."""
 
     def __init__(self) -> None:
         self.inside_round = False
         """Whether the names are gossamer's now, and not only the parameters."""
-        self._holds: dict[str, Hold] = {}
+        self._masks: dict[str, AttachedMask] = {}
         self._paths: dict[str, tuple[list[str], str]] = {}
         """Name -> the modules on the way to where its parameter was last, and the parameter's own name."""
 
     def __bool__(self) -> bool:
-        return bool(self._holds)
+        return bool(self._masks)
 
-    def add(self, name: str, place: Place) -> None:
-        *modules, own = place.found_as.split(".")
-        self._holds[name], self._paths[name] = place.hold, (modules, own)
+    def add(self, name: str, masked: MaskedParameter) -> None:
+        *modules, own = masked.found_as.split(".")
+        self._masks[name], self._paths[name] = masked.mask, (modules, own)
 
-    def drop(self, released: set[Hold], names: set[str]) -> None:
-        for name, hold in list(self._holds.items()):
-            if hold in released or name in names:
-                del self._holds[name], self._paths[name]
+    def drop(self, detached: set[AttachedMask], names: set[str]) -> None:
+        for name, mask in list(self._masks.items()):
+            if mask in detached or name in names:
+                del self._masks[name], self._paths[name]
 
     def are_in_place(self, model: nn.Module) -> bool:
         """Whether every mask is on the parameter that has its name: asked at every step, so without a full look."""
-        return all(_at(model, *self._paths[name]) is hold for name, hold in self._holds.items())
+        return all(_at(model, *self._paths[name]) is mask for name, mask in self._masks.items())
 
-    def places(self, model: nn.Module) -> dict[str, Place]:
-        """Where each mask belongs today. Outside a round those are left out whose parameter is gone or a new one.
+    def masked_parameters(self, model: nn.Module) -> dict[str, MaskedParameter]:
+        """The parameter of each name today. Outside a round those are left out whose parameter is gone or a new one.
 
         Raises:
             ConfigurationError: inside a round, a parameter is gone or has another shape.
         """
         current = dict(model.named_parameters(remove_duplicate=False))
-        carried = {hold_of(parameter): name for name, parameter in current.items()}
+        carried = {mask_of(parameter): name for name, parameter in current.items()}
         found = {}
-        for name, hold in self._holds.items():
+        for name, mask in self._masks.items():
             parameter = current.get(name)
-            if parameter is None and hold in carried:
-                found[name] = Place(hold, carried[hold], current[carried[hold]])
-            elif self.inside_round and (parameter is None or parameter.shape != hold.kept.shape):
-                raise ConfigurationError(vanished(name, hold.kept.shape, parameter))
+            if parameter is None and mask in carried:
+                found[name] = MaskedParameter(mask, carried[mask], current[carried[mask]])
+            elif self.inside_round and (parameter is None or parameter.shape != mask.kept.shape):
+                raise ConfigurationError(vanished(name, mask.kept.shape, parameter))
             elif parameter is not None and (
-                self.inside_round or hold_of(parameter) is hold or _has_zeros(parameter, hold)
+                self.inside_round or mask_of(parameter) is mask or _has_zeros(parameter, mask)
             ):
-                found[name] = Place(hold, name, parameter)
+                found[name] = MaskedParameter(mask, name, parameter)
         return found
 
     def follow(self, model: nn.Module) -> bool:
         """Attaches each mask where it belongs today, and forgets those that belong nowhere; returns whether a parameter
         has a mask that had none."""
-        new: dict[int, Hold] = {}
-        places = self.places(model)
-        self._holds, self._paths = {}, {}
-        for name, (hold, found_as, parameter) in places.items():
-            if hold_of(parameter) is not hold:
+        new: dict[int, AttachedMask] = {}
+        found = self.masked_parameters(model)
+        self._masks, self._paths = {}, {}
+        for name, (mask, found_as, parameter) in found.items():
+            if mask_of(parameter) is not mask:
                 # Under each of a tied weight's names the same.
-                hold = new.setdefault(id(parameter), Hold(hold.kept, hold.cut_number))
-                attach(parameter, hold)
-            self.add(name, Place(hold, found_as, parameter))
+                mask = new.setdefault(id(parameter), AttachedMask(mask.kept, mask.cut_number))
+                attach(parameter, mask)
+            self.add(name, MaskedParameter(mask, found_as, parameter))
         return bool(new)
 
 
-_models: "weakref.WeakKeyDictionary[nn.Module, HeldNames]" = weakref.WeakKeyDictionary()
+_models: "weakref.WeakKeyDictionary[nn.Module, MasksByName]" = weakref.WeakKeyDictionary()
 """Every model with masks, without its wrappers. Nothing in its names leads back to the model, so that it can go."""
 
 
@@ -99,35 +99,35 @@ def models() -> list[nn.Module]:
     return [found for reference in _models.keyrefs() if (found := reference()) is not None]
 
 
-def names_of(model: nn.Module) -> HeldNames:
+def names_of(model: nn.Module) -> MasksByName:
     """The masks of a model by name; none if it is not known."""
-    return _models.get(unwrap(model), HeldNames())
+    return _models.get(unwrap(model), MasksByName())
 
 
-def remember(model: nn.Module, held: Iterable[tuple[nn.Parameter, Hold]]) -> None:
-    """From now on the masks belong to all names of their parameters."""
+def remember(model: nn.Module, masked: Iterable[tuple[nn.Parameter, AttachedMask]]) -> None:
+    """Lets the masks belong to all names of their parameters from now on."""
     model = unwrap(model)
-    holds = {id(parameter): hold for parameter, hold in held}
-    names = _models.setdefault(model, HeldNames())
+    masks = {id(parameter): mask for parameter, mask in masked}
+    names = _models.setdefault(model, MasksByName())
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        if id(parameter) in holds:
-            names.add(name, Place(holds[id(parameter)], name, parameter))
+        if id(parameter) in masks:
+            names.add(name, MaskedParameter(masks[id(parameter)], name, parameter))
 
 
-def forget(released: set[Hold], parameters: Iterable[nn.Parameter]) -> None:
-    """The masks belong to no name any longer, nor does any to the names of these parameters."""
+def forget(detached: set[AttachedMask], parameters: Iterable[nn.Parameter]) -> None:
+    """Forgets the names of these masks, and the masks of the names of these parameters."""
     identities = {id(parameter) for parameter in parameters}
     for model in models():
         names = _models[model]
         current = model.named_parameters(remove_duplicate=False)
-        names.drop(released, {name for name, parameter in current if id(parameter) in identities})
+        names.drop(detached, {name for name, parameter in current if id(parameter) in identities})
         if not names:
             del _models[model]
 
 
 @contextmanager
 def belonging_to_round(model: nn.Module) -> Iterator[None]:
-    """Inside, whatever takes a held parameter's place in the model is held, or is an error if it cannot be."""
+    """Inside, whatever replaces a masked parameter in the model gets its mask, or is an error if it cannot."""
     names = names_of(model)
     names.inside_round = True
     try:
@@ -145,15 +145,15 @@ def vanished(name: str, expected: Iterable[int], parameter: Tensor | None) -> st
     )
 
 
-def _at(module: nn.Module | None, modules: list[str], own: str) -> Hold | None:
+def _at(module: nn.Module | None, modules: list[str], own: str) -> AttachedMask | None:
     try:
         for step in modules:
             module = module._modules[step]  # type: ignore[union-attr]
-        return hold_of(module._parameters[own])  # type: ignore[union-attr, arg-type]
+        return mask_of(module._parameters[own])  # type: ignore[union-attr, arg-type]
     except (AttributeError, KeyError):
         return None
 
 
-def _has_zeros(parameter: Tensor, hold: Hold) -> bool:
-    kept = hold.kept_on(parameter.device)
+def _has_zeros(parameter: Tensor, mask: AttachedMask) -> bool:
+    kept = mask.kept_on(parameter.device)
     return parameter.shape == kept.shape and not bool((parameter.detach() != 0)[~kept].any())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.loop.configuration import FILE
-from gossamer.prune.enforce import hold, release
+from gossamer.prune.enforce import attach_masks, detach_masks
 from gossamer.prune.scope import Scope, prunable_weights
 from gossamer.randomness import derived_seed
 from gossamer.reopen import TaskNetwork, as_made, open_round
@@ -60,7 +60,7 @@ def open_subject(run_or_task: str, *, data_folder: Path | None, task: str | None
     """
     if (Path(run_or_task) / FILE).exists():
         found = open_round(Path(run_or_task), DENSE, data_folder=data_folder, task=task)
-        release(found.model.parameters())
+        detach_masks(found.model.parameters())
         return _searched(found)
     if not is_own_task(run_or_task):
         raise SearchError(
@@ -88,7 +88,7 @@ def short_retraining(
 
     def retrain(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         trained = copy.deepcopy(model)
-        hold(trained, prunable_weights(trained, scope), masks)
+        attach_masks(trained, prunable_weights(trained, scope), masks)
         for _ in train(trained, short.optimizer(trained), short, examples, seed=seed):
             pass
         return trained
