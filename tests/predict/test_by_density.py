@@ -11,8 +11,8 @@ from gossamer.errors import ConfigurationError
 from gossamer.graph.layers import Layer
 from gossamer.graph.layout import Unit, choose_panels
 from gossamer.predict.by_density import ExpectedTime
-from gossamer.predict.least import WIDEST, LeastTime
 from gossamer.predict.network import predict
+from gossamer.predict.variable_elimination import WIDEST, VariableElimination
 
 POOLED = """
 image   input   3x32x32
@@ -61,7 +61,7 @@ def test_the_least_time_is_that_of_every_choice_tried_out(seed: int) -> None:
     conversions = {value: float(0.3 * generator.random()) for value in values}
     choices = [{place for place, on in enumerate(layout) if on} for layout in product((0, 1), repeat=count)]
     expected = min(time_of(units, outside, conversions, panels) for panels in choices)
-    least = LeastTime(units, outside, conversions)([(unit.plane_time, unit.panel_time) for unit in units])
+    least = VariableElimination(units, outside, conversions)([(unit.plane_time, unit.panel_time) for unit in units])
     assert least == pytest.approx(expected, rel=1e-12)
     cut = choose_panels(units, outside, conversions)
     assert time_of(units, outside, conversions, cut) == pytest.approx(expected, rel=1e-9)
@@ -72,17 +72,17 @@ def test_a_network_that_branches_too_widely_is_refused() -> None:
         return [Unit(("image",), f"branch {place}", 0.0, 0.0) for place in range(count)]
 
     # One conversion of the image for all of its readers, who save half of its time each.
-    least = LeastTime(readers(WIDEST), [], {"image": 1.0})
+    least = VariableElimination(readers(WIDEST), [], {"image": 1.0})
     assert least([(0.5, 0.0)] * WIDEST) == 1
     assert least([(0.5, 0.0)] + [(0.0, 0.5)] * (WIDEST - 1)) == 0.5
     with pytest.raises(ConfigurationError, match="search with a budget of flops"):
-        LeastTime(readers(WIDEST + 1), [], {"image": 1.0})
+        VariableElimination(readers(WIDEST + 1), [], {"image": 1.0})
     # Each value has two readers only, but nobody can be left out before all the others are known.
     names = [f"value {place}" for place in range(WIDEST + 2)]
     made = [Unit((), name, 0.0, 0.0) for name in names]
     pairs = [Unit((one, other), f"{one}, {other}", 0.0, 0.0) for one in names for other in names if one < other]
     with pytest.raises(ConfigurationError, match="branches too widely"):
-        LeastTime([*made, *pairs], [], dict.fromkeys(names, 1.0))
+        VariableElimination([*made, *pairs], [], dict.fromkeys(names, 1.0))
 
 
 # --- networks -----------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from gossamer.graph.pools import Pool
 from gossamer.graph.sizes import with_sizes
 from gossamer.graph.stems import MOSTLY_KEPT, Stem
 from gossamer.predict.calibration import Calibration
-from gossamer.predict.least import LeastTime, Times
 from gossamer.predict.network import CalibratedCosts
 from gossamer.predict.other import node_terms
+from gossamer.predict.variable_elimination import Times, VariableElimination
 
 REMEMBERED = 10_000
 """Densities of a layer whose times are remembered."""
@@ -46,7 +46,7 @@ class ExpectedTime:
             model: plain ONNX, with weights other than zero where `shares` names any.
 
         Raises:
-            ConfigurationError: the network branches too widely (`LeastTime`).
+            ConfigurationError: the network branches too widely (`VariableElimination`).
             ExportError: a constant is damaged.
         """
         self._costs = costs = CalibratedCosts(calibration)
@@ -116,7 +116,7 @@ class _Layouts:
         sparse: Mapping[str, Callable[[float], float]],
     ) -> None:
         found = find_parts(graph, layers, costs, no_stems=no_stems)
-        self._least = LeastTime(found.units, found.read_as_planes, found.conversion_times)
+        self._elimination = VariableElimination(found.units, found.read_as_planes, found.conversion_times)
         self._times: list[Times] = [(unit.plane_time, unit.panel_time) for unit in found.units]
         self._varying = [
             (place, part.output, sparse[part.output])
@@ -136,7 +136,7 @@ class _Layouts:
         times = list(self._times)
         for place, output, sparse in self._varying:
             times[place] = times[place][0], sparse(densities[output])
-        return self._others + self._least(times)
+        return self._others + self._elimination(times)
 
 
 def _density(weights: Sequence[tuple[str, float]], densities: Mapping[str, float]) -> float:

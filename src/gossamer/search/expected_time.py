@@ -32,7 +32,7 @@ def expected_milliseconds(
 
     Raises:
         ExportError: torch cannot write the network as ONNX.
-        ConfigurationError: it branches too widely (`gossamer.predict.least`).
+        ConfigurationError: it branches too widely (`gossamer.predict.variable_elimination`).
     """
     from gossamer.export.from_torch import to_onnx
     from gossamer.predict.by_density import ExpectedTime

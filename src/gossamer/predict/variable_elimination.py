@@ -1,8 +1,8 @@
-"""The time of the cheapest layout of a network, for many prices of the same layers, as fast as a search needs it.
+"""Variable elimination: the time of a network's cheapest layout, for many prices of the same layers.
 
-`export.layout.choose_panels` finds the layout by a minimum cut, in milliseconds. Here only its time is wanted, again
+`gossamer.graph.layout.choose_panels` finds the layout by a minimum cut, in milliseconds. Here only its time is wanted, again
 and again while layers change their densities. Each unit runs on planes or on panels; networks are nearly chains, so
-units are eliminated one by one, as in dynamic programming: what the rest has to know of those that are gone is a small
+units are eliminated one by one (nonserial dynamic programming): what the rest has to know of those that are gone is a small
 table over the layouts of their neighbours. What can be worked out before prices are known is worked out once.
 """
 
@@ -17,7 +17,7 @@ WIDEST = 16
 """Units whose layouts may depend on one another at once; a table has a number for every choice. ResNets need 3."""
 
 Times = tuple[float, float]
-"""Of a unit: on planes, on panels."""
+"""Seconds of a unit, on planes and on panels."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class _Step:
     """Earlier steps whose tables are about this unit, and where in them each choice is found."""
 
 
-class LeastTime:
-    """Times of all units -> the least time of all choices of layouts, conversions included."""
+class VariableElimination:
+    """Finds the least time over all choices of layouts, conversions included, from the times of all units."""
 
     def __init__(
         self, units: Sequence[Unit], read_as_planes: Iterable[str], conversion_times: Mapping[str, float]
     ) -> None:
-        """As `choose_panels`, but that the units' own times are given later.
+        """Takes what `choose_panels` takes, but for the units' own times, which are given later.
 
         Raises:
             ConfigurationError: the network branches so widely that this would take too long.
@@ -66,8 +66,8 @@ class LeastTime:
             panels = [on_panels + time for time in step.conversions[1]]
             for message, if_planes, if_panels in step.messages:
                 table = tables[message]
-                planes = [time + table[place] for time, place in zip(planes, if_planes, strict=True)]
-                panels = [time + table[place] for time, place in zip(panels, if_panels, strict=True)]
+                planes = [time + table[index] for time, index in zip(planes, if_planes, strict=True)]
+                panels = [time + table[index] for time, index in zip(panels, if_panels, strict=True)]
             tables.append(list(map(min, planes, panels)))
         return sum(tables[step][0] for step in self._last)
 
@@ -89,11 +89,11 @@ class LeastTime:
             mine = [table for table in waiting if unit in table.units]
             waiting = [table for table in waiting if unit not in table.units]
             read = [step for step, about in messages.items() if unit in about]
-            places = {step: _places(messages.pop(step), unit, others) for step in read}
-            own = [_places(table.units, unit, others) for table in mine]
+            indices = {step: _indices(messages.pop(step), unit, others) for step in read}
+            own = [_indices(table.units, unit, others) for table in mine]
             fixed = [
                 [
-                    sum(table.times[place[layout][choice]] for table, place in zip(mine, own, strict=True))
+                    sum(table.times[index[layout][choice]] for table, index in zip(mine, own, strict=True))
                     for choice in range(2 ** len(others))
                 ]
                 for layout in (0, 1)
@@ -102,7 +102,7 @@ class LeastTime:
                 messages[len(self._steps)] = others
             else:
                 self._last.append(len(self._steps))
-            self._steps.append(_Step(unit, (fixed[0], fixed[1]), tuple((step, *places[step]) for step in read)))
+            self._steps.append(_Step(unit, (fixed[0], fixed[1]), tuple((step, *indices[step]) for step in read)))
 
 
 def _refuse_wide(count: int) -> None:
@@ -116,11 +116,11 @@ def _refuse_wide(count: int) -> None:
 def _conversions(
     units: Sequence[Unit], read_as_planes: set[str], conversion_times: Mapping[str, float]
 ) -> list[_Table]:
-    """For every value, the time of its conversion, by the layouts of who makes it and who reads it."""
-    maker = {unit.output: place for place, unit in enumerate(units)}
+    """Lists for every value the time of its conversion, by the layouts of who makes it and who reads it."""
+    maker = {unit.output: number for number, unit in enumerate(units)}
     tables = []
     for value, time in conversion_times.items():
-        readers = {place for place, unit in enumerate(units) if value in unit.inputs}
+        readers = {number for number, unit in enumerate(units) if value in unit.inputs}
         about = tuple(sorted(readers | ({maker[value]} if value in maker else set())))
         _refuse_wide(len(about))
         times = []
@@ -133,11 +133,11 @@ def _conversions(
     return tables
 
 
-def _places(about: tuple[int, ...], unit: int, others: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """Where a table about some units, one of them `unit`, has the time for each choice of the others' layouts."""
+def _indices(about: tuple[int, ...], unit: int, others: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Says where a table about some units, one of them `unit`, has the time for each choice of the others' layouts."""
     found: tuple[list[int], list[int]] = ([], [])
     for layout in (0, 1):
         for layouts in product((0, 1), repeat=len(others)):
             of = {**dict(zip(others, layouts, strict=True)), unit: layout}
-            found[layout].append(sum(of[member] << place for place, member in enumerate(reversed(about))))
+            found[layout].append(sum(of[member] << bit for bit, member in enumerate(reversed(about))))
     return found
