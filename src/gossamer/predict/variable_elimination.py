@@ -1,9 +1,9 @@
 """Variable elimination: the time of a network's cheapest layout, for many prices of the same layers.
 
-`gossamer.graph.layout.choose_panels` finds the layout by a minimum cut, in milliseconds. Here only its time is wanted, again
-and again while layers change their densities. Each unit runs on planes or on panels; networks are nearly chains, so
-units are eliminated one by one (nonserial dynamic programming): what the rest has to know of those that are gone is a small
-table over the layouts of their neighbours. What can be worked out before prices are known is worked out once.
+`gossamer.graph.layout.choose_panels` finds the layout by a minimum cut, in milliseconds. Here only its time is wanted,
+again and again while layers change their densities. Each unit runs on planes or on panels; networks are nearly chains,
+so units are eliminated one by one (nonserial dynamic programming): what the rest has to know of those that are gone is
+a small table over the layouts of their neighbours. What can be worked out before prices are known is worked out once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
