@@ -34,9 +34,9 @@ def main(method: str, folder: Path) -> list[gossamer.RoundRecord]:
         model,
         folder=folder,
         target_sparsity=0.9,
-        per_round=0.5,
-        method=method,
-        rewind_to_step=12,  # k: retrain for the other 108 steps, with the weights of step 12 if they are rewound
+        cut=gossamer.Cut(per_round=0.5),
+        # k = 12: retrain for the other 108 steps, with the weights of step 12 if they are rewound
+        retraining=gossamer.Retraining(method, rewind_to_step=12),
         state={"optimizer": optimizer},
     ):
         model.train()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PYTHON = {
-    "src/gossamer/compress.py": "tests/test_compress.py",
+    "src/gossamer/job/compress.py": "tests/test_compress.py",
     "src/gossamer/tasks": "tests/tasks",
     "src/gossamer/shrink": "tests/shrink",
     "src/gossamer/export": "tests/export",

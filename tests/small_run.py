@@ -5,15 +5,24 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from gossamer.cli.main import app
-from gossamer.compress import compress
 from gossamer.errors import GossamerError
+from gossamer.job.compress import compress
+from gossamer.job.training import Training
 from gossamer.loop.record import RoundRecord
+from gossamer.loop.stop import Stop
+from gossamer.prune.cut import Cut
 from gossamer.tasks import find_task
 
 
 def small_run(folder: Path, seed: int = 0) -> list[RoundRecord]:
     """The digits, cut twice, to 3% of their weights."""
-    return compress(find_task("digits"), folder=folder, target_sparsity=0.97, per_round=0.83, epochs=1, seed=seed)
+    return compress(
+        find_task("digits"),
+        folder=folder,
+        stop=Stop(target_sparsity=0.97),
+        cut=Cut(per_round=0.83),
+        training=Training(epochs=1, seed=seed),
+    )
 
 
 def printed(*arguments: object) -> str:

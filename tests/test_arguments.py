@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from flat import of_rounds
 from torch import nn
 
 import gossamer
@@ -61,7 +62,7 @@ def test_a_wrong_type_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
             "rewound": {"method": "weight-rewind"},
         }.get(name, {})
         with pytest.raises(ConfigurationError, match="expected") as refused:
-            gossamer.rounds(**{**arguments, name: value})
+            gossamer.rounds(**of_rounds(**{**arguments, name: value}))
         assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
 
@@ -75,7 +76,7 @@ def test_a_share_is_read_as_it_was_typed(number: Any, tmp_path: Path) -> None:
     names = ("target_sparsity", "max_drop", "per_round")
     arguments: dict[str, Any] = dict.fromkeys(names, number)
     for _ in range(2):
-        for round in gossamer.rounds(network(), folder=tmp_path, **arguments):
+        for round in gossamer.rounds(network(), folder=tmp_path, **of_rounds(**arguments)):
             round.record(accuracy=0.5, untrained=True)
     assert round.kept == 10
     stored = read(tmp_path)["rounds"]
@@ -88,7 +89,7 @@ def test_a_share_is_read_as_it_was_typed(number: Any, tmp_path: Path) -> None:
 def test_whole_numbers(whole: Any, tmp_path: Path) -> None:
     options: dict[str, Any] = {"rounds": whole, "seed": whole, "method": "weight-rewind", "rewind_to_step": whole}
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, **options):
+    for round in gossamer.rounds(model, folder=tmp_path, **of_rounds(**options)):
         assert len(round.schedule(whole + 3, whole)) == (5 if round.number == 0 else 3)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         for _ in range(3):
@@ -102,14 +103,14 @@ def test_whole_numbers(whole: Any, tmp_path: Path) -> None:
 
 def test_settings_with_numbers_of_numpy(tmp_path: Path) -> None:
     settings = {"rate": np.float32(0.1), "sizes": [np.int64(3), 4], "nested": {"decay": torch.tensor(0.5)}}
-    gossamer.rounds(network(), folder=tmp_path, rounds=1, settings=settings)
-    next(gossamer.rounds(network(), folder=tmp_path, rounds=1, settings=settings))
+    gossamer.rounds(network(), folder=tmp_path, settings=settings, stop=gossamer.Stop(rounds=1))
+    next(gossamer.rounds(network(), folder=tmp_path, settings=settings, stop=gossamer.Stop(rounds=1)))
     assert read(tmp_path)["settings"] == {"rate": 0.1, "sizes": [3, 4], "nested": {"decay": 0.5}}
 
 
 def test_densities_with_numbers_of_numpy(tmp_path: Path) -> None:
     densities: Any = {"0.weight": np.float32(0.5), "1.weight": torch.tensor(0.25)}
-    last = list(gossamer.rounds(network(), folder=tmp_path, per_round=0.5, allocation=densities))[-1]
+    last = list(gossamer.rounds(network(), folder=tmp_path, cut=gossamer.Cut(per_round=0.5, allocation=densities)))[-1]
     assert {name: int(mask.sum()) for name, mask in last.masks.items()} == {"0.weight": 30, "1.weight": 10}
 
 
@@ -124,7 +125,9 @@ def test_patterns_of_any_list() -> None:
 
 
 def record(folder: Path, **metrics: Any) -> gossamer.RoundRecord:
-    return next(gossamer.rounds(network(), folder=folder, rounds=1)).record(untrained=True, **metrics)
+    return next(gossamer.rounds(network(), folder=folder, stop=gossamer.Stop(rounds=1))).record(
+        untrained=True, **metrics
+    )
 
 
 def test_metrics_of_any_kind_of_number(tmp_path: Path) -> None:
@@ -165,7 +168,7 @@ def test_a_metric_that_is_no_number_is_refused(value: object, tmp_path: Path) ->
     ("total", "per_epoch"), [("3", None), (3.0, None), (None, None), (3, "2"), (3, 0), (0, None)], ids=str
 )
 def test_a_length_of_a_schedule_that_is_none_is_refused(total: Any, per_epoch: Any, tmp_path: Path) -> None:
-    round = next(gossamer.rounds(network(), folder=tmp_path, rounds=1))
+    round = next(gossamer.rounds(network(), folder=tmp_path, stop=gossamer.Stop(rounds=1)))
     with pytest.raises(ConfigurationError, match="at least 1"):
         round.schedule(total, per_epoch)
 

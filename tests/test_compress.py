@@ -9,14 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from flat import of_compress
 from torch import Tensor, nn
 from torch.nn import functional
 
 import gossamer
-from gossamer.compress import Silent, compress
 from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.job.callbacks import Callback
+from gossamer.job.compress import compress
+from gossamer.job.training import DenseRound, Training
 from gossamer.loop.configuration import read
 from gossamer.loop.records import read_ledger, read_records
+from gossamer.loop.stop import Stop
+from gossamer.prune.cut import Cut
+from gossamer.rewind.strategies import Retraining
 from gossamer.storage import state as states
 from gossamer.tasks import SGD, Data, EpochReport, Examples, Metric, Recipe, Steps, Task, train
 
@@ -46,18 +52,17 @@ def weights_of(folder: Path, number: int) -> nn.Module:
 def test_fine_tuning_without_a_rate_of_its_own_goes_on_with_the_schedule_s_last(tmp_path: Path) -> None:
     rates: dict[int, list[float]] = {0: [], 1: []}
 
-    class Noting(Silent):
+    class Noting(Callback):
         def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
             rates[round.number].append(report.learning_rate)
 
     compress(
         TASK,
         folder=tmp_path,
-        round_count=1,
-        method="fine-tune",
-        optimizer_state="fresh",
-        rewind_epochs=2,
-        listener=Noting(),
+        callbacks=(Noting(),),
+        stop=Stop(rounds=1),
+        retraining=Retraining(method="fine-tune", rewind_epochs=2),
+        training=Training(fresh_optimizer=True),
     )
     assert rates == {0: pytest.approx([0.1, 0.1, 0.01, 0.001]), 1: pytest.approx([0.001, 0.001])}
     expected, masks = weights_of(tmp_path, 0), gossamer.load_masks(tmp_path, 1)
@@ -89,7 +94,13 @@ def test_gradients_for_a_cut_are_means_over_sixteen_batches(tmp_path: Path) -> N
     """The criterion is |w dL/dw|; the batches are the first ones of a permutation drawn from the run's seed."""
     recipe = replace(RECIPE, epochs=1)
     task = replace(TASK, recipe=recipe, data=data_of(200))
-    compress(task, folder=tmp_path, round_count=1, per_round=0.5, criterion="taylor", seed=7)
+    compress(
+        task,
+        folder=tmp_path,
+        stop=Stop(rounds=1),
+        cut=Cut(per_round=0.5, criterion="taylor"),
+        training=Training(seed=7),
+    )
     bits = int.from_bytes(hashlib.blake2b(b"7/gradients", digest_size=8).digest(), "big") >> 1
     order = torch.randperm(200, generator=torch.Generator().manual_seed(bits))
     examples = task.data(None).train
@@ -115,72 +126,86 @@ def test_the_last_rate_of_a_schedule_is_none_below_a_thousandth_of_its_highest(
 ) -> None:
     """The highest is that of one step in the middle only."""
     recipe = replace(RECIPE, epochs=1, learning_rate=lambda share: 1.0 if 0.49 < share < 0.51 else last)
-    arguments = {"folder": tmp_path, "round_count": 1, "method": "fine-tune"}
+    arguments = {"folder": tmp_path, "rounds": 1, "method": "fine-tune"}
     if fits:
-        assert len(compress(replace(TASK, recipe=recipe), **arguments)) == 2
+        assert len(compress(replace(TASK, recipe=recipe), **of_compress(**arguments))) == 2
     else:
         with pytest.raises(ConfigurationError, match=r"ends at a learning rate of 0\.0009 \(highest: 1\)"):
-            compress(replace(TASK, recipe=recipe), **arguments)
+            compress(replace(TASK, recipe=recipe), **of_compress(**arguments))
 
 
 def test_a_dense_network_is_trained_once_with_snapshots_for_others_to_rewind_to(tmp_path: Path) -> None:
-    compress(TASK, folder=tmp_path / "dense", round_count=1, dense_only=True, keep_snapshots=[1, 3])
+    compress(TASK, folder=tmp_path / "dense", stop=Stop(rounds=1), dense=DenseRound(only=True, keep_snapshots=[1, 3]))
     names = {path.name for path in (tmp_path / "dense").glob("snapshot*")}
     assert names == {"snapshot-1-epochs.safetensors", "snapshot-3-epochs.safetensors"}
     for name, dense in (("shared", tmp_path / "dense"), ("alone", None)):
-        compress(TASK, folder=tmp_path / name, round_count=1, method="weight-rewind", rewind_to_epoch=3, dense=dense)
+        compress(
+            TASK,
+            folder=tmp_path / name,
+            stop=Stop(rounds=1),
+            retraining=Retraining(method="weight-rewind", rewind_to_epoch=3),
+            dense=DenseRound(taken_from=dense),
+        )
     shared, alone = (weights_of(tmp_path / name, 1).state_dict() for name in ("shared", "alone"))
     assert all(torch.equal(shared[name], alone[name]) for name in alone)
     with pytest.raises(ConfigurationError, match="give dense_only with keep_snapshots"):
-        compress(TASK, folder=tmp_path / "other", round_count=1, keep_snapshots=[1])
+        compress(TASK, folder=tmp_path / "other", stop=Stop(rounds=1), dense=DenseRound(keep_snapshots=[1]))
     with pytest.raises(CheckpointError, match="kept no snapshot of its training after 2 epochs"):
         compress(
             TASK,
             folder=tmp_path / "missing",
-            round_count=1,
-            method="weight-rewind",
-            rewind_to_epoch=2,
-            dense=tmp_path / "dense",
+            stop=Stop(rounds=1),
+            retraining=Retraining(method="weight-rewind", rewind_to_epoch=2),
+            dense=DenseRound(taken_from=tmp_path / "dense"),
         )
 
 
 def test_epochs_to_retrain_are_told_from_the_start_where_weights_go_back(tmp_path: Path) -> None:
     """So that a snapshot has one name, whichever way a run says where it lies."""
-    compress(TASK, folder=tmp_path / "length", round_count=1, method="weight-rewind", rewind_epochs=1)
+    compress(
+        TASK,
+        folder=tmp_path / "length",
+        stop=Stop(rounds=1),
+        retraining=Retraining(method="weight-rewind", rewind_epochs=1),
+    )
     assert read(tmp_path / "length")["method"]["rewind_to"] == "3 epochs"
     assert [record.weights_rewound_to for record in read_records(tmp_path / "length")] == [None, 3.0]
     for other in ({"rewind_to_epoch": 1}, {"rewind_to_step": 5}):
         with pytest.raises(ConfigurationError, match="give only one"):
-            compress(TASK, folder=tmp_path / "both", round_count=1, method="weight-rewind", rewind_epochs=1, **other)
+            compress(
+                TASK,
+                folder=tmp_path / "both",
+                stop=Stop(rounds=1),
+                retraining=Retraining(method="weight-rewind", rewind_epochs=1, **other),
+            )
 
 
-class Stop(Exception):
+class Interrupted(Exception):
     pass
 
 
 def test_a_snapshot_of_another_step_than_the_one_to_rewind_to_is_refused(tmp_path: Path) -> None:
     """The dense training is interrupted after its snapshot, and goes on with more examples: epochs became longer."""
 
-    class Stopping(Silent):
+    class Stopping(Callback):
         def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
             if report.epochs_done == 3:
-                raise Stop
+                raise Interrupted
 
-    def run(task: Task, listener: Silent) -> None:
+    def run(task: Task, *callbacks: Callback) -> None:
         compress(
             task,
             folder=tmp_path,
-            round_count=1,
-            method="weight-rewind",
-            rewind_to_epoch=2,
-            checkpoint_seconds=0,
-            listener=listener,
+            callbacks=callbacks,
+            stop=Stop(rounds=1),
+            retraining=Retraining(method="weight-rewind", rewind_to_epoch=2),
+            training=Training(checkpoint_seconds=0),
         )
 
-    with pytest.raises(Stop):
+    with pytest.raises(Interrupted):
         run(TASK, Stopping())
     with pytest.raises(CheckpointError, match=r"snapshot\.safetensors is a snapshot of another step than 18"):
-        run(replace(TASK, data=data_of(90)), Silent())
+        run(replace(TASK, data=data_of(90)))
     assert not (tmp_path / "round-00").exists()
 
 
@@ -189,7 +214,7 @@ def test_the_training_is_saved_when_the_last_save_is_long_enough_ago_and_not_bef
         """What is kept after each epoch of the dense round; a pause before the third is long enough for 0.2 s."""
         saved: list[int] = []
 
-        class Watching(Silent):
+        class Watching(Callback):
             def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
                 path = folder / "training.safetensors"
                 saved.append(int(states.load(path)["epochs_done"]) if path.exists() else 0)
@@ -199,11 +224,10 @@ def test_the_training_is_saved_when_the_last_save_is_long_enough_ago_and_not_bef
         compress(
             TASK,
             folder=folder,
-            round_count=1,
-            epochs=9,
-            dense_only=True,
-            checkpoint_seconds=least_seconds,
-            listener=Watching(),
+            callbacks=(Watching(),),
+            stop=Stop(rounds=1),
+            training=Training(epochs=9, checkpoint_seconds=least_seconds),
+            dense=DenseRound(only=True),
         )
         return saved
 
@@ -217,8 +241,8 @@ def test_the_training_is_saved_when_the_last_save_is_long_enough_ago_and_not_bef
 
 def test_epochs_are_at_least_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="epochs is 0; expected at least 1"):
-        compress(TASK, folder=tmp_path, round_count=1, epochs=0)
-    assert len(compress(TASK, folder=tmp_path, round_count=1, epochs=1)) == 2
+        compress(TASK, folder=tmp_path, stop=Stop(rounds=1), training=Training(epochs=0))
+    assert len(compress(TASK, folder=tmp_path, stop=Stop(rounds=1), training=Training(epochs=1))) == 2
 
 
 def test_a_network_that_comes_trained_is_the_dense_round_as_it_is(tmp_path: Path) -> None:
@@ -227,7 +251,7 @@ def test_a_network_that_comes_trained_is_the_dense_round_as_it_is(tmp_path: Path
         return network()
 
     task = replace(TASK, model=trained, pretrained="by hand")
-    compress(task, folder=tmp_path, round_count=1, epochs=1, per_round=0.5)
+    compress(task, folder=tmp_path, stop=Stop(rounds=1), cut=Cut(per_round=0.5), training=Training(epochs=1))
     found, expected = weights_of(tmp_path, 0).state_dict(), trained().state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert [cost.steps for cost in read_ledger(tmp_path)] == [0, 8]
@@ -236,20 +260,27 @@ def test_a_network_that_comes_trained_is_the_dense_round_as_it_is(tmp_path: Path
 def test_a_constant_rate_is_the_given_one(tmp_path: Path) -> None:
     rates: list[float] = []
 
-    class Noting(Silent):
+    class Noting(Callback):
         def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
             rates.append(report.learning_rate)
 
-    compress(TASK, folder=tmp_path, round_count=1, method="fine-tune", fine_tune_rate=0.03, epochs=2, listener=Noting())
+    compress(
+        TASK,
+        folder=tmp_path,
+        callbacks=(Noting(),),
+        stop=Stop(rounds=1),
+        retraining=Retraining(method="fine-tune"),
+        training=Training(fine_tune_rate=0.03, epochs=2),
+    )
     assert rates == pytest.approx([0.1, 0.001, 0.03, 0.03])
 
 
 def test_a_dense_network_that_kept_no_snapshot_is_not_one_for_others(tmp_path: Path) -> None:
-    arguments = {"folder": tmp_path, "round_count": 1, "epochs": 2, "dense_only": True}
-    compress(TASK, **arguments)
-    assert len(compress(TASK, **arguments)) == 1
+    arguments = {"folder": tmp_path, "rounds": 1, "epochs": 2, "only": True}
+    compress(TASK, **of_compress(**arguments))
+    assert len(compress(TASK, **of_compress(**arguments))) == 1
     with pytest.raises(ConfigurationError, match="trained already and kept no snapshot after epoch 1; train it again"):
-        compress(TASK, keep_snapshots=[1], **arguments)
+        compress(TASK, **of_compress(keep_snapshots=[1], **arguments))
 
 
 @pytest.mark.parametrize(
@@ -265,47 +296,47 @@ def test_a_dense_network_that_kept_no_snapshot_is_not_one_for_others(tmp_path: P
     ],
 )
 def test_a_training_state_from_somebody_else_is_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
-    class Stopping(Silent):
+    class Stopping(Callback):
         def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
             if report.epochs_done == 2:
-                raise Stop
+                raise Interrupted
 
-    arguments = {"folder": tmp_path, "round_count": 1, "dense_only": True, "checkpoint_seconds": 0.0}
-    with pytest.raises(Stop):
-        compress(TASK, **arguments, listener=Stopping())
+    arguments = {"folder": tmp_path, "rounds": 1, "only": True, "checkpoint_seconds": 0.0}
+    with pytest.raises(Interrupted):
+        compress(TASK, callbacks=(Stopping(),), **of_compress(**arguments))
     path = tmp_path / "training.safetensors"
     saved = states.load(path)
     assert (saved["round"], saved["replicate"], saved["epochs_done"], saved["steps"]) == (0, 0, 2, 16)
     states.save(path, saved | change)
     with pytest.raises(CheckpointError, match=message):
-        compress(TASK, **arguments)
+        compress(TASK, **of_compress(**arguments))
 
 
 def test_a_training_state_of_an_older_version_says_less(tmp_path: Path) -> None:
-    class Stopping(Silent):
+    class Stopping(Callback):
         def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
             if report.epochs_done == 2:
-                raise Stop
+                raise Interrupted
 
-    arguments = {"round_count": 1, "dense_only": True, "checkpoint_seconds": 0.0}
-    compress(TASK, folder=tmp_path / "whole", **arguments)
-    with pytest.raises(Stop):
-        compress(TASK, folder=tmp_path / "parts", **arguments, listener=Stopping())
+    arguments = {"rounds": 1, "only": True, "checkpoint_seconds": 0.0}
+    compress(TASK, folder=tmp_path / "whole", **of_compress(**arguments))
+    with pytest.raises(Interrupted):
+        compress(TASK, folder=tmp_path / "parts", callbacks=(Stopping(),), **of_compress(**arguments))
     path = tmp_path / "parts" / "training.safetensors"
     saved = states.load(path)
     for name in ("replicate", "steps", "processor_seconds"):
         del saved[name]
     states.save(path, saved)
-    compress(TASK, folder=tmp_path / "parts", **arguments)
+    compress(TASK, folder=tmp_path / "parts", **of_compress(**arguments))
     assert [cost.steps for cost in read_ledger(tmp_path / "parts")] == [32]
     found, expected = (weights_of(tmp_path / name, 0).state_dict() for name in ("parts", "whole"))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_training_state_of_a_finished_round_is_removed(tmp_path: Path) -> None:
-    arguments = {"folder": tmp_path, "round_count": 1, "epochs": 2, "checkpoint_seconds": 0.0}
+    arguments = {"folder": tmp_path, "rounds": 1, "epochs": 2, "checkpoint_seconds": 0.0}
 
-    class Keeping(Silent):
+    class Keeping(Callback):
         def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
             if round.number == 0 and report.epochs_done == 1:
                 (tmp_path / "training.safetensors").rename(tmp_path / "kept")
@@ -314,7 +345,7 @@ def test_a_training_state_of_a_finished_round_is_removed(tmp_path: Path) -> None
             if round.number == 1:
                 (tmp_path / "kept").rename(tmp_path / "training.safetensors")
 
-    compress(TASK, **arguments, listener=Keeping())
+    compress(TASK, callbacks=(Keeping(),), **of_compress(**arguments))
     assert [cost.steps for cost in read_ledger(tmp_path)] == [16, 16]
     assert not (tmp_path / "training.safetensors").exists()
 
@@ -327,7 +358,7 @@ def test_the_task_says_which_direction_of_its_metric_is_better(tmp_path: Path) -
 
     for better in ("lower", "higher"):
         task = replace(TASK, metric=Metric("own", better, score))
-        compress(task, folder=tmp_path / better, round_count=1, epochs=1, max_drop=1.0)
+        compress(task, folder=tmp_path / better, stop=Stop(rounds=1, max_drop=1.0), training=Training(epochs=1))
         assert read(tmp_path / better)["rounds"]["better"] == better
         assert read(tmp_path / better)["rounds"]["metric"] == "own"
 
@@ -336,15 +367,11 @@ def test_what_is_asked_for_is_what_the_run_is_of(tmp_path: Path) -> None:
     records = compress(
         TASK,
         folder=tmp_path,
-        target_sparsity=0.5,
-        per_round=0.4,
-        criterion="random",
-        allocation="uniform",
-        structure="2:4",
         scope=gossamer.Scope(exclude=["3.*"]),
-        epochs=1,
-        seed=7,
         task_source="mine.py:task",
+        stop=Stop(target_sparsity=0.5),
+        cut=Cut(per_round=0.4, criterion="random", allocation="uniform", structure="2:4"),
+        training=Training(epochs=1, seed=7),
     )
     tables = read(tmp_path)
     assert tables["rounds"] == {

@@ -44,7 +44,7 @@ import gossamer
 import gossamer.cli.main
 from gossamer.loop.configuration import read_of_run
 from gossamer.loop.records import read_ledger, read_records
-from gossamer.loop.stopping import smallest_allowed
+from gossamer.loop.stop import Stop
 from gossamer.cli.tasks import tasks
 tasks()
 assert 'torch' not in sys.modules, 'torch'

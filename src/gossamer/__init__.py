@@ -14,25 +14,33 @@ from gossamer.errors import (
 from gossamer.first_use import attribute
 
 if TYPE_CHECKING:
-    from gossamer.loop.driver import Round, rounds
+    from gossamer.loop.driver import rounds
     from gossamer.loop.folder import load_masks, load_round
     from gossamer.loop.record import RoundRecord
+    from gossamer.loop.round import Round
+    from gossamer.loop.stop import Stop
+    from gossamer.prune.cut import Cut
     from gossamer.prune.enforce import check, enforce
-    from gossamer.prune.scope import Scope, prunable_weights
+    from gossamer.prune.prunable import prunable_weights
+    from gossamer.prune.scope import Scope
     from gossamer.prune.select import keep_largest
+    from gossamer.rewind.strategies import Retraining
 
     __version__: str
 
 __all__ = [
     "CheckpointError",
     "ConfigurationError",
+    "Cut",
     "GossamerError",
     "GossamerWarning",
     "NothingToPruneError",
     "PrunedWeightError",
+    "Retraining",
     "Round",
     "RoundRecord",
     "Scope",
+    "Stop",
     "TrainingDivergedError",
     "__version__",
     "check",
@@ -45,15 +53,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Round": "gossamer.loop.driver",
+    "Cut": "gossamer.prune.cut",
+    "Retraining": "gossamer.rewind.strategies",
+    "Round": "gossamer.loop.round",
     "RoundRecord": "gossamer.loop.record",
     "Scope": "gossamer.prune.scope",
+    "Stop": "gossamer.loop.stop",
     "check": "gossamer.prune.enforce",
     "enforce": "gossamer.prune.enforce",
     "keep_largest": "gossamer.prune.select",
     "load_masks": "gossamer.loop.folder",
     "load_round": "gossamer.loop.folder",
-    "prunable_weights": "gossamer.prune.scope",
+    "prunable_weights": "gossamer.prune.prunable",
     "rounds": "gossamer.loop.driver",
 }
 """Public name -> its module."""

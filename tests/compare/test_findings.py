@@ -17,7 +17,8 @@ from gossamer.compare.findings import (
     rows,
     with_choice_of_time,
 )
-from gossamer.compare.grid import Grid, Method
+from gossamer.compare.grid import Grid
+from gossamer.compare.method import Method
 from gossamer.errors import ConfigurationError
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"

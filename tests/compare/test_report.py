@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from gossamer.compare.findings import Point, rows
-from gossamer.compare.grid import Grid, Method
+from gossamer.compare.grid import Grid
+from gossamer.compare.method import Method
 from gossamer.compare.report import as_text
 
 GRID = Grid(Path("out"), "task", (Method.named("lr-rewind"), Method.named("fine-tune")), (0, 1), 0.5)

@@ -26,7 +26,7 @@ from gossamer.export.rewrite import rewrite
 from gossamer.export.source import Source, open_source
 from gossamer.export.twin import Scoring, Twin
 from gossamer.export.verify import compare_with_dense
-from gossamer.prune.scope import prunable_weights
+from gossamer.prune.prunable import prunable_weights
 from gossamer.prune.select import keep_largest
 from gossamer.reopen import open_round
 from gossamer.shrink import shrink

@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 from small_run import printed, refused
 
+from gossamer.job.callbacks import Callback
+from gossamer.job.compress import compress
+from gossamer.job.training import Training
 from gossamer.loop.records import read_records
+from gossamer.loop.stop import Stop
 
 pytest.importorskip("tensorboard")
 
@@ -42,34 +46,32 @@ def test_every_replicate_has_steps_of_its_own(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_has_every_epoch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import gossamer.compress as module
-
     steps = 0
 
-    class Stop(Exception):
+    class Interrupted(Exception):
         pass
 
-    class Stopping(module.Silent):
+    class Stopping(Callback):
         def epoch_finished(self, round: object, report: object) -> None:
             nonlocal steps
             steps += 1
             if steps == 5:
-                raise Stop
+                raise Interrupted
 
     from gossamer.integrations.tensorboard import TensorBoard
     from gossamer.tasks import find_task
 
-    for stopping in (Stopping(), module.Silent()):
+    for stopping in ((Stopping(),), ()):
         board = TensorBoard(tmp_path / "run")
         try:
-            module.compress(
+            compress(
                 find_task("digits"),
                 folder=tmp_path / "run",
-                round_count=1,
-                epochs=3,
-                listener=module.Together(board, stopping),
+                stop=Stop(rounds=1),
+                training=Training(epochs=3),
+                callbacks=(board, *stopping),
             )
-        except Stop:
+        except Interrupted:
             pass
         finally:
             board.close()

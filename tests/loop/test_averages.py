@@ -107,7 +107,7 @@ def test_what_was_measured_is_what_is_kept(kind: str, made: str, tmp_path: Path)
     model = network()
     whole_run = cases(model, kind) if made == "once" else None
     measured = []
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=3):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=3)):
         average, update, inside = whole_run or cases(model, kind)
         train(model, update)
         assert loss(model) != loss(inside)
@@ -125,7 +125,7 @@ def test_what_was_measured_is_what_is_kept(kind: str, made: str, tmp_path: Path)
 
 def test_the_next_cut_begins_with_what_was_kept(tmp_path: Path) -> None:
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, per_round=0.5):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1), cut=gossamer.Cut(per_round=0.5)):
         if round.number == 0:
             average = copy.deepcopy(model)
             train(model)
@@ -144,7 +144,7 @@ def test_the_next_cut_begins_with_what_was_kept(tmp_path: Path) -> None:
 def test_shadow_parameters(tmp_path: Path) -> None:
     model = network()
     shadows = Shadows(model)
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=2):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         train(model, lambda: shadows.update(model))
         mean = copy.deepcopy(model)
         shadows.copy_to(mean)
@@ -157,7 +157,7 @@ def test_shadow_parameters(tmp_path: Path) -> None:
 def test_an_average_with_remains_of_what_was_pruned_is_pruned_and_told(tmp_path: Path) -> None:
     model = network()
     average = averaged(model)
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         train(model, lambda: average.update_parameters(model))
         if round.number == 0:
             round.record(loss=1.0)
@@ -171,7 +171,7 @@ def test_an_average_with_remains_of_what_was_pruned_is_pruned_and_told(tmp_path:
 
 def test_swa_with_its_own_statistics(tmp_path: Path) -> None:
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=2):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         average = AveragedModel(model)
         train(model, lambda: average.update_parameters(model))  # noqa: B023
         update_bn(INPUTS.split(16), average)
@@ -187,7 +187,7 @@ def test_resumed_with_the_same_bits(stop: int, tmp_path: Path) -> None:
         average = averaged(model)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         for round in gossamer.rounds(
-            model, folder=folder, rounds=3, state={"optimizer": optimizer, "average": average}
+            model, folder=folder, state={"optimizer": optimizer, "average": average}, stop=gossamer.Stop(rounds=3)
         ):
             for batch in torch.randperm(64).split(16):
                 optimizer.zero_grad()
@@ -213,7 +213,7 @@ def test_a_teacher_in_the_state_is_left_alone(tmp_path: Path) -> None:
     model = network()
     teacher = copy.deepcopy(model)
     before = copy.deepcopy(teacher.state_dict())
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=2, state={"teacher": teacher}):
+    for round in gossamer.rounds(model, folder=tmp_path, state={"teacher": teacher}, stop=gossamer.Stop(rounds=2)):
         train(model)
         round.record(loss=1.0, model=copy.deepcopy(model))
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
@@ -221,7 +221,7 @@ def test_a_teacher_in_the_state_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_model_itself_may_be_named(tmp_path: Path) -> None:
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         train(model)
         round.record(loss=loss(model), model=model)
 
@@ -229,7 +229,7 @@ def test_the_model_itself_may_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [nn.Linear(6, 8), "average", 1.0, nn.Sequential(nn.Linear(6, 9))])
 def test_what_is_no_average_of_the_model(wrong: Any, tmp_path: Path) -> None:
     model = network()
-    round = next(gossamer.rounds(model, folder=tmp_path, rounds=1))
+    round = next(gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)))
     train(model)
     with pytest.raises(ConfigurationError, match="holds no parameters of the names and shapes of the Sequential"):
         round.record(loss=1.0, model=wrong)
@@ -237,7 +237,7 @@ def test_what_is_no_average_of_the_model(wrong: Any, tmp_path: Path) -> None:
 
 
 def test_another_network_is_not_recorded_as_an_average_of_an_untrained_one(tmp_path: Path) -> None:
-    round = next(gossamer.rounds(network(), folder=tmp_path, rounds=1))
+    round = next(gossamer.rounds(network(), folder=tmp_path, stop=gossamer.Stop(rounds=1)))
     other = network()
     train(other)
     with pytest.raises(ConfigurationError, match="bit for bit"):
@@ -246,7 +246,9 @@ def test_another_network_is_not_recorded_as_an_average_of_an_untrained_one(tmp_p
 
 def test_replicates_have_an_average_of_their_own(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 3))
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, replicates=2):
+    for round in gossamer.rounds(
+        model, folder=tmp_path, stop=gossamer.Stop(rounds=1), retraining=gossamer.Retraining(replicates=2)
+    ):
         for _ in round.replicates():
             train(model)
         if round.number == 1:
@@ -261,7 +263,9 @@ def test_what_is_changed_after_recording_is_told_and_undone(tmp_path: Path) -> N
     kept: dict[str, Tensor] = {}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        for round in gossamer.rounds(model, folder=tmp_path, rounds=1, per_round=0.5):
+        for round in gossamer.rounds(
+            model, folder=tmp_path, stop=gossamer.Stop(rounds=1), cut=gossamer.Cut(per_round=0.5)
+        ):
             if round.number == 1:
                 assert torch.equal(model[3].bias, kept["3.bias"])
             train(model)

@@ -10,10 +10,13 @@ from small_run import printed
 from torch import Tensor, nn
 
 import gossamer
-from gossamer.compress import compress
 from gossamer.errors import CheckpointError
+from gossamer.job.compress import compress
 from gossamer.loop.cost import Cost, Work, pays_after, read_cost, total
 from gossamer.loop.records import read_ledger
+from gossamer.loop.stop import Stop
+from gossamer.prune.cut import Cut
+from gossamer.rewind.strategies import Retraining
 from gossamer.tasks import SGD, Data, Examples, OneCycle, Recipe, Task
 from gossamer.tasks.operations import count_operations
 
@@ -75,7 +78,13 @@ def test_what_is_computed_in_training_only_is_counted_there() -> None:
 
 
 def test_the_ledger_of_a_run(tmp_path: Path) -> None:
-    compress(TASK, folder=tmp_path / "run", round_count=2, per_round=0.5, method="lr-rewind", rewind_epochs=2)
+    compress(
+        TASK,
+        folder=tmp_path / "run",
+        stop=Stop(rounds=2),
+        cut=Cut(per_round=0.5),
+        retraining=Retraining(method="lr-rewind", rewind_epochs=2),
+    )
     costs = read_ledger(tmp_path / "run")
     assert [(cost.round, cost.method, cost.steps, cost.device) for cost in costs] == [
         (0, "dense", 12, "cpu"),
@@ -126,7 +135,7 @@ def test_a_number_that_is_none_is_not_written() -> None:
 def test_an_own_loop_has_a_ledger_too(tmp_path: Path) -> None:
     network = model()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    for _ in gossamer.rounds(network, folder=tmp_path, rounds=1):
+    for _ in gossamer.rounds(network, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         for _ in range(3):
             optimizer.step()
     assert [(cost.steps, cost.work) for cost in read_ledger(tmp_path)] == [(3, None), (3, None)]
@@ -136,7 +145,7 @@ def test_an_own_loop_has_a_ledger_too(tmp_path: Path) -> None:
 
 
 def test_runs_of_older_versions_have_none(tmp_path: Path) -> None:
-    for _ in gossamer.rounds(model(), folder=tmp_path, rounds=1):
+    for _ in gossamer.rounds(model(), folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         pass
     for path in tmp_path.glob("round-*/cost.json"):
         path.unlink()

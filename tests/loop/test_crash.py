@@ -108,19 +108,19 @@ LOCKED = """
     entered, ready = os.pipe()
     child = os.fork()
     if child == 0:
-        for round in gossamer.rounds(nn.Linear(2, 2), rounds=2, folder=folder):
+        for round in gossamer.rounds(nn.Linear(2, 2), folder=folder, stop=gossamer.Stop(rounds=2)):
             os.write(ready, b"x")
             time.sleep(600)
     os.read(entered, 1)
     try:
-        list(gossamer.rounds(nn.Linear(2, 2), rounds=2, folder=folder))
+        list(gossamer.rounds(nn.Linear(2, 2), folder=folder, stop=gossamer.Stop(rounds=2)))
     except gossamer.GossamerError as error:
         assert "in use by another process" in str(error), error
     else:
         raise AssertionError("two processes in one folder")
     os.kill(child, signal.SIGKILL)
     wait(child)
-    print(len(list(gossamer.rounds(nn.Linear(2, 2), rounds=2, folder=folder))))
+    print(len(list(gossamer.rounds(nn.Linear(2, 2), folder=folder, stop=gossamer.Stop(rounds=2)))))
 """
 
 FULL = """

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from flat import of_rounds
 from small_run import printed, refused
 from torch import Tensor, nn
 from torch.nn import functional
 
 import gossamer
-from gossamer.compress import compress
 from gossamer.errors import ConfigurationError
+from gossamer.job.compress import compress
+from gossamer.job.training import Training
 from gossamer.loop.plan import Plan
+from gossamer.loop.stop import Stop
+from gossamer.prune.cut import Cut
 from gossamer.tasks import find_task
 
 METHODS = [
@@ -64,7 +68,9 @@ def run(folder: Path, method: dict[str, object], stop_after: int | None = None) 
     if method.get("criterion") == "taylor":
         method = {**method, "losses": losses}
     found = []
-    for round in gossamer.rounds(model, folder=folder, per_round=0.42, target_sparsity=0.8, seed=3, **method):  # type: ignore[arg-type]
+    for round in gossamer.rounds(
+        model, folder=folder, target_sparsity=0.8, seed=3, **of_rounds(per_round=0.42, **method)
+    ):  # type: ignore[arg-type]
         train(model, round.number)
         round.record(loss=1.0)
         gossamer.check(model) if round.number else None
@@ -103,7 +109,7 @@ def test_methods_differ(tmp_path: Path) -> None:
 def test_the_last_round_has_the_densities_that_were_given(tmp_path: Path) -> None:
     model = network()
     densities = {"0.weight": 0.3, "2.weight": 0.11}
-    *_, last = gossamer.rounds(model, folder=tmp_path, allocation=densities)
+    *_, last = gossamer.rounds(model, folder=tmp_path, cut=gossamer.Cut(allocation=densities))
     # 128 x 0.3 = 38.4 and 64 x 0.11 = 7.04, without another word on when to end.
     assert [int(mask.sum()) for mask in last.masks.values()] == [38, 7]
 
@@ -131,14 +137,18 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path: Path) -> None:
         ({"allocation": {"0.weight": 0.5}}, "no density for 2.weight"),
     ):
         with pytest.raises(ConfigurationError, match=message):
-            gossamer.rounds(network(), folder=tmp_path / "run", **{"rounds": 3, **mistake})  # type: ignore[arg-type]
+            gossamer.rounds(network(), folder=tmp_path / "run", **of_rounds(**{"rounds": 3, **mistake}))  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 
 
 def test_whole_channels_keep_no_more_than_planned(tmp_path: Path) -> None:
     scope = gossamer.Scope(exclude=("2",))
     for round in gossamer.rounds(
-        network(), folder=tmp_path, target_sparsity=0.7, per_round=0.4, structure="channels", scope=scope
+        network(),
+        folder=tmp_path,
+        target_sparsity=0.7,
+        scope=scope,
+        cut=gossamer.Cut(per_round=0.4, structure="channels"),
     ):
         mask = round.masks["0.weight"]
         assert all(row.all() or not row.any() for row in mask)
@@ -150,7 +160,13 @@ def test_whole_channels_keep_no_more_than_planned(tmp_path: Path) -> None:
 def test_a_task_is_cut_by_every_criterion(criterion: str, tmp_path: Path) -> None:
     task = find_task("digits")
     records = [
-        compress(task, folder=tmp_path / name, target_sparsity=0.9, per_round=0.9, epochs=1, criterion=criterion)
+        compress(
+            task,
+            folder=tmp_path / name,
+            stop=Stop(target_sparsity=0.9),
+            cut=Cut(per_round=0.9, criterion=criterion),
+            training=Training(epochs=1),
+        )
         for name in "ab"
     ]
     assert records[0][-1].kept == round(0.1 * records[0][-1].prunable + 0.5)

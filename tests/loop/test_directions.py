@@ -7,7 +7,7 @@ from torch import nn
 
 import gossamer
 from gossamer.errors import ConfigurationError
-from gossamer.loop.stopping import Allowance
+from gossamer.loop.stop import Stop
 
 HIGHER = """
     accuracy acc val_acc val/acc valAcc eval_accuracy eval/acc val.acc acc@1 Acc1 top5_accuracy accuracy_top5 f1
@@ -26,24 +26,24 @@ UNKNOWN = """
 
 @pytest.mark.parametrize("name", HIGHER.split())
 def test_higher_is_better(name: str) -> None:
-    assert Allowance(0.1, name).direction(name) == "higher"
+    assert Stop(max_drop=0.1, metric=name).direction(name) == "higher"
 
 
 @pytest.mark.parametrize("name", LOWER.split())
 def test_lower_is_better(name: str) -> None:
-    assert Allowance(0.1, name).direction(name) == "lower"
+    assert Stop(max_drop=0.1, metric=name).direction(name) == "lower"
 
 
 @pytest.mark.parametrize("name", UNKNOWN.split())
 def test_names_that_do_not_say_it_are_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name!r} is better; pass better='higher' or better='lower'"):
-        Allowance(0.1, name)
-    assert Allowance(0.1, name, "lower").direction(name) == "lower"
+        Stop(max_drop=0.1, metric=name)
+    assert Stop(max_drop=0.1, metric=name, better="lower").direction(name) == "lower"
 
 
 @pytest.mark.parametrize(("name", "best"), [("eval_loss", 2), ("val/acc", 0)])
 def test_a_run_is_judged_in_that_direction(name: str, best: int, tmp_path: Path) -> None:
     model = nn.Linear(5, 5)
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=2, max_drop=0.1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2, max_drop=0.1)):
         round.record(untrained=True, **{name: 1.0 - round.number / 2})
     assert int((model.weight != 0).sum()) == (25, 20, 16)[best]

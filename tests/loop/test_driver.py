@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from flat import of_rounds
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -175,7 +176,7 @@ def test_the_counts_of_every_round_are_the_plan_s(tmp_path: Path) -> None:
 
 def test_the_table_has_one_line_a_round(tmp_path: Path) -> None:
     model = small()
-    for round in gossamer.rounds(model, rounds=2, folder=tmp_path, seed=5):
+    for round in gossamer.rounds(model, folder=tmp_path, seed=5, stop=gossamer.Stop(rounds=2)):
         record = round.record(untrained=True, accuracy=0.9 - round.number / 10, loss=1.5, test_accuracy=0.8)
         assert round.result is record
         lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
@@ -194,7 +195,7 @@ def test_the_table_has_one_line_a_round(tmp_path: Path) -> None:
 
 def test_a_loop_that_records_nothing_still_keeps_its_rounds(tmp_path: Path) -> None:
     model = small()
-    for round in gossamer.rounds(model, rounds=2, folder=tmp_path):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         train(model, round.number)
     record = gossamer.load_round(tmp_path, -1, small(3))
     assert (record.round, record.val, record.metric) == (2, None, None)
@@ -204,7 +205,7 @@ def test_the_model_s_state_keys_and_hooks_stay(tmp_path: Path) -> None:
     model = small()
     before = [(type(m), sorted(vars(m)), len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
     keys = list(model.state_dict())
-    for round in gossamer.rounds(model, rounds=2, folder=tmp_path):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         train(model, round.number)
     assert list(model.state_dict()) == keys
     assert [
@@ -216,7 +217,7 @@ def test_the_model_s_state_keys_and_hooks_stay(tmp_path: Path) -> None:
 def test_a_compiled_model_runs_as_the_plain_one(tmp_path: Path) -> None:
     plain, compiled = small(), torch.compile(small(), backend="aot_eager")
     for name, model in (("plain", plain), ("compiled", compiled)):
-        for round in gossamer.rounds(model, rounds=2, folder=tmp_path / name):
+        for round in gossamer.rounds(model, folder=tmp_path / name, stop=gossamer.Stop(rounds=2)):
             train(model, round.number)
     for file in ("config.toml", "round-02/masks.safetensors"):
         assert (tmp_path / "plain" / file).read_bytes() == (tmp_path / "compiled" / file).read_bytes()
@@ -225,7 +226,9 @@ def test_a_compiled_model_runs_as_the_plain_one(tmp_path: Path) -> None:
 
 def test_a_scope_holds_for_the_whole_run(tmp_path: Path) -> None:
     model = small()
-    for round in gossamer.rounds(model, rounds=3, folder=tmp_path, scope=gossamer.Scope(exclude=["3"])):
+    for round in gossamer.rounds(
+        model, folder=tmp_path, scope=gossamer.Scope(exclude=["3"]), stop=gossamer.Stop(rounds=3)
+    ):
         train(model, round.number)
         assert round.prunable == 60
         assert list(round.masks) == ["0.weight"]
@@ -234,9 +237,9 @@ def test_a_scope_holds_for_the_whole_run(tmp_path: Path) -> None:
 
 def test_a_pruned_model_begins_a_new_run_dense(tmp_path: Path) -> None:
     model = small()
-    for round in gossamer.rounds(model, rounds=3, folder=tmp_path / "first"):
+    for round in gossamer.rounds(model, folder=tmp_path / "first", stop=gossamer.Stop(rounds=3)):
         train(model, round.number)
-    for round in gossamer.rounds(model, rounds=1, folder=tmp_path / "second"):
+    for round in gossamer.rounds(model, folder=tmp_path / "second", stop=gossamer.Stop(rounds=1)):
         train(model, round.number)
         left = int((model[0].weight != 0).sum() + (model[3].weight != 0).sum())
         assert left == round.kept
@@ -247,7 +250,9 @@ def test_frozen_layers_tied_layers_and_embeddings(tmp_path: Path) -> None:
     model[2].weight = model[0].weight
     model[1].weight.requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    for round in gossamer.rounds(model, rounds=3, folder=tmp_path, scope=gossamer.Scope(embeddings=True)):
+    for round in gossamer.rounds(
+        model, folder=tmp_path, scope=gossamer.Scope(embeddings=True), stop=gossamer.Stop(rounds=3)
+    ):
         for _ in range(3):
             optimizer.zero_grad()
             functional.cross_entropy(model(torch.arange(6)), torch.arange(6)).backward()
@@ -263,7 +268,7 @@ def test_frozen_layers_tied_layers_and_embeddings(tmp_path: Path) -> None:
 
 def test_replaced_parameters_are_held_from_the_next_round_on(tmp_path: Path) -> None:
     model = small()
-    for round in gossamer.rounds(model, rounds=4, folder=tmp_path):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=4)):
         train(model, round.number)
         if round.number in (0, 2):
             model.load_state_dict(state_of(model), assign=True)
@@ -275,7 +280,7 @@ def test_replaced_parameters_are_held_from_the_next_round_on(tmp_path: Path) -> 
 def test_weights_that_came_back_to_life_end_the_run(tmp_path: Path) -> None:
     model = small()
     with pytest.raises(PrunedWeightError, match=r"0\.weight is 1"):
-        for round in gossamer.rounds(model, rounds=3, folder=tmp_path):
+        for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=3)):
             if round.number == 1:
                 nn.init.ones_(model[0].weight)
             round.record(untrained=True)
@@ -285,7 +290,7 @@ def test_weights_that_came_back_to_life_end_the_run(tmp_path: Path) -> None:
 def test_a_layer_that_vanished_is_an_error(tmp_path: Path) -> None:
     model = small()
     with pytest.raises(ConfigurationError, match=r"3\.weight is no longer a parameter"):
-        for _ in gossamer.rounds(model, rounds=3, folder=tmp_path):
+        for _ in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=3)):
             model[3] = nn.Linear(10, 5)
 
 
@@ -392,7 +397,9 @@ def test_restored_slots_lie_in_memory_as_their_weights_do(tmp_path: Path) -> Non
         # Of one entry along an axis, a file does not say how the axis lies.
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(model.parameters())
-        for round in gossamer.rounds(model, rounds=1, folder=tmp_path, state={"optimizer": optimizer}):
+        for round in gossamer.rounds(
+            model, folder=tmp_path, state={"optimizer": optimizer}, stop=gossamer.Stop(rounds=1)
+        ):
             optimizer.zero_grad()
             model(torch.ones(2, 3, 4, 4)).sum().backward()
             optimizer.step()
@@ -412,7 +419,7 @@ def test_a_loop_that_was_left_keeps_no_model_alive(tmp_path: Path) -> None:
 
     def left() -> "weakref.ref[nn.Module]":
         model = nn.Linear(4, 3)
-        for _ in gossamer.rounds(model, folder=tmp_path, rounds=1):
+        for _ in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
             break
         return weakref.ref(model)
 
@@ -428,22 +435,22 @@ def test_leaving_the_loop_with_break_and_coming_back(tmp_path: Path) -> None:
     numbers = []
     for _ in range(4):
         model = small()
-        for round in gossamer.rounds(model, rounds=3, folder=tmp_path):
+        for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=3)):
             train(model, round.number)
             round.record(accuracy=0.5)
             numbers.append(round.number)
             break
     assert numbers == [0, 1, 2, 3]
-    assert list(gossamer.rounds(small(), rounds=3, folder=tmp_path)) == []
+    assert list(gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(rounds=3))) == []
 
 
 def test_a_finished_run_runs_nothing_and_hands_back_its_model(tmp_path: Path) -> None:
     model = small()
-    for round in gossamer.rounds(model, rounds=3, folder=tmp_path):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=3)):
         train(model, round.number)
     before = files(tmp_path)
     again = small(5)
-    assert list(gossamer.rounds(again, rounds=3, folder=tmp_path)) == []
+    assert list(gossamer.rounds(again, folder=tmp_path, stop=gossamer.Stop(rounds=3))) == []
     assert_same(state_of(again), state_of(model))
     gossamer.check(again)
     assert files(tmp_path) == before
@@ -451,7 +458,7 @@ def test_a_finished_run_runs_nothing_and_hands_back_its_model(tmp_path: Path) ->
 
 def test_an_interrupted_round_leaves_the_rounds_before_it(tmp_path: Path) -> None:
     model = small()
-    for round in gossamer.rounds(model, rounds=3, folder=tmp_path):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=3)):
         train(model, round.number)
         if round.number == 2:
             break
@@ -462,26 +469,26 @@ def test_an_interrupted_round_leaves_the_rounds_before_it(tmp_path: Path) -> Non
 
 def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
     model = small()
-    for round in gossamer.rounds(model, rounds=2, folder=tmp_path):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         round.record(untrained=True)
         break
     (tmp_path / "round-01.tmp").mkdir()
     (tmp_path / "round-01.tmp" / "model.safetensors").write_bytes(b"half")
     (tmp_path / "rounds.jsonl.tmp").write_bytes(b"half")
-    for round in gossamer.rounds(model, rounds=2, folder=tmp_path):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         round.record(untrained=True)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_table_that_lags_behind_is_mended(tmp_path: Path) -> None:
-    for round in gossamer.rounds(small(), rounds=2, folder=tmp_path):
+    for round in gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         round.record(untrained=True)
     table = (tmp_path / "rounds.jsonl").read_bytes()
     for content in (None, b"", table.splitlines(keepends=True)[0], b"\xff\xfe", table[:-5]):
         (tmp_path / "rounds.jsonl").unlink()
         if content is not None:
             (tmp_path / "rounds.jsonl").write_bytes(content)
-        assert list(gossamer.rounds(small(), rounds=2, folder=tmp_path)) == []
+        assert list(gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(rounds=2))) == []
         assert (tmp_path / "rounds.jsonl").read_bytes() == table
 
 
@@ -497,7 +504,9 @@ def test_optimizers_go_on_where_they_were(make: Callable[[Any], torch.optim.Opti
         for parameter in model.parameters():
             nn.init.normal_(parameter)
         optimizer = make(model.parameters())
-        for round in gossamer.rounds(model, rounds=3, folder=folder, state={"optimizer": optimizer}):
+        for round in gossamer.rounds(
+            model, folder=folder, state={"optimizer": optimizer}, stop=gossamer.Stop(rounds=3)
+        ):
             for step in range(3):
 
                 def closure(number: int = round.number, step: int = step) -> Tensor:
@@ -521,18 +530,18 @@ def test_optimizers_go_on_where_they_were(make: Callable[[Any], torch.optim.Opti
 
 def test_state_must_be_able_to_save_itself(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"state\['data'\] is a list; expected an object with state_dict"):
-        gossamer.rounds(small(), rounds=1, folder=tmp_path, state={"data": [1]})
+        gossamer.rounds(small(), folder=tmp_path, state={"data": [1]}, stop=gossamer.Stop(rounds=1))
 
 
 def test_an_optimizer_of_another_shape_does_not_fit_the_state(tmp_path: Path) -> None:
     model = small()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for round in gossamer.rounds(model, rounds=2, folder=tmp_path, state={"optimizer": optimizer}):
+    for round in gossamer.rounds(model, folder=tmp_path, state={"optimizer": optimizer}, stop=gossamer.Stop(rounds=2)):
         round.record(untrained=True)
         break
     other = torch.optim.SGD([{"params": [p]} for p in model.parameters()], lr=0.1)
     with pytest.raises(CheckpointError, match=r"state of round 0 .* does not fit 'optimizer'"):
-        list(gossamer.rounds(model, rounds=2, folder=tmp_path, state={"optimizer": other}))
+        list(gossamer.rounds(model, folder=tmp_path, state={"optimizer": other}, stop=gossamer.Stop(rounds=2)))
 
 
 def test_state_that_holds_what_cannot_be_stored_says_where(tmp_path: Path) -> None:
@@ -544,7 +553,7 @@ def test_state_that_holds_what_cannot_be_stored_says_where(tmp_path: Path) -> No
             raise AssertionError(state)
 
     with pytest.raises(CheckpointError, match=r"\['objects'\]\['odd'\]\['items'\]\[1\] is a set"):
-        for round in gossamer.rounds(small(), rounds=1, folder=tmp_path, state={"odd": Odd()}):
+        for round in gossamer.rounds(small(), folder=tmp_path, state={"odd": Odd()}, stop=gossamer.Stop(rounds=1)):
             round.record(untrained=True)
     assert not list(tmp_path.glob("round-*"))
 
@@ -558,7 +567,7 @@ def run_with(
     """A run whose rounds are recorded with these values."""
     model = small()
     numbers = []
-    for round in gossamer.rounds(model, folder=folder, **arguments):
+    for round in gossamer.rounds(model, folder=folder, **of_rounds(**arguments)):
         train(model, round.number)
         round.record(**{name: values[round.number]})
         numbers.append(round.number)
@@ -618,10 +627,10 @@ def test_the_first_stopping_rule_ends_the_run(arguments: dict[str, Any], expecte
 
 def test_max_drop_needs_a_metric(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"round 0 recorded no metric, but max_drop decides by one"):
-        for round in gossamer.rounds(small(), max_drop=0.01, folder=tmp_path):
+        for round in gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(max_drop=0.01)):
             round.record(test_accuracy=0.9)
     with pytest.raises(ConfigurationError, match=r"round 0 recorded no metric, but max_drop decides by one"):
-        list(gossamer.rounds(small(), max_drop=0.01, folder=tmp_path))
+        list(gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(max_drop=0.01)))
     assert not list(tmp_path.glob("round-*"))
 
 
@@ -629,25 +638,25 @@ def test_max_drop_needs_a_metric_whose_direction_is_known(tmp_path: Path) -> Non
     with pytest.raises(ConfigurationError, match="'joy' is better; pass better='higher' or better='lower'"):
         run_with([0.9, 0.9], tmp_path, "joy", max_drop=0.01)
     with pytest.raises(ConfigurationError, match="'joy' is better"):
-        gossamer.rounds(small(), max_drop=0.01, metric="joy", folder=tmp_path)
+        gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(max_drop=0.01, metric="joy"))
 
 
 def test_the_named_metric_decides_and_must_be_recorded(tmp_path: Path) -> None:
     model = small()
     numbers = []
-    for round in gossamer.rounds(model, max_drop=0.01, metric="f1", folder=tmp_path):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(max_drop=0.01, metric="f1")):
         round.record(untrained=True, accuracy=0.9 - round.number, f1=[0.8, 0.8, 0.5][round.number])
         numbers.append(round.number)
     assert numbers == [0, 1, 2]
     assert left(model) == 80
     with pytest.raises(ConfigurationError, match=r"round 0 recorded \['accuracy'\]; expected 'f1' among them"):
-        for round in gossamer.rounds(small(), rounds=1, metric="f1", folder=tmp_path / "other"):
+        for round in gossamer.rounds(small(), folder=tmp_path / "other", stop=gossamer.Stop(rounds=1, metric="f1")):
             round.record(untrained=True, accuracy=0.9)
 
 
 def test_all_rounds_are_judged_by_the_metric_of_the_dense_one(tmp_path: Path) -> None:
     model = small()
-    for round in gossamer.rounds(model, max_drop=0.01, folder=tmp_path):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(max_drop=0.01)):
         if round.number == 0:
             round.record(untrained=True, accuracy=0.9, loss=0.5)
         else:
@@ -660,7 +669,7 @@ def test_all_rounds_are_judged_by_the_metric_of_the_dense_one(tmp_path: Path) ->
 
 def test_recording_twice_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="round 0 was recorded already"):
-        for round in gossamer.rounds(small(), rounds=1, folder=tmp_path):
+        for round in gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(rounds=1)):
             round.record(untrained=True, accuracy=0.9)
             round.record(untrained=True, accuracy=0.9)
     assert gossamer.load_round(tmp_path, -1, small()).val == 0.9
@@ -693,7 +702,7 @@ def test_weights_that_are_not_finite_end_the_run_and_keep_the_last_good_round(
 ) -> None:
     model = small()
     with pytest.raises(TrainingDivergedError, match=rf"{re.escape(place)} is not finite after round 1"):
-        for round in gossamer.rounds(model, rounds=3, folder=tmp_path):
+        for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=3)):
             if round.number == 1:
                 parameter = model.get_parameter(place)
                 with torch.no_grad():
@@ -706,13 +715,13 @@ def test_statistics_that_are_not_a_number_end_the_run(tmp_path: Path) -> None:
     model = small()
     model[1].running_mean[3] = float("nan")
     with pytest.raises(TrainingDivergedError, match=r"1\.running_mean is not finite"):
-        list(gossamer.rounds(model, rounds=1, folder=tmp_path))
+        list(gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)))
 
 
 def test_an_attention_mask_of_infinities_is_no_divergence(tmp_path: Path) -> None:
     model = small()
     model.register_buffer("mask", torch.full((3, 3), -float("inf")).triu(1))
-    list(gossamer.rounds(model, rounds=1, folder=tmp_path))
+    list(gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)))
     again = small(1)
     again.register_buffer("mask", torch.zeros(3, 3))
     gossamer.load_round(tmp_path, -1, again)
@@ -745,13 +754,13 @@ def test_bad_arguments_are_refused_before_anything_is_written(
     arguments: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
-        gossamer.rounds(small(), folder=tmp_path / "run", **arguments)
+        gossamer.rounds(small(), folder=tmp_path / "run", **of_rounds(**arguments))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_model_without_prunable_weights(tmp_path: Path) -> None:
     with pytest.raises(NothingToPruneError, match="BatchNorm1d has no prunable weights"):
-        gossamer.rounds(nn.BatchNorm1d(3), rounds=1, folder=tmp_path)
+        gossamer.rounds(nn.BatchNorm1d(3), folder=tmp_path, stop=gossamer.Stop(rounds=1))
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
@@ -769,18 +778,20 @@ def test_a_model_whose_state_is_no_tensor_is_refused_at_once(tmp_path: Path) -> 
             pass
 
     with pytest.raises(CheckpointError, match=r"holds a dict under _extra_state; expected tensors only"):
-        gossamer.rounds(Odd(2, 2), rounds=1, folder=tmp_path)
+        gossamer.rounds(Odd(2, 2), folder=tmp_path, stop=gossamer.Stop(rounds=1))
 
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ConfigurationError, match="cannot make the folder"):
-            gossamer.rounds(small(), rounds=1, folder=folder)
+            gossamer.rounds(small(), folder=folder, stop=gossamer.Stop(rounds=1))
 
 
 def test_a_folder_of_another_configuration_is_refused_and_left_untouched(tmp_path: Path) -> None:
-    for round in gossamer.rounds(small(), rounds=3, folder=tmp_path, seed=1, settings={"epochs": 5}):
+    for round in gossamer.rounds(
+        small(), folder=tmp_path, seed=1, settings={"epochs": 5}, stop=gossamer.Stop(rounds=3)
+    ):
         round.record(untrained=True)
         if round.number == 1:
             break
@@ -801,30 +812,30 @@ def test_a_folder_of_another_configuration_is_refused_and_left_untouched(tmp_pat
     ]:
         arguments = {"model": small(), "folder": tmp_path, **right, **wrong}
         with pytest.raises(ConfigurationError, match=shown):
-            list(gossamer.rounds(**arguments))
+            list(gossamer.rounds(**of_rounds(**arguments)))
         assert files(tmp_path) == before
-    assert [round.number for round in gossamer.rounds(small(), folder=tmp_path, **right)] == [2, 3]
+    assert [round.number for round in gossamer.rounds(small(), folder=tmp_path, **of_rounds(**right))] == [2, 3]
 
 
 def test_rounds_without_a_configuration_are_refused(tmp_path: Path) -> None:
     (tmp_path / "round-00").mkdir()
     with pytest.raises(CheckpointError, match=r"holds rounds but no config\.toml"):
-        gossamer.rounds(small(), rounds=1, folder=tmp_path)
+        gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(rounds=1))
 
 
 def test_a_loop_that_was_left_lets_go_of_the_folder(tmp_path: Path) -> None:
     reference = small()
-    for round in gossamer.rounds(reference, rounds=2, folder=tmp_path / "whole"):
+    for round in gossamer.rounds(reference, folder=tmp_path / "whole", stop=gossamer.Stop(rounds=2)):
         train(reference, round.number)
         round.record(accuracy=0.5)
-    left = gossamer.rounds(small(), rounds=2, folder=tmp_path / "left")
+    left = gossamer.rounds(small(), folder=tmp_path / "left", stop=gossamer.Stop(rounds=2))
     for round in left:
         if round.number == 1:
             break
         round.record(untrained=True, accuracy=0.25)
     shutil.rmtree(tmp_path / "left" / "round-00")
     model = small()
-    for again in gossamer.rounds(model, rounds=2, folder=tmp_path / "left"):
+    for again in gossamer.rounds(model, folder=tmp_path / "left", stop=gossamer.Stop(rounds=2)):
         train(model, again.number)
         again.record(accuracy=0.5)
     assert torch.equal(model[0].weight, reference[0].weight)
@@ -839,19 +850,19 @@ def test_a_loop_that_was_left_lets_go_of_the_folder(tmp_path: Path) -> None:
 
 def test_a_loop_inside_the_loop_of_the_same_folder_is_not_silent(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="this loop has ended"):
-        for _ in gossamer.rounds(small(), rounds=1, folder=tmp_path):
-            assert len(list(gossamer.rounds(small(), rounds=1, folder=tmp_path))) == 2
+        for _ in gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(rounds=1)):
+            assert len(list(gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(rounds=1)))) == 2
 
 
 def test_a_snapshot_that_is_due_in_a_loop_that_was_left_is_not_taken(tmp_path: Path) -> None:
     model = small()
     arguments: dict[str, Any] = {"method": "weight-rewind", "rewind_to_step": 4, "rounds": 1, "folder": tmp_path}
-    left = gossamer.rounds(model, **arguments)
+    left = gossamer.rounds(model, **of_rounds(**arguments))
     round = next(left)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):
         optimizer.step()
-    again = gossamer.rounds(model, **arguments)
+    again = gossamer.rounds(model, **of_rounds(**arguments))
     next(again)
     for _ in range(3):
         optimizer.step()
@@ -867,7 +878,7 @@ def test_another_thread_that_is_at_work_in_the_folder_is_not_interrupted(tmp_pat
     finished: list[int] = []
 
     def work() -> None:
-        for round in gossamer.rounds(small(), rounds=1, folder=tmp_path):
+        for round in gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(rounds=1)):
             entered.set()
             done.wait(60)
             finished.append(round.number)
@@ -877,17 +888,17 @@ def test_another_thread_that_is_at_work_in_the_folder_is_not_interrupted(tmp_pat
     assert entered.wait(60)
     try:
         with pytest.raises(ConfigurationError, match="is in use already, by this very process"):
-            next(gossamer.rounds(small(), rounds=1, folder=tmp_path))
+            next(gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(rounds=1)))
     finally:
         done.set()
         thread.join()
     assert finished == [0, 1]
     # A thread that has ended holds nothing.
-    iterator = gossamer.rounds(small(1), rounds=2, folder=tmp_path / "other")
+    iterator = gossamer.rounds(small(1), folder=tmp_path / "other", stop=gossamer.Stop(rounds=2))
     thread = threading.Thread(target=lambda: next(iterator))
     thread.start()
     thread.join()
-    assert len(list(gossamer.rounds(small(1), rounds=2, folder=tmp_path / "other"))) == 3
+    assert len(list(gossamer.rounds(small(1), folder=tmp_path / "other", stop=gossamer.Stop(rounds=2)))) == 3
 
 
 # --- what is in the folder ----------------------------------------------------------------------------------------
@@ -898,7 +909,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     model = small()
     optimizer = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9)
-    for round in gossamer.rounds(model, rounds=2, folder=folder, state={"optimizer": optimizer}):
+    for round in gossamer.rounds(model, folder=folder, state={"optimizer": optimizer}, stop=gossamer.Stop(rounds=2)):
         train(model, round.number, optimizer)
         round.record(accuracy=0.9)
     return folder
@@ -1014,7 +1025,7 @@ def copy_of(folder: Path, destination: Path) -> Path:
 def resume(folder: Path) -> list[gossamer.Round]:
     model = small()
     optimizer = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9)
-    return list(gossamer.rounds(model, rounds=2, folder=folder, state={"optimizer": optimizer}))
+    return list(gossamer.rounds(model, folder=folder, state={"optimizer": optimizer}, stop=gossamer.Stop(rounds=2)))
 
 
 def damages(content: bytes) -> Iterator[tuple[str, bytes | None]]:
@@ -1259,10 +1270,10 @@ def test_every_combination_of_small_networks_and_targets_ends_on_its_target(tmp_
 def test_a_metric_of_unknown_direction_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     model = nn.Linear(8, 8)
     with pytest.raises(ConfigurationError, match="better='higher'"):
-        for round in gossamer.rounds(model, folder=tmp_path, max_drop=0.1):
+        for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(max_drop=0.1)):
             round.record(untrained=True, usefulness=0.5)
     assert not list(tmp_path.glob("round-*"))
     # The mended call is not taken for another run.
-    for round in gossamer.rounds(model, folder=tmp_path, max_drop=0.1, rounds=1, better="higher"):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(max_drop=0.1, rounds=1, better="higher")):
         round.record(untrained=True, usefulness=0.5)
     assert [path.name for path in sorted(tmp_path.glob("round-*"))] == ["round-00", "round-01"]

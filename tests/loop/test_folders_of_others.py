@@ -21,7 +21,7 @@ from small_run import printed, refused, small_run
 from typer.testing import CliRunner
 
 from gossamer.cli.main import app
-from gossamer.compare.grid import Job
+from gossamer.compare.job import Job
 from gossamer.compare.runner import run_in_processes
 from gossamer.errors import CheckpointError, ConfigurationError, GossamerError
 from gossamer.loop.configuration import read

@@ -15,8 +15,11 @@ from safetensors.torch import load_file
 from small_run import printed
 
 import gossamer
-from gossamer.compress import compress
+from gossamer.job.compress import compress
+from gossamer.job.training import Training
 from gossamer.loop.records import read_ledger, read_records
+from gossamer.loop.stop import Stop
+from gossamer.rewind.strategies import Retraining
 from gossamer.tasks import Task
 
 HERE = Path(__file__).with_name("old_run")
@@ -49,7 +52,11 @@ def test_it_is_read(folder: Path, task: Task) -> None:
 def test_it_is_resumed(folder: Path, task: Task) -> None:
     dense = (folder / "round-00" / "model.safetensors").read_bytes()
     records = compress(
-        task, folder=folder, round_count=2, method="weight-rewind", rewind_epochs=3, checkpoint_seconds=0
+        task,
+        folder=folder,
+        stop=Stop(rounds=2),
+        retraining=Retraining(method="weight-rewind", rewind_epochs=3),
+        training=Training(checkpoint_seconds=0),
     )
     assert [(record.kept, record.val) for record in records] == [(176, 0.9609375), (141, 0.9453125), (113, 0.9765625)]
     assert (folder / "round-00" / "model.safetensors").read_bytes() == dense

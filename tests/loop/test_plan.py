@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from gossamer.arguments import as_written
 from gossamer.errors import ConfigurationError, NothingToPruneError
 from gossamer.loop.plan import Plan
+from gossamer.loop.stop import Stop
+from gossamer.prune.cut import Cut
 
 
 def test_the_densities_of_the_paper() -> None:
@@ -117,15 +119,15 @@ def test_every_count_is_the_formula_in_exact_fractions(prunable: int, share: Fra
 @pytest.mark.parametrize("share", [0, 1, -0.2, 1.5, float("nan"), float("inf"), 20])
 def test_a_share_outside_0_to_1_is_refused_with_its_value(share: float) -> None:
     with pytest.raises(ConfigurationError, match=f"per_round is {share}; expected"):
-        Plan(100, share, rounds=2)
+        Cut(per_round=share)
     with pytest.raises(ConfigurationError, match=f"target_sparsity is {share}; expected"):
-        Plan(100, target_sparsity=share)
+        Stop(target_sparsity=share)
 
 
 @pytest.mark.parametrize("rounds", [0, -1])
 def test_fewer_than_one_round_is_refused(rounds: int) -> None:
     with pytest.raises(ConfigurationError, match=f"rounds is {rounds}; expected at least 1"):
-        Plan(100, rounds=rounds)
+        Stop(rounds=rounds)
 
 
 def test_a_target_that_rounds_to_no_weight_at_all_is_refused() -> None:

@@ -54,7 +54,7 @@ def kept(model: nn.Module) -> int:
 def run(model: nn.Module, folder: Path, train: Callable[[], None], examples: TensorDataset) -> list[float]:
     """Five rounds, the zeros of each counted, and the last one loaded from the folder."""
     values = []
-    for round in gossamer.rounds(model, folder=folder, rounds=ROUNDS):
+    for round in gossamer.rounds(model, folder=folder, stop=gossamer.Stop(rounds=ROUNDS)):
         train()
         assert kept(model) == round.kept
         values.append(round.record(accuracy=accuracy(model, examples)).val)

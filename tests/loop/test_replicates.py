@@ -8,15 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from flat import of_compress, of_rounds
 from torch import Tensor, nn
 
 import gossamer
-from gossamer.compress import Listener, OptimizerState, Silent, compress
 from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.job.callbacks import Callback
+from gossamer.job.compress import compress
+from gossamer.job.training import DenseRound, Training
 from gossamer.loop.configuration import read
 from gossamer.loop.folder import read_state
 from gossamer.loop.normalisation import recompute_statistics
 from gossamer.loop.records import REPLICATES, read_ledger
+from gossamer.loop.stop import Stop
+from gossamer.rewind.strategies import Retraining
 from gossamer.storage import state as states
 from gossamer.tasks import SGD, Data, EpochReport, Examples, OneCycle, Recipe, Task, initial_model, train
 
@@ -32,7 +37,13 @@ def linear(weight: list[list[float]]) -> nn.Linear:
 def test_the_round_ends_with_the_mean_of_its_replicates_and_its_mask(tmp_path: Path) -> None:
     model = linear([[4, 3], [2, 1]])
     begins = []
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, per_round=0.5, replicates=3):
+    for round in gossamer.rounds(
+        model,
+        folder=tmp_path,
+        stop=gossamer.Stop(rounds=1),
+        cut=gossamer.Cut(per_round=0.5),
+        retraining=gossamer.Retraining(replicates=3),
+    ):
         for replicate in round.replicates():
             begins.append((round.number, replicate, model.weight.tolist()))
             if round.number == 1:
@@ -88,10 +99,10 @@ def test_momentum_is_that_of_replicate_0_and_each_replicate_begins_with_that_of_
     for round in gossamer.rounds(
         model,
         folder=tmp_path,
-        rounds=rounds_,
-        per_round=0.3,
-        replicates=replicates,
         state={"optimizer": optimizer},
+        stop=gossamer.Stop(rounds=rounds_),
+        cut=gossamer.Cut(per_round=0.3),
+        retraining=gossamer.Retraining(replicates=replicates),
     ):
         for replicate in round.replicates():
             for row in order(round.number, replicate):
@@ -125,11 +136,15 @@ def weights_of(folder: Path, number: int) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("optimizer_state", ["keep", "fresh"])
-def test_the_built_in_job_averages_what_three_separate_trainings_come_to(
-    optimizer_state: OptimizerState, tmp_path: Path
-) -> None:
-    compress(TASK, folder=tmp_path / "run", round_count=1, replicates=3, seed=4, optimizer_state=optimizer_state)
+@pytest.mark.parametrize("fresh_optimizer", [False, True])
+def test_the_built_in_job_averages_what_three_separate_trainings_come_to(fresh_optimizer: bool, tmp_path: Path) -> None:
+    compress(
+        TASK,
+        folder=tmp_path / "run",
+        stop=Stop(rounds=1),
+        retraining=Retraining(replicates=3),
+        training=Training(seed=4, fresh_optimizer=fresh_optimizer),
+    )
     dense = initial_model(TASK, 4)
     optimizer = RECIPE.optimizer(dense)
     splits = data(None)
@@ -139,12 +154,12 @@ def test_the_built_in_job_averages_what_three_separate_trainings_come_to(
     for replicate in range(3):
         model = copy.deepcopy(dense)
         own = RECIPE.optimizer(model)
-        if optimizer_state == "keep":
+        if not fresh_optimizer:
             own.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         for parameter, kept in zip((model[0].weight, model[4].weight), masks.values(), strict=True):
             with torch.no_grad():
                 parameter *= kept
-                if optimizer_state == "keep":
+                if not fresh_optimizer:
                     own.state[parameter]["momentum_buffer"] *= kept
             parameter.register_hook(lambda gradient, kept=kept: gradient * kept)
         list(train(model, own, RECIPE, splits.train, seed=4, round_number=1, replicate=replicate))
@@ -159,8 +174,8 @@ def test_the_built_in_job_averages_what_three_separate_trainings_come_to(
 
 
 def test_one_replicate_is_a_round_without_any(tmp_path: Path) -> None:
-    compress(TASK, folder=tmp_path / "plain", round_count=2)
-    compress(TASK, folder=tmp_path / "one", round_count=2, replicates=1)
+    compress(TASK, folder=tmp_path / "plain", stop=Stop(rounds=2))
+    compress(TASK, folder=tmp_path / "one", stop=Stop(rounds=2), retraining=Retraining(replicates=1))
     assert "replicates" not in read(tmp_path / "one")["method"]
     for number in range(3):
         plain, one = weights_of(tmp_path / "plain", number), weights_of(tmp_path / "one", number)
@@ -171,40 +186,53 @@ def test_one_replicate_is_a_round_without_any(tmp_path: Path) -> None:
 
 
 def test_another_number_is_refused_and_a_dense_network_is_shared(tmp_path: Path) -> None:
-    compress(TASK, folder=tmp_path / "one", round_count=1)
+    compress(TASK, folder=tmp_path / "one", stop=Stop(rounds=1))
     with pytest.raises(ConfigurationError, match=r"method\.replicates: the folder's run has nothing, this one has 2"):
-        compress(TASK, folder=tmp_path / "one", round_count=1, replicates=2)
-    compress(TASK, folder=tmp_path / "two", round_count=1, replicates=2, dense=tmp_path / "one")
+        compress(TASK, folder=tmp_path / "one", stop=Stop(rounds=1), retraining=Retraining(replicates=2))
+    compress(
+        TASK,
+        folder=tmp_path / "two",
+        stop=Stop(rounds=1),
+        retraining=Retraining(replicates=2),
+        dense=DenseRound(taken_from=tmp_path / "one"),
+    )
     with pytest.raises(ConfigurationError, match=r"method\.replicates: the folder's run has 2, this one has nothing"):
-        compress(TASK, folder=tmp_path / "two", round_count=1)
+        compress(TASK, folder=tmp_path / "two", stop=Stop(rounds=1))
     one, two = weights_of(tmp_path / "one", 0), weights_of(tmp_path / "two", 0)
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_stopped_every_other_epoch_the_job_comes_to_the_same(tmp_path: Path) -> None:
-    class Stop(Exception):
+    class Interrupted(Exception):
         pass
 
-    class Stopping(Silent):
+    class Stopping(Callback):
         epochs = 0
 
         def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
             told.append((round.number, report.epochs_done, report.epochs))
             self.epochs += 1
             if self.epochs == 2:
-                raise Stop
+                raise Interrupted
 
-    def run(folder: Path, listener: Listener) -> None:
-        compress(TASK, folder=folder, round_count=2, replicates=2, seed=1, checkpoint_seconds=0, listener=listener)
+    def run(folder: Path, *callbacks: Callback) -> None:
+        compress(
+            TASK,
+            folder=folder,
+            callbacks=callbacks,
+            stop=Stop(rounds=2),
+            retraining=Retraining(replicates=2),
+            training=Training(seed=1, checkpoint_seconds=0),
+        )
 
     told: list[tuple[int, int, int]] = []
-    run(tmp_path / "whole", Silent())
+    run(tmp_path / "whole")
     stops = 0
     while stops < 40:
         try:
             run(tmp_path / "run", Stopping())
             break
-        except Stop:
+        except Interrupted:
             stops += 1
     # 3 epochs of the dense round, 2 x 3 of each of the others; what is repeated is told again.
     assert stops >= 15 // 2
@@ -218,26 +246,26 @@ def test_stopped_every_other_epoch_the_job_comes_to_the_same(tmp_path: Path) -> 
 
 
 def test_a_state_of_a_later_replicate_without_the_earlier_ones_is_an_error(tmp_path: Path) -> None:
-    class Stop(Exception):
+    class Interrupted(Exception):
         pass
 
-    class Stopping(Silent):
+    class Stopping(Callback):
         def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
             if round.number == 1 and report.epochs_done == 4:
-                raise Stop
+                raise Interrupted
 
-    arguments = {"folder": tmp_path, "round_count": 1, "replicates": 2, "checkpoint_seconds": 0.0}
-    with pytest.raises(Stop):
-        compress(TASK, **arguments, listener=Stopping())
+    arguments = {"folder": tmp_path, "rounds": 1, "replicates": 2, "checkpoint_seconds": 0.0}
+    with pytest.raises(Interrupted):
+        compress(TASK, callbacks=(Stopping(),), **of_compress(**arguments))
     (tmp_path / REPLICATES).unlink()
     with pytest.raises(
         CheckpointError, match=r"is of replicate 1 of round 1, but replicates\.safetensors does not hold"
     ):
-        compress(TASK, **arguments)
+        compress(TASK, **of_compress(**arguments))
 
 
 def test_the_ledger_counts_every_replicate_and_the_pass_for_the_statistics(tmp_path: Path) -> None:
-    compress(TASK, folder=tmp_path, round_count=1, replicates=3, rewind_epochs=2)
+    compress(TASK, folder=tmp_path, stop=Stop(rounds=1), retraining=Retraining(replicates=3, rewind_epochs=2))
     dense, averaged = read_ledger(tmp_path)
     assert dense.work is not None
     assert averaged.work is not None
@@ -249,7 +277,7 @@ def test_the_ledger_counts_every_replicate_and_the_pass_for_the_statistics(tmp_p
 
 
 def loop(model: nn.Module, folder: Path, **arguments: int) -> Iterator[gossamer.Round]:
-    return iter(gossamer.rounds(model, folder=folder, rounds=1, **arguments))
+    return iter(gossamer.rounds(model, folder=folder, **of_rounds(rounds=1, **arguments)))
 
 
 def test_a_loop_that_trains_once_is_told_so(tmp_path: Path) -> None:
@@ -286,21 +314,32 @@ def test_batch_norm_needs_batches(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [0, -1, 1.5, True])
 def test_impossible_numbers(number: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"replicates is .*; expected a whole number, 1"):
-        gossamer.rounds(nn.Linear(4, 4), folder=tmp_path, rounds=1, replicates=number)
+        gossamer.rounds(
+            nn.Linear(4, 4),
+            folder=tmp_path,
+            stop=gossamer.Stop(rounds=1),
+            retraining=gossamer.Retraining(replicates=number),
+        )
 
 
 def test_a_loop_left_after_a_replicate_goes_on_with_the_next(tmp_path: Path) -> None:
-    class Stop(Exception):
+    class Interrupted(Exception):
         pass
 
     def run(folder: Path, stop_after: int | None) -> tuple[list[int], Tensor]:
         model, seen = linear([[4, 3], [2, 1]]), []
         torch.manual_seed(3)
-        for round in gossamer.rounds(model, folder=folder, rounds=1, per_round=0.5, replicates=3):
+        for round in gossamer.rounds(
+            model,
+            folder=folder,
+            stop=gossamer.Stop(rounds=1),
+            cut=gossamer.Cut(per_round=0.5),
+            retraining=gossamer.Retraining(replicates=3),
+        ):
             for replicate in round.replicates():
                 seen.append(replicate)
                 if round.number == 1 and replicate == stop_after:
-                    raise Stop
+                    raise Interrupted
                 with torch.no_grad():
                     model.weight += torch.rand(2, 2) * (model.weight != 0)
             round.record(accuracy=0.5)
@@ -308,12 +347,12 @@ def test_a_loop_left_after_a_replicate_goes_on_with_the_next(tmp_path: Path) -> 
 
     _, expected = run(tmp_path / "whole", None)
     for stop_after in (1, 2):
-        with pytest.raises(Stop):
+        with pytest.raises(Interrupted):
             run(tmp_path / f"{stop_after}", stop_after)
         seen, weight = run(tmp_path / f"{stop_after}", None)
         assert seen == list(range(stop_after, 3))
         assert torch.equal(weight, expected)
-    with pytest.raises(Stop):
+    with pytest.raises(Interrupted):
         run(tmp_path / "damaged", 1)
     file = tmp_path / "damaged" / REPLICATES
     content = bytearray(file.read_bytes())
@@ -396,16 +435,16 @@ def test_statistics_of_no_batches_are_an_error() -> None:
 
 
 def interrupted_after_the_first_replicate(folder: Path) -> None:
-    class Stop(Exception):
+    class Interrupted(Exception):
         pass
 
-    class Stopping(Silent):
+    class Stopping(Callback):
         def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
             if round.number == 1 and report.epochs_done == 4:
-                raise Stop
+                raise Interrupted
 
-    with pytest.raises(Stop):
-        compress(TASK, folder=folder, round_count=1, replicates=2, listener=Stopping())
+    with pytest.raises(Interrupted):
+        compress(TASK, folder=folder, callbacks=(Stopping(),), stop=Stop(rounds=1), retraining=Retraining(replicates=2))
 
 
 @pytest.mark.parametrize(
@@ -424,7 +463,7 @@ def test_replicates_from_somebody_else_are_named(change: dict[str, object], mess
     # Two are trained, so that only the average is left to be made.
     states.save(tmp_path / REPLICATES, saved | {"count": 2} | change)
     with pytest.raises(CheckpointError, match=message):
-        compress(TASK, folder=tmp_path, round_count=1, replicates=2)
+        compress(TASK, folder=tmp_path, stop=Stop(rounds=1), retraining=Retraining(replicates=2))
 
 
 @pytest.mark.parametrize("more", [{"surprise": torch.ones(2)}, {"0.bias": torch.ones(3)}], ids=["name", "shape"])
@@ -433,12 +472,12 @@ def test_replicates_of_another_network_are_named(more: dict[str, Tensor], tmp_pa
     saved = states.load(tmp_path / REPLICATES)
     states.save(tmp_path / REPLICATES, saved | {"count": 2, "total": saved["total"] | more})
     with pytest.raises(CheckpointError, match="do not fit the model"):
-        compress(TASK, folder=tmp_path, round_count=1, replicates=2)
+        compress(TASK, folder=tmp_path, stop=Stop(rounds=1), retraining=Retraining(replicates=2))
 
 
 def test_replicates_that_a_crash_left_of_another_round_are_removed(tmp_path: Path) -> None:
     interrupted_after_the_first_replicate(tmp_path)
     states.save(tmp_path / REPLICATES, states.load(tmp_path / REPLICATES) | {"round": 0, "count": 2})
-    compress(TASK, folder=tmp_path, round_count=1, replicates=2)
+    compress(TASK, folder=tmp_path, stop=Stop(rounds=1), retraining=Retraining(replicates=2))
     assert not (tmp_path / REPLICATES).exists()
     assert [cost.steps for cost in read_ledger(tmp_path)] == [12, 24]

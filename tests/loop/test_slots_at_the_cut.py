@@ -74,7 +74,9 @@ def test_optimizers_with_other_slots_go_on_with_the_same_bits(make: Callable[[An
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
         optimizer = make(model.parameters())
-        for round in gossamer.rounds(model, folder=folder, rounds=3, state={"optimizer": optimizer}):
+        for round in gossamer.rounds(
+            model, folder=folder, state={"optimizer": optimizer}, stop=gossamer.Stop(rounds=3)
+        ):
             train(model, optimizer)
             round.record(accuracy=0.5)
             rounds -= 1
@@ -93,7 +95,7 @@ def test_optimizers_with_other_slots_go_on_with_the_same_bits(make: Callable[[An
 def test_the_first_cut_clears_the_slots_too(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         for name, mask in round.masks.items():
             slots = optimizer.state.get(model.get_parameter(name), {})
             assert all(not slot[~mask].any() for slot in slots.values())

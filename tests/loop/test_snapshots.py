@@ -5,19 +5,20 @@ from typing import Any
 
 import pytest
 import torch
+from flat import of_rounds
 from torch import nn
 
 import gossamer
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.loop.record import RoundRecord
-from gossamer.rewind.strategies import Retraining, Span
+from gossamer.rewind.strategies import Retraining
 from gossamer.storage import state as states
 from gossamer.storage.files import sha256
 
 
 def begun(folder: Path, **arguments: Any) -> tuple[gossamer.Round, torch.optim.Optimizer]:
     model = nn.Linear(4, 3)
-    rounds = gossamer.rounds(model, folder=folder, rounds=1, **arguments)
+    rounds = gossamer.rounds(model, folder=folder, **of_rounds(rounds=1, **arguments))
     # The iterator is kept by the round's run; a round lives as long as somebody holds it.
     round = next(rounds)
     round.__dict__["iterator"] = rounds
@@ -28,7 +29,12 @@ def test_a_snapshot_is_of_the_dense_round_of_a_method_that_rewinds(tmp_path: Pat
     round, _ = begun(tmp_path / "a", method="lr-rewind")
     with pytest.raises(ConfigurationError, match=r"a snapshot is of the dense round.* this is round 0 of lr-rewind"):
         round.take_snapshot()
-    for round in gossamer.rounds(nn.Linear(4, 3), folder=tmp_path / "b", rounds=1, method="weight-rewind"):
+    for round in gossamer.rounds(
+        nn.Linear(4, 3),
+        folder=tmp_path / "b",
+        stop=gossamer.Stop(rounds=1),
+        retraining=gossamer.Retraining(method="weight-rewind"),
+    ):
         if round.number == 1:
             with pytest.raises(ConfigurationError, match="this is round 1 of weight-rewind"):
                 round.take_snapshot()
@@ -68,7 +74,12 @@ def test_the_moment_must_not_be_past(taken: int, past: bool, tmp_path: Path) -> 
 def test_later_rounds_have_the_schedule_of_the_dense_one(tmp_path: Path) -> None:
     model = nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, method="weight-rewind", rewind_steps=3):
+    for round in gossamer.rounds(
+        model,
+        folder=tmp_path,
+        stop=gossamer.Stop(rounds=1),
+        retraining=gossamer.Retraining(method="weight-rewind", rewind_steps=3),
+    ):
         if round.number == 1:
             with pytest.raises(
                 ConfigurationError, match=r"to step 2 .*, but this schedule of 7 steps begins at step 4"
@@ -91,7 +102,11 @@ def loop(folder: Path) -> None:
     model = nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for round in gossamer.rounds(
-        model, folder=folder, rounds=1, method="weight-rewind", rewind_to_step=1, state={"sgd": optimizer}
+        model,
+        folder=folder,
+        state={"sgd": optimizer},
+        stop=gossamer.Stop(rounds=1),
+        retraining=gossamer.Retraining(method="weight-rewind", rewind_to_step=1),
     ):
         if round.number == 1:
             break
@@ -128,10 +143,10 @@ def test_a_snapshot_from_somebody_else_is_named(change: dict[str, Any], message:
     ("retraining", "first"),
     [
         (Retraining(), 0),
-        (Retraining(start=Span(3, "steps")), 3),
-        (Retraining(start=Span(0, "epochs")), 0),
-        (Retraining(start=Span(3, "epochs")), None),
-        (Retraining(length=Span(3, "steps")), None),
+        (Retraining(rewind_to_step=3), 3),
+        (Retraining(rewind_to_epoch=0), 0),
+        (Retraining(rewind_to_epoch=3), None),
+        (Retraining(rewind_steps=3), None),
     ],
 )
 def test_where_a_retraining_begins_that_knows_no_schedule(retraining: Retraining, first: int | None) -> None:
@@ -140,9 +155,9 @@ def test_where_a_retraining_begins_that_knows_no_schedule(retraining: Retraining
 
 def test_where_to_and_how_long_are_one_question() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"got both where to rewind to .1 steps. and how long to retrain .2 epochs."
+        ConfigurationError, match="got 2 epochs and 1 steps to rewind; give only one of rewind_steps, rewind_epochs"
     ):
-        Retraining(start=Span(1, "steps"), length=Span(2, "epochs"))
+        Retraining(rewind_to_step=1, rewind_epochs=2)
 
 
 def test_slots_that_go_back_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
@@ -151,7 +166,7 @@ def test_slots_that_go_back_lie_in_memory_as_their_weights_do(tmp_path: Path) ->
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     arguments: dict[str, Any] = {"folder": tmp_path, "rounds": 1, "method": "weight-rewind", "rewind_to_step": 1}
     weight = model[0].weight
-    for round in gossamer.rounds(model, state={"optimizer": optimizer}, **arguments):
+    for round in gossamer.rounds(model, state={"optimizer": optimizer}, **of_rounds(**arguments)):
         if round.number == 1:
             assert optimizer.state[weight]["momentum_buffer"].stride() == weight.stride() == (3, 1, 3, 3)
         for _ in round.schedule(2):

@@ -27,7 +27,7 @@ def test_runs_begin_cut_and_end_while_others_train(tmp_path: Path) -> None:
     def run(folder: Path) -> None:
         try:
             model = nn.Linear(4, 3)
-            for round in gossamer.rounds(model, folder=folder, rounds=4):
+            for round in gossamer.rounds(model, folder=folder, stop=gossamer.Stop(rounds=4)):
                 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
                 for _ in range(5):
                     model(torch.ones(2, 4)).square().sum().backward()

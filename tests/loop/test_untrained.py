@@ -34,7 +34,7 @@ def train(model: nn.Module, rate: float = 0.1) -> None:
 def test_another_model_was_trained(first: int, tmp_path: Path) -> None:
     model = network()
     with pytest.raises(ConfigurationError, match=UNTRAINED.format(first)):  # noqa: PT012
-        for round in gossamer.rounds(model, folder=tmp_path, rounds=3):
+        for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=3)):
             trained = model if round.number < first else network()
             train(trained)
             round.record(accuracy=1.0)
@@ -42,13 +42,13 @@ def test_another_model_was_trained(first: int, tmp_path: Path) -> None:
 
 
 def test_rounds_that_nobody_recorded_claim_nothing(tmp_path: Path) -> None:
-    assert len(list(gossamer.rounds(network(), folder=tmp_path, rounds=1))) == 2
+    assert len(list(gossamer.rounds(network(), folder=tmp_path, stop=gossamer.Stop(rounds=1)))) == 2
     assert gossamer.load_round(tmp_path, -1, network()).metrics == {}
 
 
 def test_statistics_alone_are_no_training(tmp_path: Path) -> None:
     model = network()
-    round = next(gossamer.rounds(model, folder=tmp_path, rounds=1))
+    round = next(gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)))
     model.train()(torch.randn(8, 6))
     with pytest.raises(ConfigurationError, match=UNTRAINED.format(0)):
         round.record(accuracy=1.0)
@@ -62,7 +62,7 @@ def test_statistics_alone_are_no_training(tmp_path: Path) -> None:
 def test_pruning_without_retraining_is_said(tmp_path: Path) -> None:
     model = network()
     train(model)
-    for round in gossamer.rounds(model, folder=tmp_path, target_sparsity=0.5, one_shot=True):
+    for round in gossamer.rounds(model, folder=tmp_path, target_sparsity=0.5, cut=gossamer.Cut(one_shot=True)):
         round.record(accuracy=0.5, untrained=True)
     assert int((model[0].weight != 0).sum() + (model[3].weight != 0).sum()) == round.kept == 36
 
@@ -70,7 +70,7 @@ def test_pruning_without_retraining_is_said(tmp_path: Path) -> None:
 def test_a_network_that_came_trained_is_said_in_the_dense_round_only(tmp_path: Path) -> None:
     model = network()
     train(model)
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=2):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         if round.number > 0:
             train(model)
         round.record(accuracy=0.5, untrained=round.number == 0)
@@ -78,7 +78,7 @@ def test_a_network_that_came_trained_is_said_in_the_dense_round_only(tmp_path: P
 
 def test_numbers_that_are_gone_are_no_training(tmp_path: Path) -> None:
     model = network()
-    round = next(gossamer.rounds(model, folder=tmp_path, rounds=1))
+    round = next(gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)))
     train(model)
     model.to("meta")
     with pytest.raises(ConfigurationError, match=r"0\.weight is on the meta device and has no numbers"):
@@ -89,20 +89,22 @@ def test_frozen_weights_stay_as_they_are_while_the_rest_is_trained(tmp_path: Pat
     model = network()
     for layer in (model[0], model[3]):
         layer.weight.requires_grad_(False)
-    rounds = gossamer.rounds(model, folder=tmp_path, rounds=1)
+    rounds = gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1))
     train(model)  # Before the round: of no account.
     for round in rounds:
         train(model)
         round.record(accuracy=0.5)
     with pytest.raises(ConfigurationError, match=UNTRAINED.format(0)):
-        next(gossamer.rounds(model, folder=tmp_path / "again", rounds=1)).record(accuracy=0.5)
+        next(gossamer.rounds(model, folder=tmp_path / "again", stop=gossamer.Stop(rounds=1))).record(accuracy=0.5)
 
 
 @pytest.mark.parametrize("method", ["weight-rewind", "reinit"])
 def test_weights_that_went_back_are_where_the_training_begins(method: str, tmp_path: Path) -> None:
     model = network()
     with pytest.raises(ConfigurationError, match=UNTRAINED.format(1)):  # noqa: PT012
-        for round in gossamer.rounds(model, folder=tmp_path, rounds=1, method=method):
+        for round in gossamer.rounds(
+            model, folder=tmp_path, stop=gossamer.Stop(rounds=1), retraining=gossamer.Retraining(method=method)
+        ):
             if round.number == 0:
                 train(model)
             round.record(accuracy=0.5)
@@ -111,21 +113,23 @@ def test_weights_that_went_back_are_where_the_training_begins(method: str, tmp_p
 def test_a_resumed_round_is_told_too(tmp_path: Path) -> None:
     for _ in range(2):
         model = network()
-        for round in gossamer.rounds(model, folder=tmp_path, rounds=3):
+        for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=3)):
             train(model)
             round.record(accuracy=0.5)
             break
     with pytest.raises(ConfigurationError, match=UNTRAINED.format(2)):
-        next(gossamer.rounds(network(), folder=tmp_path, rounds=3)).record(accuracy=0.5)
+        next(gossamer.rounds(network(), folder=tmp_path, stop=gossamer.Stop(rounds=3))).record(accuracy=0.5)
 
 
 def test_a_dense_network_that_is_taken_over_was_trained_elsewhere(tmp_path: Path) -> None:
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path / "first", rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path / "first", stop=gossamer.Stop(rounds=1)):
         train(model)
         round.record(accuracy=0.5)
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path / "second", rounds=1, dense=tmp_path / "first"):
+    for round in gossamer.rounds(
+        model, folder=tmp_path / "second", dense=tmp_path / "first", stop=gossamer.Stop(rounds=1)
+    ):
         assert round.number == 1
         with pytest.raises(ConfigurationError, match=UNTRAINED.format(1)):
             round.record(accuracy=0.5)
@@ -136,7 +140,9 @@ def test_a_dense_network_that_is_taken_over_was_trained_elsewhere(tmp_path: Path
 def test_every_replicate_has_to_be_trained(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 3))
     with pytest.raises(ConfigurationError, match="weights of replicate 1 of round 1 are, bit for bit"):  # noqa: PT012
-        for round in gossamer.rounds(model, folder=tmp_path, rounds=1, replicates=2):
+        for round in gossamer.rounds(
+            model, folder=tmp_path, stop=gossamer.Stop(rounds=1), retraining=gossamer.Retraining(replicates=2)
+        ):
             for replicate in round.replicates():
                 if replicate == 0:
                     train(model)
@@ -148,7 +154,9 @@ def test_every_replicate_has_to_be_trained(tmp_path: Path) -> None:
 
 def test_a_round_is_recorded_again_after_any_mistake(tmp_path: Path) -> None:
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, metric="accuracy", better="higher"):
+    for round in gossamer.rounds(
+        model, folder=tmp_path, stop=gossamer.Stop(rounds=1, metric="accuracy", better="higher")
+    ):
         train(model)
         for wrong in ({"accuracy": "high"}, {"loss": 1.0}, {"accuracy": float("nan")}):
             with pytest.raises(gossamer.GossamerError):
@@ -160,7 +168,7 @@ def test_a_round_is_recorded_again_after_any_mistake(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["the round", "the table after it"])
 def test_a_round_is_recorded_again_after_the_disk_was_full(what: str, tmp_path: Path) -> None:
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         train(model)
         table, aside = tmp_path / "rounds.jsonl", tmp_path / "aside"
         if what == "the round":
@@ -189,7 +197,7 @@ def test_a_round_is_recorded_again_after_the_disk_was_full(what: str, tmp_path: 
 def test_a_dense_network_that_changes_while_it_is_copied_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for round in gossamer.rounds(network(), folder=tmp_path / "dense", rounds=1):
+    for round in gossamer.rounds(network(), folder=tmp_path / "dense", stop=gossamer.Stop(rounds=1)):
         round.record(accuracy=0.5, untrained=True)
         break
     copied = shutil.copyfile
@@ -203,9 +211,15 @@ def test_a_dense_network_that_changes_while_it_is_copied_is_refused(
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copyfile", changed)
         with pytest.raises(CheckpointError, match="changed while its dense round was copied"):
-            list(gossamer.rounds(network(), folder=tmp_path / "run", rounds=1, dense=tmp_path / "dense"))
+            list(
+                gossamer.rounds(
+                    network(), folder=tmp_path / "run", dense=tmp_path / "dense", stop=gossamer.Stop(rounds=1)
+                )
+            )
     assert not (tmp_path / "run" / "round-00").exists()
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.toml").write_bytes((tmp_path / "dense" / "config.toml").read_bytes())
     with pytest.raises(CheckpointError, match="empty holds no finished round; expected the folder of a run with its"):
-        list(gossamer.rounds(network(), folder=tmp_path / "run", rounds=1, dense=tmp_path / "empty"))
+        list(
+            gossamer.rounds(network(), folder=tmp_path / "run", dense=tmp_path / "empty", stop=gossamer.Stop(rounds=1))
+        )

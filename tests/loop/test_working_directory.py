@@ -44,7 +44,9 @@ def train(model: nn.Module) -> None:
 
 def test_a_loop_that_changes_the_working_directory(folder: Path) -> None:
     model = nn.Linear(6, 4)
-    for round in gossamer.rounds(model, folder="run", rounds=2, method="weight-rewind"):
+    for round in gossamer.rounds(
+        model, folder="run", stop=gossamer.Stop(rounds=2), retraining=gossamer.Retraining(method="weight-rewind")
+    ):
         os.chdir(folder / "elsewhere")
         train(model)
         round.record(accuracy=0.5)
@@ -55,10 +57,10 @@ def test_a_loop_that_changes_the_working_directory(folder: Path) -> None:
 
 def test_a_dense_network_in_a_relative_folder(folder: Path) -> None:
     model = nn.Linear(6, 4)
-    for round in gossamer.rounds(model, folder="first", rounds=1):
+    for round in gossamer.rounds(model, folder="first", stop=gossamer.Stop(rounds=1)):
         train(model)
         round.record(accuracy=0.5)
-    rounds = gossamer.rounds(nn.Linear(6, 4), folder="second", rounds=1, dense="first")
+    rounds = gossamer.rounds(nn.Linear(6, 4), folder="second", dense="first", stop=gossamer.Stop(rounds=1))
     os.chdir(folder / "elsewhere")
     assert [round.number for round in rounds] == [1]
     assert len(read_records(folder / "second")) == 2
@@ -93,6 +95,6 @@ def test_a_relative_folder_without_a_working_directory(folder: Path) -> None:
     gone.rmdir()
     try:
         with pytest.raises(gossamer.GossamerError, match="run is relative to the working directory, which cannot be"):
-            gossamer.rounds(nn.Linear(6, 4), folder="run", rounds=1)
+            gossamer.rounds(nn.Linear(6, 4), folder="run", stop=gossamer.Stop(rounds=1))
     finally:
         os.chdir(folder)

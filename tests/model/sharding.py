@@ -30,7 +30,7 @@ def main(folder: Path, rank: int, ranks: int) -> None:
     mesh = init_device_mesh("cpu", (ranks,))
     mine = folder / f"rank-{rank}"
     plain = network()
-    list(gossamer.rounds(plain, folder=mine / "plain", rounds=1))
+    list(gossamer.rounds(plain, folder=mine / "plain", stop=gossamer.Stop(rounds=1)))
 
     def first_version(use_orig_params: bool) -> nn.Module:
         return FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=use_orig_params)
@@ -57,9 +57,9 @@ def main(folder: Path, rank: int, ranks: int) -> None:
     for kind, make in models.items():
         calls: dict[str, Callable[[nn.Module], object]] = {
             "prunable_weights": gossamer.prunable_weights,
-            "rounds": lambda model: gossamer.rounds(model, folder=mine / "new", rounds=1),
+            "rounds": lambda model: gossamer.rounds(model, folder=mine / "new", stop=gossamer.Stop(rounds=1)),
             "rounds of the rest": lambda model: gossamer.rounds(
-                model, folder=mine / "new", rounds=1, scope=Scope(exclude=["0.*"])
+                model, folder=mine / "new", scope=Scope(exclude=["0.*"]), stop=gossamer.Stop(rounds=1)
             ),
             "load_round": lambda model: gossamer.load_round(mine / "plain", -1, model),
             "check": lambda model: gossamer.check(model, masks=MASKS),

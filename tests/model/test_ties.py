@@ -51,7 +51,7 @@ def test_weights_that_come_apart_are_told_at_the_first_step(
     untie: Callable[[Pair], None], number: int, tmp_path: Path
 ) -> None:
     model = Pair(tied=True)
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         if round.number == number:
             untie(model)
             apart = r"first\.weight and second\.weight were one when the rounds began and are apart now"
@@ -64,7 +64,7 @@ def test_weights_that_come_apart_are_told_at_the_first_step(
 
 def test_weights_that_come_apart_after_the_training_can_be_recorded_tied(tmp_path: Path) -> None:
     model = Pair(tied=True)
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         train(model)
         untie_by_loading(model)
         with pytest.raises(ConfigurationError, match="are apart now"):
@@ -78,7 +78,7 @@ def test_weights_that_come_apart_after_the_training_can_be_recorded_tied(tmp_pat
 
 def test_weights_that_become_one(tmp_path: Path) -> None:
     model = Pair(tied=False)
-    next(rounds := gossamer.rounds(model, folder=tmp_path, rounds=1))
+    next(rounds := gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)))
     tie(model)
     with pytest.raises(ConfigurationError, match=r"were apart when the rounds began and are one now"):
         train(model)
@@ -87,7 +87,7 @@ def test_weights_that_become_one(tmp_path: Path) -> None:
 
 def test_two_weights_of_a_folder_do_not_fit_into_one(tmp_path: Path) -> None:
     model = Pair(tied=False)
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         train(model)
         round.record(accuracy=0.5)
     with pytest.raises(CheckpointError, match=r"has first\.weight and second\.weight apart, which are one"):

@@ -45,11 +45,11 @@ def on_meta() -> nn.Sequential:
 
 def test_the_meta_device_has_no_numbers(tmp_path: Path) -> None:
     whole = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
-    list(gossamer.rounds(whole, folder=tmp_path / "whole", rounds=1))
+    list(gossamer.rounds(whole, folder=tmp_path / "whole", stop=gossamer.Stop(rounds=1)))
     partly = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4, device="meta"))
     calls: list[Any] = [
-        lambda: gossamer.rounds(on_meta(), folder=tmp_path / "new", rounds=1),
-        lambda: gossamer.rounds(partly, folder=tmp_path / "new", rounds=1, scope=Scope(["0"])),
+        lambda: gossamer.rounds(on_meta(), folder=tmp_path / "new", stop=gossamer.Stop(rounds=1)),
+        lambda: gossamer.rounds(partly, folder=tmp_path / "new", scope=Scope(["0"]), stop=gossamer.Stop(rounds=1)),
         lambda: gossamer.load_round(tmp_path / "whole", -1, on_meta()),
         lambda: gossamer.check(on_meta(), masks=gossamer.load_masks(tmp_path / "whole", -1)),
         lambda: gossamer.keep_largest(dict(on_meta().named_parameters()), 3),
@@ -92,7 +92,7 @@ def test_numbers_that_are_stored_in_another_way_are_refused(tmp_path: Path) -> N
         gossamer.prunable_weights(model)
     assert list(gossamer.prunable_weights(model, Scope(exclude=["0"]))) == ["1.weight"]
     with pytest.raises(ConfigurationError, match=r"0\.weight is a FourBits"):
-        gossamer.rounds(model, folder=tmp_path, rounds=1, scope=Scope(exclude=["0"]))
+        gossamer.rounds(model, folder=tmp_path, scope=Scope(exclude=["0"]), stop=gossamer.Stop(rounds=1))
 
 
 class FullyShardedDataParallel(nn.Sequential):
@@ -132,7 +132,7 @@ def test_pieces_are_known_by_their_marks(make: Any, message: str, tmp_path: Path
     with pytest.raises(ConfigurationError, match=message):
         gossamer.prunable_weights(make())
     with pytest.raises(ConfigurationError, match=message):
-        gossamer.rounds(make(), folder=tmp_path, rounds=1)
+        gossamer.rounds(make(), folder=tmp_path, stop=gossamer.Stop(rounds=1))
     model = make()
     masks = {name: torch.ones(3, 3, dtype=torch.bool) for name, parameter in model.named_parameters() if "w" in name}
     with pytest.raises(ConfigurationError, match=message):

@@ -41,7 +41,9 @@ def adapted(kind: str, method: str = "LoraConfig", **options: Any) -> nn.Module:
 def prune(model: nn.Module, folder: Path, scope: Scope) -> None:
     optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], lr=0.01)
     tokens = torch.arange(8)[None]
-    for round in gossamer.rounds(model, folder=folder, rounds=1, per_round=0.5, scope=scope):
+    for round in gossamer.rounds(
+        model, folder=folder, scope=scope, stop=gossamer.Stop(rounds=1), cut=gossamer.Cut(per_round=0.5)
+    ):
         for _ in range(3):
             optimizer.zero_grad()
             model(input_ids=tokens, labels=tokens).loss.backward()
@@ -86,7 +88,7 @@ def test_adapters_that_come_and_are_merged_inside_a_round(number: int, tmp_path:
     """While they are there, the weights have other names."""
     peft = pytest.importorskip("peft")
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, per_round=0.5):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1), cut=gossamer.Cut(per_round=0.5)):
         inside = round.number == number
         trained = peft.get_peft_model(model, peft.LoraConfig(target_modules=["0"], r=2)) if inside else model
         optimizer = torch.optim.Adam([weight for weight in trained.parameters() if weight.requires_grad], lr=0.01)
@@ -105,15 +107,17 @@ def test_adapters_that_come_and_are_merged_inside_a_round(number: int, tmp_path:
 def test_the_adapters_themselves_are_told_too_and_can_be_excluded(tmp_path: Path) -> None:
     model = adapted("llama", r=2)
     with pytest.warns(GossamerWarning, match=r"own weights are prunable too \(.*lora_A.*\): exclude=\['\*lora\*'\]"):
-        gossamer.rounds(model, folder=tmp_path, rounds=1)
+        gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1))
     assert not [name for name in gossamer.prunable_weights(model, Scope(exclude=["*lora*"])) if "lora" in name]
 
 
 def test_what_no_adapter_lies_beside_is_not_told(tmp_path: Path) -> None:
-    gossamer.rounds(adapted("llama", r=2), folder=tmp_path / "others", rounds=1, scope=Scope(["*.mlp.*"]))
+    gossamer.rounds(
+        adapted("llama", r=2), folder=tmp_path / "others", scope=Scope(["*.mlp.*"]), stop=gossamer.Stop(rounds=1)
+    )
     # It multiplies: zeros stay zero.
     multiplied = adapted("llama", "IA3Config", feedforward_modules=[])
-    gossamer.rounds(multiplied, folder=tmp_path / "scales", rounds=1, scope=Scope(["*.base_layer"]))
+    gossamer.rounds(multiplied, folder=tmp_path / "scales", scope=Scope(["*.base_layer"]), stop=gossamer.Stop(rounds=1))
 
 
 def test_adapters_that_a_layer_owns(tmp_path: Path) -> None:
@@ -131,4 +135,4 @@ def test_adapters_that_a_layer_owns(tmp_path: Path) -> None:
 
     model = nn.Sequential(LoRALinear())
     with pytest.warns(GossamerWarning, match=rf"1 {TOLD} \(0\.weight\)"):
-        gossamer.rounds(model, folder=tmp_path, rounds=1, scope=Scope(["0.weight"]))
+        gossamer.rounds(model, folder=tmp_path, scope=Scope(["0.weight"]), stop=gossamer.Stop(rounds=1))

@@ -13,9 +13,10 @@ from torch import nn
 from gossamer.errors import ConfigurationError
 from gossamer.prune import masks as masks_of
 from gossamer.prune.allocate import apportion, erk, uniform
-from gossamer.prune.cut import Cut, allocation_of
+from gossamer.prune.choose import check, choose
+from gossamer.prune.cut import Cut
 from gossamer.prune.densities import Densities, read_densities, write_densities
-from gossamer.prune.scope import prunable_weights
+from gossamer.prune.prunable import prunable_weights
 
 SHAPES = st.dictionaries(
     st.sampled_from("abcdef"),
@@ -107,7 +108,7 @@ def test_densities_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     for last_kept in (None, 2):
         with pytest.raises(ConfigurationError, match="density for a, which is not prunable"):
-            Cut(allocation=Densities({"weight": 0.5, "a": 0.5})).check(model, prunable_weights(model), last_kept)
+            check(Cut(allocation=Densities({"weight": 0.5, "a": 0.5})), model, prunable_weights(model), last_kept)
     with pytest.raises(ConfigurationError, match="density 1 alone have 4"):
         Densities({"a": 1, "b": 0.5})(shapes, 3)
     for content in ("", "[densities]\n", "densities = 3\n", "not toml", '[densities]\na = "x"\n'):
@@ -116,7 +117,7 @@ def test_densities_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError):
             read_densities(file)
     with pytest.raises(ConfigurationError, match="No such file"):
-        allocation_of(str(tmp_path / "missing.toml"))
+        Cut(allocation=str(tmp_path / "missing.toml"))
     with pytest.raises(ConfigurationError, match=r"global, uniform, erk, or a file .* \.toml"):
         Cut(allocation="magic")
 
@@ -140,11 +141,11 @@ def test_densities_are_of_the_structure_that_they_were_found_for(tmp_path: Path)
 def test_densities_come_back_from_their_file(tmp_path: Path) -> None:
     densities = Densities({"a.weight": 1 / 3, "b": 1})
     write_densities(tmp_path / "policy.toml", densities, {"budget": "weights"})
-    assert allocation_of(tmp_path / "policy.toml") == densities
-    assert allocation_of(str(tmp_path / "policy.toml")) == densities
+    assert Cut(allocation=tmp_path / "policy.toml").allocation == densities
+    assert Cut(allocation=str(tmp_path / "policy.toml")).allocation == densities
     # What the user names may be a link.
     (tmp_path / "link.toml").symlink_to(tmp_path / "policy.toml")
-    assert allocation_of(tmp_path / "link.toml") == densities
+    assert Cut(allocation=tmp_path / "link.toml").allocation == densities
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "erk", Densities({"0.weight": 0.5, "2.weight": 0.05})])
@@ -155,7 +156,7 @@ def test_layers_keep_their_largest_and_never_regrow(allocation: str | Densities)
     masks = masks_of.full(weights)
     for number, kept in enumerate([600, 431, 200, 111], start=1):
         before = masks
-        masks = cut.choose(model, weights, kept, before, round_number=number)
+        masks = choose(cut, model, weights, kept, before, round_number=number)
         assert masks_of.count_kept(masks) == kept
         for name, mask in masks.items():
             assert not (mask & ~before[name]).any()
@@ -174,5 +175,5 @@ def test_uniform_is_uniform() -> None:
     with torch.no_grad():
         model[0].weight.mul_(1000)
     weights = prunable_weights(model)
-    masks = Cut(allocation="uniform").choose(model, weights, 250, masks_of.full(weights), round_number=1)
+    masks = choose(Cut(allocation="uniform"), model, weights, 250, masks_of.full(weights), round_number=1)
     assert [int(mask.sum()) for mask in masks.values()] == [50, 200]

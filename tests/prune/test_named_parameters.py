@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from flat import of_rounds
 from torch import Tensor, nn
 
 import gossamer
@@ -151,7 +152,9 @@ def test_masks_are_those_of_one_ranking_over_all(kind: torch.dtype, tmp_path: Pa
     torch.manual_seed(0)
     model = Network().to(kind)
     scope = Scope(["w", "experts.*"])
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, per_round=0.5, scope=scope):
+    for round in gossamer.rounds(
+        model, folder=tmp_path, scope=scope, stop=gossamer.Stop(rounds=1), cut=gossamer.Cut(per_round=0.5)
+    ):
         if round.number == 0:
             before = {name: weight.detach().clone() for name, weight in prunable_weights(model, scope).items()}
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3 if round.number else 0.0, momentum=0.9)
@@ -170,7 +173,9 @@ def test_masks_are_those_of_one_ranking_over_all(kind: torch.dtype, tmp_path: Pa
 
 
 def cut(model: nn.Module, folder: Path, include: list[str], **options: Any) -> dict[str, Tensor]:
-    for _ in gossamer.rounds(model, folder=folder, rounds=1, per_round=0.5, scope=Scope(include), **options):
+    for _ in gossamer.rounds(
+        model, folder=folder, scope=Scope(include), **of_rounds(rounds=1, per_round=0.5, **options)
+    ):
         pass
     return gossamer.load_masks(folder, 1)
 
@@ -209,7 +214,7 @@ def test_a_run_resumes_with_the_same_bits(tmp_path: Path) -> None:
         for stop in (*stops, 9):
             torch.manual_seed(0)
             model = Network()
-            for round in gossamer.rounds(model, folder=folder, rounds=2, scope=Scope(["*", *OWN])):
+            for round in gossamer.rounds(model, folder=folder, scope=Scope(["*", *OWN]), stop=gossamer.Stop(rounds=2)):
                 if round.number == stop:
                     break
                 optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -228,15 +233,15 @@ def test_a_run_resumes_with_the_same_bits(tmp_path: Path) -> None:
 def test_most_of_a_network_outside_the_scope_is_told_once(tmp_path: Path) -> None:
     model = nn.ModuleDict({"table": nn.Embedding(50, 4), "own": Network()})
     with pytest.warns(GossamerWarning) as told:
-        gossamer.rounds(model, folder=tmp_path, rounds=1)
+        gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1))
     (message,) = [str(warning.message) for warning in told]
     prunable = 12 + 10
     assert f"{prunable} of {sum(p.numel() for p in model.parameters())} parameters are prunable, and 278 are" in message
     assert "table.weight (200), own.experts.up (60), own.w (18)" in message
     # Said by the user: nothing is told.
-    gossamer.rounds(model, folder=tmp_path, rounds=1, scope=Scope(["own.head"]))
-    gossamer.rounds(model, folder=tmp_path, rounds=1, scope=Scope(exclude=["table"]))
-    gossamer.rounds(model, folder=tmp_path, rounds=1, scope=Scope(["*", "own.w", "*.up", "table"]))
+    gossamer.rounds(model, folder=tmp_path, scope=Scope(["own.head"]), stop=gossamer.Stop(rounds=1))
+    gossamer.rounds(model, folder=tmp_path, scope=Scope(exclude=["table"]), stop=gossamer.Stop(rounds=1))
+    gossamer.rounds(model, folder=tmp_path, scope=Scope(["*", "own.w", "*.up", "table"]), stop=gossamer.Stop(rounds=1))
 
 
 # --- public networks ----------------------------------------------------------------------------------------------
@@ -264,7 +269,7 @@ def test_the_experts_of_mixtral(mixtral: nn.Module, tmp_path: Path) -> None:
     assert names(mixtral, "*.experts") == [f"{path}.gate_up_proj", f"{path}.down_proj"]
     assert f"{path}.down_proj" in names(mixtral, "model.layers.*")
     with pytest.warns(GossamerWarning, match=r"most of MixtralForCausalLM is outside.*experts\.gate_up_proj \(4,096\)"):
-        gossamer.rounds(mixtral, folder=tmp_path, rounds=1)
+        gossamer.rounds(mixtral, folder=tmp_path, stop=gossamer.Stop(rounds=1))
     masks = cut(mixtral, tmp_path, ["*.experts"])
     assert sum(int(mask.sum()) for mask in masks.values()) == (4 * 64 * 16 + 4 * 16 * 32) // 2
     tokens = torch.arange(8)[None]
@@ -275,7 +280,13 @@ def test_the_experts_of_mixtral(mixtral: nn.Module, tmp_path: Path) -> None:
 def test_stacked_experts_have_no_rows(mixtral: nn.Module, tmp_path: Path) -> None:
     for structure in ("2:4", "1x4", "channels"):
         with pytest.raises(ConfigurationError, match=r"gate_up_proj \(MixtralExperts\) has no one dimension of inputs"):
-            gossamer.rounds(mixtral, folder=tmp_path, rounds=1, scope=Scope(["*.experts"]), structure=structure)
+            gossamer.rounds(
+                mixtral,
+                folder=tmp_path,
+                scope=Scope(["*.experts"]),
+                stop=gossamer.Stop(rounds=1),
+                cut=gossamer.Cut(structure=structure),
+            )
 
 
 def test_the_positions_of_gpt2_by_their_name() -> None:

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from gossamer import Scope
+from gossamer.prune.prunable import prunable_weights
 from gossamer.prune.remarks import remarks
-from gossamer.prune.scope import prunable_weights
 
 
 class Own(nn.Module):

@@ -82,7 +82,7 @@ def test_what_replaces_a_parameter_inside_a_round_is_held(
     replace: Callable[[nn.Sequential], None], tmp_path: Path
 ) -> None:
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=2):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         train(model)
         replace(model)
         if round.number > 0:
@@ -106,7 +106,7 @@ def test_a_round_can_be_recorded_again_after_mending(
     replace: Callable[[nn.Sequential], None], mend: str, tmp_path: Path
 ) -> None:
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=2):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         train(model)
         if round.number == 1:
             replace(model)
@@ -127,7 +127,7 @@ def test_a_round_can_be_recorded_again_after_mending(
 def test_the_optimizer_of_the_replaced_parameter_goes_on(tmp_path: Path) -> None:
     """It trains a parameter that is in no model any longer; the new one is held all the same."""
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         train(model)
         if round.number == 1:
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -141,7 +141,7 @@ def test_the_optimizer_of_the_replaced_parameter_goes_on(tmp_path: Path) -> None
 def test_another_model_s_training_is_not_stopped_for_it(tmp_path: Path) -> None:
     """The loop was left in the middle, and its iterator is still referred to."""
     model, other = nn.Linear(6, 3, bias=False), nn.Linear(6, 3)
-    next(rounds := gossamer.rounds(model, folder=tmp_path, rounds=1))
+    next(rounds := gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)))
     train(model)
     next(rounds)
     model.weight = nn.Parameter(torch.randn(4, 6))
@@ -153,7 +153,7 @@ def test_another_model_s_training_is_not_stopped_for_it(tmp_path: Path) -> None:
 def test_a_tied_weight_that_is_untied_is_held_on_both_sides(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
     model[2].weight = model[0].weight
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         train(model)
         if round.number == 1:
             model[2].weight = nn.Parameter(torch.randn(6, 6))
@@ -170,7 +170,9 @@ def test_a_tied_weight_that_is_untied_is_held_on_both_sides(tmp_path: Path) -> N
 def test_a_parameter_of_another_shape_is_said_at_the_first_step(number: int, tmp_path: Path) -> None:
     """Embeddings that are resized for more tokens, for example."""
     model = nn.Sequential(nn.Embedding(10, 6), nn.Linear(6, 3))
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, scope=gossamer.Scope(embeddings=True)):
+    for round in gossamer.rounds(
+        model, folder=tmp_path, scope=gossamer.Scope(embeddings=True), stop=gossamer.Stop(rounds=1)
+    ):
         before = model[0]
         if round.number == number:
             model[0] = nn.Embedding(12, 6)
@@ -190,7 +192,7 @@ def test_a_parameter_of_another_shape_is_said_at_the_first_step(number: int, tmp
 def test_an_adapter_around_a_layer_and_its_merging(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         train(model)
         if round.number == 1:
             settings = peft.LoraConfig(r=2, target_modules=["0"], init_lora_weights=False)
@@ -217,7 +219,7 @@ def test_a_model_is_converted_inside_a_round(
     if how != "in place":
         request.getfixturevalue(how)
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=2):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=2)):
         train(model)
         convert(model)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
@@ -288,13 +290,13 @@ def test_the_same_weights_assigned_stay_pruned(prune: Prune) -> None:
 
 def test_a_model_that_was_replaced_in_part_begins_a_new_run_dense(tmp_path: Path) -> None:
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path / "first", rounds=1):
+    for round in gossamer.rounds(model, folder=tmp_path / "first", stop=gossamer.Stop(rounds=1)):
         train(model)
         if round.number == 1:
             new_parameter(model)
             gossamer.enforce(model)
     model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
-    round = next(iter(gossamer.rounds(model, folder=tmp_path / "second", rounds=1)))
+    round = next(iter(gossamer.rounds(model, folder=tmp_path / "second", stop=gossamer.Stop(rounds=1))))
     train(model)
     assert int((model[0].weight == 0).sum()) == 0
     round.record()
@@ -314,7 +316,7 @@ class Tied(nn.Module):
 def test_letting_go_of_a_weight_lets_go_of_all_its_names_and_of_no_other(tmp_path: Path) -> None:
     """As a round is dense again in which the model was replaced in part."""
     model = Tied()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, per_round=0.5):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1), cut=gossamer.Cut(per_round=0.5)):
         if round.number == 1:
             model.one.weight = nn.Parameter(torch.randn(6, 6))
             model.other.weight = model.one.weight
@@ -330,7 +332,7 @@ def test_letting_go_of_a_weight_lets_go_of_all_its_names_and_of_no_other(tmp_pat
 
 def test_what_is_replaced_beside_the_optimizer_s_own_parameters_is_held_at_its_next_step(tmp_path: Path) -> None:
     model = network()
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, per_round=0.5):
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1), cut=gossamer.Cut(per_round=0.5)):
         train(model)
         if round.number == 1:
             optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)

@@ -12,7 +12,7 @@ from torch.nn.utils import prune as torch_prune
 import gossamer
 from gossamer import Scope, prunable_weights
 from gossamer.errors import ConfigurationError, NothingToPruneError
-from gossamer.prune.scope import aliases, count_parameters
+from gossamer.prune.prunable import aliases, count_parameters
 
 
 def names(model: nn.Module, **scope: object) -> list[str]:
@@ -306,7 +306,9 @@ def test_the_name_that_the_refusal_gives_can_be_excluded(bias: bool, kind: str, 
     # What it is computed from is no weight either.
     with pytest.raises(ConfigurationError, match="computes a weight from it"):
         names(model, include=["0.*_*" if "." not in kind else "0.parametrizations.*", "1"])
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, scope=Scope(exclude=["0.weight"])):
+    for round in gossamer.rounds(
+        model, folder=tmp_path, scope=Scope(exclude=["0.weight"]), stop=gossamer.Stop(rounds=1)
+    ):
         model(torch.ones(1, 3)).sum().backward()
         round.record(loss=1.0, untrained=True)
     gossamer.check(model)

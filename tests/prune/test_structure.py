@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from gossamer import Scope
 from gossamer.errors import ConfigurationError, TrainingDivergedError
 from gossamer.prune import masks as masks_of
+from gossamer.prune.choose import check, choose
 from gossamer.prune.cut import Cut
-from gossamer.prune.scope import inputs_first, prunable_weights
+from gossamer.prune.prunable import inputs_first, prunable_weights
 from gossamer.prune.structure import find_structure
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -152,10 +153,10 @@ def test_inputs_are_found_in_transposed_layers() -> None:
     model = Odd()
     weights = prunable_weights(model)
     assert inputs_first(model, weights) == {"up.weight"}
-    masks = Cut(structure="2:4").choose(model, weights, 160, masks_of.full(weights), round_number=1)
+    masks = choose(Cut(structure="2:4"), model, weights, 160, masks_of.full(weights), round_number=1)
     assert (masks["linear.weight"].reshape(4, 2, 4).sum(2) == 2).all()
     assert (masks["up.weight"].reshape(2, 4, 4, 3, 3).sum(1) == 2).all()
-    masks = Cut(structure="channels").choose(model, weights, 200, masks_of.full(weights), round_number=1)
+    masks = choose(Cut(structure="channels"), model, weights, 200, masks_of.full(weights), round_number=1)
     assert all(mask.all() or not mask.any() for mask in masks["up.weight"].unbind(1))
     assert masks["up.weight"].shape == weights["up.weight"].shape
 
@@ -173,7 +174,7 @@ def test_an_own_parameter_of_a_transposed_layer_has_its_outputs_first(groups: in
     model = nn.Sequential(Adapted(groups))
     weights = prunable_weights(model, Scope(include=["0.adapter"]))
     assert inputs_first(model, weights) == set()
-    mask = Cut(structure="channels").choose(model, weights, 15, masks_of.full(weights), round_number=1)["0.adapter"]
+    mask = choose(Cut(structure="channels"), model, weights, 15, masks_of.full(weights), round_number=1)["0.adapter"]
     assert mask.all(1).sum() == 3
 
 
@@ -184,9 +185,9 @@ def test_memory_formats_stay() -> None:
         plain = nn.Conv2d(8, 8, 3)
         plain.load_state_dict(model.state_dict())
         cut = Cut(structure=structure)
-        found = cut.choose(model, weights, 288, masks_of.full(weights), round_number=1)["weight"]
+        found = choose(cut, model, weights, 288, masks_of.full(weights), round_number=1)["weight"]
         others = prunable_weights(plain)
-        expected = cut.choose(plain, others, 288, masks_of.full(others), round_number=1)["weight"]
+        expected = choose(cut, plain, others, 288, masks_of.full(others), round_number=1)["weight"]
         assert torch.equal(found, expected), structure
 
 
@@ -195,11 +196,11 @@ def test_layers_without_channels_are_refused(layer: nn.Module) -> None:
     model = nn.Sequential(layer, nn.Linear(3, 3))
     weights = prunable_weights(model)
     with pytest.raises(ConfigurationError, match=r"0\.weight .* Exclude it"):
-        Cut(structure="channels").check(model, weights, 5)
+        check(Cut(structure="channels"), model, weights, 5)
     with pytest.raises(ConfigurationError, match=r"0\.weight .* Exclude it"):
         inputs_first(model, weights)
-    Cut().check(model, weights, 5)
-    Cut(structure="channels").check(model, prunable_weights(model, Scope(exclude=("0",))), 5)
+    check(Cut(), model, weights, 5)
+    check(Cut(structure="channels"), model, prunable_weights(model, Scope(exclude=("0",))), 5)
 
 
 def test_mistakes_say_what_to_do() -> None:
@@ -209,10 +210,10 @@ def test_mistakes_say_what_to_do() -> None:
     model = nn.Linear(8, 8)
     weights = prunable_weights(model)
     with pytest.raises(ConfigurationError, match=r"at most 32; expected a target sparsity of at least 0\.5"):
-        Cut(structure="2:4").check(model, weights, 33)
-    Cut(structure="2:4").check(model, weights, 32)
+        check(Cut(structure="2:4"), model, weights, 33)
+    check(Cut(structure="2:4"), model, weights, 32)
     with pytest.raises(ConfigurationError, match="not one of the groups"):
-        Cut(structure="channels").choose(model, weights, 7, masks_of.full(weights), round_number=1)
+        choose(Cut(structure="channels"), model, weights, 7, masks_of.full(weights), round_number=1)
     two = nn.Sequential(nn.Linear(8, 80), nn.Linear(80, 4))
     with pytest.raises(ConfigurationError, match=r"erk keeps .* 1\.weight"):
-        Cut(structure="2:4", allocation="erk").check(two, prunable_weights(two), 480)
+        check(Cut(structure="2:4", allocation="erk"), two, prunable_weights(two), 480)

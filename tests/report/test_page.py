@@ -9,7 +9,10 @@ from browser import Page, opened
 from small_run import printed, small_run
 
 import gossamer
-from gossamer.compress import compress
+from gossamer.job.compress import compress
+from gossamer.job.training import Training
+from gossamer.loop.stop import Stop
+from gossamer.prune.cut import Cut
 from gossamer.tasks import find_task
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
@@ -23,7 +26,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     small_run(folder / "seed-0")
     small_run(folder / "seed-1", seed=1)
-    compress(find_task("digits"), folder=folder / "slower", target_sparsity=0.97, per_round=0.5, epochs=1)
+    compress(
+        find_task("digits"),
+        folder=folder / "slower",
+        stop=Stop(target_sparsity=0.97),
+        cut=Cut(per_round=0.5),
+        training=Training(epochs=1),
+    )
     return folder
 
 
@@ -158,7 +167,7 @@ def test_hostile_names_and_settings_stay_text(tmp_path: Path) -> None:
     folder = tmp_path / "<b>run" / "&<img src=x onerror=alert(1)>"
     model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Linear(4, 2))
     settings = {"note": HOSTILE, "task": HOSTILE}
-    for round in gossamer.rounds(model, folder=folder, rounds=2, seed=1, settings=settings):
+    for round in gossamer.rounds(model, folder=folder, seed=1, settings=settings, stop=gossamer.Stop(rounds=2)):
         round.record(untrained=True, **{"accuracy <i>": 0.5 + round.number / 10})
     printed("report", folder, "-o", tmp_path / "report.html")
     with opened(tmp_path / "report.html", tmp_path, 800) as page:

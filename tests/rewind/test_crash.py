@@ -11,7 +11,9 @@ PROGRAM = """
     import torch
     from torch import nn
     import gossamer
-    from gossamer.compress import compress
+    from gossamer import Retraining
+    from gossamer.job.compress import compress
+    from gossamer.job.training import Training
     from gossamer.tasks import SGD, Data, Examples, OneCycle, Recipe, Task
 
     torch.set_num_threads(1)
@@ -28,7 +30,8 @@ PROGRAM = """
 
     def built_in(folder, **arguments):
         task = Task(name="small", description="", model=small, data=data, recipe=recipe)
-        compress(task, folder=folder, target_sparsity=0.5, seed=5, checkpoint_seconds=0, **arguments)
+        arguments = dict(training=Training(seed=5, checkpoint_seconds=0)) | arguments
+        compress(task, folder=folder, stop=gossamer.Stop(target_sparsity=0.5), **arguments)
 
     def own_loop(folder, **arguments):
         torch.manual_seed(0)
@@ -36,7 +39,8 @@ PROGRAM = """
         model = small()
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         inputs = torch.randn(64, 20)
-        for round in gossamer.rounds(model, rounds=3, folder=folder, state={"optimizer": optimizer}, **arguments):
+        stop = gossamer.Stop(rounds=3)
+        for round in gossamer.rounds(model, folder=folder, state={"optimizer": optimizer}, stop=stop, **arguments):
             # A loader's way: the order of its data is drawn anew from the global random numbers.
             for _ in round.replicates(lambda: inputs[torch.randperm(64)].split(16)):
                 for step in round.schedule(40):
@@ -77,26 +81,27 @@ PROGRAM = """
                 found[str(path.relative_to(folder))] = path.read_bytes()
         return found
 
+    FRESH = Training(seed=5, checkpoint_seconds=0, fresh_optimizer=True)
     REWINDING = ("weight-rewind", "low-lr-weight-rewind")
     root = Path(sys.argv[1])
     moments = random.Random(2)
     kills = 0
     for name, job, arguments in [
         # Step 14 lies inside an epoch (of 9 steps), with the training saved after every one.
-        ("step", built_in, dict(method="weight-rewind", rewind_to_step=14)),
-        ("reinit", built_in, dict(method="reinit", optimizer_state="fresh")),
-        ("last", built_in, dict(method="low-lr-weight-rewind", rewind_epochs=1)),
-        ("own", own_loop, dict(method="weight-rewind", rewind_to_step=7)),
-        ("average", built_in, dict(method="lr-rewind", replicates=3)),
-        ("average-fresh", built_in, dict(method="weight-rewind", replicates=2, optimizer_state="fresh")),
-        ("average-own", own_loop, dict(method="lr-rewind", replicates=3)),
+        ("step", built_in, dict(retraining=Retraining(method="weight-rewind", rewind_to_step=14))),
+        ("reinit", built_in, dict(retraining=Retraining(method="reinit"), training=FRESH)),
+        ("last", built_in, dict(retraining=Retraining(method="low-lr-weight-rewind", rewind_epochs=1))),
+        ("own", own_loop, dict(retraining=Retraining(method="weight-rewind", rewind_to_step=7))),
+        ("average", built_in, dict(retraining=Retraining(method="lr-rewind", replicates=3))),
+        ("average-fresh", built_in, dict(retraining=Retraining("weight-rewind", replicates=2), training=FRESH)),
+        ("average-own", own_loop, dict(retraining=Retraining(method="lr-rewind", replicates=3))),
     ]:
         started = time.monotonic()
         assert wait(in_a_process(job, root / name, **arguments)) == 0
         duration = time.monotonic() - started
         expected = results(root / name)
         assert len([path for path in expected if path.endswith("model.safetensors")]) == (4 if job is own_loop else 5)
-        assert ("round-00/snapshot.safetensors" in expected) == (arguments["method"] in REWINDING), list(expected)
+        assert ("round-00/snapshot.safetensors" in expected) == (arguments["retraining"].method in REWINDING)
         assert not {"snapshot.safetensors", "replicates.safetensors", "training.safetensors"} & {*expected}
         killed = 0
         for attempt in range(50):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from flat import of_rounds
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -41,7 +42,7 @@ def run(folder: Path, model: nn.Module | None = None, total: int = T, **argument
     model = model or small()
     optimizer = sgd(model)
     trace = []
-    for round in gossamer.rounds(model, folder=folder, state={"optimizer": optimizer}, **arguments):
+    for round in gossamer.rounds(model, folder=folder, state={"optimizer": optimizer}, **of_rounds(**arguments)):
         model.train()
         rates = round.schedule(total).rates(lambda step: RATES[step])
         for index, rate in enumerate(rates):
@@ -95,7 +96,7 @@ def test_every_strategy_has_its_rates_checked_above() -> None:
 
 @pytest.mark.parametrize("arguments", [(0,), (-1,), (4, 0)])
 def test_a_schedule_has_steps(arguments: tuple[int, ...], tmp_path: Path) -> None:
-    round = next(iter(gossamer.rounds(small(), folder=tmp_path, rounds=1)))
+    round = next(iter(gossamer.rounds(small(), folder=tmp_path, stop=gossamer.Stop(rounds=1))))
     with pytest.raises(ConfigurationError, match=r"total_steps is .* and steps_per_epoch .*; expected at least 1"):
         round.schedule(*arguments)
     assert len(round.schedule(1, 1)) == 1
@@ -127,7 +128,11 @@ def test_the_scale_of_a_linear_restart_is_that_of_the_cut(tmp_path: Path) -> Non
         model.weight.copy_(torch.tensor([[3.0, 4.0, 0.6, 0.8]]))
     rates: list[float] = []
     for round in gossamer.rounds(
-        model, folder=tmp_path, target_sparsity=0.5, one_shot=True, method="linear-lr-restart", rewind_steps=1
+        model,
+        folder=tmp_path,
+        target_sparsity=0.5,
+        cut=gossamer.Cut(one_shot=True),
+        retraining=gossamer.Retraining(method="linear-lr-restart", rewind_steps=1),
     ):
         # No step is taken, so the weights stay as they are.
         rates = round.schedule(T).rates(lambda step: RATES[step])
@@ -217,7 +222,13 @@ def test_the_lottery_ticket_begins_with_its_first_weights(tmp_path: Path) -> Non
         model.weight.copy_(torch.tensor([[5.0, -1.0, 2.0, 4.0]]))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     began = []
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=2, per_round=0.3, method="weight-rewind"):
+    for round in gossamer.rounds(
+        model,
+        folder=tmp_path,
+        stop=gossamer.Stop(rounds=2),
+        cut=gossamer.Cut(per_round=0.3),
+        retraining=gossamer.Retraining(method="weight-rewind"),
+    ):
         began.append(model.weight.detach().flatten().tolist())
         change = [[4.5, 2.0, 0.0, 2.0], [3.0, 1.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]][round.number]
         model.weight.grad = torch.tensor([change])
@@ -234,7 +245,11 @@ def test_reinitialised_weights_are_new_and_keep_the_mask(fresh_model: Any, tmp_p
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
     ends: dict[int, Tensor] = {}
     for round in gossamer.rounds(
-        model, folder=tmp_path, rounds=2, method="reinit", fresh_model=fresh_model, state={"optimizer": optimizer}
+        model,
+        folder=tmp_path,
+        state={"optimizer": optimizer},
+        stop=gossamer.Stop(rounds=2),
+        retraining=gossamer.Retraining(method="reinit", fresh_model=fresh_model),
     ):
         if round.number > 0:
             kept = round.masks["0.weight"]
@@ -259,13 +274,17 @@ def test_layers_that_cannot_be_drawn_anew_are_named_at_once(tmp_path: Path) -> N
 
     model = nn.Sequential(nn.Linear(4, 4), Scale())
     with pytest.raises(ConfigurationError, match=r"1 \(Scale\) has parameters but no reset_parameters; pass fresh_mod"):
-        gossamer.rounds(model, folder=tmp_path, rounds=1, method="reinit")
+        gossamer.rounds(
+            model, folder=tmp_path, stop=gossamer.Stop(rounds=1), retraining=gossamer.Retraining(method="reinit")
+        )
 
 
 def test_fine_tuning_leaves_the_weights(tmp_path: Path) -> None:
     model = small()
     ends: list[Tensor] = []
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, method="fine-tune"):
+    for round in gossamer.rounds(
+        model, folder=tmp_path, stop=gossamer.Stop(rounds=1), retraining=gossamer.Retraining(method="fine-tune")
+    ):
         if ends:
             assert torch.equal(model[0].weight, ends[0] * round.masks["0.weight"])
         round.schedule(1)
@@ -282,7 +301,12 @@ def test_a_second_optimizer_is_not_counted(tmp_path: Path) -> None:
     model, other = small(), nn.Linear(2, 2)
     first, second = sgd(model[0]), sgd(model[3])
     foreign = sgd(other)
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, method="weight-rewind", rewind_to_step=2):
+    for round in gossamer.rounds(
+        model,
+        folder=tmp_path,
+        stop=gossamer.Stop(rounds=1),
+        retraining=gossamer.Retraining(method="weight-rewind", rewind_to_step=2),
+    ):
         for _ in round.schedule(4):
             for optimizer in (foreign, first, second):
                 optimizer.step()
@@ -293,37 +317,61 @@ def test_rewound_in_epochs_needs_their_length(tmp_path: Path) -> None:
     model = small()
     optimizer = sgd(model)
     records = []
-    for round in gossamer.rounds(model, folder=tmp_path / "a", rounds=1, method="weight-rewind", rewind_to_epoch=2):
+    for round in gossamer.rounds(
+        model,
+        folder=tmp_path / "a",
+        stop=gossamer.Stop(rounds=1),
+        retraining=gossamer.Retraining(method="weight-rewind", rewind_to_epoch=2),
+    ):
         for _ in round.schedule(12, steps_per_epoch=4):
             optimizer.step()
         records.append((round.steps, round.record(untrained=True)))
     assert [steps for steps, _ in records] == [12, 4]
     assert (records[1][1].lr_rewound_to, records[1][1].weights_rewound_to) == (2.0, 2.0)
     with pytest.raises(ConfigurationError, match="how many steps 2 epochs are is not known"):
-        for round in gossamer.rounds(model, folder=tmp_path / "b", rounds=1, rewind_epochs=2):
+        for round in gossamer.rounds(
+            model, folder=tmp_path / "b", stop=gossamer.Stop(rounds=1), retraining=gossamer.Retraining(rewind_epochs=2)
+        ):
             round.schedule(12)
 
 
 def test_a_loop_that_does_not_ask_for_its_learning_rates_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"round 1 of fine-tune trains with other learning rates"):
-        for round in gossamer.rounds(small(), folder=tmp_path, rounds=1, method="fine-tune"):
+        for round in gossamer.rounds(
+            small(), folder=tmp_path, stop=gossamer.Stop(rounds=1), retraining=gossamer.Retraining(method="fine-tune")
+        ):
             round.record(untrained=True)
     assert gossamer.load_round(tmp_path, -1, small()).round == 0
 
 
 def test_a_snapshot_that_was_never_taken_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no snapshot after step 3 of the dense round.*0 optimizer steps"):
-        for round in gossamer.rounds(small(), folder=tmp_path, rounds=1, method="weight-rewind", rewind_to_step=3):
+        for round in gossamer.rounds(
+            small(),
+            folder=tmp_path,
+            stop=gossamer.Stop(rounds=1),
+            retraining=gossamer.Retraining(method="weight-rewind", rewind_to_step=3),
+        ):
             round.record(untrained=True)
     with pytest.raises(ConfigurationError, match="3 steps are is not known"):
-        for round in gossamer.rounds(small(), folder=tmp_path, rounds=1, method="weight-rewind", rewind_steps=3):
+        for round in gossamer.rounds(
+            small(),
+            folder=tmp_path,
+            stop=gossamer.Stop(rounds=1),
+            retraining=gossamer.Retraining(method="weight-rewind", rewind_steps=3),
+        ):
             round.record(untrained=True)
 
 
 def test_an_optimizer_that_is_not_torch_s_takes_its_snapshot_by_hand(tmp_path: Path) -> None:
     model = small()
     early = None
-    for round in gossamer.rounds(model, folder=tmp_path, rounds=1, method="weight-rewind", rewind_to_step=3):
+    for round in gossamer.rounds(
+        model,
+        folder=tmp_path,
+        stop=gossamer.Stop(rounds=1),
+        retraining=gossamer.Retraining(method="weight-rewind", rewind_to_step=3),
+    ):
         if round.number > 0:
             assert early is not None
             assert torch.equal(model[0].weight, early * round.masks["0.weight"])
@@ -401,7 +449,7 @@ def test_one_shot_is_recorded(tmp_path: Path) -> None:
 )
 def test_mistakes_are_explained(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        gossamer.rounds(small(), folder=tmp_path / "run", rounds=2, **arguments)
+        gossamer.rounds(small(), folder=tmp_path / "run", **of_rounds(rounds=2, **arguments))
     assert not (tmp_path / "run").exists()
 
 

@@ -22,8 +22,10 @@ from small_run import printed, refused
 from torch import Tensor, nn
 
 import gossamer
-from gossamer.compress import compress
 from gossamer.errors import CheckpointError, ConfigurationError, TrainingDivergedError
+from gossamer.job.compress import compress
+from gossamer.job.training import Training
+from gossamer.loop.stop import Stop
 from gossamer.predict.calibration import write_calibration
 from gossamer.prune.densities import read_densities
 from gossamer.search import Policy, SearchError, flops, search, weights
@@ -281,7 +283,7 @@ def test_retraining_is_judged_and_leaves_no_trace(tmp_path: Path) -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits, trained for three epochs."""
     folder: Path = tmp_path_factory.mktemp("run") / "digits"
-    compress(find_task("digits"), folder=folder, round_count=1, epochs=3)
+    compress(find_task("digits"), folder=folder, stop=Stop(rounds=1), training=Training(epochs=3))
     return folder
 
 
@@ -424,9 +426,9 @@ def test_the_scope_is_the_runs_own(tmp_path: Path) -> None:
     compress(
         find_task("digits"),
         folder=tmp_path / "run",
-        round_count=1,
-        epochs=1,
         scope=gossamer.Scope(exclude=("classes",)),
+        stop=Stop(rounds=1),
+        training=Training(epochs=1),
     )
     policy = tmp_path / "policy.toml"
     options = ("--episodes", 2, "--warm-up", 1, "--examples", 50, "-o", policy)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gossamer.prune.enforce import attach_masks, check
-from gossamer.prune.scope import Scope, count_parameters, prunable_weights
+from gossamer.prune.prunable import count_parameters, prunable_weights
+from gossamer.prune.scope import Scope
 from gossamer.prune.select import keep_largest
 from gossamer.tasks import TASKS, Examples, Task, evaluate, initial_model, train
 from gossamer.tasks.char_gpt import CharGpt, mean_nats, nats

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gossamer.prune.enforce import attach_masks, check
-from gossamer.prune.scope import count_parameters, prunable_weights
+from gossamer.prune.prunable import count_parameters, prunable_weights
 from gossamer.prune.select import keep_largest
 from gossamer.tasks import TASKS, Examples, Metric, evaluate, initial_model, train
 from gossamer.tasks.cifar10 import CIFAR10, standardised

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from gossamer.compress import compress
-from gossamer.prune.scope import count_parameters, prunable_weights
+from gossamer.job.compress import compress
+from gossamer.job.training import Training
+from gossamer.loop.stop import Stop
+from gossamer.prune.prunable import count_parameters, prunable_weights
 from gossamer.tasks import TASKS, Examples, evaluate, initial_model, train
 from gossamer.tasks.mnist import BLACK, VALIDATION_EXAMPLES, shifted
 
@@ -134,7 +136,9 @@ def hand_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_rounds_on_hand_made_images(name: str, hand_made: Path, tmp_path: Path) -> None:
     # Without shifts: a bar that is moved by a pixel lies half in the next class.
     task = replace(TASKS[name], recipe=replace(TASKS[name].recipe, batch_size=32, augment=None))
-    dense, pruned = compress(task, folder=tmp_path / "run", data_folder=hand_made, round_count=1, epochs=3)
+    dense, pruned = compress(
+        task, folder=tmp_path / "run", data_folder=hand_made, stop=Stop(rounds=1), training=Training(epochs=3)
+    )
     assert dense.kept == dense.prunable == sum(weights_by_layer(name))
     assert pruned.kept == math.ceil(dense.prunable * 4 / 5)
     for record in (dense, pruned):

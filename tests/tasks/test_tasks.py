@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gossamer.prune.scope import count_parameters, prunable_weights
+from gossamer.prune.prunable import count_parameters, prunable_weights
 from gossamer.tasks import TASKS, Data, DataError, evaluate, initial_model, train
 from gossamer.tasks.digits import jittered
 

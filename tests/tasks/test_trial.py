@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from gossamer.compress import compress
+from gossamer.job.compress import compress
 from gossamer.loop.records import read_records
+from gossamer.loop.stop import Stop
 from gossamer.tasks import SGD, Data, Examples, Metric, OneCycle, Recipe, Task, TaskError
 
 INPUTS = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
@@ -118,7 +119,7 @@ MISTAKES = {
 def test_a_task_that_cannot_be_trained(mistake: str, tmp_path: Path) -> None:
     changes, message = MISTAKES[mistake]
     with pytest.raises(TaskError, match=message) as raised:
-        compress(own_task(**changes), folder=tmp_path / "run", round_count=1)
+        compress(own_task(**changes), folder=tmp_path / "run", stop=Stop(rounds=1))
     assert "\n" not in str(raised.value)
     assert read_records(tmp_path / "run") == []
 
@@ -149,7 +150,7 @@ def test_a_task_that_cannot_be_trained(mistake: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_right_is_trained(changes: dict[str, Any], tmp_path: Path) -> None:
-    assert len(compress(own_task(**changes), folder=tmp_path / "run", round_count=1)) == 2
+    assert len(compress(own_task(**changes), folder=tmp_path / "run", stop=Stop(rounds=1))) == 2
 
 
 def broken(**changes: Any) -> dict[str, Any]:
@@ -173,7 +174,7 @@ FAILING: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_fails_in_training_is_one_line(mistake: str, tmp_path: Path) -> None:
     changes, message = FAILING[mistake]
     with pytest.raises(TaskError, match=f"^own: .*{message}") as refused:
-        compress(own_task(**changes), folder=tmp_path / "run", round_count=1)
+        compress(own_task(**changes), folder=tmp_path / "run", stop=Stop(rounds=1))
     assert "\n" not in str(refused.value)
 
 
@@ -188,7 +189,7 @@ def test_too_little_memory_is_no_mistake_of_the_task(tmp_path: Path) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
-        compress(own_task(**recipe(loss)), folder=tmp_path / "run", round_count=1)
+        compress(own_task(**recipe(loss)), folder=tmp_path / "run", stop=Stop(rounds=1))
 
 
 def test_the_trial_leaves_no_trace(tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ def test_the_trial_leaves_no_trace(tmp_path: Path) -> None:
             draws.append(self.training)
             return super().forward(inputs)
 
-    compress(own_task(model=lambda: Watched(lambda outputs: outputs)), folder=tmp_path / "run", round_count=1)
+    compress(own_task(model=lambda: Watched(lambda outputs: outputs)), folder=tmp_path / "run", stop=Stop(rounds=1))
     assert draws[:3] == [False, False, False]
     assert draws[3] is True
 
@@ -215,4 +216,4 @@ def test_whole_numbers_to_be_met_are_no_classes(tmp_path: Path) -> None:
         recipe=replace(own_task().recipe, loss=lambda outputs, goals: squares(outputs, goals).mean() / 100),
         metric=Metric("distance", "lower", squares),
     )
-    assert len(compress(task, folder=tmp_path / "run", round_count=1)) == 2
+    assert len(compress(task, folder=tmp_path / "run", stop=Stop(rounds=1))) == 2

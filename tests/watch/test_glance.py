@@ -11,20 +11,24 @@ from small_run import small_run
 
 import gossamer
 from gossamer.cli.watch import sparkline
-from gossamer.compress import Silent, compress
-from gossamer.loop.driver import Round
+from gossamer.job.callbacks import Callback
+from gossamer.job.compress import compress
+from gossamer.job.training import Training
 from gossamer.loop.record import RoundRecord
+from gossamer.loop.round import Round
+from gossamer.loop.stop import Stop
+from gossamer.rewind.strategies import Retraining
 from gossamer.tasks import find_task
 from gossamer.tasks.training import EpochReport
 from gossamer.watch import Glance, look
 from gossamer.watch.progress import FILE, read_progress
 
 
-class Stop(Exception):
+class Interrupted(Exception):
     pass
 
 
-class Looking(Silent):
+class Looking(Callback):
     """Looks after every epoch, and stops the run after some of them."""
 
     def __init__(self, folder: Path, stop_after: int) -> None:
@@ -36,7 +40,7 @@ class Looking(Silent):
         self.seen.append(look(self.folder))
         self.left -= 1
         if self.left == 0:
-            raise Stop
+            raise Interrupted
 
 
 def test_what_is_not_there_has_not_begun(tmp_path: Path) -> None:
@@ -49,8 +53,14 @@ def test_a_run_that_goes_on_is_stopped_and_is_finished(tmp_path: Path, monkeypat
 
     def run(stop_after: int) -> Looking:
         looking = Looking(folder, stop_after)
-        with suppress(Stop):
-            compress(find_task("digits"), folder=folder, round_count=1, epochs=2, listener=looking)
+        with suppress(Interrupted):
+            compress(
+                find_task("digits"),
+                folder=folder,
+                callbacks=(looking,),
+                stop=Stop(rounds=1),
+                training=Training(epochs=2),
+            )
         return looking
 
     seen = run(stop_after=3).seen
@@ -73,7 +83,14 @@ def test_a_run_that_goes_on_is_stopped_and_is_finished(tmp_path: Path, monkeypat
 def test_the_trainings_of_later_rounds_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gossamer.watch.progress.LEAST_SECONDS", 0.0)
     looking = Looking(tmp_path, stop_after=0)
-    compress(find_task("digits"), folder=tmp_path, round_count=2, epochs=1, replicates=3, listener=looking)
+    compress(
+        find_task("digits"),
+        folder=tmp_path,
+        callbacks=(looking,),
+        stop=Stop(rounds=2),
+        retraining=Retraining(replicates=3),
+        training=Training(epochs=1),
+    )
     told = [
         (seen.round, seen.epochs_done, seen.epochs, seen.trainings, seen.trainings_left)
         for glance in looking.seen
@@ -96,7 +113,7 @@ def test_the_file_of_an_older_version_is_understood(tmp_path: Path) -> None:
 
 def test_a_loop_of_ones_own_shows_its_rounds(tmp_path: Path) -> None:
     states = []
-    for round in gossamer.rounds(torch.nn.Linear(8, 8), folder=tmp_path, rounds=1):
+    for round in gossamer.rounds(torch.nn.Linear(8, 8), folder=tmp_path, stop=gossamer.Stop(rounds=1)):
         states.append(look(tmp_path).state)
         round.record(untrained=True, accuracy=0.5)
     assert states == ["running", "running"]
@@ -105,7 +122,7 @@ def test_a_loop_of_ones_own_shows_its_rounds(tmp_path: Path) -> None:
 
 def test_a_run_within_an_allowed_loss_is_over_when_it_is_exceeded(tmp_path: Path) -> None:
     values = iter([0.9, 0.89, 0.5])
-    for round in gossamer.rounds(torch.nn.Linear(8, 8), folder=tmp_path, max_drop=0.1):
+    for round in gossamer.rounds(torch.nn.Linear(8, 8), folder=tmp_path, stop=gossamer.Stop(max_drop=0.1)):
         round.record(untrained=True, accuracy=next(values))
     assert look(tmp_path).state == "finished"
     shutil.rmtree(tmp_path / "round-02")

@@ -12,7 +12,7 @@ from gossamer.bench.measure import interleaved, machine, spread
 from gossamer.prune import masks as masks_of
 from gossamer.prune.attach import mask_of
 from gossamer.prune.enforce import attach_masks, enforce
-from gossamer.prune.scope import prunable_weights
+from gossamer.prune.prunable import prunable_weights
 from gossamer.prune.select import keep_largest
 from gossamer.tasks import find_task, initial_model, processor
 

@@ -12,9 +12,9 @@ from gossamer.cli.console import console
 from gossamer.wording import metric_text, time_text
 
 if TYPE_CHECKING:
-    from gossamer.compress import Listener
-    from gossamer.loop.driver import Round
+    from gossamer.job.callbacks import Callback
     from gossamer.loop.record import RoundRecord
+    from gossamer.loop.round import Round
     from gossamer.tasks.training import EpochReport
 
 LINE_SECONDS = 10.0
@@ -22,8 +22,8 @@ LINE_SECONDS = 10.0
 
 
 @contextmanager
-def progress() -> "Iterator[Listener]":
-    """The listener that fits where the output goes."""
+def progress() -> "Iterator[Callback]":
+    """The callback that fits where the output goes."""
     # Training goes on, whatever becomes of what is told of it.
     terminal = console(goes_on=True)
     if not terminal.is_terminal:

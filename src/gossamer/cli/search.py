@@ -321,8 +321,9 @@ class _Bar(_Lines):
 def _print(subject: "Searched", policy: "Policy", scope: "Scope", out: Path) -> None:
     """The policy beside global magnitude pruning to the same number of weights."""
     from gossamer.prune import masks as masks_of
+    from gossamer.prune.choose import choose
     from gossamer.prune.cut import Cut
-    from gossamer.prune.scope import prunable_weights
+    from gossamer.prune.prunable import prunable_weights
     from gossamer.search.compressible import pruned
     from gossamer.search.searching import COMPRESSIBLE
 
@@ -333,7 +334,7 @@ def _print(subject: "Searched", policy: "Policy", scope: "Scope", out: Path) -> 
     rivals: dict[str, Mapping[str, Any]] = {
         "dense": masks_of.full(weights),
         "policy": network.masks(policy.chosen),
-        "global magnitude": Cut().choose(model, weights, kept, masks_of.full(weights), round_number=1),
+        "global magnitude": choose(Cut(), model, weights, kept, masks_of.full(weights), round_number=1),
     }
     metric = subject.task.metric.name
     terminal = console(goes_on=True)

@@ -66,9 +66,9 @@ def _summary(run: "FinishedRounds") -> list[str]:
         f"{last.kept:,} ({last.density:.2%}) of the prunable, {last.parameters_kept:,} "
         f"({last.parameters_kept / last.parameters:.2%}) of all",
     ]
-    if run.allowance is not None:
+    if run.stop.max_drop is not None:
         lines.append(
-            f"smallest within {run.allowance.max_drop:g} of the dense {best.metric}: round {best.round}, "
+            f"smallest within {run.stop.max_drop:g} of the dense {best.metric}: round {best.round}, "
             f"{best.compression:.1f}x, {value_text(best.metric, best.val)} against "
             f"{value_text(dense.metric, dense.val)} (validation)"
         )

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import Tensor, nn
+from torch import nn
 
-from gossamer.compare.grid import Grid, Method
+from gossamer.compare.grid import Grid
+from gossamer.compare.method import Method
 from gossamer.errors import ConfigurationError, GossamerError
 from gossamer.loop.plan import Plan
 from gossamer.loop.records import TRAINING
-from gossamer.prune.criteria import find_criterion
-from gossamer.prune.cut import Cut, allocation_of
-from gossamer.prune.scope import prunable_weights
+from gossamer.prune.choose import check, own_target
+from gossamer.prune.prunable import prunable_weights
 from gossamer.storage.files import locked, remove
 from gossamer.tasks import processor, retraining
 from gossamer.tasks.loading import load_data
@@ -28,7 +28,7 @@ def check_methods(grid: Grid, task: Task) -> None:
     model = initial_model(task, grid.seeds[0])
     for method in grid.methods:
         with _named(method):
-            rate = grid.fine_tune_rate if method.constant_rate else None
+            rate = grid.training.fine_tune_rate if method.constant_rate else None
             retraining.constant_rate(task.recipe, method.strategy, rate)
             retraining.check_moments(task, [grid.rewound_to(method)] if method.rewinds_weights else [])
             _check_cuts(grid, method, model)
@@ -47,7 +47,7 @@ def targets_in_files(methods: Sequence[Method], task: Task) -> dict[Method, floa
     found = {}
     for method in own:
         with _named(method):
-            target = _cut_of(method).own_target(weights)
+            target = own_target(method.cut, weights)
         if target is not None:
             found[method] = target
     return found
@@ -60,7 +60,7 @@ def check_machine(grid: Grid, task: Task) -> None:
         ConfigurationError: there is no such device.
         GossamerError: the data cannot be had.
     """
-    processor.find_device(grid.device)
+    processor.find_device(grid.training.device)
     load_data(task, grid.data, grid.seeds[0])
 
 
@@ -93,22 +93,5 @@ def _named(method: Method) -> Iterator[None]:
 def _check_cuts(grid: Grid, method: Method, model: nn.Module) -> None:
     weights = prunable_weights(model)
     prunable = sum(weight.numel() for weight in weights.values())
-    cut = _cut_of(method)
     for target in grid.targets(method):
-        cut.check(model, weights, Plan(prunable, target_sparsity=target).smallest)
-
-
-def _cut_of(method: Method) -> Cut:
-    options = {"--criterion": "magnitude", "--allocation": "global", "--structure": "unstructured"} | method.options
-    criterion = options["--criterion"]
-    return Cut(
-        criterion,
-        allocation_of(options["--allocation"]),
-        options["--structure"],
-        _no_losses if find_criterion(criterion).needs_gradients else None,
-    )
-
-
-def _no_losses() -> Iterator[Tensor]:
-    """Nothing is cut here."""
-    return iter(())
+        check(method.cut, model, weights, Plan(prunable, target_sparsity=target).smallest)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gossamer.compare.grid import Job
+from gossamer.compare.job import Job
 from gossamer.errors import ConfigurationError, GossamerError
 from gossamer.storage.files import open_to_append, regular
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from gossamer.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from gossamer.loop.driver import Round
     from gossamer.loop.record import RoundRecord
+    from gossamer.loop.round import Round
     from gossamer.tasks.training import EpochReport
 
 FOLDER = "tensorboard"
@@ -15,7 +15,7 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard:
-    """A listener that writes event files.
+    """A callback that writes event files.
 
     `epoch/loss`, `epoch/learning_rate`, `epoch/seconds` and `epoch/density` have the number of epochs since the run
     began as their step; `round/...` (density, compression, seconds and every recorded metric) the number of the round.

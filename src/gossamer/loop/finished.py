@@ -1,15 +1,15 @@
 """A run as its folder tells it: what it was asked for, its finished rounds, and the recommended one. Read without the
 networks, and without torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gossamer.errors import CheckpointError
-from gossamer.loop.configuration import RUN, read_of_run
+from gossamer.loop.configuration import read_of_run
 from gossamer.loop.record import RoundRecord
 from gossamer.loop.records import read_records
-from gossamer.loop.stopping import Allowance, smallest_allowed
+from gossamer.loop.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class FinishedRounds:
     """Of its config.toml."""
     records: tuple[RoundRecord, ...]
     """The dense round first; none before that one is finished."""
-    allowance: Allowance | None
-    """By which a round is recommended."""
+    stop: Stop
+    """When it ends, and by what a round is recommended."""
 
     @property
     def recommended(self) -> RoundRecord:
-        """The smallest network within the allowance, or the last one if nothing limits it.
+        """The smallest network within the allowed loss, or the last one if nothing limits it.
 
         Raises:
             CheckpointError: no round is finished.
@@ -36,7 +36,7 @@ class FinishedRounds:
             raise CheckpointError(
                 f"{self.folder}: no round is finished yet; wait for the first, or run the same command again"
             )
-        return smallest_allowed(self.records, self.allowance)
+        return self.stop.recommended(self.records)
 
 
 def read_finished(folder: Path, max_drop: float | None = None) -> FinishedRounds:
@@ -50,4 +50,6 @@ def read_finished(folder: Path, max_drop: float | None = None) -> FinishedRounds
         ConfigurationError: it is of something else.
     """
     tables = read_of_run(folder)
-    return FinishedRounds(folder, tables, tuple(read_records(folder)), Allowance.of_run(tables[RUN], max_drop))
+    stop = Stop.from_tables(tables)
+    stop = stop if max_drop is None else replace(stop, max_drop=max_drop)
+    return FinishedRounds(folder, tables, tuple(read_records(folder)), stop)

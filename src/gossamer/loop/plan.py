@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
-from gossamer.arguments import as_written, setting, whole_number
-from gossamer.errors import ConfigurationError, NothingToPruneError
+from gossamer.arguments import as_written
+from gossamer.errors import NothingToPruneError
+from gossamer.loop.stop import Stop
+from gossamer.prune.cut import PER_ROUND, Cut
 
-PER_ROUND = 0.2
-"""The paper's share of the remaining weights that a round prunes."""
 FIRST_CUT = 1
 """Round 0 trains the dense network; the first cut comes before round 1."""
 
@@ -29,21 +29,14 @@ class Plan:
     rounds: int | None = None
     """How many times to prune, at least 1; None: as many as it takes."""
 
+    @classmethod
+    def of(cls, prunable: int, stop: Stop, cut: Cut) -> "Plan":
+        """The plan of a run; one cut is one round that prunes the target's share."""
+        if cut.one_shot:
+            return cls(prunable, stop.target_sparsity or PER_ROUND, stop.target_sparsity, 1)
+        return cls(prunable, PER_ROUND if cut.per_round is None else cut.per_round, stop.target_sparsity, stop.rounds)
+
     def __post_init__(self) -> None:
-        if self.target_sparsity is not None:
-            expected = "a number between 0 and 1, such as 0.95 (95% of the weights pruned)"
-            object.__setattr__(self, "target_sparsity", setting("target_sparsity", self.target_sparsity, expected))
-            if not 0 < self.target_sparsity < 1:
-                raise ConfigurationError(f"target_sparsity is {self.target_sparsity}; expected {expected}")
-        expected = "a share of the weights between 0 and 1, such as 0.2"
-        object.__setattr__(self, "per_round", setting("per_round", self.per_round, expected))
-        if not 0 < self.per_round < 1:
-            raise ConfigurationError(f"per_round is {self.per_round}; expected {expected}")
-        if self.rounds is not None:
-            expected = "at least 1, the number of times to prune"
-            object.__setattr__(self, "rounds", whole_number("rounds", self.rounds, expected))
-            if self.rounds < FIRST_CUT:
-                raise ConfigurationError(f"rounds is {self.rounds}; expected {expected}")
         if self.target_sparsity is not None and self.smallest == self.prunable:
             raise NothingToPruneError(
                 f"target_sparsity {self.target_sparsity} of {self.prunable} weights rounds to no weight at all; "

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gossamer import randomness
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.loop.records import REPLICATES
+from gossamer.loop.spent import Spent
 from gossamer.model.stored import fill, storable
 from gossamer.model.wrappers import unwrap
 from gossamer.storage import state as states
@@ -100,16 +101,12 @@ def parameters_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def with_one_more(
-    before: Trained | None,
-    model: nn.Module,
-    objects: Mapping[str, Any],
-    *,
-    round_number: int,
-    steps: int,
-    seconds: float,
-    processor_seconds: float,
+    before: Trained | None, model: nn.Module, objects: Mapping[str, Any], round_number: int, spent: Spent
 ) -> Trained:
     """The replicates trained before, with what is now in the model.
+
+    Args:
+        spent: what the round has cost so far.
 
     Raises:
         ConfigurationError: the second one is the first again, so that there would be nothing to average.
@@ -132,9 +129,9 @@ def with_one_more(
         first_model=storable(model) if before is None else before.first_model,
         first_objects=_states_of(objects) if before is None else before.first_objects,
         random=randomness.capture(),
-        steps=steps,
-        seconds=seconds,
-        processor_seconds=processor_seconds,
+        steps=spent.steps,
+        seconds=spent.seconds,
+        processor_seconds=spent.processor_seconds,
     )
 
 

@@ -1,185 +1,124 @@
-"""One cut: what a weight is worth, how many stay in each layer, and what has to stay or go together."""
+"""What every cut is by: what a weight is worth, how many stay in each layer, and what has to stay or go together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from gossamer.arguments import require_function, require_kind
+from gossamer.arguments import require_function, require_kind, setting, truth
 from gossamer.errors import ConfigurationError
-from gossamer.prune.allocate import Allocation, Shapes, apportion, find_allocation
-from gossamer.prune.criteria import ScoreInputs, find_criterion
+from gossamer.options import as_option
+from gossamer.prune.allocate import find_allocation
 from gossamer.prune.densities import Densities, read_densities
-from gossamer.prune.gradients import Losses, mean_gradients
-from gossamer.prune.masks import count_kept
-from gossamer.prune.scope import inputs_first
-from gossamer.prune.structure import find_structure
-from gossamer.randomness import derived_seed
 
-DensityPlan = str | Path | Mapping[str, float]
-"""The name of an allocation, a file of densities (`.toml`), or the densities themselves by weight name."""
+PER_ROUND = 0.2
+"""The paper's share of the remaining weights that a round prunes."""
+TABLE, SHARES = "method", "rounds"
+"""The tables of a run's configuration in which these settings stand: by what is cut, and how much."""
+FILE = "densities.toml"
+"""What a file of densities is called that has no name any more."""
+
+
+def _written(allocation: "str | Densities") -> str:
+    return allocation if isinstance(allocation, str) else str(allocation.file or FILE)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How every round chooses the weights that stay. The default is the paper's: global, raw magnitudes."""
+    """How every round chooses the weights that stay. The default is the paper's: global, raw magnitudes, 20% a round.
+
+    Raises:
+        ConfigurationError: there is no such criterion, allocation or structure, a value is out of range, or two of
+            them contradict each other.
+    """
 
     criterion: str = "magnitude"
-    """A name in `gossamer.prune.criteria.CRITERIA`."""
-    allocation: str | Densities = "global"
-    """A name in `gossamer.prune.allocate.ALLOCATIONS`, or densities."""
+    """What a weight is worth: magnitude (the paper's), lamp, taylor or random."""
+    allocation: str | Path | Mapping[str, float] | Densities = as_option("global", kind=str, written=_written)
+    """How the kept weights are shared among the layers: global (the paper's: one ranking over all), uniform, erk, or a
+    .toml file of densities (see `gossamer search`). In Python also densities by weight name."""
     structure: str = "unstructured"
-    """A name in `gossamer.prune.structure.STRUCTURES`, or N:M."""
-    losses: Losses | None = None
-    """For criteria that need gradients: see `gossamer.prune.gradients`."""
-    seed: int = 0
-    """Of criteria that draw random numbers."""
+    """What stays or goes together: unstructured, 2:4 (or any N:M) along the input channels, 1x4 blocks of input
+    channels, or whole output channels. As many whole ones are kept as fit into the plan's number of weights."""
+    per_round: float | None = None
+    """Share of the remaining weights that each round prunes, in (0, 1); the paper's 0.2 by default."""
+    one_shot: bool = False
+    """Cut once, straight to the target sparsity, instead of round by round."""
+    losses: Callable[[], Iterable[Any]] | None = as_option(None, hidden=True)
+    """For the criterion "taylor": called before every cut, yields the model's loss on one batch after another
+    (`gossamer.prune.gradients.Losses`). Their mean gradient is used; the model is in evaluation mode meanwhile."""
 
     def __post_init__(self) -> None:
+        # Not at the top: the options of a command are made from the fields above, and need not wait for torch.
+        from gossamer.prune.criteria import find_criterion
+        from gossamer.prune.structure import find_structure
+
         require_function("losses", self.losses, "a function that yields the model's loss on some batches")
         needs_gradients = find_criterion(self.criterion).needs_gradients
         find_structure(self.structure)
-        if isinstance(self.allocation, str):
-            find_allocation(self.allocation)
-        else:
-            self.allocation.check_structure(self.structure)
-        if needs_gradients and self.losses is None:
-            raise ConfigurationError(
-                f"the criterion {self.criterion!r} needs gradients; pass losses=, a function that yields the model's "
-                f"loss on some batches"
-            )
+        object.__setattr__(self, "allocation", _allocation(self.allocation))
+        if self.densities is not None:
+            self.densities.check_structure(self.structure)
+        object.__setattr__(self, "one_shot", truth("one_shot", self.one_shot))
+        if self.per_round is not None:
+            expected = "a share of the weights between 0 and 1, such as 0.2"
+            object.__setattr__(self, "per_round", setting("per_round", self.per_round, expected))
+            if not 0 < self.per_round < 1:
+                raise ConfigurationError(f"per_round is {self.per_round}; expected {expected}")
         if self.losses is not None and not needs_gradients:
             raise ConfigurationError(
                 f"losses is given, but the criterion {self.criterion!r} uses no gradients; leave it out, or pass "
                 f"criterion='taylor'"
             )
 
-    def describe(self) -> dict[str, object]:
-        """The settings as plain values, for a run's configuration."""
+    @property
+    def densities(self) -> Densities | None:
+        """Those that were given; None for an allocation by name."""
+        return self.allocation if isinstance(self.allocation, Densities) else None
+
+    @property
+    def allocation_name(self) -> str:
+        """Of the allocation, as a run's configuration has it."""
+        return self.allocation if isinstance(self.allocation, str) else "densities"
+
+    def to_tables(self) -> dict[str, dict[str, Any]]:
+        """For a run's configuration: tables by name. What is None is left out there."""
         return {
-            "criterion": self.criterion,
-            "allocation": self.allocation if isinstance(self.allocation, str) else "densities",
-            "densities": None if isinstance(self.allocation, str) else dict(self.allocation.of),
-            "structure": self.structure,
+            SHARES: {"per_round": self.per_round, "one_shot": self.one_shot or None},
+            TABLE: {
+                "criterion": self.criterion,
+                "allocation": self.allocation_name,
+                "densities": None if self.densities is None else dict(self.densities.of),
+                "structure": self.structure,
+            },
         }
 
-    def own_target(self, weights: Mapping[str, Tensor]) -> float | None:
-        """The target sparsity at which given densities end; None for an allocation by name."""
-        if isinstance(self.allocation, str):
-            return None
-        total = self.allocation.total(_shapes(weights))
-        # Half a weight past it, so that no rounding of this number moves the whole count.
-        return 1 - (total - 0.5) / sum(weight.numel() for weight in weights.values())
-
-    def check(self, model: nn.Module, weights: Mapping[str, nn.Parameter], last_kept: int | None) -> None:
-        """Verifies, before anything is trained, that the cuts can be made.
-
-        Args:
-            last_kept: how many weights the last round keeps; None if that is not known.
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Mapping[str, Any]]) -> "Cut":
+        """The opposite; without the `losses`, which only the run's own code has.
 
         Raises:
-            ConfigurationError: they cannot; the message says what to do.
+            ConfigurationError: a value is out of range.
         """
-        if self.structure != "unstructured":
-            inputs_first(model, weights)
-        if isinstance(self.allocation, Densities):
-            self.allocation.total(_shapes(weights))
-        if last_kept is None:
-            return
-        shapes = self._shapes(model, weights)
-        most = {name: find_structure(self.structure).most(shape) for name, shape in shapes.items()}
-        if last_kept > sum(most.values()):
-            prunable = sum(weight.numel() for weight in weights.values())
-            raise ConfigurationError(
-                f"the last round keeps {last_kept} weights, but {self.structure} leaves at most {sum(most.values())}; "
-                f"expected a target sparsity of at least {1 - sum(most.values()) / prunable:.4g}"
-            )
-        allocation = self._allocation()
-        if allocation is None:
-            return
-        sizes = {name: weight.numel() for name, weight in weights.items()}
-        for name, number in apportion(allocation(shapes, last_kept), sizes, last_kept).items():
-            if number > most[name]:
-                raise ConfigurationError(
-                    f"{self.describe()['allocation']} keeps {number} weights of {name}, but {self.structure} leaves at "
-                    f"most {most[name]}; expected a larger target sparsity, or the allocation uniform or global"
-                )
-
-    def choose(
-        self,
-        model: nn.Module,
-        weights: Mapping[str, nn.Parameter],
-        kept: int,
-        masks: Mapping[str, Tensor],
-        *,
-        round_number: int,
-    ) -> dict[str, Tensor]:
-        """New masks that keep `kept` of the weights: exactly, or in whole groups as many as fit.
-
-        What `masks` pruned stays pruned. Equal scores are kept in the model's order.
-
-        Raises:
-            TrainingDivergedError: a weight, a loss or a score is not finite.
-            ConfigurationError: not one group fits.
-        """
-        criterion, structure = find_criterion(self.criterion), find_structure(self.structure)
-        gradients = {}
-        if criterion.needs_gradients and self.losses is not None:
-            gradients = mean_gradients(model, weights, self.losses)
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, round_number, "criterion"))
-        with torch.no_grad():
-            scores = criterion.score(ScoreInputs(weights, masks, gradients, generator))
-        turned = set() if self.structure == "unstructured" else inputs_first(model, weights)
-        scores = {name: _turned(score, name in turned) for name, score in scores.items()}
-        there = {name: _turned(mask, name in turned) for name, mask in masks.items()}
-        allocation = self._allocation()
-        if allocation is None:
-            chosen = structure.keep(scores, kept, there)
-        else:
-            shapes = self._shapes(model, weights)
-            available = {name: count_kept({name: mask}) for name, mask in masks.items()}
-            # Whole groups may have gone faster than planned.
-            kept = min(kept, sum(available.values()))
-            counts = apportion(allocation(shapes, kept), available, kept)
-            chosen = {
-                name: structure.keep({name: scores[name]}, counts[name], {name: there[name]})[name] for name in weights
-            }
-        if count_kept(chosen) == 0:
-            raise ConfigurationError(
-                f"nothing would be left: not one of the groups of {self.structure} fits into {kept} weights; expected "
-                f"a smaller target sparsity or a finer structure"
-            )
-        return {name: _turned(mask, name in turned) for name, mask in chosen.items()}
-
-    def _allocation(self) -> Allocation | None:
-        return find_allocation(self.allocation) if isinstance(self.allocation, str) else self.allocation
-
-    def _shapes(self, model: nn.Module, weights: Mapping[str, Tensor]) -> Shapes:
-        """Outputs first, for structures that tell them from inputs."""
-        turned = set() if self.structure == "unstructured" else inputs_first(model, weights)
-        return {name: tuple(_turned(weight, name in turned).shape) for name, weight in weights.items()}
+        found, shares = tables.get(TABLE, {}), tables.get(SHARES, {})
+        one_shot = shares.get("one_shot", False)
+        return cls(
+            found.get("criterion", "magnitude"),
+            found.get("densities", found.get("allocation", "global")),
+            found.get("structure", "unstructured"),
+            # With one cut it follows from the target; a run without one is one of 20%.
+            None if one_shot or shares.get("per_round") == PER_ROUND else shares.get("per_round"),
+            one_shot,
+        )
 
 
-def allocation_of(given: DensityPlan) -> str | Densities:
-    """An allocation by name, from a file, or given.
-
-    Raises:
-        ConfigurationError: there is no such name, or the file or the densities are no good.
-    """
+def _allocation(given: str | Path | Mapping[str, float] | Densities) -> str | Densities:
+    if isinstance(given, Densities):
+        return given
     if isinstance(given, Mapping):
         return Densities(given)
     require_kind("allocation", given, (str, Path), "a name, a file of densities, or densities by weight name")
     if isinstance(given, Path) or given.endswith(".toml"):
         return read_densities(Path(given))
+    find_allocation(given)
     return given
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
-    return {name: tuple(weight.shape) for name, weight in weights.items()}
-
-
-def _turned(tensor: Tensor, inputs_are_first: bool) -> Tensor:
-    """With outputs first (and back): a view."""
-    return tensor.transpose(0, 1) if inputs_are_first else tensor

@@ -8,7 +8,7 @@
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
 from pathlib import Path
@@ -39,6 +39,8 @@ class Densities:
     """Weight name -> kept / all weights of it, in (0, 1]."""
     structure: str | None = None
     """That they were found for: shares of whole output channels, or of single weights. None: not known."""
+    file: Path | None = field(default=None, compare=False)
+    """Where they are from."""
 
     def __post_init__(self) -> None:
         expected = "a number above 0 and at most 1"
@@ -132,7 +134,7 @@ def read_densities(path: Path) -> Densities:
     structure = content.get("structure")
     if structure is not None and not isinstance(structure, str):
         raise ConfigurationError(f"{path}: structure is {structure!r}; expected a name, such as {CHANNELS!r}")
-    return Densities(table, structure)
+    return Densities(table, structure, path)
 
 
 def write_densities(path: Path, densities: Densities, facts: Mapping[str, object]) -> None:

@@ -37,7 +37,7 @@ from gossamer.model.wrappers import unwrap
 from gossamer.prune import names as by_name
 from gossamer.prune.attach import AttachedMask, attach, clear, clear_gradient, detach, mask_of
 from gossamer.prune.names import names_of
-from gossamer.prune.scope import aliases
+from gossamer.prune.prunable import aliases
 
 
 @dataclass(eq=False)

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from gossamer.model.wrappers import unwrap
-from gossamer.prune.scope import Scope, count_parameters, left_out
+from gossamer.prune.prunable import count_parameters, left_out
+from gossamer.prune.scope import Scope
 
 MOST_NAMED = 3
 

@@ -95,8 +95,8 @@ def read_run(folder: Path, max_drop: float | None = None) -> Run:
     )
     ledger = read_ledger(folder)
     why = "the last round: the run was given no allowed loss"
-    if run.allowance is not None:
-        why = f"the smallest within {run.allowance.max_drop:g} of the dense {best.metric} on validation"
+    if run.stop.max_drop is not None:
+        why = f"the smallest within {run.stop.max_drop:g} of the dense {best.metric} on validation"
     costs, name = _costs(records, ledger), folder.resolve().name
     return Run(folder, name, run.tables, records, layers, tuple(ledger), costs, best.round, why)
 

@@ -22,6 +22,7 @@ from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.model.stored import fill, storable
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.enforce import watch
+from gossamer.rewind.optimizers import optimizers
 from gossamer.storage import state as states
 from gossamer.storage.files import write_file
 
@@ -177,11 +178,6 @@ def check_can_reinitialise(model: nn.Module) -> None:
                 f"{name or 'the model'} ({type(module).__name__}) has parameters but no reset_parameters; pass "
                 f"fresh_model=, a function that makes a newly initialised model"
             )
-
-
-def optimizers(objects: Mapping[str, Any]) -> dict[str, Optimizer]:
-    """The torch optimizers among them."""
-    return {name: thing for name, thing in objects.items() if isinstance(thing, Optimizer)}
 
 
 def _reset(module: nn.Module) -> Callable[[], None] | None:

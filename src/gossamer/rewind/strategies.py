@@ -5,12 +5,14 @@ after the first k of the T steps of the schedule and lasts for t = T - k.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Literal, SupportsIndex, overload
 
-from gossamer.arguments import as_whole_number, require_kind, whole_number
+from gossamer.arguments import as_whole_number, require_function, require_kind, whole_number
 from gossamer.errors import ConfigurationError
+from gossamer.options import as_option, joined, names
 
 Weights = Literal["stay", "rewound", "new"]
 """The weights that survived the cut stay, go back to what they were after k steps of the dense training, or are drawn
@@ -30,6 +32,8 @@ class Strategy:
 
 
 DEFAULT = "lr-rewind"
+TABLE = "method"
+"""Of a run's configuration, in which these settings stand."""
 
 STRATEGIES: dict[str, Strategy] = {
     "lr-rewind": Strategy("stay", "replayed"),
@@ -84,17 +88,42 @@ START = Span(0, "steps")
 
 @dataclass(frozen=True)
 class Retraining:
-    """A strategy, with how far it rewinds. `start` (k) or `length` (t = T - k) may be given; neither: k = 0, t = T."""
+    """How every round after the dense one is trained: a method, and how far it rewinds.
+
+    At most one of the four `rewind_...` may be given: t, how long to retrain, or k = T - t, where to begin. By default
+    all of the schedule, T, is replayed. For k > 0 the weights to rewind to are kept by counting the optimizer's steps
+    in the dense round. All methods but "lr-rewind", "weight-rewind" and "reinit" over the whole schedule need
+    `round.schedule`; more than one replicate needs `round.replicates`.
+
+    Raises:
+        ConfigurationError: there is no such method, a value is out of range, or two of them contradict each other.
+
+    Source: Renda, Frankle, Carbin 2020, section 2, and the code of the paper: everything that is rewound.
+    """
 
     method: str = DEFAULT
-    start: Span | None = None
-    length: Span | None = None
-    rewound: tuple[str, ...] | None = None
-    """Of `REWINDABLE`, what goes back with the weights. None: all of it, as in the paper's code."""
+    """lr-rewind (weights stay, the schedule is replayed), weight-rewind (weights and schedule go back to step k of the
+    dense round; k = 0: the lottery ticket), fine-tune (weights stay, at the last learning rate), reinit (new random
+    weights, a control), low-lr-weight-rewind (weights go back, at the last rate; a control) or linear-lr-restart
+    (weights stay, the rate falls on a line from a share of its highest value)."""
+    rewind_epochs: int | None = None
+    """Retrain for so many epochs: the schedule restarts that long before its end."""
+    rewind_steps: int | None = None
+    """Instead: retrain for so many optimizer steps."""
+    rewind_to_epoch: int | None = as_option(None, name="rewind_to", kind=int)
+    """Instead: the epoch to rewind to; 0, the start, by default."""
+    rewind_to_step: int | None = None
+    """Instead: the step to rewind to."""
+    rewound: tuple[str, ...] | None = as_option(None, read=names, written=joined)
+    """What goes back with the weights: optimizer (state of the torch optimizers), statistics (the buffers, such as
+    BatchNorm's), both (optimizer,statistics; the default, as in the paper's code) or none."""
     replicates: int = 1
-    """How many times every round after the dense one is trained, from one start, to be averaged."""
+    """Train every round after the dense one so many times and go on with the average of the weights (Zimmer 2024)."""
+    fresh_model: Callable[[], Any] | None = as_option(None, hidden=True)
+    """For "reinit": makes a newly initialised model; by default the layers' `reset_parameters`."""
 
     def __post_init__(self) -> None:
+        require_function("fresh_model", self.fresh_model, "a function that makes a newly initialised model")
         expected = "a whole number, 1 (no averaging) or more"
         object.__setattr__(self, "replicates", whole_number("replicates", self.replicates, expected))
         if self.replicates < 1:
@@ -102,22 +131,50 @@ class Retraining:
         require_kind("method", self.method, str, f"one of {', '.join(STRATEGIES)}")
         if self.method not in STRATEGIES:
             raise ConfigurationError(f"there is no method {self.method!r}; expected one of {', '.join(STRATEGIES)}")
-        if self.start is not None and self.length is not None:
+        given = [span for span in (*self._lengths(), *self._starts()) if span is not None]
+        if len(given) > 1:
             raise ConfigurationError(
-                f"got both where to rewind to ({self.start}) and how long to retrain ({self.length}); give one of them"
+                f"got {' and '.join(map(str, given))} to rewind; give only one of rewind_steps, rewind_epochs, "
+                f"rewind_to_step and rewind_to_epoch"
             )
         if self.length is not None and self.length.count < 1:
             raise ConfigurationError(f"got {self.length} of retraining; expected at least 1")
-        if self.rewound is not None and self.strategy.weights == "stay":
+        self._check_rewound()
+
+    def _check_rewound(self) -> None:
+        listed = (list, tuple, set, frozenset, NoneType)
+        require_kind("rewound", self.rewound, listed, f"a list of {' and '.join(REWINDABLE)}, or of one of them")
+        if self.rewound is None:
+            return
+        object.__setattr__(self, "rewound", tuple(self.rewound))
+        if self.strategy.weights == "stay":
             raise ConfigurationError(
                 f"rewound is {list(self.rewound)}, but with {self.method} the weights stay and nothing goes back; "
                 f"leave it out"
             )
-        for name in self.rewound or ():
+        for name in self.rewound:
             require_kind("what to rewind", name, str, f"some of {', '.join(REWINDABLE)}")
-        unknown = sorted({*(self.rewound or ())} - {*REWINDABLE})
+        unknown = sorted({*self.rewound} - {*REWINDABLE})
         if unknown:
             raise ConfigurationError(f"cannot rewind {unknown[0]!r}; expected some of {', '.join(REWINDABLE)}, or none")
+
+    def _lengths(self) -> "tuple[Span | None, Span | None]":
+        return _span(self.rewind_steps, "steps"), _span(self.rewind_epochs, "epochs")
+
+    def _starts(self) -> "tuple[Span | None, Span | None]":
+        return _span(self.rewind_to_step, "steps"), _span(self.rewind_to_epoch, "epochs")
+
+    @property
+    def length(self) -> "Span | None":
+        """t, if that was given."""
+        steps, epochs = self._lengths()
+        return steps or epochs
+
+    @property
+    def start(self) -> "Span | None":
+        """k, if that was given."""
+        steps, epochs = self._starts()
+        return steps or epochs
 
     @property
     def strategy(self) -> Strategy:
@@ -169,16 +226,40 @@ class Retraining:
             )
         return first
 
-    def described(self) -> dict[str, Any]:
-        """For the configuration of a run; what is not set is left out of it."""
+    def to_tables(self) -> dict[str, dict[str, Any]]:
+        """For a run's configuration: tables by name. What is None is left out there."""
         everything = self.rewinds == REWINDABLE or self.strategy.weights == "stay"
         return {
-            "retraining": self.method,
-            "rewind_to": None if self.start is None or self.start.count == 0 else str(self.start),
-            "retrain_for": None if self.length is None else str(self.length),
-            "rewound": None if everything else list(self.rewinds),
-            "replicates": None if self.replicates == 1 else self.replicates,
+            TABLE: {
+                "retraining": self.method,
+                "rewind_to": None if self.start is None or self.start.count == 0 else str(self.start),
+                "retrain_for": None if self.length is None else str(self.length),
+                "rewound": None if everything else list(self.rewinds),
+                "replicates": None if self.replicates == 1 else self.replicates,
+            }
         }
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Mapping[str, Any]]) -> "Retraining":
+        """The opposite.
+
+        Raises:
+            ConfigurationError: a value is out of range.
+        """
+        found = tables.get(TABLE, {})
+        spans: dict[str, Any] = {}
+        for stored, field in (("retrain_for", "rewind_{}"), ("rewind_to", "rewind_to_{}")):
+            if stored in found:
+                count, _, unit = str(found[stored]).partition(" ")
+                if not count.isdecimal() or unit not in ("steps", "epochs"):
+                    raise ConfigurationError(f"{stored} is {found[stored]!r}; expected such as '3 epochs'")
+                spans[field.format(unit if stored == "retrain_for" else unit[:-1])] = int(count)
+        rest = {"rewound": found.get("rewound"), "replicates": found.get("replicates", 1)}
+        return cls(found.get("retraining", DEFAULT), **rest, **spans)
+
+
+def _span(count: int | None, unit: Unit) -> "Span | None":
+    return None if count is None else Span(count, unit)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from gossamer import randomness
 from gossamer.errors import CheckpointError, TrainingDivergedError
 from gossamer.loop.configuration import Configuration
-from gossamer.loop.driver import make_folder
+from gossamer.loop.opening import make_folder
 from gossamer.model.wrappers import unwrap
-from gossamer.prune.scope import Scope, prunable_weights
+from gossamer.prune.prunable import prunable_weights
+from gossamer.prune.scope import Scope
 from gossamer.randomness import derived_seed
 from gossamer.search.agent import Agent, Transition, sigma_of
 from gossamer.search.budget import Budget

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from gossamer.loop.configuration import FILE
 from gossamer.prune.enforce import attach_masks, detach_masks
-from gossamer.prune.scope import Scope, prunable_weights
+from gossamer.prune.prunable import prunable_weights
+from gossamer.prune.scope import Scope
 from gossamer.randomness import derived_seed
 from gossamer.reopen import TaskNetwork, as_made, open_round
 from gossamer.search.errors import SearchError

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
-from gossamer.prune.scope import count_parameters
+from gossamer.prune.prunable import count_parameters
 from gossamer.shrink.coupling import NEEDED, couple
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.shrinking import Shrunk, read_network

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.model.wrappers import unwrap
-from gossamer.prune.scope import count_parameters
+from gossamer.prune.prunable import count_parameters
 from gossamer.shrink.cut import cut, outdated_sizes, selections
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.operations import Layer, Network

@@ -26,8 +26,8 @@ class EpochReport:
     """What one epoch of training came to."""
 
     epochs_done: int
-    """How many epochs of the schedule have passed: the `first_epoch` to go on from. What a `gossamer.compress.Listener`
-    is told counts all trainings of a round, where it has several."""
+    """How many epochs of the schedule have passed: the `first_epoch` to go on from. What a callback of a job is told
+    counts all trainings of a round, where it has several."""
     epochs: int
     loss: float
     """Mean training loss over the epoch's steps."""

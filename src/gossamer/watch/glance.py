@@ -12,6 +12,7 @@ from gossamer.loop.configuration import FILE, RUN
 from gossamer.loop.finished import FinishedRounds, read_finished
 from gossamer.loop.plan import Plan
 from gossamer.loop.record import RoundRecord
+from gossamer.prune.cut import PER_ROUND
 from gossamer.watch.progress import Progress, read_progress
 
 LOCKS = Path("/proc/locks")
@@ -62,8 +63,8 @@ def _is_over(run: FinishedRounds) -> bool:
         return False
     rounds, last = run.tables[RUN], run.records[-1]
     try:
-        plan = Plan(last.prunable, rounds.get("per_round", 0.2), rounds.get("target_sparsity"), rounds.get("rounds"))
-        return plan.is_last(last.round) or not (run.allowance is None or run.allowance.allows(last, run.records[0]))
+        plan = Plan(last.prunable, rounds.get("per_round", PER_ROUND), run.stop.target_sparsity, run.stop.rounds)
+        return plan.is_last(last.round) or not run.stop.allows(last, run.records[0])
     except (GossamerError, TypeError, ValueError):
         return False
 

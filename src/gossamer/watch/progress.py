@@ -12,8 +12,8 @@ from gossamer.storage.files import read_text, remove, replace_file
 from gossamer.storage.typed import read_as
 
 if TYPE_CHECKING:
-    from gossamer.loop.driver import Round
     from gossamer.loop.record import RoundRecord
+    from gossamer.loop.round import Round
     from gossamer.tasks.training import EpochReport
 
 FILE = "progress.json"
@@ -46,7 +46,7 @@ class Progress:
 
 
 class ProgressFile:
-    """A listener that keeps the file up to date. It is no part of the result: it is neither synced to the disk, nor is
+    """A callback that keeps the file up to date. It is no part of the result: it is neither synced to the disk, nor is
     a failure to write it (a full disk) a reason to stop training."""
 
     def __init__(self, folder: Path) -> None:

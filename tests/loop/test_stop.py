@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gossamer.errors import ConfigurationError
 from gossamer.loop.record import RoundRecord
-from gossamer.loop.stopping import Allowance, Better, smallest_allowed
+from gossamer.loop.stop import Better, Stop
 
 
 def records(values: list[float | None], metric: str = "accuracy") -> list[RoundRecord]:
@@ -36,7 +36,7 @@ def records(values: list[float | None], metric: str = "accuracy") -> list[RoundR
 def stops_at(
     values: list[float | None], max_drop: float, metric: str = "accuracy", better: Better | None = None
 ) -> int:
-    return smallest_allowed(records(values, metric), Allowance(max_drop, better=better)).round
+    return Stop(max_drop=max_drop, better=better).recommended(records(values, metric)).round
 
 
 def test_the_smallest_network_within_the_allowed_loss() -> None:
@@ -76,7 +76,7 @@ def test_an_unknown_metric_without_a_direction_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"higher or a lower 'surprise' is better.*known: accuracy"):
         stops_at([0.1, 0.2], 0.01, "surprise")
     with pytest.raises(ConfigurationError, match="'surprise'"):
-        Allowance(0.01, metric="surprise")
+        Stop(max_drop=0.01, metric="surprise")
 
 
 def test_a_round_without_a_metric_cannot_be_judged() -> None:
@@ -85,18 +85,18 @@ def test_a_round_without_a_metric_cannot_be_judged() -> None:
 
 
 def test_without_an_allowance_the_last_round_is_the_one() -> None:
-    assert smallest_allowed(records([0.9, 0.1, None]), None).round == 2
+    assert Stop().recommended(records([0.9, 0.1, None])).round == 2
 
 
 @pytest.mark.parametrize("max_drop", [-0.01, float("nan"), float("inf"), -float("inf")])
 def test_an_allowed_loss_that_is_none_is_refused(max_drop: float) -> None:
     with pytest.raises(ConfigurationError, match=f"max_drop is {max_drop}; expected the allowed loss"):
-        Allowance(max_drop)
+        Stop(max_drop=max_drop)
 
 
 def test_a_direction_must_be_higher_or_lower() -> None:
     with pytest.raises(ConfigurationError, match="better is 'up'; expected 'higher' or 'lower'"):
-        Allowance(0.01, better="up")  # type: ignore[arg-type]
+        Stop(max_drop=0.01, better="up")  # type: ignore[arg-type]
 
 
 @given(

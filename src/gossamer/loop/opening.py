@@ -1,0 +1,114 @@
+"""The beginning of a run: its folder made, or verified to hold this very run, and its last round put back."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gossamer import randomness
+from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.loop import folder as run_folder
+from gossamer.loop.configuration import FILE, Configuration
+from gossamer.loop.pruned_model import PrunedModel
+from gossamer.loop.record import RoundRecord
+from gossamer.loop.records import SNAPSHOT, TRAINING, read_records, write_table
+from gossamer.rewind.optimizers import restore_memory_formats
+from gossamer.storage.files import remove
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder of a run.
+
+    Raises:
+        ConfigurationError: it is a file, cannot be made, or holds something that is no run.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"cannot make the folder {folder}: {error.strerror}; choose another one") from error
+    if not (folder / FILE).exists() and any(folder.glob("round*")):
+        raise CheckpointError(f"{folder} holds rounds but no {FILE}; restore it, or choose another folder")
+
+
+def open_folder(
+    folder: Path, configuration: Configuration, dense: Path | None, moment: str | None
+) -> list[RoundRecord]:
+    """Writes the configuration, or verifies that the folder holds this very run; returns its finished rounds.
+
+    Args:
+        dense: the folder of another run, whose dense round is taken over if there is none yet.
+        moment: which snapshot to take along with it, such as "2 epochs".
+
+    Raises:
+        ConfigurationError: the folder, or `dense`, is of another run.
+        CheckpointError: a file is damaged.
+    """
+    run_folder.clear_leftovers(folder)
+    records = read_records(folder)
+    training = (folder / TRAINING).exists()
+    if records or training:
+        configuration.refuse_other(folder)
+    else:
+        # Nothing was computed yet, so a setting that was mended after an error loses nothing.
+        configuration.write(folder)
+        # Left by a crash in the dense round, which begins again.
+        for path in folder.glob("snapshot*.safetensors"):
+            remove(path)
+    if records:
+        # Left by a crash between the end of the dense round and its removal.
+        remove(folder / SNAPSHOT)
+    if dense is not None and not (records or training):
+        configuration.refuse_other_dense(dense)
+        records = [run_folder.take_over_dense(folder, dense, moment)]
+    write_table(folder, records)
+    return records
+
+
+def put_back(network: PrunedModel, folder: Path, number: int) -> tuple[dict[str, Tensor], Any]:
+    """Puts a finished round into the model, the objects of the run's state and the random generators.
+
+    Returns:
+        Its masks, and what it recorded in the model's place (`Round.record(model=...)`) if that lives on.
+
+    Raises:
+        CheckpointError: the round is damaged, or does not fit.
+    """
+    run_folder.load_round(folder, number, network.model)
+    device = {name: weight.device for name, weight in network.weights.items()}
+    masks = {name: mask.to(device[name]) for name, mask in run_folder.load_masks(folder, number).items()}
+    state = run_folder.read_state(folder, number)
+    for name, thing in network.state.items():
+        with as_stored(f"the state of round {number} in {folder} does not fit {name!r}"):
+            thing.load_state_dict(state["objects"][name])
+    restore_memory_formats(network.state)
+    with as_stored(f"the state of round {number} in {folder} has no random generators"):
+        randomness.restore(state["random"])
+    with as_stored(f"the masks of round {number} in {folder} do not fit the model"):
+        return {name: masks[name] for name in network.weights}, network.state.get(state.get("average"))
+
+
+def state_of(objects: Mapping[str, Any], average: str | None) -> dict[str, Any]:
+    """What the next round starts from, as `put_back` takes it.
+
+    Args:
+        average: the name among the objects of what was recorded in the model's place.
+    """
+    state: dict[str, Any] = {
+        "random": randomness.capture(),
+        "objects": {name: thing.state_dict() for name, thing in objects.items()},
+    }
+    return state if average is None else {**state, "average": average}
+
+
+@contextmanager
+def as_stored(problem: str) -> Iterator[None]:
+    """What goes wrong with the content of an intact file is the file's fault, or that of what it is loaded into."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{problem} ({type(error).__name__}: {error}); go on with the objects and the scope that it was made with, "
+            f"or start in a new folder"
+        ) from error

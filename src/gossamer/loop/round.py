@@ -1,0 +1,219 @@
+"""A round, as the user's loop sees it."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from gossamer.arguments import require_function, whole_number
+from gossamer.errors import ConfigurationError, TrainingDivergedError
+from gossamer.loop.fingerprint import Fingerprint
+from gossamer.loop.metrics import numbers_of
+from gossamer.loop.normalisation import Batches
+from gossamer.loop.record import RoundRecord
+from gossamer.loop.spent import Spent
+from gossamer.prune import masks as masks_of
+from gossamer.rewind.strategies import Schedule
+
+if TYPE_CHECKING:
+    from gossamer.loop.run import Run
+
+
+class Round:
+    """One round: the user trains the model, from the first learning rate to the last, and records how good it is."""
+
+    number: int
+    """0 for the dense network."""
+    kept: int
+    """Prunable weights that are left in this round."""
+    prunable: int
+    """Weights that may be pruned at all."""
+    parameters: int
+    """All parameters of the dense network."""
+    masks: Mapping[str, Tensor]
+    """By weight name, True where the weight is kept."""
+    folder: Path
+    """The folder of the run."""
+    spent: Spent
+    """Steps and time of this round so far."""
+    start: Fingerprint
+    """Of the parameters before the training: as the cut left them."""
+    taken_schedule: tuple[Schedule, int | None] | None
+    """What `schedule` returned last, with its `steps_per_epoch`."""
+    averaged: bool
+    """Whether all replicates were trained, and their average is in the model."""
+    result: RoundRecord | None
+    """What was recorded; None until then."""
+
+    def __init__(self, run: "Run", number: int, masks: Mapping[str, Tensor]) -> None:
+        self._run = run
+        self.number = number
+        self.masks = masks
+        self.kept = masks_of.count_kept(masks)
+        self.prunable = run.plan.prunable
+        self.parameters = run.network.parameters
+        self.folder = run.folder
+        self.start = run.network.fingerprint()
+        self.spent = Spent(run.counter)
+        self.taken_schedule = None
+        self.averaged = False
+        self.result = None
+        self._replicates_begun = False
+
+    def __repr__(self) -> str:
+        return f"<Round {self.number}: {self.kept} of {self.prunable} prunable weights, density {self.density:.2%}>"
+
+    @property
+    def density(self) -> float:
+        """kept / prunable."""
+        return self.kept / self.prunable
+
+    @property
+    def sparsity(self) -> float:
+        """1 - density."""
+        return 1 - self.density
+
+    @property
+    def last(self) -> int | None:
+        """The number of the last round of the plan; None when only `max_drop` will end it."""
+        return self._run.plan.last
+
+    @property
+    def trainings(self) -> int:
+        """How many times this round is trained: once in the dense round, `replicates` times in the others."""
+        return self._run.retraining.replicates if self.number > 0 else 1
+
+    @property
+    def trainings_left(self) -> int | None:
+        """The same of all rounds after this one; None when only `max_drop` will end the run."""
+        return None if self.last is None else (self.last - self.number) * self._run.retraining.replicates
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of this round so far, as gossamer counts them."""
+        return self.spent.steps
+
+    def schedule(self, total_steps: int, steps_per_epoch: int | None = None) -> Schedule:
+        """Which learning rates this round trains with: for each of its steps, the step of the user's own schedule.
+
+            for step in round.schedule(total_steps):
+                optimizer.param_groups[0]["lr"] = my_schedule(step)
+                ...                                              # one step of training
+
+        In the dense round, and in every round of learning-rate rewinding for the full time, these are all steps from 0
+        on; for other methods fewer, later, or the last one again and again. `len` of it is how long to train.
+
+        Args:
+            total_steps: length of the whole schedule, T.
+            steps_per_epoch: needed only if what to rewind to was given in epochs.
+
+        Raises:
+            ConfigurationError: what to rewind to lies outside the schedule.
+        """
+        total_steps = whole_number("total_steps", total_steps, "a whole number, at least 1")
+        if steps_per_epoch is not None:
+            steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, "a whole number, at least 1")
+        if total_steps < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
+            raise ConfigurationError(
+                f"total_steps is {total_steps} and steps_per_epoch {steps_per_epoch}; expected at least 1"
+            )
+        schedule = self._run.rewinding.schedule(self.number, total_steps, steps_per_epoch, self._run.counter)
+        self.taken_schedule = schedule, steps_per_epoch
+        return schedule
+
+    def replicates(self, batches: Batches | None = None) -> Iterator[int]:
+        """Trains this round as often as `Retraining.replicates` says, and leaves the average in the model.
+
+            for replicate in round.replicates():
+                train(model)                       # from one start; the data in another order each time
+            round.record(accuracy=evaluate(model))
+
+        Before each replicate the model and the `state` objects are put back to what they were after the cut. The global
+        random numbers go on, so that a loop which draws from them draws another order; one that seeds them itself
+        derives the seed from the number as well. Afterwards the parameters are the mean of the replicates', all else is
+        as replicate 0 left it, and the statistics of normalisation layers are computed anew. Every finished replicate
+        is written to the folder: after an interruption the loop goes on with the next. The dense round, and every round
+        without `replicates`, has replicate 0 only and ends as its training does.
+
+        Args:
+            batches: for models whose normalisation layers have running statistics: a function that returns the inputs
+                of the training data, batch by batch, each as the model takes it.
+
+        Yields:
+            The number of the replicate, from 0; what an interrupted attempt finished is left out.
+
+        Raises:
+            ConfigurationError: `batches` is missing, it was called before in this round, or the replicates end with the
+                same weights.
+            CheckpointError: the folder cannot be written, or is damaged.
+
+        Source: Zimmer, Spiegel, Pokutta, "Sparse Model Soups", ICLR 2024.
+        """
+        require_function("batches", batches, "a function that returns the inputs of the training data, batch by batch")
+        if self._replicates_begun:
+            raise ConfigurationError(
+                f"round.replicates() was called before in round {self.number}; call it once, around all training"
+            )
+        self._replicates_begun = True
+        if self.trainings == 1:
+            yield 0
+        else:
+            yield from self._run.replicates(self, batches)
+        self.averaged = True
+
+    def after_step(self, step: int, action: Callable[[], None]) -> None:
+        """Does `action` once so many optimizer steps of this round were taken; at once if they were just now."""
+        self._run.counter.after(step, action)
+
+    def take_snapshot(self) -> None:
+        """Keeps the model as it is now, in the dense round, as what later rounds rewind to. Needed only in loops whose
+        optimizer is no `torch.optim.Optimizer`; otherwise gossamer counts the steps and does it by itself.
+
+        Raises:
+            ConfigurationError: this is not the dense round, or the method rewinds no weights.
+        """
+        retraining = self._run.retraining
+        if self.number > 0 or retraining.strategy.weights != "rewound":
+            raise ConfigurationError(
+                f"a snapshot is of the dense round, for a method that rewinds weights; this is round {self.number} of "
+                f"{retraining.method}"
+            )
+        self._run.refuse_if_taken_over()
+        self._run.rewinding.take_snapshot()
+
+    def record(self, *, model: Any = None, untrained: bool = False, **metrics: Any) -> RoundRecord:
+        """Ends the round: writes the model, its masks and these metrics to the run's folder. Call it after training.
+
+        The first metric, or the one named by `Stop.metric`, is the round's result. A metric whose name starts with
+        `test_` is reported beside it and decides nothing. After an error it can be called again.
+
+        Args:
+            model: what was measured, if that is an average of the model (EMA, SWA): a deep copy, an `AveragedModel`, a
+                wrapper that has one as an attribute, or an object with `shadow_params`. The masks are put on it, here
+                and at the next cut; its weights are what the folder keeps, and they are put into the model that is
+                trained, for the next cut to begin with. An average that lives across rounds belongs into `state` too.
+            untrained: allows the prunable weights to be, bit for bit, what they were when the round began: for pruning
+                without retraining, and for a network that came trained. Without it that is an error, for then another
+                model than the one given to `rounds` was trained, or none.
+            metrics: how good the model is, by name: numbers, numpy's and tensors with one entry too. Nested ones,
+                such as `val={"acc": 0.9}`, are recorded as `val/acc`.
+
+        Raises:
+            ConfigurationError: the round was recorded already, a metric is no number, the one that decides is not
+                among these, no weight was trained, or `model` is no average of the model.
+            TrainingDivergedError: a metric is not finite; the round is not kept, the ones before it are.
+            PrunedWeightError: a pruned weight is not zero.
+            CheckpointError: the folder cannot be written.
+        """
+        if self.result is not None:
+            raise ConfigurationError(f"round {self.number} was recorded already; record once, at its end")
+        values = numbers_of(metrics)
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingDivergedError(
+                    f"{name} of round {self.number} is {value}; expected a finite number. The last good round is kept."
+                )
+        self.result = self._run.finish(self, values, model, untrained)
+        return self.result
