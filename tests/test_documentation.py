@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
-from command_line import environment
+from command_line import Started, environment
 from run_document import Block, blocks
 
 ROOT = Path(__file__).parents[1]
@@ -44,8 +44,8 @@ def test_blocks_of_a_document_run(document: Path, tmp_path: Path) -> None:
             library_path()
         except NativeLibraryMissing as missing:
             pytest.skip(str(missing))
-    program = [sys.executable, "-W", "error", str(ROOT / "tests" / "run_document.py"), str(document)]
-    finished = subprocess.run(program, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    program = (ROOT / "tests" / "run_document.py").read_text(encoding="utf-8")
+    finished = Started(tmp_path, document, script=program).completed()
     assert finished.returncode == 0, finished.stderr
 
 

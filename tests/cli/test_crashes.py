@@ -2,14 +2,13 @@
 
 import json
 import random
-import resource
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from command_line import command, environment, gossamer
+from command_line import Started, command, environment, gossamer
 
 RUN = ["compress", "digits", "--rounds", "3", "--epochs", "4", "--seed", "5", "--checkpoint-seconds", "0"]
 KILLS = 20
@@ -36,27 +35,21 @@ def content(run: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    finished = gossamer(folder, *RUN, "--out", "run")
+    # Nothing of it is shared with the others, not even the seed of hashes.
+    whole = [*command(*RUN), "--out", "run"]
+    finished = subprocess.run(whole, cwd=folder, env=environment(), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     return folder / "run"
 
 
 def run_until(signal_number: int, seconds: float, folder: Path) -> int | None:
     """Starts the command, sends it the signal after its training began and this many seconds passed; its exit code."""
-    process = subprocess.Popen(
-        [*command(*RUN), "--out", "run"],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
+    process = Started(folder, *RUN, "--out", "run", piped=True)
+    assert process.output is not None
+    process.output.readline()
     time.sleep(seconds)
     process.send_signal(signal_number)
-    process.communicate(timeout=60)
-    return process.returncode
+    return process.completed().returncode
 
 
 def test_the_bytes_are_those_of_an_uninterrupted_run_after_twenty_kills(uninterrupted: Path, tmp_path: Path) -> None:
@@ -82,23 +75,14 @@ def test_the_bytes_are_those_of_an_uninterrupted_run_after_twenty_kills(uninterr
 def test_an_interruption_says_that_the_run_can_be_continued(
     uninterrupted: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = subprocess.Popen(
-        [*command(*RUN), "--out", "run"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Whoever runs the tests in the background may have it ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
+    process = Started(tmp_path, *RUN, "--out", "run", piped=True)
+    assert process.output is not None
+    process.output.readline()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    interrupted = process.completed()
+    assert interrupted.returncode == 128 + number
     assert (
-        errors
+        interrupted.stderr
         == "interrupted; runs, comparisons and searches keep what was finished, and the same command continues them\n"
     )
     assert gossamer(tmp_path, *RUN, "--out", "run").returncode == 0
@@ -107,18 +91,7 @@ def test_an_interruption_says_that_the_run_can_be_continued(
 
 def test_a_full_disk_loses_no_finished_round(uninterrupted: Path, tmp_path: Path) -> None:
     smaller_than_a_model = 100_000
-
-    def no_space() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (smaller_than_a_model, resource.RLIM_INFINITY))
-
-    full = subprocess.run(
-        [*command(*RUN), "--out", "run"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        preexec_fn=no_space,
-    )
+    full = Started(tmp_path, *RUN, "--out", "run", largest_file=smaller_than_a_model).completed()
     assert full.returncode == 2
     assert full.stderr.startswith("error: cannot write run/training.safetensors: ")
     assert "Traceback" not in full.stderr

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import command, environment, gossamer
+from command_line import Started, command, environment, gossamer
 from small_run import printed, refused, small_run
 
 from gossamer.loop.records import read_records
@@ -23,9 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def on_full_disk(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     with Path("/dev/full").open("w") as full:
-        return subprocess.run(
-            command(*arguments), cwd=folder, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True
-        )
+        return Started(folder, *arguments, into=full.fileno()).completed()
 
 
 @pytest.mark.parametrize("arguments", [["show", "run"], ["tasks"], ["compress", "--help"]], ids=" ".join)
@@ -50,22 +48,18 @@ def test_a_log_that_cannot_be_written_stops_no_run(tmp_path: Path) -> None:
 def test_whoever_stops_reading_is_told_nothing(arguments: list[str], finished: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    said = subprocess.run(
-        command(*arguments), cwd=finished.parent, env=environment(), stdout=writing, stderr=subprocess.PIPE, text=True
-    )
+    said = Started(finished.parent, *arguments, into=writing).completed()
     os.close(writing)
     assert said.stderr == ""
     assert said.returncode in (0, 1)
 
 
 def test_a_run_goes_on_without_who_read_its_log(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*command(*RUN), "run"], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-    assert process.returncode == 0
+    process = Started(tmp_path, *RUN, "run", piped=True)
+    assert process.output is not None
+    process.output.readline()
+    process.output.close()
+    assert process.wait() == 0
     assert len(read_records(tmp_path / "run")) == 2
 
 

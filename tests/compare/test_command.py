@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import command, environment, gossamer
+from command_line import Started, command, environment, gossamer
 from safetensors import safe_open
 
 from gossamer.cli.compare import compare
@@ -66,15 +66,12 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A comparison that was interrupted once and then finished."""
     folder = tmp_path_factory.mktemp("compare")
     (folder / "tiny.py").write_text(TASK)
-    begun = subprocess.Popen(
-        [*command(*GRID), "--jobs", "2"], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    begun = Started(folder, *GRID, "--jobs", "2")
     while not list((folder / "grid").glob("cells/*/seed-0/round-00")):
-        assert begun.poll() is None, begun.communicate()
+        assert begun.poll() is None, begun.completed()
         time.sleep(0.05)
     begun.send_signal(signal.SIGTERM)
-    begun.communicate()
-    assert begun.returncode == 128 + signal.SIGTERM
+    assert begun.wait() == 128 + signal.SIGTERM
     finished = gossamer(folder, *GRID, "--jobs", "2")
     assert finished.returncode == 0, finished.stderr
     assert "dense seed 0: done before" in finished.stdout
@@ -206,26 +203,16 @@ def test_a_run_that_is_killed_is_named_with_the_signal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_runs_end_with_the_comparison_however_it_ends(number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(stopping_once("time.sleep(200)"))
-    begun = subprocess.Popen(
-        command(*SMALL),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        # Tests that a shell runs in the background inherit that SIGINT is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    begun = Started(tmp_path, *SMALL, session=True)
     while not (tmp_path / "begun").exists():
-        assert begun.poll() is None, begun.communicate()
+        assert begun.poll() is None, begun.completed()
         time.sleep(0.05)
     if number == signal.SIGINT:
         # As a terminal does: to every process of the group.
         os.killpg(begun.pid, number)
     else:
-        begun.kill()
-    begun.communicate()
-    assert begun.returncode == (128 + number if number == signal.SIGINT else -number)
+        begun.send_signal(number)
+    assert begun.wait() == (128 + number if number == signal.SIGINT else -number)
     # The folder of its run is free, which it would not be for 200 seconds.
     continued = gossamer(tmp_path, *SMALL)
     assert continued.returncode == 0, continued.stderr

@@ -1,11 +1,11 @@
 """Real processes, killed at random moments or without room on the disk: what comes out is the same to the last byte."""
 
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from command_line import Started
 
 PROGRAM = """
     import json, os, random, resource, signal, sys, time, traceback
@@ -148,8 +148,8 @@ FULL = """
 
 
 def run(program: str, folder: Path) -> int:
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM) + textwrap.dedent(program), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    script = textwrap.dedent(PROGRAM) + textwrap.dedent(program)
+    done = Started(folder, folder, script=script).completed()
     assert done.returncode == 0, done.stdout + done.stderr
     return int(done.stdout)
 

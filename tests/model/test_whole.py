@@ -1,13 +1,12 @@
 """Models that are not here whole: sharded over processes, on the meta device, or stored in another way."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command_line import Started
 from torch import Tensor, nn
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
@@ -18,14 +17,10 @@ from gossamer.errors import ConfigurationError
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_sharded_model_is_refused_with_the_reason(ranks: int, tmp_path: Path) -> None:
-    program = Path(__file__).with_name("sharding.py")
-    processes = [
-        subprocess.Popen([sys.executable, str(program), str(tmp_path), str(rank), str(ranks)], stderr=subprocess.PIPE)
-        for rank in range(ranks)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors.decode()
+    program = Path(__file__).with_name("sharding.py").read_text()
+    for process in [Started(tmp_path, tmp_path, rank, ranks, script=program) for rank in range(ranks)]:
+        ended = process.completed()
+        assert ended.returncode == 0, ended.stderr
     for rank in range(ranks):
         said = json.loads((tmp_path / f"said-{rank}.json").read_text())
         assert len(said) == 5

@@ -1,9 +1,9 @@
 """Killed at any moment, a run of any method ends with the bytes of one that was not: real processes, real files."""
 
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
+
+from command_line import Started
 
 PROGRAM = """
     import json, os, random, signal, sys, time, traceback
@@ -123,7 +123,6 @@ PROGRAM = """
 
 
 def test_killed_at_random_moments_every_method_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = Started(tmp_path, tmp_path, script=textwrap.dedent(PROGRAM)).completed()
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout) >= 28

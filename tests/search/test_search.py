@@ -1,9 +1,7 @@
 """The search: the agent's settings and memory, what it learns, resuming, and the command line."""
 
 import json
-import os
 import signal
-import subprocess
 import time
 import tomllib
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import command, environment
+from command_line import Started
 from command_line import gossamer as gossamer_command
 from networks_to_search import perceptron, residual
 from predict.price_lists import at_random
@@ -405,16 +403,14 @@ def test_a_search_on_a_gpu_keeps_the_budget(actions: str, run: Path, tmp_path: P
 
 def test_a_killed_search_continues(run: Path, tmp_path: Path) -> None:
     arguments = ("search", run, "--budget", "weights=0.2", "--checkpoint-seconds", 0, *SEARCH)
-    process = subprocess.Popen(
-        command(*arguments, "-o", "killed.toml"), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
-    )
+    process = Started(tmp_path, *arguments, "-o", "killed.toml")
     episodes = tmp_path / "killed.search" / "episodes.jsonl"
     deadline = time.monotonic() + 200
     while not (episodes.exists() and episodes.read_text().count("\n") >= 3):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed.toml").exists()
     printed(*arguments, "-o", tmp_path / "killed.toml")

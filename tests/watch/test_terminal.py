@@ -6,7 +6,6 @@ import pty
 import select
 import signal
 import struct
-import subprocess
 import termios
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from command_line import command, environment, gossamer
+from command_line import Started, gossamer
 from small_run import small_run
 
 PATIENCE = 60.0
@@ -23,7 +22,7 @@ PATIENCE = 60.0
 class Screen:
     """What a program writes to its terminal, and the keys that it is sent."""
 
-    def __init__(self, process: subprocess.Popen[bytes], terminal: int) -> None:
+    def __init__(self, process: Started, terminal: int) -> None:
         self.process = process
         self.terminal = terminal
         self.written = ""
@@ -58,34 +57,29 @@ class Screen:
 def watching(folder: Path) -> Iterator[Screen]:
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    process = subprocess.Popen(
-        command("watch", folder, "--every", "0.1"),
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        env={**environment(), "TERM": "xterm-256color"},
-        start_new_session=True,
+    process = Started(
+        folder.parent, *("watch", folder, "--every", "0.1"), terminal=terminal, session=True, TERM="xterm-256color"
     )
     os.close(terminal)
     try:
         yield Screen(process, controller)
     finally:
-        process.kill()
+        process.send_signal(signal.SIGKILL)
         process.wait()
         os.close(controller)
 
 
 def test_from_before_the_beginning_past_a_kill_to_the_end(tmp_path: Path) -> None:
-    run = command("compress", "digits", "--rounds", "1", "--epochs", "30", "--out", tmp_path / "run")
+    run = ("compress", "digits", "--rounds", "1", "--epochs", "30", "--out", "run")
     with watching(tmp_path / "run") as screen:
         screen.wait_for("not begun yet")
-        first = subprocess.Popen(run, env=environment(), stdout=subprocess.DEVNULL)
+        first = Started(tmp_path, *run)
         screen.wait_for("running")
         screen.wait_for("loss")
         first.send_signal(signal.SIGKILL)
         first.wait()
         screen.wait_for("stopped; the same command continues it")
-        subprocess.run(run, env=environment(), stdout=subprocess.DEVNULL, check=True)
+        assert gossamer(tmp_path, *run).returncode == 0
         screen.wait_for("finished, 2 rounds")
         screen.press("q")
         assert screen.ended() == 0
