@@ -92,10 +92,10 @@ def test_what_is_wrong_with_a_layer(change: Callable[[onnx.ModelProto], None], t
     rewritten = rewrite(model, costs=EverythingSparse())
     feed = {"x": normal(np.random.default_rng(1), 2, 16, 8, 8)}
     onnx.save(rewritten.model, tmp_path / "m.onnx")
-    assert first_wrong_layer(model, tmp_path / "m.onnx", rewritten, feed) is None
+    assert first_wrong_layer(model, onnx.load(tmp_path / "m.onnx"), rewritten, feed) is None
     change(rewritten.model)
     onnx.save(rewritten.model, tmp_path / "m.onnx")
-    found = first_wrong_layer(model, tmp_path / "m.onnx", rewritten, feed)
+    found = first_wrong_layer(model, onnx.load(tmp_path / "m.onnx"), rewritten, feed)
     assert found is not None
     assert found.startswith(told)
 
@@ -109,5 +109,5 @@ def test_a_dense_layer_that_was_stored_wrong(tmp_path: Path) -> None:
     tensor.CopyFrom(numpy_helper.from_array(other, "c0"))
     onnx.save(rewritten.model, tmp_path / "m.onnx")
     feed = {"x": normal(np.random.default_rng(1), 2, 16, 8, 8)}
-    found = first_wrong_layer(model, tmp_path / "m.onnx", rewritten, feed)
+    found = first_wrong_layer(model, onnx.load(tmp_path / "m.onnx"), rewritten, feed)
     assert found == "c0 (1 of its 32 weights are others)"

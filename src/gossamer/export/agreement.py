@@ -8,38 +8,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
-from gossamer.errors import ExportError, first_line
-from gossamer.export.feeds import Feed
-from gossamer.export.rounding import WITHOUT, Rounding, Run
+from gossamer.errors import ExportError
+from gossamer.export.rounding import WITHOUT, Agreement, Rounding
 from gossamer.export.unvaried import Unvaried
 from gossamer.graph.axes import axis_name, inputs_to_give, open_axes
+from gossamer.graph.opened import Feed, Remembering, Run, running
 from gossamer.graph.sessions import dense_session
-from gossamer.graph.values import arrays_in
 
 LAYERWISE_EXAMPLES = 2
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How two networks compare on the same inputs."""
-
-    difference: float
-    """Largest absolute difference of an output."""
-    largest: float
-    """Largest absolute output of the first."""
-    allowed: float = 0.0
-    """What rounding explains of the difference."""
-    reader: str | None = None
-    """The first sparse layer that reads infinite values or NaN, if outputs are therefore compared only where those of
-    the dense network are not NaN (`gossamer.export.infinities`)."""
-
-    @property
-    def within(self) -> bool:
-        """Whether rounding explains the difference; not if one is NaN."""
-        return self.difference <= self.allowed
 
 
 @dataclass
@@ -64,26 +42,14 @@ class Recorded:
         return None if None in found else " and ".join(dict.fromkeys(filter(None, found)))
 
 
-def running(session: onnxruntime.InferenceSession) -> Run:
-    """What computes a network's outputs, all of them; an `ExportError` where ONNX Runtime fails."""
-
-    def run(feed: Feed) -> list[NDArray[np.generic]]:
-        try:
-            return arrays_in(session.run(None, dict(feed)))
-        except Exception as error:  # onnxruntime's errors have no common class
-            raise ExportError(f"ONNX Runtime cannot run the network on this input: {first_line(error)}") from error
-
-    return run
-
-
-def refuse_random(runs: Iterable[Run], feed: Feed) -> None:
+def refuse_random(runs: Iterable[Remembering], feed: Feed) -> None:
     """Refuses what cannot be compared with anything, not even with itself.
 
     Raises:
         ExportError: a network's outputs are others when it is run once more on the same input.
     """
     for run in runs:
-        pairs = zip_longest(run(feed), run(feed), fillvalue=np.zeros(0))
+        pairs = zip_longest(run(feed), run.fresh(feed), fillvalue=np.zeros(0))
         again = [compare_arrays(first, second) for first, second in pairs]
         if not all(found.difference <= WITHOUT * found.largest for found in again):
             raise ExportError(
@@ -142,20 +108,18 @@ def compare(
             kinds[place] = e.dtype
     for place, agreement in worst.items():
         if rounding is None:
-            allowed = WITHOUT * agreement.largest
+            worst[place] = replace(agreement, allowed=WITHOUT * agreement.largest)
         elif share and not np.issubdtype(kinds[place], np.floating):
-            allowed = math.inf
+            worst[place] = replace(agreement, allowed=math.inf)
         else:
-            allowed = rounding.allowed(place, agreement.largest, kinds[place]) + share * agreement.largest
-        worst[place] = replace(agreement, allowed=allowed)
+            worst[place] = rounding.judged(place, agreement, kinds[place], share)
     return max(worst.values(), key=lambda agreement: (not agreement.within, agreement.difference))
 
 
 def how_wrong(
     expected: NDArray[np.generic], got: NDArray[np.generic], rounding: Rounding, place: int, *, nan: bool = True
 ) -> str | None:
-    agreement = compare_arrays(expected, got, nan=nan)
-    agreement = replace(agreement, allowed=rounding.allowed(place, agreement.largest, expected.dtype))
+    agreement = rounding.judged(place, compare_arrays(expected, got, nan=nan), expected.dtype)
     if agreement.within:
         return None
     return (
@@ -164,9 +128,13 @@ def how_wrong(
     )
 
 
-def few_examples(model: onnx.ModelProto, feed: Feed) -> Feed:
+def few_examples(model: onnx.ModelProto, feed: Feed, run: Run | None = None) -> Feed:
     """The first examples of a batch, on whatever axes count them; all of it where the network does not run with
-    fewer: their number is fixed, or an open first axis counts something else."""
+    fewer: their number is fixed, or an open first axis counts something else.
+
+    Args:
+        run: what runs the model, where it is open already.
+    """
     values = {value.name: value for value in inputs_to_give(model)}
     batches = {axis.name for axis in open_axes(model) if axis.first}
     few = {}
@@ -175,13 +143,10 @@ def few_examples(model: onnx.ModelProto, feed: Feed) -> Feed:
         counted = [axis_name(values[name], place) in batches for place in axes]
         cut = tuple(slice(LAYERWISE_EXAMPLES if counts else None) for counts in counted)
         few[name] = np.asarray(value[cut]) if isinstance(value, np.ndarray) else value
+    if all(np.shape(value) == np.shape(feed[name]) for name, value in few.items() if isinstance(value, np.ndarray)):
+        return feed
     try:
-        dense_session(model).run(None, few)
+        (run or running(dense_session(model)))(few)
     except Exception:  # onnxruntime's errors have no common class
         return feed
     return few
-
-
-def outputs_by_name(session: onnxruntime.InferenceSession, feed: Feed) -> dict[str, Any]:
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(feed)), strict=True))

@@ -6,16 +6,17 @@ from pathlib import Path
 import onnx
 
 from gossamer.errors import ConfigurationError, ExportError
-from gossamer.export.agreement import Agreement, Recorded, compare, running
+from gossamer.export.agreement import Recorded, compare
 from gossamer.export.costs import Costs
 from gossamer.export.half import HALF_DIFFERENCE, LostWeights
 from gossamer.export.halving import require_same, rounded
 from gossamer.export.left import LeftWeight
 from gossamer.export.rewrite import LayerReport, Rewritten
-from gossamer.export.rounding import Rounding
+from gossamer.export.rounding import Agreement, Rounding
 from gossamer.export.source import Source
-from gossamer.export.verify import compare_with_dense, compare_with_source, runner
+from gossamer.export.verify import compare_with_dense, compare_with_source
 from gossamer.export.written import as_written
+from gossamer.graph.opened import Remembering, Run, running
 from gossamer.graph.sessions import dense_session, sparse_session
 from gossamer.storage.files import write_file
 
@@ -83,24 +84,30 @@ def export(
         raise ConfigurationError(f"--half-difference is {half_difference}; expected a share from 0 to 1")
     if dense and half:
         raise ConfigurationError("--dense writes fp32 weights that every runtime reads; leave --half out")
-    rounding = Rounding(source.dense, source.feeds)
+    rounding = Rounding(source.dense, source.feeds, run=source.dense_run)
     if source.twin is not None or source.given is not None:
         compare_with_source(source, rounding)
     if dense:
         write_file(path, lambda temporary: _write_dense(source, temporary))
-        return _described(source, path)
+        return _described(source, path, running(dense_session(onnx.load(path))))
     reference, lost = rounded(source.dense) if half else (source.dense, ())
     if half:
         require_same(source.dense, reference, lost, source.feeds, half_difference, rounding)
     written = as_written(reference, costs=costs, half=half)
-    found: list[Agreement] = []
+    found: list[tuple[Run, Agreement]] = []
 
     def write(temporary: Path) -> None:
         save(written.model, temporary)
-        found.append(compare_with_dense(reference, temporary, written, source.feeds, rounding))
+        run = None if half else source.dense_run
+        file_run = Remembering(running(sparse_session(str(temporary))))
+        agreement = compare_with_dense(
+            reference, temporary, written, source.feeds, rounding, run=run, file_run=file_run
+        )
+        found.append((file_run, agreement))
 
     write_file(path, write)
-    return replace(_described(source, path, written, found[-1].reader), lost=lost)
+    file_run, agreement = found[-1]
+    return replace(_described(source, path, file_run, written, agreement.reader), lost=lost)
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
@@ -122,15 +129,17 @@ def _write_dense(source: Source, path: Path) -> None:
         raise ExportError(f"{path} reads back as something else than was written; nothing was kept")
 
 
-def _described(source: Source, path: Path, written: Rewritten | None = None, reader: str | None = None) -> Exported:
+def _described(
+    source: Source, path: Path, run: Run, written: Rewritten | None = None, reader: str | None = None
+) -> Exported:
     """Compares the finished file with the source once more, and scores both.
 
     Args:
+        run: what runs the file.
         written: what the file holds; None for a dense one.
         reader: the first sparse layer that reads infinite values or NaN, if that has made a difference.
     """
-    session = sparse_session(str(path)) if written is not None else dense_session(onnx.load(path))
-    before, after = Recorded(runner(source)), Recorded(running(session))
+    before, after = Recorded(source.run), Recorded(run)
     agreement = compare(before, after, source.feeds, nan=reader is None)
     scoring = source.scoring
     scores = [None, None] if scoring is None else [scoring.of(run.first) for run in (before, after)]
@@ -139,7 +148,7 @@ def _described(source: Source, path: Path, written: Rewritten | None = None, rea
         () if written is None else written.layers,
         () if written is None else written.left,
         path.stat().st_size,
-        len(source.dense.SerializeToString()),
+        source.dense.ByteSize(),
         agreement,
         metric_before=scores[0],
         metric=scores[1],

@@ -6,19 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from gossamer.errors import ConfigurationError, ExportError, first_line
 from gossamer.graph.axes import axis_name, check_sizes, inputs_to_give, open_axes
 from gossamer.graph.inputs import drawn, shape_with
-from gossamer.graph.sessions import dense_session
+from gossamer.graph.opened import CANNOT_RUN, Feed, Opened
 from gossamer.graph.sizes_read import sizes_read
-from gossamer.graph.values import Value, tensor_of, type_text
+from gossamer.graph.values import tensor_of, type_text
 from gossamer.storage.files import regular
-
-Feed = Mapping[str, Value]
-"""Name of an input -> its value."""
 
 RANDOM_BATCHES = 4
 EXAMPLES = (2, 1)
@@ -49,7 +45,7 @@ def read_inputs(model: onnx.ModelProto, files: Mapping[str, Path]) -> Feed:
     return {name: _fitting(values[name], _loaded(path), path) for name, path in files.items()}
 
 
-def feeds_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> Iterator[Feed]:
+def feeds_of(opened: Opened, given: Feed, sizes: Mapping[str, int]) -> Iterator[Feed]:
     """What is given, with seeded random values for the other inputs: normal numbers, 0 and 1 for whole numbers and
     truth values; several times, if any of them is random.
 
@@ -61,11 +57,11 @@ def feeds_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> I
         ConfigurationError: a size is unknown, or contradicts what is given.
         ExportError: the network does not run.
     """
+    model = opened.model
     known = _sizes_of(model, given, sizes)
     others = [value for value in inputs_to_give(model) if value.name not in given]
-    session = dense_session(model)
     if not others:
-        error = _error(session, given)
+        error = _error(opened, given)
         if error is not None:
             raise ExportError(
                 f"ONNX Runtime does not run the network on the given inputs ({_shapes(given)}): {error}"
@@ -77,7 +73,7 @@ def feeds_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> I
     for attempt in _attempts(model, known):
         _require_possible(others, attempt)
         feed = {**given, **drawn(others, attempt, rng)}
-        error = _error(session, feed)
+        error = _error(opened, feed)
         if error is None:
             yield feed
             yield from ({**given, **drawn(others, attempt, rng)} for _ in range(RANDOM_BATCHES - 1))
@@ -194,12 +190,12 @@ def _open_names(value: onnx.ValueInfoProto) -> list[str]:
     return [name for place in places if (name := axis_name(value, place)) is not None]
 
 
-def _error(session: onnxruntime.InferenceSession, feed: Feed) -> str | None:
+def _error(opened: Opened, feed: Feed) -> str | None:
     """What ONNX Runtime says; None if it runs."""
     try:
-        session.run(None, dict(feed))
-    except Exception as error:  # onnxruntime's errors have no common class
-        return first_line(error)
+        opened.run(feed)
+    except ExportError as error:
+        return first_line(error).removeprefix(CANNOT_RUN)
     return None
 
 

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError, ExportError
 from gossamer.export.calls import call_with
-from gossamer.export.feeds import Feed
 from gossamer.export.from_torch import Traced, to_onnx
 from gossamer.export.precision import in_fp32
 from gossamer.export.source import Source
 from gossamer.export.twin import Scoring, Twin
+from gossamer.graph.opened import Feed
 from gossamer.reopen import as_made, open_round
 from gossamer.shrink import shrink
 from gossamer.shrink.verify import verify
 from gossamer.tasks import Data, Metric, Task, find_task
 from gossamer.tasks.built_in import BUILT_IN
-from gossamer.tasks.own_task import call_own_function
+from gossamer.tasks.own_task import call_own_function, is_own_task
 
 EXAMPLES = 1000
 """Validation examples that outputs are compared on, at most."""
@@ -40,12 +40,15 @@ def from_run(folder: Path, number: int | None, data_folder: Path | None, task: s
     return _from_network(name, model, finished.data, finished.task.metric)
 
 
-def from_task(name: str, data_folder: Path | None) -> Source:
-    """A built-in task's network, untrained.
+def from_name(name: str, data_folder: Path | None) -> Source:
+    """A built-in task's network, untrained, or what `path/file.py:function` returns: a task, or a network with example
+    inputs.
 
     Raises:
-        ConfigurationError: there is no such task.
+        GossamerError: there is none.
     """
+    if is_own_task(name):
+        return _from_function(name, data_folder)
     if name not in BUILT_IN:
         raise ConfigurationError(
             f"{name!r} is nothing to export: expected a run's folder, an ONNX file (.onnx), path/file.py:function, or "
@@ -70,8 +73,7 @@ def _from_network(name: str, model: nn.Module, data: Data, metric: Metric) -> So
     return Source(name, traced.model, feeds, compared, twin, scoring, notes=traced.notes)
 
 
-def from_function(name: str, data_folder: Path | None) -> Source:
-    """What `path/file.py:function` returns: a task, or a network with example inputs."""
+def _from_function(name: str, data_folder: Path | None) -> Source:
     expected = "where the function returns a gossamer.tasks.Task, or a network and example inputs: (model, inputs)"
     made = call_own_function(name, expected)
     if isinstance(made, Task):

@@ -7,12 +7,12 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from gossamer.errors import ExportError
-from gossamer.export.agreement import compare, running
-from gossamer.export.feeds import Feed
+from gossamer.export.agreement import compare
 from gossamer.export.half import LostWeights, lost_in_half, lost_text, require_half
 from gossamer.export.rounding import Rounding
 from gossamer.graph.graph import Graph, array_of
 from gossamer.graph.layers import find_layers
+from gossamer.graph.opened import Feed, running
 from gossamer.graph.sessions import dense_session
 
 NAMED = 5

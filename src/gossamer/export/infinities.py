@@ -9,10 +9,10 @@ from collections.abc import Iterable
 import numpy as np
 import onnx
 
-from gossamer.export.feeds import Feed
 from gossamer.export.rewrite import Rewritten
 from gossamer.graph.graph import Graph
 from gossamer.graph.layers import find_layers
+from gossamer.graph.opened import Feed
 from gossamer.graph.outputs import with_outputs
 from gossamer.graph.sessions import dense_session
 

@@ -6,9 +6,8 @@ places of the sum of |w x|, whatever becomes of the sum. Behind it stands at mos
 difference at most 1.5 times as much (HardSwish), and is itself as exact as its input.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,13 +16,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.export.compress import unpack_weights
-from gossamer.export.feeds import Feed
 from gossamer.export.rewrite import LayerReport, Rewritten
 from gossamer.graph.graph import Graph, array_of, is_standard, renamed
 from gossamer.graph.layers import Layer, find_layers
+from gossamer.graph.opened import Feed, Opened
 from gossamer.graph.ops import DOMAIN, OPS, Op
 from gossamer.graph.outputs import with_outputs
-from gossamer.graph.sessions import dense_session, sparse_session
+from gossamer.graph.sessions import sparse_session
+from gossamer.graph.values import Value
 
 UNIT = 2.0**-24
 """Of fp32: what one rounding changes at most."""
@@ -48,18 +48,25 @@ class _Written:
         return OPS[self.node.op_type]
 
 
-def first_wrong_layer(dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feed: Feed) -> str | None:
+def first_wrong_layer(
+    dense: onnx.ModelProto,
+    sparse: onnx.ModelProto,
+    rewritten: Rewritten,
+    feed: Feed,
+    values: Mapping[str, Value] | None = None,
+) -> str | None:
     """The first layer, in the graph's order, that stores another weight or computes something else, and how it differs.
 
     Args:
         dense: as it was rewritten; its constants are initializers.
-        file: the sparse network.
+        sparse: the network that it became, as it was read back.
         feed: a few examples.
+        values: what the dense network's layers read on them, by name, if that is known already.
     """
-    graph, written = Graph(dense), Graph(onnx.load(file))
+    graph, written = Graph(dense), Graph(sparse)
     wrong = _first_wrong_weight(graph, written.model)
     layers = list(_written_layers(graph, written, rewritten))
-    return wrong or _first_wrong_packed(layers, written) or _first_wrong_result(graph, written, layers, feed)
+    return wrong or _first_wrong_packed(layers, written) or _first_wrong_result(graph, written, layers, feed, values)
 
 
 def _written_layers(graph: Graph, written: Graph, rewritten: Rewritten) -> Iterator[_Written]:
@@ -96,14 +103,20 @@ def _first_wrong_packed(layers: Sequence[_Written], written: Graph) -> str | Non
     return None
 
 
-def _first_wrong_result(graph: Graph, written: Graph, layers: Sequence[_Written], feed: Feed) -> str | None:
+def _first_wrong_result(
+    graph: Graph, written: Graph, layers: Sequence[_Written], feed: Feed, values: Mapping[str, Value] | None
+) -> str | None:
     if not layers:
         return None
-    inputs = _inputs_of(graph, layers, feed)
-    expected = dense_session(_dense_alone(graph, layers)).run(None, dict(inputs))
+    values = values or Opened(with_outputs(graph.model, values_read(graph))).values(feed)
+    inputs = _inputs_of(layers, values)
+    unchanged = {value for value, array in values.items() if inputs.get(_input(value)) is array}
+    computed = [unchanged.issuperset(_values_read(one.layer)) and one.report.output in values for one in layers]
+    alone = Opened(_dense_alone(graph, layers, computed)).values(inputs)
     got = sparse_session(_sparse_alone(written, layers).SerializeToString()).run(None, dict(inputs))
-    for number, one in enumerate(layers):
-        value, terms, result = expected[2 * number], expected[2 * number + 1], got[number]
+    for number, (one, known, result) in enumerate(zip(layers, computed, got, strict=True)):
+        value = values[one.report.output] if known else alone[f"{number}.{one.report.output}"]
+        terms = alone[_terms_of(number, graph, one)]
         if value.shape != result.shape:
             return f"{one.report.name} (its result has the shape {list(result.shape)}, expected {list(value.shape)})"
         kept = np.count_nonzero(one.layer.weight.reshape(len(one.layer.weight), -1), axis=1).max(initial=0)
@@ -121,16 +134,18 @@ def _first_wrong_result(graph: Graph, written: Graph, layers: Sequence[_Written]
     return None
 
 
-def _inputs_of(graph: Graph, layers: Sequence[_Written], feed: Feed) -> dict[str, NDArray[np.generic]]:
+def values_read(graph: Graph) -> list[str]:
+    """What the layers of a network read that is not an input of it."""
+    read = dict.fromkeys(value for layer in find_layers(graph) for value in _values_read(layer))
+    return [value for value in read if value in graph.producers]
+
+
+def _inputs_of(layers: Sequence[_Written], values: Mapping[str, Value]) -> dict[str, NDArray[np.generic]]:
     """What the layers read in the network, by the names `_input` gives; random numbers where that is all zeros, and in
     place of those that are infinite or NaN."""
-    read = dict.fromkeys(value for one in layers for value in _values_read(one.layer))
-    inner = [value for value in read if value in graph.producers]
-    wider = with_outputs(graph.model, inner)
-    found = {**feed, **dict(zip(inner, dense_session(wider).run(inner, dict(feed)), strict=True))} if inner else feed
     rng = np.random.default_rng(0)
-    values = {value: found[value] for value in read}
-    return {_input(value): _telling(array, rng) for value, array in values.items()}
+    read = dict.fromkeys(value for one in layers for value in _values_read(one.layer))
+    return {_input(value): _telling(values[value], rng) for value in read}
 
 
 def _telling(values: NDArray[np.generic], rng: np.random.Generator) -> NDArray[np.generic]:
@@ -174,14 +189,27 @@ def _sparse_alone(written: Graph, layers: Sequence[_Written]) -> onnx.ModelProto
     return _model(written.model, nodes, layers, outputs, constants.values())
 
 
-def _dense_alone(graph: Graph, layers: Sequence[_Written]) -> onnx.ModelProto:
-    """The same layers' dense nodes, and behind each the sum of |w x|, |bias| and |residual|."""
+def _nodes_of(graph: Graph, one: _Written) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """A layer's dense nodes, those of them that sum terms, and the pooling behind them that it takes along."""
+    inside = [graph.nodes[place] for place in sorted(one.layer.nodes)]
+    pool = graph.nodes[graph.producers[one.report.output]]
+    summed = [node for node in inside if is_standard(node, "Conv", "Gemm", "MatMul", "Add")]
+    return inside, summed, [pool] if one.report.output != one.layer.output else []
+
+
+def _terms_of(number: int, graph: Graph, one: _Written) -> str:
+    """The name of the sum of a layer's terms' sizes."""
+    _, summed, pooled = _nodes_of(graph, one)
+    return f"{number}.absolute.{(*summed, *pooled)[-1].output[0]}"
+
+
+def _dense_alone(graph: Graph, layers: Sequence[_Written], computed: Sequence[bool]) -> onnx.ModelProto:
+    """The same layers' dense nodes, but for those that are computed already, and of each layer the sum of |w x|, |bias|
+    and |residual|."""
     nodes, outputs = [], []
     constants: dict[str, onnx.TensorProto] = {}
-    for number, one in enumerate(layers):
-        inside = [graph.nodes[place] for place in sorted(one.layer.nodes)]
-        pool = graph.nodes[graph.producers[one.report.output]]
-        pooled = [pool] if one.report.output != one.layer.output else []
+    for number, (one, known) in enumerate(zip(layers, computed, strict=True)):
+        inside, summed, pooled = _nodes_of(graph, one)
         names: dict[str, str] = {}
         absolute: dict[str, str] = {}
         for value in dict.fromkeys(_values_read(one.layer)):
@@ -192,15 +220,16 @@ def _dense_alone(graph: Graph, layers: Sequence[_Written]) -> onnx.ModelProto:
             for name in node.input:
                 if name in graph.tensors:
                     tensor = graph.tensors[name]
-                    constants[name] = renamed(tensor, name)
+                    if not known:
+                        constants[name] = renamed(tensor, name)
                     if tensor.data_type == TensorProto.FLOAT:
                         constants[f"{name}.absolute"] = numpy_helper.from_array(
                             np.abs(array_of(tensor)), f"{name}.absolute"
                         )
                     absolute[name] = f"{name}.absolute"
-        for node in (*inside, *pooled):
-            nodes.append(_renamed(node, names, f"{number}."))
-        summed = [node for node in inside if is_standard(node, "Conv", "Gemm", "MatMul", "Add")]
+        if not known:
+            nodes += [_renamed(node, names, f"{number}.") for node in (*inside, *pooled)]
+            outputs.append(names[one.report.output])
         for node in (*summed, *pooled):
             if node in pooled:
                 absolute[node.input[0]] = absolute[summed[-1].output[0]]
@@ -208,8 +237,7 @@ def _dense_alone(graph: Graph, layers: Sequence[_Written]) -> onnx.ModelProto:
             for entry in nodes[-1].attribute:
                 if entry.name in ("alpha", "beta"):
                     entry.f = abs(entry.f)
-        last = (*summed, *pooled)[-1]
-        outputs += [names[one.report.output], absolute[last.output[0]]]
+        outputs.append(_terms_of(number, graph, one))
     return _model(graph.model, nodes, layers, outputs, constants.values())
 
 

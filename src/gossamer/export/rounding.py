@@ -8,8 +8,8 @@ the terms that are summed: through sums that cancel, functions that saturate, an
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any
@@ -19,12 +19,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.export.feeds import Feed
 from gossamer.graph.graph import Graph, is_standard
+from gossamer.graph.opened import Feed, Run
 from gossamer.graph.sessions import dense_session
 from gossamer.graph.values import arrays_in
-
-Run = Callable[[Feed], list[NDArray[np.generic]]]
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 FEW = 8
@@ -39,6 +37,26 @@ SEED = 0
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How two networks compare on the same inputs."""
+
+    difference: float
+    """Largest absolute difference of an output."""
+    largest: float
+    """Largest absolute output of the first."""
+    allowed: float = 0.0
+    """What rounding explains of the difference."""
+    reader: str | None = None
+    """The first sparse layer that reads infinite values or NaN, if outputs are therefore compared only where those of
+    the dense network are not NaN (`gossamer.export.infinities`)."""
+
+    @property
+    def within(self) -> bool:
+        """Whether rounding explains the difference; not if one is NaN."""
+        return self.difference <= self.allowed
+
+
+@dataclass(frozen=True)
 class Rounding:
     """What rounding changes in the outputs of a network on some inputs."""
 
@@ -47,6 +65,27 @@ class Rounding:
     feeds: Sequence[Feed]
     outputs: Sequence[str] | None = None
     """Of them, by name and each a tensor; None: all."""
+    run: Run | None = None
+    """What computes those outputs of the model, where it is open already."""
+
+    def judged(self, place: int, found: Agreement, kind: np.dtype[Any], share: float = 0.0) -> Agreement:
+        """An output's difference, with what rounding explains of it.
+
+        Args:
+            place: of the output.
+            kind: its type.
+            share: of its largest number, that is allowed besides.
+        """
+        # Moved networks say more, and are made and run only where that is asked for.
+        least = self.least(found.largest, kind)
+        if not found.difference <= least:
+            least = self.allowed(place, found.largest, kind) + share * found.largest
+        return replace(found, allowed=least)
+
+    @staticmethod
+    def least(largest: float, kind: np.dtype[Any]) -> float:
+        """What it explains whatever the network: the last places of an output itself."""
+        return LAST_PLACES * last_place(kind) * largest + smallest_normal(kind)
 
     def allowed(self, place: int, largest: float, kind: np.dtype[Any]) -> float:
         """The largest difference of an output that rounding explains.
@@ -60,13 +99,13 @@ class Rounding:
         if changes is None:
             return WITHOUT * largest
         change = changes[place] if place < len(changes) else 0.0
-        return MARGIN * change + LAST_PLACES * last_place(kind) * largest + smallest_normal(kind)
+        return MARGIN * change + self.least(largest, kind)
 
     @cached_property
     def changes(self) -> list[float] | None:
         """The largest of each output; None if moved weights do not fit the network."""
-        run = self._running(self.model)
         try:
+            run = self.run or self._running(self.model)
             moving = [self._running(moved(self.model, together=together)) for together in (False, True)]
             changes: list[float] = []
             for number, feed in enumerate(self.feeds):
@@ -131,12 +170,16 @@ def smallest_normal(kind: np.dtype[Any]) -> float:
 
 
 def _moved(values: NDArray[Any], steps: float, rng: np.random.Generator, *, together: bool) -> NDArray[Any]:
-    signs = rng.integers(0, 2, () if together else values.shape, np.int8) * 2 - 1
-    wide = np.asarray(values, np.float64)
+    # Zeros and infinities stay what they are.
+    moving = (values != 0) & np.isfinite(values)
+    wide = np.asarray(values[moving], np.float64)
+    signs = rng.integers(0, 2, () if together else wide.shape, np.int8) * 2 - 1
+    # The places of a number below the smallest normal one are those of that.
+    sizes = np.maximum(np.abs(wide), smallest_normal(values.dtype))
+    result = np.array(values)
     with np.errstate(all="ignore"):
-        # The places of a number below the smallest normal one are those of that; infinities stay what they are.
-        sizes = np.where((values == 0) | ~np.isfinite(wide), 0, np.maximum(np.abs(wide), smallest_normal(values.dtype)))
-        return np.asarray(wide + signs * (steps * last_place(values.dtype)) * sizes).astype(values.dtype)
+        result[moving] = (wide + signs * (steps * last_place(values.dtype)) * sizes).astype(values.dtype)
+    return result
 
 
 def _terms_summed(graph: Graph) -> Iterator[tuple[str, float]]:

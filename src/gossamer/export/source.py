@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,11 @@ import onnx
 
 from gossamer.errors import ConfigurationError
 from gossamer.export.compress import unpack_weights
-from gossamer.export.feeds import RANDOM_BATCHES, Feed, feeds_of, read_inputs
+from gossamer.export.feeds import RANDOM_BATCHES, feeds_of, read_inputs
 from gossamer.graph.constants import prepared
+from gossamer.graph.opened import Feed, Opened, Remembering
 from gossamer.graph.reading import read_dense
 from gossamer.storage.files import absolute, same_working_directory
-from gossamer.tasks.own_task import is_own_task
 
 if TYPE_CHECKING:
     from gossamer.export.twin import Scoring, Twin
@@ -34,12 +35,26 @@ class Source:
     twin: "Twin | None" = None
     """The torch network that it was made of."""
     scoring: "Scoring | None" = None
-    given: onnx.ModelProto | None = None
+    given: Opened | None = None
     """Of an ONNX file, the network as it was before constants were computed and BatchNorm was folded."""
     file: Path | None = None
     """That it was read from, which is never written over."""
     notes: tuple[str, ...] = ()
     """What of the network is not as it was given, for people."""
+
+    @cached_property
+    def run(self) -> Remembering:
+        """What computes its outputs, as it was given."""
+        if self.twin is not None:
+            return Remembering(self.twin.run)
+        return self.dense_run if self.given is None or self.given.model is self.dense else self.given.run
+
+    @cached_property
+    def dense_run(self) -> Remembering:
+        """What computes those of the dense network."""
+        if self.given is not None and self.given.model is self.dense:
+            return self.given.run
+        return Opened(self.dense).run
 
 
 @same_working_directory()
@@ -87,18 +102,18 @@ def open_source(
             raise ConfigurationError(f"{path} is compared on random inputs, which need no data; leave --data out")
         return _from_onnx(path, inputs or {}, sizes or {})
     # An ONNX file does not wait the seconds that importing torch takes.
-    from gossamer.export.from_tasks import from_function, from_run, from_task
+    from gossamer.export.from_tasks import from_name, from_run
 
     if path.is_dir():
         return from_run(path, round_number, data_folder, task, shrunk)
-    return from_function(source, data_folder) if is_own_task(source) else from_task(source, data_folder)
+    return from_name(source, data_folder)
 
 
 def _from_onnx(path: Path, files: Mapping[str, Path], sizes: Mapping[str, int]) -> Source:
-    model = read_dense(path)
-    given = read_inputs(model, files)
-    feeds = tuple(feeds_of(model, given, sizes))
+    opened = read_dense(path)
+    given = read_inputs(opened.model, files)
+    feeds = tuple(feeds_of(opened, given, sizes))
     drawn = f"{RANDOM_BATCHES} random batches of inputs (seed 0)"
     if given:
         drawn = "the given inputs" if len(given) == len(feeds[0]) else f"the given inputs and {drawn} for the others"
-    return Source(str(path), prepared(unpack_weights(model)), feeds, drawn, given=model, file=path)
+    return Source(str(path), prepared(unpack_weights(opened.model)), feeds, drawn, given=opened, file=path)

@@ -9,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gossamer.export.agreement import few_examples, how_wrong, outputs_by_name
+from gossamer.export.agreement import few_examples, how_wrong
 from gossamer.export.calls import tensors_returned
-from gossamer.export.feeds import Feed
 from gossamer.export.rounding import Rounding
+from gossamer.graph.opened import Feed, Opened
 from gossamer.graph.outputs import with_outputs
-from gossamer.graph.sessions import dense_session
 from gossamer.tasks import Metric
 
 
@@ -59,7 +58,7 @@ class Twin:
         names = [values[path] for path in outputs if path in values]
         wider = with_outputs(dense, names)
         rounding = Rounding(wider, [few], names)
-        got = outputs_by_name(dense_session(wider), few)
+        got = Opened(wider).values(few)
         for path, expected in outputs.items():
             if path in values and expected.shape == got[values[path]].shape:
                 wrong = how_wrong(expected, got[values[path]], rounding, names.index(values[path]))

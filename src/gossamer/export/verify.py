@@ -4,28 +4,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from gossamer.errors import ExportError
-from gossamer.export.agreement import (
-    Agreement,
-    compare,
-    few_examples,
-    how_wrong,
-    outputs_by_name,
-    refuse_random,
-    running,
-)
-from gossamer.export.feeds import Feed
+from gossamer.export.agreement import compare, few_examples, how_wrong, refuse_random
 from gossamer.export.infinities import first_reader
-from gossamer.export.layer_checks import first_wrong_layer
+from gossamer.export.layer_checks import first_wrong_layer, values_read
 from gossamer.export.rewrite import Rewritten
-from gossamer.export.rounding import Rounding, Run
+from gossamer.export.rounding import Agreement, Rounding
 from gossamer.export.source import Source
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
+from gossamer.graph.opened import Feed, Opened, Remembering, Run, running
 from gossamer.graph.outputs import with_outputs
-from gossamer.graph.sessions import dense_session, sparse_session
+from gossamer.graph.sessions import sparse_session
 
 
 def compare_with_source(source: Source, rounding: Rounding | None = None) -> Agreement:
@@ -37,11 +31,12 @@ def compare_with_source(source: Source, rounding: Rounding | None = None) -> Agr
     Raises:
         ExportError: they differ; names the first module whose output does.
     """
-    rounding = rounding or Rounding(source.dense, source.feeds)
-    runs = runner(source), running(dense_session(source.dense))
+    runs = source.run, source.dense_run
+    rounding = rounding or Rounding(source.dense, source.feeds, run=source.dense_run)
     agreement = compare(*runs, source.feeds, rounding)
-    if not agreement.within:
+    if runs[0] is runs[1] or not agreement.within:
         refuse_random(runs, source.feeds[0])
+    if not agreement.within:
         if source.twin is None:
             raise _differs("ONNX", "that of the file, after its constants were computed", agreement, None)
         raise _differs("ONNX", "the torch network", agreement, source.twin.first_wrong(source.dense, source.feeds[0]))
@@ -54,6 +49,9 @@ def compare_with_dense(
     rewritten: Rewritten,
     feeds: Sequence[Feed],
     rounding: Rounding | None = None,
+    *,
+    run: Remembering | None = None,
+    file_run: Run | None = None,
 ) -> Agreement:
     """The file with sparse ops against the dense network: all outputs on all inputs, and every layer on a few, by
     itself and in the network.
@@ -62,55 +60,62 @@ def compare_with_dense(
 
     Args:
         rounding: of the dense network on these inputs, if it is there already.
+        run: what runs the dense network, if it is open already.
+        file_run: what runs the file, likewise.
 
     Raises:
         ExportError: they differ; names the first layer whose output does. Or the network draws random numbers.
     """
     dense = prepared(dense)
-    few = few_examples(dense, feeds[0])
-    rounding = rounding or Rounding(dense, feeds)
-    runs = running(dense_session(dense)), running(sparse_session(str(file)))
-    refuse_random(runs[:1], few)
-
-    def judged(*, nan: bool) -> tuple[Agreement, str | None]:
-        return compare(*runs, feeds, rounding, nan=nan), _first_wrong_value(dense, file, rewritten, few, nan=nan)
-
-    wrong = first_wrong_layer(dense, file, rewritten, few)
-    agreement, value = judged(nan=True)
+    run = run or Opened(dense).run
+    runs = run, file_run or running(sparse_session(str(file)))
+    few = few_examples(dense, feeds[0], run.fresh)
+    rounding = rounding or Rounding(dense, feeds, run=run)
+    refuse_random([run], few)
+    inner = _Inner(dense, onnx.load(file), rewritten, few)
+    wrong = first_wrong_layer(dense, inner.written, rewritten, few, inner.expected)
+    agreement, value = compare(*runs, feeds, rounding), inner.first_wrong(nan=True)
     reader = None if agreement.within and value is None else first_reader(dense, rewritten, feeds)
     if reader is not None:
-        agreement, value = judged(nan=False)
+        agreement, value = compare(*runs, feeds, rounding, nan=False), inner.first_wrong(nan=False)
     if wrong is not None or value is not None or not agreement.within:
         raise _differs("sparse ONNX", "the dense one", agreement, wrong or value, reader)
     return replace(agreement, reader=reader)
 
 
-def runner(source: Source) -> Run:
-    """What computes a source's outputs, as it was given."""
-    if source.twin is not None:
-        return source.twin.run
-    return running(dense_session(source.dense if source.given is None else source.given))
+class _Inner:
+    """Inner values of both networks on a few examples."""
 
+    def __init__(self, dense: onnx.ModelProto, written: onnx.ModelProto, rewritten: Rewritten, feed: Feed) -> None:
+        """
+        Args:
+            written: the sparse network, as it was read back.
+        """
+        self.written = written
+        made = set(Graph(written).producers)
+        self._layers = [layer for layer in rewritten.layers if layer.output in rewritten.panels or layer.output in made]
+        self._names = list(dict.fromkeys(layer.output for layer in self._layers))
+        wider = Opened(with_outputs(dense, [*self._names, *values_read(Graph(dense))]))
+        self.expected = wider.values(feed)
+        """By name: of the dense network, what its layers read and return."""
+        session = sparse_session(with_outputs(written, self._names, rewritten.panels).SerializeToString())
+        # Asked for no name, it returns all.
+        got = session.run(self._names, dict(feed)) if self._names else []
+        self._got = dict(zip(self._names, got, strict=True))
+        self._rounding = Rounding(wider.model, [feed], self._names, run=self._of_names)
 
-def _first_wrong_value(
-    dense: onnx.ModelProto, file: Path, rewritten: Rewritten, feed: Feed, *, nan: bool
-) -> str | None:
-    """The first layer, in the graph's order, whose output differs in the network."""
-    written = onnx.load(file)
-    made = set(Graph(written).producers)
-    layers = [layer for layer in rewritten.layers if layer.output in rewritten.panels or layer.output in made]
-    sparse = with_outputs(written, [layer.output for layer in layers], rewritten.panels)
-    names = list(dict.fromkeys(layer.output for layer in layers))
-    wider = with_outputs(dense, names)
-    rounding = Rounding(wider, [feed], names)
-    expected = outputs_by_name(dense_session(wider), feed)
-    got = outputs_by_name(sparse_session(sparse.SerializeToString()), feed)
-    for layer in layers:
-        place = names.index(layer.output)
-        wrong = how_wrong(expected[layer.output], got[layer.output], rounding, place, nan=nan)
-        if wrong is not None:
-            return f"{layer.name} ({wrong})"
-    return None
+    def _of_names(self, feed: Feed) -> list[NDArray[np.generic]]:
+        return [self.expected[name] for name in self._names]
+
+    def first_wrong(self, *, nan: bool) -> str | None:
+        """The first layer, in the graph's order, whose output differs in the network."""
+        for layer in self._layers:
+            place = self._names.index(layer.output)
+            expected, got = self.expected[layer.output], self._got[layer.output]
+            wrong = how_wrong(expected, got, self._rounding, place, nan=nan)
+            if wrong is not None:
+                return f"{layer.name} ({wrong})"
+        return None
 
 
 def _differs(what: str, other: str, agreement: Agreement, layer: str | None, reader: str | None = None) -> ExportError:

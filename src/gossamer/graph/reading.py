@@ -8,8 +8,8 @@ from google.protobuf.message import DecodeError
 
 from gossamer.errors import ExportError, first_line
 from gossamer.graph.open_axes import with_open_axes
+from gossamer.graph.opened import Opened
 from gossamer.graph.ops import DOMAIN
-from gossamer.graph.sessions import dense_session
 from gossamer.storage.files import regular
 
 OLDEST_COMPLETE_IR = 4
@@ -33,7 +33,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def read_dense(path: Path) -> onnx.ModelProto:
+def read_dense(path: Path) -> Opened:
     """An ONNX file of ONNX's own ops, checked, with only those inputs that somebody has to give.
 
     Raises:
@@ -42,11 +42,14 @@ def read_dense(path: Path) -> onnx.ModelProto:
     model = with_open_axes(read_onnx(path))
     if any(entry.domain == DOMAIN for entry in model.opset_import):
         raise ExportError(f"{path} already holds sparse ops of gossamer; give the dense file that it was made from")
+    opened = Opened(model)
     try:
         # Who runs the network is also who says whether it is one.
-        dense_session(model)
+        opened.session  # noqa: B018
     except Exception as error:  # onnxruntime's errors have no common class
         raise ExportError(f"{path} is no valid ONNX file: {first_line(error)}") from error
+    if model.ir_version >= OLDEST_COMPLETE_IR and not model.functions:
+        return opened
     if model.ir_version < OLDEST_COMPLETE_IR:
         constants = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in constants]
@@ -55,4 +58,4 @@ def read_dense(path: Path) -> onnx.ModelProto:
         model.ir_version = OLDEST_COMPLETE_IR
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    return model
+    return Opened(model)
