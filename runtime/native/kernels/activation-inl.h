@@ -51,8 +51,8 @@ HWY_INLINE V Gelu(D d, V x) {
 }
 
 template <class D, class V>
-HWY_INLINE V Activate(D d, V x, Activation activation) {
-  switch (activation) {
+HWY_INLINE V Activate(D d, V x, const Epilogue& epilogue) {
+  switch (epilogue.activation) {
     case Activation::kHardSwish:
       return HardSwish(d, x);
     case Activation::kSilu:
@@ -65,13 +65,13 @@ HWY_INLINE V Activate(D d, V x, Activation activation) {
 }
 
 // Does nothing for the activations that are a clamp.
-inline HWY_NOINLINE void ActivateRow(Activation activation, float* HWY_RESTRICT row, int64_t count) {
+inline HWY_NOINLINE void ActivateRow(const Epilogue& epilogue, float* HWY_RESTRICT row, int64_t count) {
   const FloatTag d;
   ForEachVector(
       count,
-      [&](int64_t i) HWY_ATTR { hn::StoreU(Activate(d, hn::LoadU(d, row + i), activation), d, row + i); },
+      [&](int64_t i) HWY_ATTR { hn::StoreU(Activate(d, hn::LoadU(d, row + i), epilogue), d, row + i); },
       [&](int64_t i, size_t rest) HWY_ATTR {
-        hn::StoreN(Activate(d, hn::LoadN(d, row + i, rest), activation), d, row + i, rest);
+        hn::StoreN(Activate(d, hn::LoadN(d, row + i, rest), epilogue), d, row + i, rest);
       });
 }
 

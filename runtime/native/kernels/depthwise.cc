@@ -62,7 +62,7 @@ struct ChannelStore {
       count = HWY_MIN(pitch - pixel, kVectorPixels);
     }
     sum = Clamped(sum, hn::Set(d, epilogue.lower), hn::Set(d, epilogue.upper));
-    if (HWY_UNLIKELY(!epilogue.is_clamp())) sum = Activate(d, sum, epilogue.activation);
+    if (HWY_UNLIKELY(!epilogue.is_clamp())) sum = Activate(d, sum, epilogue);
     if (HWY_LIKELY(count >= kVectorPixels)) {
       hn::StoreU(sum, d, output + pixel);
     } else {

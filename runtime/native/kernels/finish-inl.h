@@ -54,7 +54,7 @@ inline HWY_NOINLINE void FinishCompact(const RowCall& call, const float* HWY_RES
     const int64_t pixel = y * call.row_pixels + first - y * call.row_lanes;
     FinishPixels(call.epilogue, sums + first - begin, residual ? residual + pixel : nullptr, output + pixel,
                  last - first);
-    if (!call.epilogue.is_clamp()) ActivateRow(call.epilogue.activation, output + pixel, last - first);
+    if (!call.epilogue.is_clamp()) ActivateRow(call.epilogue, output + pixel, last - first);
   }
 }
 
@@ -131,7 +131,7 @@ HWY_INLINE void FinishRow(const RowCall& call, int64_t row, Accumulators& sums) 
   sums.Clamp(call.epilogue.lower, call.epilogue.upper);
   sums.Store(output);
   if (HWY_UNLIKELY(!call.epilogue.is_clamp())) {
-    ActivateRow(call.epilogue.activation, output, static_cast<int64_t>(Accumulators::kLaneCount));
+    ActivateRow(call.epilogue, output, static_cast<int64_t>(Accumulators::kLaneCount));
   }
 }
 

@@ -62,7 +62,7 @@ void MultiplySlices(const FullyConnectedPlan& plan, const float* input, const fl
         sums = hn::Add(sums, hn::Load(d, lane));
       }
       sums = Clamped(sums, hn::Set(d, plan.epilogue.lower), hn::Set(d, plan.epilogue.upper));
-      sums = Activate(d, sums, plan.epilogue.activation);
+      sums = Activate(d, sums, plan.epilogue);
       hn::Store(sums, d, lane);
       for (size_t i = 0; i < kLanes; ++i) {
         if (rows[i] >= 0) output[rows[i]] = lane[i];

@@ -30,7 +30,7 @@ HWY_INLINE void FinishOutputs(const Epilogue& epilogue, float* HWY_RESTRICT row,
       [&](int64_t i, size_t rest) HWY_ATTR {
         hn::StoreN(Clamped(hn::LoadN(d, row + i, rest), low, high), d, row + i, rest);
       });
-  if (!epilogue.is_clamp()) ActivateRow(epilogue.activation, row, count);
+  if (!epilogue.is_clamp()) ActivateRow(epilogue, row, count);
 }
 
 // Tokens [token, token + tokens), slices [first, last) of the outputs.

@@ -243,7 +243,7 @@ HWY_NOINLINE void ComputeStrip(const StemPlan& plan, const float* image, int64_t
     }
   }
   if (!plan.epilogue.is_clamp()) {
-    ActivateRow(plan.epilogue.activation, scratch.strip, 4 * plan.padded_columns * channels);
+    ActivateRow(plan.epilogue, scratch.strip, 4 * plan.padded_columns * channels);
   }
 }
 
