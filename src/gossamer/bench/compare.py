@@ -4,7 +4,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def compare(
     runs: int = 25,
     layers: bool = False,
     sizes: Mapping[str, int] | None = None,
+    progress: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Times the network on gossamer and on other engines, and compares what they compute.
 
@@ -71,6 +72,7 @@ def compare(
         runs: turns of each.
         layers: also measure every layer (`gossamer.bench.layers`).
         sizes: of the inputs, where they are open (`gossamer.graph.sizes`).
+        progress: is told what comes next, for people.
 
     Returns:
         `engines`: for each `milliseconds` (median, p10, p90), `ratio` (its median / gossamer's), `ready_seconds`,
@@ -87,9 +89,11 @@ def compare(
     names = [name for name in ENGINE_ORDER if name == "gossamer" or name in against]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gossamer-bench-")))
+        progress("making the network ready")
         subject = both_forms(model, threads, folder, sizes)
         expected = _reference(subject)
         runners, facts, skipped = _open_all(names, subject, expected, stack)
+        progress(f"{runs} turns of {', '.join(runners)}")
         milliseconds = _take_turns(runners, runs)
         ours = statistics.median(milliseconds["gossamer"])
         for name, values in milliseconds.items():
@@ -105,6 +109,7 @@ def compare(
             "machine": {**machine(), "processors_allowed": len(os.sched_getaffinity(0))},
         }
         if layers:
+            progress("every layer")
             result |= layer_times(subject, runs)
     return result
 

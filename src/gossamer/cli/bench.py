@@ -1,11 +1,13 @@
 """`gossamer bench`: the measurements behind the claims, to be repeated on any machine."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 from typer.core import TyperGroup
 
 from gossamer.cli.bench_tables import engine_lines, engine_table, layer_table
@@ -138,7 +140,8 @@ def predictions(
     from gossamer.predict.predictions import ROUNDS, run
 
     prices = find_calibration(calibration, threads)
-    result = run(prices, runs)
+    with _progress() as progress:
+        result = run(prices, runs, progress)
     lines = [*filter(None, [prices.warning])]
     lines += [
         f"medians of {runs} runs, the shortest of {ROUNDS} rounds, ms "
@@ -159,7 +162,8 @@ def select(json_file: Json = None, runs: Runs = 5, device: Device = "cpu") -> No
     """Global selection on ResNet-50's 25.5 M weights against torch.nn.utils.prune.global_unstructured."""
     from gossamer.bench import select as bench_select
 
-    result = bench_select.run(runs, device)
+    with _progress():
+        result = bench_select.run(runs, device)
     lines = [
         f"{result['weights']:,} weights, {runs} runs in turn, medians ({result['machine']['processor']}, {device})",
         f"gossamer  {result['seconds']:.3f} s" + _extra(result, "extra_mib"),
@@ -175,7 +179,8 @@ def enforce(json_file: Json = None, runs: Runs = 30) -> None:
     """A training step of ResNet-20 with masks attached against the same step without (batch 128, CIFAR-10's shape)."""
     from gossamer.bench import enforce as bench_enforce
 
-    result = bench_enforce.run(runs)
+    with _progress():
+        result = bench_enforce.run(runs)
     lines = [
         f"ResNet-20, batches of 128, {runs} steps in turn, medians ({result['machine']['processor']})",
         f"without masks  {result['plain_seconds'] * 1000:.1f} ms a step",
@@ -197,7 +202,8 @@ def train(
     """A training step of a built-in task, data order and augmentation included."""
     from gossamer.bench import train as bench_train
 
-    result = bench_train.run(task, data, passes=runs, steps=steps, device=device)
+    with _progress():
+        result = bench_train.run(task, data, passes=runs, steps=steps, device=device)
     step = result["step_seconds"]
     lines = [
         f"{result['what']}, {result['precision']}, {runs} runs of {result['steps']} steps "
@@ -225,7 +231,9 @@ def _compare(
     from gossamer.bench.engines import engine_names
 
     names = engine_names(against)
-    result = {"what": what, **compare(network, names, threads=threads, runs=runs, layers=layers, sizes=sizes)}
+    with _progress() as progress:
+        found = compare(network, names, threads=threads, runs=runs, layers=layers, sizes=sizes, progress=progress)
+    result = {"what": what, **found}
     head, *lines = engine_lines(result)
     terminal = console()
     _print_lines([head])
@@ -233,6 +241,13 @@ def _compare(
     if layers:
         terminal.print(layer_table(result, terminal.width))
     _report(lines, result, json_file)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Shows what is being measured, on a terminal. It is drawn once a second, so that it disturbs nothing."""
+    with console().status("measuring", refresh_per_second=1) as status:
+        yield lambda text: status.update(Text(f"measuring: {text}"))
 
 
 def _extra(result: dict[str, Any], key: str) -> str:

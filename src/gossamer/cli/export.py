@@ -65,23 +65,26 @@ def export(
     an .onnx file on --input, or on random inputs.
     """
     with_export_packages()
+    # onnx and ONNX Runtime are imported, half a second, by what is asked for.
     from gossamer.export.exporting import export as export_source
     from gossamer.export.source import open_source
 
-    opened = open_source(
-        source,
-        round_number=round,
-        data_folder=data,
-        task=task,
-        shrunk=shrink,
-        inputs=inputs_of(input),
-        sizes=sizes_of(size),
-    )
-    costs = None if calibration is None else _calibrated(calibration)
-    exported = export_source(
-        opened, out, dense=dense, half=half, half_difference=half_difference, costs=costs, overwrite=overwrite
-    )
     terminal = console()
+    inputs, sizes = inputs_of(input), sizes_of(size)
+    with terminal.status("reading the network") as status:
+        opened = open_source(
+            source, round_number=round, data_folder=data, task=task, shrunk=shrink, inputs=inputs, sizes=sizes
+        )
+        exported = export_source(
+            opened,
+            out,
+            dense=dense,
+            half=half,
+            half_difference=half_difference,
+            costs=None if calibration is None else _calibrated(calibration),
+            overwrite=overwrite,
+            progress=lambda text: status.update(Text(text)),
+        )
     if exported.layers:
         terminal.print(_table(exported))
     for line in _summary(opened, exported, dense):

@@ -52,11 +52,12 @@ def predict(
     from gossamer.predict.calibration import find_calibration
     from gossamer.predict.network import predict as predict_network
 
-    sizes = sizes_of(size)
-    network = _network(source, round, density, data, task)
-    prices = find_calibration(calibration, threads)
-    prediction = predict_network(network, prices, sizes)
     terminal = console()
+    sizes = sizes_of(size)
+    with terminal.status("reading the network"):
+        network = _network(source, round, density, data, task)
+        prices = find_calibration(calibration, threads)
+        prediction = predict_network(network, prices, sizes)
     terminal.print(_table(prediction, terminal.width))
     for line in _summary(prediction, prices):
         terminal.print(line)

@@ -1,5 +1,6 @@
 """From a source to a verified file: the whole of `gossamer export`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def export(
     half_difference: float = HALF_DIFFERENCE,
     costs: Costs | None = None,
     overwrite: bool = False,
+    progress: Callable[[str], object] = lambda text: None,
 ) -> Exported:
     """Writes a network as an ONNX file that was compared with it before.
 
@@ -65,6 +67,7 @@ def export(
         half_difference: of an output's largest number, what that may change.
         costs: what decides which layers run sparse; None: rates measured when gossamer was made.
         overwrite: replace a file that is there.
+        progress: is told what comes next, for people.
 
     Raises:
         ExportError: the file would compute something else (the layer is named), or fp16 does not hold the weights.
@@ -85,6 +88,7 @@ def export(
     if dense and half:
         raise ConfigurationError("--dense writes fp32 weights that every runtime reads; leave --half out")
     rounding = Rounding(source.dense, source.feeds, run=source.dense_run)
+    progress(f"comparing the dense network with {source.name}")
     if source.twin is not None or source.given is not None:
         compare_with_source(source, rounding)
     if dense:
@@ -93,7 +97,9 @@ def export(
     reference, lost = rounded(source.dense) if half else (source.dense, ())
     if half:
         require_same(source.dense, reference, lost, source.feeds, half_difference, rounding)
+    progress("choosing which layers run sparse")
     written = as_written(reference, costs=costs, half=half)
+    progress("comparing every layer with the dense one")
     found: list[tuple[Run, Agreement]] = []
 
     def write(temporary: Path) -> None:

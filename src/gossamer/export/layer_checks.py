@@ -2,8 +2,8 @@
 
 A whole network's output may hide a layer's error, or hardly depend on its input. Here a layer gets the very numbers
 that the dense one gets, so that nothing differs but the order in which it adds its terms w x: by at most a few last
-places of the sum of |w x|, whatever becomes of the sum. Behind it stands at most one activation, which makes of a
-difference at most 1.5 times as much (HardSwish), and is itself as exact as its input.
+places of the sum of |w x|, whatever becomes of the sum. Behind it stands at most one activation
+function, which makes of a difference a few times as much at most, and is itself as exact as its input.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +32,6 @@ PER_ROOT = 4
 """n roundings change the sum by about sqrt(n) units of it. Largest seen: 1 times, where terms are of all kinds."""
 PER_TERM = 1 / 16
 """Where all terms are one number, their roundings are alike. Seen: 1/12 of n, a third of it allowed by the others."""
-STEEPEST = 1.5
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _first_wrong_result(
         if value.shape != result.shape:
             return f"{one.report.name} (its result has the shape {list(result.shape)}, expected {list(value.shape)})"
         kept = np.count_nonzero(one.layer.weight.reshape(len(one.layer.weight), -1), axis=1).max(initial=0)
-        places = STEEPEST * UNIT * (FEW_ROUNDINGS + PER_ROOT * np.sqrt(kept) + PER_TERM * kept)
+        places = one.layer.activation.steepest * UNIT * (FEW_ROUNDINGS + PER_ROOT * np.sqrt(kept) + PER_TERM * kept)
         with np.errstate(all="ignore"):
             difference = np.abs(value.astype(np.float64) - result)
             allowed = places * terms.astype(np.float64) + np.finfo(np.float32).tiny * (1 + kept)

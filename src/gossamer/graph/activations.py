@@ -34,6 +34,11 @@ class Activation:
         """Whether it takes many instructions."""
         return FUNCTIONS[self.name].curved
 
+    @property
+    def steepest(self) -> float:
+        """What it makes at most of a difference of two sums, times that."""
+        return FUNCTIONS[self.name].steepest(self)
+
 
 class DenseNodes(Protocol):
     """A graph of ONNX's own ops under construction."""
@@ -62,6 +67,8 @@ class Function:
     numbers: tuple[str, ...] = ()
     """Attributes of the op that belong to it."""
     curved: bool = False
+    steepest: Callable[[Activation], float] = lambda activation: 1.5
+    """Hard swish is the steepest of those without a number of its own."""
 
 
 def _none(graph: Graph, node: onnx.NodeProto) -> None:

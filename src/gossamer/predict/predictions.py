@@ -1,6 +1,7 @@
 """Predicted times of whole networks beside measured ones."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ DENSITIES = (0.2, 0.1, 0.05)
 ROUNDS = 3
 
 
-def run(calibration: Calibration, runs: int) -> dict[str, Any]:
+def run(calibration: Calibration, runs: int, progress: Callable[[str], object] = lambda text: None) -> dict[str, Any]:
     """Builds every network of `gossamer bench shapes` at 80, 90 and 95% zeros, predicts it and measures it.
 
     Every network is measured in `ROUNDS` rounds, each time after all others, and the shortest median counts: prices are
@@ -33,8 +34,9 @@ def run(calibration: Calibration, runs: int) -> dict[str, Any]:
     """
     cells = [(name, density) for name in known_networks() for density in DENSITIES]
     measured: dict[tuple[str, float], list[tuple[float, float]]] = {cell: [] for cell in cells}
-    for _ in range(ROUNDS):
+    for number in range(1, ROUNDS + 1):
         for name, density in cells:
+            progress(f"{name} at {1 - density:.0%} zeros, round {number} of {ROUNDS}")
             measured[name, density].append(_measured(build(find_network(name), density), calibration, runs))
     rows = []
     for (name, density), rounds in measured.items():
