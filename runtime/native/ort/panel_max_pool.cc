@@ -49,7 +49,7 @@ void PanelMaxPoolKernel::Compute(Ort::KernelContext& context) {
   const ImageStrides strides{plan.input.image_stride(shape_.input_channels),
                              plan.output.image_stride(shape_.output_channels)};
   const Scratch& scratch = Scratch::OfThisThread(plan.scratch_floats(), threads_);
-  ParallelTaking(context, plan.items(images), threads_, 1, [&](int64_t first, int64_t last, int64_t part) {
+  ParallelStealing(context, plan.items(images), threads_, 1, [&](int64_t first, int64_t last, int64_t part) {
     RunMaxPool(plan, input->data, output, strides, first, last, scratch.of(part));
   });
 }

@@ -16,7 +16,7 @@ void ForEachPiece(const Ort::KernelContext& context, const PanelLayout& layout, 
                   int64_t threads, const Run& run) {
   const bool by_channels = layout.dealing == Dealing::kChannels;
   const int64_t pieces = by_channels ? threads : layout.tiles();
-  ParallelTaking(context, images * pieces, threads, 1, [&](int64_t first, int64_t last, int64_t) {
+  ParallelStealing(context, images * pieces, threads, 1, [&](int64_t first, int64_t last, int64_t) {
     for (int64_t item = first; item < last; ++item) {
       const int64_t image = item / pieces, piece = item % pieces;
       if (by_channels) {

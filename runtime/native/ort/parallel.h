@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "kernels/share.h"
-#include "kernels/taking.h"
+#include "kernels/work_stealing.h"
 #include "ort/op.h"
 
 namespace gossamer {
@@ -77,18 +77,18 @@ void ParallelRanges(const Ort::KernelContext& context, int64_t items, int64_t th
   });
 }
 
-// Calls run(first, last, part) for ranges that make up [0, items), as many as the threads take from each other
+// Calls run(first, last, part) for ranges that make up [0, items), as many as the threads steal from each other
 // (SharedItems, with `together`). Calls with the same `part` come one after the other.
 template <class Run>
-void ParallelTaking(const Ort::KernelContext& context, int64_t items, int64_t threads, int64_t together,
-                    const Run& run) {
+void ParallelStealing(const Ort::KernelContext& context, int64_t items, int64_t threads, int64_t together,
+                      const Run& run) {
   const int64_t parts = std::min(items, threads);
   if (parts <= 1 || items > SharedItems::kMostItems) {
     ParallelRanges(context, items, threads, run);
     return;
   }
   static thread_local SharedItems of_this_thread;
-  SharedItems& shared = of_this_thread;  // the other threads must not take their own
+  SharedItems& shared = of_this_thread;  // the other threads must not take theirs
   shared.Deal(items, parts, together);
   ParallelParts(context, parts, [&](int64_t part) {
     for (Range range = shared.Next(part); range.first < range.last; range = shared.Next(part)) {

@@ -80,8 +80,8 @@ void SparseConvKernel::Compute(Ort::KernelContext& context, const FloatInput& in
                              plan.output.image_stride(shape_.output_channels)};
   const Scratch& scratch = Scratch::OfThisThread(plan.scratch_floats(), threads_);
   const float* add = residual ? residual->data : nullptr;
-  ParallelTaking(context, plan.items(images), threads_, plan.together(),
-                 [&](int64_t first, int64_t last, int64_t part) {
+  ParallelStealing(context, plan.items(images), threads_, plan.together(),
+                   [&](int64_t first, int64_t last, int64_t part) {
                    run(plan, input.data, add, output, strides, first, last, scratch.of(part));
                  });
 }

@@ -79,8 +79,8 @@ void SparseMatMulKernel::Compute(Ort::KernelContext& context) {
   }
   const MatMulPlan& plan = PlanForMany();
   const Scratch& scratch = Scratch::OfThisThread(plan.scratch_floats(), threads_);
-  ParallelTaking(context, plan.items(tokens), threads_, plan.together(),
-                 [&](int64_t first, int64_t last, int64_t part) {
+  ParallelStealing(context, plan.items(tokens), threads_, plan.together(),
+                   [&](int64_t first, int64_t last, int64_t part) {
                    RunMatMul(plan, tokens, input->data, add, output, first, last, scratch.of(part));
                  });
 }

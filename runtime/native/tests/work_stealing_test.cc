@@ -1,4 +1,4 @@
-#include "kernels/taking.h"
+#include "kernels/work_stealing.h"
 
 #include <gtest/gtest.h>
 

@@ -1,8 +1,8 @@
-// Items dealt to threads that help each other: each begins with its own share, consecutive items from the front, and one
-// that has none left takes from the back of another's. Processors are seldom equally fast: one shares its core with
-// another program, runs at a lower clock or is of a smaller kind, and with fixed shares all would wait for the slowest.
-#ifndef GOSSAMER_KERNELS_TAKING_H_
-#define GOSSAMER_KERNELS_TAKING_H_
+// Work stealing over items: each thread begins with its own share, consecutive items from the front, and one that has
+// none left steals from the back of another's. Processors are seldom equally fast: one shares its core with another
+// program, runs at a lower clock or is of a smaller kind, and with fixed shares all would wait for the slowest.
+#ifndef GOSSAMER_KERNELS_WORK_STEALING_H_
+#define GOSSAMER_KERNELS_WORK_STEALING_H_
 
 #include <algorithm>
 #include <atomic>
@@ -79,4 +79,4 @@ class SharedItems {
 
 }  // namespace gossamer
 
-#endif  // GOSSAMER_KERNELS_TAKING_H_
+#endif  // GOSSAMER_KERNELS_WORK_STEALING_H_
