@@ -113,6 +113,8 @@ def test_attributes_say_the_channels_that_were_written(channels: int, shape: lis
         ((6, 4, 1, 1), {"group": [1]}, "attribute group is of another type"),
         ((6, 4, 1, 1), {"activation": 3}, "attribute activation is of another type"),
         ((6, 4, 1, 1), {"activation": "clip", "lower": 1}, "attribute lower is of another type"),
+        ((6, 4, 1, 1), {"activation": "leakyrelu", "slope": "0.2"}, "attribute slope is of another type"),
+        ((6, 4, 1, 1), {"activation": "leakyrelu", "slope": float("nan")}, "slope is not a finite number"),
         ((6, 4, 1, 1), {"auto_pad": "SAME_UPPER"}, "auto_pad"),
     ],
 )

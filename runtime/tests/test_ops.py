@@ -295,7 +295,7 @@ def test_matmul_with_any_leading_dimensions(shape: tuple[int, ...], threads: int
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "silu"])
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "silu", "leakyrelu"])
 def test_matmul_with_residual_and_activation(activation: str, threads: int) -> None:
     """One session for any number of rows; X is also the residual, whose memory must survive for the other use of it."""
     weight, bias = sparse_weight((40, 40)), RNG.standard_normal(40).astype(np.float32)
@@ -321,6 +321,8 @@ def test_matmul_with_residual_and_activation(activation: str, threads: int) -> N
         "relu": lambda v: np.maximum(v, 0),
         "silu": lambda v: v / (1 + np.exp(-v)),
         "gelu": lambda v: v * 0.5 * (1 + erf(v / np.sqrt(2))),
+        # Of the slope that is left out.
+        "leakyrelu": lambda v: np.where(v < 0, 0.01 * v, v),
     }[activation]
     for shape in [(1, 1, 40), (2, 37, 40), (1, 128, 40), (3, 0, 40), (1, 1, 40), (5, 13, 40)]:
         x = RNG.standard_normal(shape).astype(np.float32)

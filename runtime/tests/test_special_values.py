@@ -16,7 +16,7 @@ except gossamer_runtime.NativeLibraryMissing as missing:
 Convolution = Callable[..., np.ndarray]
 SQUARE = {"kernel_shape": [3, 3], "pads": [1] * 4}
 POOLING = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
-ACTIVATIONS = ("none", "relu", "clip", "hardswish", "silu", "gelu")
+ACTIVATIONS = ("none", "relu", "clip", "hardswish", "silu", "gelu", "leakyrelu")
 
 
 def gossamer_node(kind: str, inputs: list[str], output: str, **attributes: object) -> NodeProto:
@@ -54,12 +54,13 @@ def activated(activation: str, value: str) -> tuple[list[NodeProto], dict[str, n
             {},
         ),
         "gelu": ([helper.make_node("Gelu", [value], ["y"])], {}),
+        "leakyrelu": ([helper.make_node("LeakyRelu", [value], ["y"], alpha=0.2)], {}),
     }[activation]
 
 
 def attributes_of(activation: str) -> dict[str, object]:
-    bounds = {"lower": -0.25, "upper": 0.5} if activation == "clip" else {}
-    return {"activation": activation, **bounds}
+    numbers = {"clip": {"lower": -0.25, "upper": 0.5}, "leakyrelu": {"slope": 0.2}}
+    return {"activation": activation, **numbers.get(activation, {})}
 
 
 def special_input(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -53,8 +53,9 @@ SILU = [node("Sigmoid", ["sums"], ["share"]), node("Mul", ["sums", "share"], ["o
         [node("HardSwish", ["sums"], ["out"])],
         [node("Gelu", ["sums"], ["out"])],
         SILU,
+        [node("LeakyRelu", ["sums"], ["out"], alpha=0.2)],
     ],
-    ids=["relu", "clip", "hardswish", "gelu", "silu"],
+    ids=["relu", "clip", "hardswish", "gelu", "silu", "leakyrelu"],
 )
 def test_activations_come_back(activation: list[onnx.NodeProto]) -> None:
     rng = np.random.default_rng(0)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from gossamer.export.costs import EverythingSparse
+from gossamer.export.dense import to_dense
 from gossamer.export.exporting import Exported, export
 from gossamer.export.from_torch import to_onnx
 from gossamer.export.source import Source
@@ -29,6 +30,23 @@ def exported(network: nn.Module, inputs: list[Tensor], path: Path) -> Exported:
     feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
     source = Source("a network", traced.model, (feed,), "examples", Twin(network, traced.modules))
     return export(source, path, costs=SPARSE)
+
+
+@pytest.mark.parametrize("slope", [0.01, 0.2, -0.25, 2.5])
+def test_leaky_relu_is_part_of_its_layer(slope: float, tmp_path: Path) -> None:
+    """A convolution, a depthwise one, and a linear layer, each with zeros."""
+    torch.manual_seed(0)
+    leaky = nn.LeakyReLU(slope)
+    layers = [nn.Conv2d(6, 8, 3), leaky, nn.Conv2d(8, 8, 3, groups=8), leaky, nn.Flatten(), nn.Linear(32, 5), leaky]
+    network = nn.Sequential(*layers)
+    for layer in network:
+        if not isinstance(layer, (nn.LeakyReLU, nn.Flatten)):
+            prune.l1_unstructured(layer, "weight", amount=0.5)
+    found = exported(network, [torch.randn(3, 6, 6, 6)], tmp_path / "m.onnx")
+    assert [layer.form for layer in found.layers] == ["sparse"] * 3
+    assert "LeakyRelu" not in ops(onnx.load(tmp_path / "m.onnx"), "")
+    dense = to_dense(onnx.load(tmp_path / "m.onnx"))
+    assert ops(dense, "").count("LeakyRelu") == 3
 
 
 def test_masks_of_torch_prune_become_zeros(tmp_path: Path) -> None:

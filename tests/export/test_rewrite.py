@@ -167,6 +167,10 @@ ACTIVATIONS: dict[str, tuple[list[onnx.NodeProto], dict[str, object]]] = {
         {},
     ),
     "silu": ([node("Sigmoid", ["a"], ["s"]), node("Mul", ["a", "s"], ["y"])], {}),
+    "leaky relu": ([node("LeakyRelu", ["a"], ["y"])], {}),
+    "leaky relu, another slope": ([node("LeakyRelu", ["a"], ["y"], alpha=0.2)], {}),
+    "leaky relu that folds": ([node("LeakyRelu", ["a"], ["y"], alpha=-0.5)], {}),
+    "leaky relu, steeper below 0": ([node("LeakyRelu", ["a"], ["y"], alpha=3.0)], {}),
     "gelu": ([node("Gelu", ["a"], ["y"])], {}),
     "gelu in five nodes": (
         [

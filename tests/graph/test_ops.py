@@ -6,9 +6,11 @@ from pathlib import Path
 import gossamer_runtime
 import numpy as np
 import pytest
+from export.onnx_graphs import network
 from onnx import TensorProto, helper
 
-from gossamer.graph.activations import FUNCTIONS
+from gossamer.graph.activations import FUNCTIONS, activation_node
+from gossamer.graph.graph import Graph
 from gossamer.graph.ops import DOMAIN, DOMAIN_VERSION, OPS, as_table
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +77,13 @@ def test_the_activation_functions_are_those_that_the_library_knows() -> None:
     known = re.search(r"known: ([\w, ]+)", str(refused.value))
     assert known is not None
     assert known[1].split(", ") == list(FUNCTIONS)
+
+
+def test_a_slope_that_is_no_number_is_no_activation_function() -> None:
+    for alpha, expected in ((0.2, "leakyrelu"), (np.inf, None), (np.nan, None)):
+        leaky = helper.make_node("LeakyRelu", ["x"], ["y"], alpha=alpha)
+        found = activation_node(Graph(network([leaky], {"x": ["n"]}, {}, ["y"])), leaky)
+        assert (None if found is None else found.name) == expected
 
 
 def test_the_document_shows_the_table() -> None:

@@ -46,7 +46,8 @@ class Recipe {
 };
 
 Epilogue TakeEpilogue(Recipe* recipe) {
-  const Activation activation = static_cast<Activation>(recipe->Take(6));
+  const Activation activation = static_cast<Activation>(recipe->Take(7));
+  if (activation == Activation::kLeakyRelu) return Epilogue::LeakyRelu(0.2f);
   return activation == Activation::kClip ? Epilogue::Clip(0.0f, 6.0f) : Epilogue::Of(activation);
 }
 

@@ -16,7 +16,7 @@ namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// All of them are x times a gate from 0 to 1: NaN gives NaN, and -infinity, whose gate is 0, as well; so do ONNX Runtime's.
+// All but the last are x times a gate from 0 to 1: NaN gives NaN, and -infinity, whose gate is 0, as well; so do ONNX Runtime's.
 
 // x * (min(max(x + 3, 0), 6) / 6), for x * 6 may be beyond the range of a float.
 template <class D, class V>
@@ -50,6 +50,12 @@ HWY_INLINE V Gelu(D d, V x) {
   return hn::Mul(hn::Mul(hn::Set(d, 0.5f), x), one_and_erf);
 }
 
+// x, and slope * x below 0; NaN stays NaN.
+template <class D, class V>
+HWY_INLINE V LeakyRelu(D d, V x, float slope) {
+  return hn::IfThenElse(hn::Ge(x, hn::Zero(d)), x, hn::Mul(x, hn::Set(d, slope)));
+}
+
 template <class D, class V>
 HWY_INLINE V Activate(D d, V x, const Epilogue& epilogue) {
   switch (epilogue.activation) {
@@ -59,6 +65,8 @@ HWY_INLINE V Activate(D d, V x, const Epilogue& epilogue) {
       return Silu(d, x);
     case Activation::kGelu:
       return Gelu(d, x);
+    case Activation::kLeakyRelu:
+      return LeakyRelu(d, x, epilogue.slope);
     default:
       return x;
   }

@@ -7,7 +7,7 @@
 
 namespace gossamer {
 
-enum class Activation : uint8_t { kNone, kRelu, kClip, kHardSwish, kSilu, kGelu };
+enum class Activation : uint8_t { kNone, kRelu, kClip, kHardSwish, kSilu, kGelu, kLeakyRelu };
 
 // No activation, ReLU and clip are all a clamp to [lower, upper], which costs two instructions a register and no
 // branch. The others first store the sum (clamped to everything) and then run over the stored row.
@@ -15,6 +15,7 @@ struct Epilogue {
   Activation activation = Activation::kNone;
   float lower = -std::numeric_limits<float>::infinity();
   float upper = std::numeric_limits<float>::infinity();
+  float slope = 0.0f;  // of kLeakyRelu, below 0
 
   static Epilogue Of(Activation activation) {
     Epilogue epilogue;
@@ -22,7 +23,12 @@ struct Epilogue {
     if (activation == Activation::kRelu) epilogue.lower = 0.0f;
     return epilogue;
   }
-  static Epilogue Clip(float lower, float upper) { return Epilogue{Activation::kClip, lower, upper}; }
+  static Epilogue Clip(float lower, float upper) { return Epilogue{Activation::kClip, lower, upper, 0.0f}; }
+  static Epilogue LeakyRelu(float slope) {
+    Epilogue epilogue = Of(Activation::kLeakyRelu);
+    epilogue.slope = slope;
+    return epilogue;
+  }
 
   bool is_clamp() const { return activation <= Activation::kClip; }
 };

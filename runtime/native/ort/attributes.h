@@ -85,7 +85,7 @@ inline void RequireExplicitPadding(const Ort::ConstKernelInfo& info) {
   Require(IntegerOr(info, "ceil_mode", int64_t{0}) == 0, "ceil_mode is not known here: the numbers belong into pads");
 }
 
-// activation: none, relu, clip (with lower and upper), hardswish, silu, gelu
+// activation: none, relu, clip (with lower and upper), hardswish, silu, gelu, leakyrelu (with slope)
 inline Epilogue ReadEpilogue(const Ort::ConstKernelInfo& info) {
   const std::string name = StringOr(info, "activation", "none");
   if (name == "none") return Epilogue();
@@ -100,7 +100,12 @@ inline Epilogue ReadEpilogue(const Ort::ConstKernelInfo& info) {
     Require(!(std::isnan(lower) || std::isnan(upper)), "clip: lower or upper is not a number");
     return Epilogue::Clip(lower, upper);
   }
-  Fail("unknown activation '" + name + "'; known: none, relu, clip, hardswish, silu, gelu");
+  if (name == "leakyrelu") {
+    const float slope = FloatOr(info, "slope", 0.01f);
+    Require(std::isfinite(slope), "leakyrelu: slope is not a finite number");
+    return Epilogue::LeakyRelu(slope);
+  }
+  Fail("unknown activation '" + name + "'; known: none, relu, clip, hardswish, silu, gelu, leakyrelu");
 }
 
 // Kernel, strides, dilations, pads and group as in ONNX's Conv for images (two axes) or sequences (one), and

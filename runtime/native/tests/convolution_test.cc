@@ -155,7 +155,8 @@ TEST(Convolution, EveryEpilogue) {
                                 Epilogue::Clip(-0.25f, 0.5f),
                                 Epilogue::Of(Activation::kHardSwish),
                                 Epilogue::Of(Activation::kSilu),
-                                Epilogue::Of(Activation::kGelu)};
+                                Epilogue::Of(Activation::kGelu),
+                                Epilogue::LeakyRelu(0.2f)};
   ForEachTarget([&] {
     for (const Epilogue& epilogue : epilogues) {
       for (const int64_t kernel : {1, 3}) {

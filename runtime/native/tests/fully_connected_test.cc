@@ -54,6 +54,7 @@ TEST(FullyConnected, EveryEpilogue) {
       Check(40, 21, 0.4, Epilogue::Of(activation), 2, true);
     }
     Check(40, 21, 0.4, Epilogue::Clip(-0.2f, 0.3f), 2, true);
+    for (const float slope : {0.01f, 0.2f, 1.5f, -0.5f}) Check(40, 21, 0.4, Epilogue::LeakyRelu(slope), 2, true);
     // A residual, apart from the output (1) and in its place (2).
     for (const int residual : {1, 2}) {
       Check(40, 21, 0.4, Epilogue::Of(Activation::kGelu), 2, true, residual);

@@ -109,7 +109,8 @@ TEST(MatMul, EveryEpilogueAndResidual) {
                                 Epilogue::Clip(-0.25f, 0.5f),
                                 Epilogue::Of(Activation::kHardSwish),
                                 Epilogue::Of(Activation::kSilu),
-                                Epilogue::Of(Activation::kGelu)};
+                                Epilogue::Of(Activation::kGelu),
+                                Epilogue::LeakyRelu(0.2f)};
   ForEachTarget([&] {
     for (const Epilogue& epilogue : epilogues) {
       for (const int residual : {0, 1, 2}) {

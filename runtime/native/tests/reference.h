@@ -21,6 +21,8 @@ inline double ReferenceActivation(const Epilogue& epilogue, double x) {
       return x / (1.0 + std::exp(-x));
     case Activation::kGelu:
       return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case Activation::kLeakyRelu:
+      return x < 0.0 ? epilogue.slope * x : x;
     default:
       return std::clamp(x, static_cast<double>(epilogue.lower), static_cast<double>(epilogue.upper));
   }

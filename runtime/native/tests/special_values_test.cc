@@ -28,7 +28,8 @@ const Epilogue kEpilogues[] = {Epilogue(),
                                Epilogue::Clip(-0.25f, 0.5f),
                                Epilogue::Of(Activation::kHardSwish),
                                Epilogue::Of(Activation::kSilu),
-                               Epilogue::Of(Activation::kGelu)};
+                               Epilogue::Of(Activation::kGelu),
+                               Epilogue::LeakyRelu(0.2f)};
 
 // Random numbers, and one special one in every `every`.
 std::vector<float> SpecialValues(size_t count, size_t every, std::mt19937* random) {
@@ -325,8 +326,14 @@ TEST(SpecialValues, StemsOfHugeNumbers) {
 }
 
 TEST(SpecialValues, ActivationsOverTheWholeRangeOfFloats) {
-  const Activation activations[] = {Activation::kNone, Activation::kRelu, Activation::kHardSwish, Activation::kSilu,
-                                    Activation::kGelu};
+  const Epilogue epilogues[] = {Epilogue(),
+                                Epilogue::Of(Activation::kRelu),
+                                Epilogue::Of(Activation::kHardSwish),
+                                Epilogue::Of(Activation::kSilu),
+                                Epilogue::Of(Activation::kGelu),
+                                Epilogue::LeakyRelu(0.2f),
+                                Epilogue::LeakyRelu(-3.0f),
+                                Epilogue::LeakyRelu(0.0f)};
   std::vector<float> values = {0.0f, -0.0f, 1e-45f, -1e-45f, 3.4028235e38f, -3.4028235e38f, kInfinity, -kInfinity, kNaN};
   for (float magnitude = 1e-44f; magnitude < 3e38f; magnitude *= 1.37f) {
     values.push_back(magnitude);
@@ -335,32 +342,33 @@ TEST(SpecialValues, ActivationsOverTheWholeRangeOfFloats) {
   for (float value = -110.0f; value < 20.0f; value += 0.37f) values.push_back(value);
   const int64_t count = static_cast<int64_t>(values.size());
   ForEachTarget([&] {
-    for (const Activation activation : activations) {
+    for (const Epilogue& epilogue : epilogues) {
+      const Activation activation = epilogue.activation;
       // A product with the identity is nothing but its epilogue. A column of tokens, and one token.
       const float one = 1.0f;
       PlanOptions options;
       options.traits = CurrentKernelTraits();
       MatMulPlan plan;
-      ASSERT_TRUE(MakeMatMulPlan(SparseWeightFromDense({1, 1}, &one), nullptr, Epilogue::Of(activation), options, &plan).ok());
+      ASSERT_TRUE(MakeMatMulPlan(SparseWeightFromDense({1, 1}, &one), nullptr, epilogue, options, &plan).ok());
       std::vector<float> output(values.size());
       AlignedFloats scratch(plan.scratch_floats());
       RunMatMul(plan, count, values.data(), nullptr, output.data(), 0, plan.items(count), scratch.data());
       for (size_t i = 0; i < values.size(); ++i) {
         const double x = values[i];
-        double expected = ReferenceActivation(Epilogue::Of(activation), x);
+        double expected = ReferenceActivation(epilogue, x);
         SCOPED_TRACE(testing::Message() << "activation " << static_cast<int>(activation) << " of " << x << ": " << output[i]
                                         << ", expected " << expected);
         if (std::isnan(expected)) {
           EXPECT_TRUE(std::isnan(output[i]));
-        } else if (std::isinf(expected)) {
-          EXPECT_EQ(output[i], expected);
+        } else if (std::isinf(expected) || std::abs(expected) > std::numeric_limits<float>::max()) {
+          EXPECT_EQ(output[i], std::copysign(kInfinity, expected));
         } else {
           // Gelu's error is one of 1 + erf, as ONNX Runtime's is, silu's one of the quotient.
           const double relative = activation == Activation::kGelu ? 3e-7 * std::abs(x) : 3e-7 * std::abs(expected);
           EXPECT_NEAR(output[i], expected, std::min(relative + 1e-36, 1e-6 * (std::abs(expected) + 1.0)));
         }
-        // Each is 0 or less on the negative side, and -0 where its gate is closed.
-        if (x < -100.0 && std::isfinite(x) && activation > Activation::kClip) {
+        // Those with a gate are 0 or less on the negative side, and -0 where it is closed.
+        if (x < -100.0 && std::isfinite(x) && activation > Activation::kClip && activation != Activation::kLeakyRelu) {
           EXPECT_EQ(output[i], 0.0f);
           EXPECT_TRUE(std::signbit(output[i]));
         }

@@ -130,6 +130,7 @@ TEST(Stem, KernelsStridesAndActivations) {
         SCOPED_TRACE(kernel);
         CheckAllWays({Shape(2, 5, kernel, stride, kernel / 2), 19, 26, stride == 1, Epilogue()});
         CheckAllWays({Shape(1, 3, kernel, stride, 0), 23, 17, false, Epilogue::Of(Activation::kHardSwish)});
+        CheckAllWays({Shape(1, 3, kernel, stride, 0), 23, 17, false, Epilogue::LeakyRelu(-0.5f)});
       }
     }
   });

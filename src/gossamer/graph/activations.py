@@ -22,6 +22,8 @@ class Activation:
     lower: float | None = None
     upper: float | None = None
     """Of a clip; None is no bound."""
+    slope: float | None = None
+    """Of a leaky ReLU, below 0."""
 
     @property
     def attributes(self) -> dict[str, str | float]:
@@ -123,6 +125,15 @@ def _write_clip(nodes: DenseNodes, source: str, to: str, numbers: Mapping[str, f
     return nodes.node("Clip", [source, *bounds], to)
 
 
+def _read_leaky_relu(graph: Graph, node: onnx.NodeProto) -> Activation | None:
+    slope = float(str(attributes_of(node).get("alpha", 0.01))) if is_standard(node, "LeakyRelu") else math.nan
+    return Activation("leakyrelu", slope=slope) if math.isfinite(slope) else None
+
+
+def _write_leaky_relu(nodes: DenseNodes, source: str, to: str, numbers: Mapping[str, float]) -> str:
+    return nodes.node("LeakyRelu", [source], to, alpha=numbers.get("slope", 0.01))
+
+
 FUNCTIONS = {
     "none": Function(_none, _node("Identity")),
     "relu": Function(_kind("Relu", "relu"), _node("Relu")),
@@ -130,6 +141,9 @@ FUNCTIONS = {
     "hardswish": Function(_kind("HardSwish", "hardswish"), _node("HardSwish")),
     "silu": Function(_none, _write_silu, curved=True),
     "gelu": Function(_read_gelu, _write_gelu, curved=True),
+    "leakyrelu": Function(
+        _read_leaky_relu, _write_leaky_relu, ("slope",), steepest=lambda found: max(1.0, abs(found.slope or 0.0))
+    ),
 }
 ATTRIBUTES = ("activation", *dict.fromkeys(name for function in FUNCTIONS.values() for name in function.numbers))
 """Of an op with an activation function."""
