@@ -6,7 +6,7 @@
 //   R  residual, a panel tensor of the output's shape, added before the activation; its memory may become the output's
 //
 // Attributes as in ONNX's Conv (kernel_shape, strides, dilations, pads, group), all for two axes or, if the tensors have
-// three dimensions, for one; output_channels; activation, lower and upper (ReadEpilogue). As many groups as input
+// three dimensions, for one; output_channels; activation and its numbers (ReadEpilogue). As many groups as input
 // channels are a depthwise convolution, which takes its weights as dense.
 #ifndef GOSSAMER_ORT_SPARSE_CONV_H_
 #define GOSSAMER_ORT_SPARSE_CONV_H_

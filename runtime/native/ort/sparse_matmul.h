@@ -5,7 +5,7 @@
 //   B  bias, constant
 //   R  residual of the output's shape, added before the activation; its memory may become the output's
 //
-// Attributes: output_features (n, for shape inference); activation, lower and upper (ReadEpilogue).
+// Attributes: output_features (n, for shape inference); activation and its numbers (ReadEpilogue).
 #ifndef GOSSAMER_ORT_SPARSE_MATMUL_H_
 #define GOSSAMER_ORT_SPARSE_MATMUL_H_
 

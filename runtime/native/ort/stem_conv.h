@@ -6,7 +6,7 @@
 //   P  panel tensor
 //
 // Attributes as in ONNX's Conv (kernel_shape, strides, pads), all for two axes, the stride along columns 1 or 2;
-// output_channels; activation, lower and upper (ReadEpilogue); max_pool: 1 for a pooling of 3 x 3, stride 2, padding 1
+// output_channels; activation and its numbers (ReadEpilogue); max_pool: 1 for a pooling of 3 x 3, stride 2, padding 1
 // after the activation.
 #ifndef GOSSAMER_ORT_STEM_CONV_H_
 #define GOSSAMER_ORT_STEM_CONV_H_
