@@ -14,12 +14,12 @@ from gossamer.explain.fans import find_fans
 from gossamer.explain.inputs import find_input_reach
 from gossamer.explain.paths import count_paths, path_facts, reached_units
 from gossamer.explain.unit_graph import UnitGraph, unit_graph
-from gossamer.shrink.operations import Network
+from gossamer.shrink.operations import OperationGraph
 from gossamer.shrink.trace import trace
 from gossamer.shrink.understand import understand
 
 
-def read(model: nn.Module, *shape: int) -> tuple[Network, UnitGraph]:
+def read(model: nn.Module, *shape: int) -> tuple[OperationGraph, UnitGraph]:
     network = understand(trace(model.eval(), (torch.randn(2, *shape),)))
     graph = unit_graph(network)
     assert graph is not None

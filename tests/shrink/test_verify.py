@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.shrink import ShrinkError
-from gossamer.shrink.verify import BATCH, Agreement, verify
+from gossamer.shrink.verify import BATCH, OutputsCompared, verify
 from gossamer.tasks import Examples, Metric
 
 
@@ -29,7 +29,7 @@ def test_what_is_compared() -> None:
     other = linear([[1.0, 0], [0, 1 + 2**-14]])
     found = verify(linear(SAME), other, EXAMPLES, Metric())
     # 8 * 2 ** -14, beside a largest output of 9.
-    assert found == Agreement(3, 2**-11, 9.0, pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert found == OutputsCompared(3, 2**-11, 9.0, pytest.approx(2 / 3), pytest.approx(2 / 3))
     found = verify(linear(SAME), linear([[1 + 2**-14, 0], [0, 1]]), EXAMPLES, Metric("first", "lower", first))
     assert (found.metric_before, found.metric) == (-2.0, pytest.approx(-2.0 * (1 + 2**-14)))
 

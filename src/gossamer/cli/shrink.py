@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gossamer.reopen import FinishedRound
     from gossamer.shrink import Shrunk
-    from gossamer.shrink.verify import Agreement
+    from gossamer.shrink.verify import OutputsCompared
 
 CHANNEL = "channel"
 STRUCTURES = ("exact", CHANNEL)
@@ -154,7 +154,7 @@ def _change(before: int, after: int) -> str:
     return f"{before}" if before == after else f"{before} -> {after}"
 
 
-def _summary(finished: "FinishedRound", shrunk: "Shrunk", agreement: "Agreement") -> list[str]:
+def _summary(finished: "FinishedRound", shrunk: "Shrunk", agreement: "OutputsCompared") -> list[str]:
     metric = finished.task.metric.name
     lines = [
         f"round {finished.record.round} of {finished.folder}: {shrunk.units_removed:,} of "

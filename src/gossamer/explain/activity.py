@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, fx
 
 from gossamer.shrink.coupling import unit_dimension
-from gossamer.shrink.operations import Elementwise, Layer, Network, Normalisation, Operation, Value, read_by
+from gossamer.shrink.operations import Elementwise, FullLayer, Normalisation, Operation, OperationGraph, Value, read_by
 from gossamer.shrink.trace import Traced
 from gossamer.tasks import Examples
 
 BATCH = 500
 
 
-def activations(network: Network) -> dict[str, Value]:
+def activations(network: OperationGraph) -> dict[str, Value]:
     """For every layer, by name, the value that holds its units' activations: the layer's output, or what BatchNorm and
     elementwise functions make of it as long as nothing else reads what is in between."""
     readers: dict[Value, list[Operation]] = {}
@@ -31,7 +31,7 @@ def activations(network: Network) -> dict[str, Value]:
     return found
 
 
-def never_active(traced: Traced, network: Network, examples: Examples) -> dict[str, Tensor]:
+def never_active(traced: Traced, network: OperationGraph, examples: Examples) -> dict[str, Tensor]:
     """For every layer, by name, whether each unit has the same activation for every example and at every place (for
     ReLU: zero); bool, shape (units,)."""
     ends = activations(network)
@@ -56,7 +56,7 @@ def never_active(traced: Traced, network: Network, examples: Examples) -> dict[s
     return {name: lowest[name] == highest[name] for name in ends}
 
 
-def _by_unit(values: Tensor, layer: Layer) -> Tensor:
+def _by_unit(values: Tensor, layer: FullLayer) -> Tensor:
     """(batch, ...) -> (units, everything else)."""
     dimension = unit_dimension(layer)
     return values.movedim(dimension if dimension < 0 else 1 + dimension, 0).flatten(1)

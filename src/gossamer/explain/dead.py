@@ -12,7 +12,7 @@ from gossamer.prune.masks import Masks, count_kept, count_prunable
 from gossamer.shrink.constants import find_constants
 from gossamer.shrink.coupling import NEEDED, unit_dimension
 from gossamer.shrink.liveness import find_live
-from gossamer.shrink.operations import Network
+from gossamer.shrink.operations import OperationGraph
 from gossamer.shrink.places import along
 from gossamer.shrink.removal import Removal, find_removal
 from gossamer.shrink.trace import Traced
@@ -64,7 +64,7 @@ class DeadUnits:
     how: str = HOW
 
 
-def find_dead_units(traced: Traced, network: Network, masks: Masks, examples: Examples) -> DeadUnits:
+def find_dead_units(traced: Traced, network: OperationGraph, masks: Masks, examples: Examples) -> DeadUnits:
     """Finds dead units.
 
     Args:
@@ -102,7 +102,7 @@ def find_dead_units(traced: Traced, network: Network, masks: Masks, examples: Ex
     )
 
 
-def _count_alive(network: Network, removal: Removal, masks: Masks, silent: Mapping[str, Tensor]) -> int:
+def _count_alive(network: OperationGraph, removal: Removal, masks: Masks, silent: Mapping[str, Tensor]) -> int:
     """How many kept weights lie between units that are not dead."""
     coupling = removal.coupling
     made = torch.cat([coupling.made_by(layer).unique() for layer in network.layers])

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from gossamer.explain.paths import Paths, reached_units
 from gossamer.explain.unit_graph import UnitGraph
-from gossamer.shrink.operations import Elementwise, Layer, Network, Normalisation, Rearrangement, SizeOf, Value, read_by
+from gossamer.shrink.operations import (
+    Elementwise,
+    FullLayer,
+    Normalisation,
+    OperationGraph,
+    Rearrangement,
+    SizeOf,
+    Value,
+    read_by,
+)
 
 HOW = (
     "connections: weights other than zero, of the layers that read the input, that read a place; the weights of a"
@@ -35,7 +44,7 @@ class InputReach:
     how: str = HOW
 
 
-def find_input_reach(network: Network, graph: UnitGraph, paths: Paths) -> InputReach | None:
+def find_input_reach(network: OperationGraph, graph: UnitGraph, paths: Paths) -> InputReach | None:
     """What the input reaches; None if there are several inputs, or something else than layers reads it (pooling, a
     sum), so that the picture would not be whole."""
     if len(graph.inputs) != 1:
@@ -57,7 +66,7 @@ def find_input_reach(network: Network, graph: UnitGraph, paths: Paths) -> InputR
     )
 
 
-def _connections(network: Network, graph: UnitGraph, paths: Paths, name: Value, places: Tensor) -> Tensor | None:
+def _connections(network: OperationGraph, graph: UnitGraph, paths: Paths, name: Value, places: Tensor) -> Tensor | None:
     """The sum of all outputs of the layers that read the input, if every weight were one: its derivative by a place of
     the input is the number of connections that read it."""
     found = {name: places}
@@ -67,7 +76,7 @@ def _connections(network: Network, graph: UnitGraph, paths: Paths, name: Value, 
         if not any(value in found for value in values):
             continue
         match operation:
-            case Layer(layer, _, value, _):
+            case FullLayer(layer, _, value, _):
                 alive = torch.tensor([paths.out_of[unit] > 0 for unit in graph.layers[layer]])
                 counts = counts + _with_ones(operation, alive)(found[value]).sum()
             case Rearrangement(function, _, _, value, output):
@@ -81,7 +90,7 @@ def _connections(network: Network, graph: UnitGraph, paths: Paths, name: Value, 
     return counts
 
 
-def _with_ones(layer: Layer, alive: Tensor) -> torch.nn.Module:
+def _with_ones(layer: FullLayer, alive: Tensor) -> torch.nn.Module:
     """The layer with weight 1 where its weight is not zero, in the rows of units that are alive, and no bias."""
     module = copy.deepcopy(layer.module).double()
     ones = module.weight.detach().ne(0).double()

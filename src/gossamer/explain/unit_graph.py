@@ -18,13 +18,13 @@ from gossamer.shrink.operations import (
     Concatenation,
     Depthwise,
     Elementwise,
+    FullLayer,
     Input,
-    Layer,
     Mean,
-    Network,
     Normalisation,
     Opaque,
     Operation,
+    OperationGraph,
     Output,
     Pooling,
     Rearrangement,
@@ -89,7 +89,7 @@ class UnitGraph:
         return self.vertices - sum(len(units) for units in self.layers.values())
 
 
-def unit_graph(network: Network, *, dense: bool = False) -> UnitGraph | None:
+def unit_graph(network: OperationGraph, *, dense: bool = False) -> UnitGraph | None:
     """The graph of a network's units; None if it holds operations that are not understood, other than the last one.
 
     Args:
@@ -116,7 +116,7 @@ def _without_last_opaque(operations: tuple[Operation, ...]) -> list[Operation]:
 class _Builder:
     """Goes through the operations and keeps, for every value, the terms that reach it."""
 
-    def __init__(self, network: Network, coupling: Coupling, dense: bool) -> None:
+    def __init__(self, network: OperationGraph, coupling: Coupling, dense: bool) -> None:
         self.network = network
         self.coupling = coupling
         self.dense = dense
@@ -142,7 +142,7 @@ class _Builder:
                 vertices = on_distinct(self.vertex_of.__getitem__, self.coupling.places[output])
                 self.inputs[output] = vertices
                 self.terms[output] = [Term(vertices, torch.ones_like(vertices))]
-            case Layer():
+            case FullLayer():
                 return self._add_layer(operation)
             case Depthwise(_, _, value, output):
                 taps = self._taps(operation).sum(1)
@@ -196,7 +196,7 @@ class _Builder:
                 pass
         return True
 
-    def _add_layer(self, layer: Layer) -> bool:
+    def _add_layer(self, layer: FullLayer) -> bool:
         dimension = unit_dimension(layer)
         taps = self._taps(layer)
         units = range(self.vertices, self.vertices + len(taps))
@@ -210,7 +210,7 @@ class _Builder:
         self.terms[layer.output] = [Term(vertices, torch.ones(()).long().expand(shape))]
         return self._uniform(layer.input, dimension)
 
-    def _taps(self, layer: Layer | Depthwise) -> Tensor:
+    def _taps(self, layer: FullLayer | Depthwise) -> Tensor:
         """How many weights connect each unit with each input; int64, shape (outputs, inputs)."""
         return (affine(layer).weight.ne(0) | self.dense).sum(-1)
 

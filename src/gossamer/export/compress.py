@@ -59,7 +59,7 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
         return model
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    writer = _Unpacking(half, names_of_values(model))
+    writer = _WeightNodes(half, names_of_values(model))
     del result.graph.initializer[:]
     # Its op takes constants only, and a session may be told not to fold what would become one.
     of_ops = [(node, op) for node in graph.nodes if (op := op_of(node)) is not None and op.has_weight]
@@ -161,7 +161,7 @@ def _is_weight(tensor: onnx.TensorProto) -> bool:
 
 
 @dataclass
-class _Unpacking:
+class _WeightNodes:
     """The nodes that make dense weights of what is stored."""
 
     half: bool

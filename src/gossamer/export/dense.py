@@ -34,7 +34,7 @@ def to_dense(model: onnx.ModelProto) -> onnx.ModelProto:
     model = unpack_weights(model)
     dense = onnx.ModelProto()
     dense.CopyFrom(model)
-    unpacking = _Unpacking(dense)
+    unpacking = _DenseNodes(dense)
     for node in model.graph.node:
         op = op_of(node)
         if op is not None:
@@ -50,7 +50,7 @@ def to_dense(model: onnx.ModelProto) -> onnx.ModelProto:
     return dense
 
 
-class _Unpacking:
+class _DenseNodes:
     """A graph whose nodes are replaced."""
 
     def __init__(self, model: onnx.ModelProto) -> None:

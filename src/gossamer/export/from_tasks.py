@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError, ExportError
 from gossamer.export.calls import call_with
-from gossamer.export.from_torch import Traced, to_onnx
+from gossamer.export.from_torch import AsOnnx, to_onnx
 from gossamer.export.precision import in_fp32
 from gossamer.export.source import Source
 from gossamer.export.twin import Scoring, Twin
@@ -98,7 +98,7 @@ def _from_function(name: str, data_folder: Path | None) -> Source:
     return Source(name, traced.model, feeds, compared, twin, file=file, notes=traced.notes)
 
 
-def _feed(traced: Traced, tensors: Sequence[Tensor]) -> Feed:
+def _feed(traced: AsOnnx, tensors: Sequence[Tensor]) -> Feed:
     """The tensors of a call by the names of the graph's inputs, in their types."""
     kinds = {value.name: value.type.tensor_type.elem_type for value in traced.model.graph.input}
     missing = [name for name in traced.names if name not in kinds]

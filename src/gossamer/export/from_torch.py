@@ -31,7 +31,7 @@ WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
-class Traced:
+class AsOnnx:
     """A network as ONNX."""
 
     model: onnx.ModelProto
@@ -45,7 +45,7 @@ class Traced:
     """What is not as in the network given, for people."""
 
 
-def to_onnx(model: nn.Module, inputs: Sequence[Tensor] | Call) -> Traced:
+def to_onnx(model: nn.Module, inputs: Sequence[Tensor] | Call) -> AsOnnx:
     """The network in evaluation mode as ONNX, its layers with the names of their modules.
 
     A network in half, bfloat16 or double precision is written in fp32, its inputs and outputs too; only if it does not
@@ -82,7 +82,7 @@ def to_onnx(model: nn.Module, inputs: Sequence[Tensor] | Call) -> Traced:
     return replace(traced, notes=(*traced.notes, note))
 
 
-def _traced(model: nn.Module, network: nn.Module, call: Call) -> Traced:
+def _traced(model: nn.Module, network: nn.Module, call: Call) -> AsOnnx:
     """
     Args:
         model: as it was given, for its names.
@@ -117,7 +117,7 @@ def _traced(model: nn.Module, network: nn.Module, call: Call) -> Traced:
     # Of a module's nodes the last one makes what it returns.
     returned = {path: value for value, path in modules.items()}
     paths = {value: path for path, value in returned.items()}
-    return Traced(prepared(_named(exported)), paths, network, tuple(names), notes)
+    return AsOnnx(prepared(_named(exported)), paths, network, tuple(names), notes)
 
 
 def _take_tensors(network: nn.Module, call: Call) -> None:

@@ -1,11 +1,12 @@
 """The bodies of an If, a Loop or a Scan: graphs inside of nodes, which see the values around them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
 
 from gossamer.graph.graph import Graph, constants_of
+from gossamer.graph.open_axes import graphs_of
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,9 @@ def bodies_of(graph: Graph) -> Iterator[Body]:
     yield from _within(graph.nodes, graph.tensors, "")
 
 
-def _within(
-    nodes: "list[onnx.NodeProto] | tuple[onnx.NodeProto, ...]", around: Mapping[str, onnx.TensorProto], path: str
-) -> Iterator[Body]:
+def _within(nodes: Iterable[onnx.NodeProto], around: Mapping[str, onnx.TensorProto], path: str) -> Iterator[Body]:
     for place, node in enumerate(nodes):
-        graphs = [graph for entry in node.attribute for graph in (entry.g, *entry.graphs) if graph.node]
-        for number, graph in enumerate(graphs):
+        for number, graph in enumerate(graph for graph in graphs_of(node) if graph.node):
             made = {name for inner in graph.node for name in inner.output} | {value.name for value in graph.input}
             own = constants_of(graph)
             seen = {name: tensor for name, tensor in around.items() if name not in made}

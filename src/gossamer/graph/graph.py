@@ -1,6 +1,5 @@
 """An ONNX graph, looked at: who makes a value, who reads it, what is constant, which shapes are known."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from gossamer.errors import ExportError
+from gossamer.graph.open_axes import graphs_of
 from gossamer.graph.shapes import Shapes, infer_shapes
 
 GRAPH = -1
@@ -116,13 +116,12 @@ def renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 def values_read(node: onnx.NodeProto) -> Iterator[str]:
     """Everything a node reads, what its subgraphs take from around them included."""
     yield from (name for name in node.input if name)
-    for entry in node.attribute:
-        for graph in (*entry.graphs, *([entry.g] if entry.HasField("g") else [])):
-            own = Counter(name for inner in graph.node for name in inner.output)
-            own.update(value.name for value in graph.input)
-            own.update(tensor.name for tensor in graph.initializer)
-            read = [name for inner in graph.node for name in values_read(inner)]
-            yield from (name for name in (*read, *(value.name for value in graph.output)) if name not in own)
+    for graph in graphs_of(node):
+        own = {name for inner in graph.node for name in inner.output}
+        own.update(value.name for value in graph.input)
+        own.update(tensor.name for tensor in graph.initializer)
+        read = [name for inner in graph.node for name in values_read(inner)]
+        yield from (name for name in (*read, *(value.name for value in graph.output)) if name not in own)
 
 
 def _constant_of(entry: onnx.AttributeProto) -> onnx.TensorProto | None:

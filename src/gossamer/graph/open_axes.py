@@ -49,6 +49,13 @@ def graphs_in(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph, and those inside of its nodes."""
     yield graph
     for node in graph.node:
-        for entry in node.attribute:
-            for inner in (*entry.graphs, *([entry.g] if entry.HasField("g") else [])):
-                yield from graphs_in(inner)
+        for inner in graphs_of(node):
+            yield from graphs_in(inner)
+
+
+def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of an If, a Loop or a Scan."""
+    for entry in node.attribute:
+        yield from entry.graphs
+        if entry.HasField("g"):
+            yield entry.g

@@ -33,7 +33,7 @@ class OpInput:
 
 
 @dataclass(frozen=True)
-class Work:
+class OpWork:
     """What an op has to do, as far as its time depends on it."""
 
     shape: LayerShape
@@ -56,7 +56,7 @@ class Op:
     """The op of ONNX that computes the same on planes, before bias, residual, activation and pooling."""
     carried: tuple[str, ...]
     """Attributes that both ops have."""
-    terms: Callable[[Work], Terms]
+    terms: Callable[[OpWork], Terms]
     """What its time is made of."""
     notes: str = ""
     """About its attributes, for people."""
@@ -77,7 +77,7 @@ _BIAS = OpInput("bias", "constant", optional=True)
 _WINDOW = ("kernel_shape", "strides", "dilations", "pads")
 
 
-def _conversion(work: Work) -> Terms:
+def _conversion(work: OpWork) -> Terms:
     shape = work.shape
     return conversion_terms(shape.inputs, shape.height, shape.width, shape.images)
 

@@ -13,7 +13,7 @@ from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import Layer, find_layers
-from gossamer.graph.ops import OPS, Work
+from gossamer.graph.ops import OPS, OpWork
 from gossamer.graph.sizes import with_sizes
 from gossamer.graph.stems import stem_of
 from gossamer.graph.terms import conversion_terms, dense_terms, sparse_terms
@@ -33,18 +33,18 @@ class CalibratedCosts:
         return self.calibration.seconds(dense_terms(shape))
 
     def sparse(self, shape: LayerShape, density: float) -> float:
-        return self._of("SparseMatMul" if shape.kind == "linear" else "SparseConv", Work(shape, density))
+        return self._of("SparseMatMul" if shape.kind == "linear" else "SparseConv", OpWork(shape, density))
 
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return self.calibration.seconds(conversion_terms(channels, height, width, images))
 
     def stem(self, shape: LayerShape, *, pooled: bool) -> float:
-        return self._of("StemConv", Work(shape, pooled=pooled))
+        return self._of("StemConv", OpWork(shape, pooled=pooled))
 
     def pool(self, shape: LayerShape, *, panels: bool) -> float:
-        return self._of("PanelMaxPool", Work(shape)) if panels else self.calibration.seconds(max_pool_terms(shape))
+        return self._of("PanelMaxPool", OpWork(shape)) if panels else self.calibration.seconds(max_pool_terms(shape))
 
-    def _of(self, op: str, work: Work) -> float:
+    def _of(self, op: str, work: OpWork) -> float:
         return self.calibration.seconds(OPS[op].terms(work))
 
     def break_even(self, shape: LayerShape) -> float:

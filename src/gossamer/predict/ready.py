@@ -15,7 +15,7 @@ from gossamer.export.rewrite import Form, rewrite
 from gossamer.graph.graph import Graph
 from gossamer.graph.inputs import random_inputs
 from gossamer.graph.layers import Layer
-from gossamer.graph.ops import OPS, Work
+from gossamer.graph.ops import OPS, OpWork
 from gossamer.graph.pools import Pool
 from gossamer.graph.stems import stem_of
 from gossamer.graph.terms import Terms, dense_terms, panel_pool_terms, sparse_terms
@@ -128,7 +128,7 @@ def _terms(graph: Graph, layer: Layer, form: Form) -> Terms:
     if form == "dense":
         return dense_terms(layer.shape)
     if form == "stem":
-        return OPS["StemConv"].terms(Work(layer.shape, pooled=_taken_along(graph, layer) is not None))
+        return OPS["StemConv"].terms(OpWork(layer.shape, pooled=_taken_along(graph, layer) is not None))
     return sparse_terms(layer.shape, layer.density)
 
 

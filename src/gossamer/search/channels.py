@@ -16,7 +16,7 @@ from gossamer.search.compressible import Action
 from gossamer.search.errors import SearchError
 from gossamer.search.layers import LayerFacts, layers_of
 from gossamer.shrink.coupling import NEEDED, Coupling, couple
-from gossamer.shrink.operations import Layer, Network
+from gossamer.shrink.operations import FullLayer, OperationGraph
 from gossamer.shrink.trace import trace
 from gossamer.shrink.understand import understand
 
@@ -112,9 +112,9 @@ class _Group:
         self.units = units
 
 
-def _groups(network: Network, coupling: Coupling, prunable: set[str]) -> list[_Group]:
+def _groups(network: OperationGraph, coupling: Coupling, prunable: set[str]) -> list[_Group]:
     """Layers that make common units, joined; without those that make one that has to stay."""
-    joined: list[tuple[list[Layer], set[int]]] = []
+    joined: list[tuple[list[FullLayer], set[int]]] = []
     for layer in network.layers:
         layers, units = [layer], set(coupling.made_by(layer).tolist())
         apart = []

@@ -2,16 +2,15 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gossamer.export.from_torch import to_onnx
+from gossamer.graph.layers import Layer
+from gossamer.predict.by_density import ExpectedTime
 from gossamer.predict.calibration import Calibration
-
-if TYPE_CHECKING:
-    from gossamer.graph.layers import Layer
 
 FIRST_COLOUR = 1024
 """Far above any trained weight; all up to 2^23 are told apart as 32-bit floats."""
@@ -34,9 +33,6 @@ def expected_milliseconds(
         ExportError: torch cannot write the network as ONNX.
         ConfigurationError: it branches too widely (`gossamer.predict.variable_elimination`).
     """
-    from gossamer.export.from_torch import to_onnx
-    from gossamer.predict.by_density import ExpectedTime
-
     painted = copy.deepcopy(model).cpu().float().eval()
     # torch's stub for the keyword-only form of `to` knows no memory format.
     painted = painted.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -46,7 +42,7 @@ def expected_milliseconds(
         for module in painted.modules():
             _take_no_part_in_folding(module)
 
-    def shares(layer: "Layer") -> Mapping[str, float]:
+    def shares(layer: Layer) -> Mapping[str, float]:
         places, counts = np.unique(np.rint(layer.weight).astype(np.int64) - FIRST_COLOUR, return_counts=True)
         return {
             names[place]: float(count) / layer.weight.size

@@ -13,13 +13,13 @@ from gossamer.shrink.operations import (
     Convolution,
     Depthwise,
     Elementwise,
+    FullLayer,
     Input,
-    Layer,
     Mean,
-    Network,
     Normalisation,
     Opaque,
     Operation,
+    OperationGraph,
     Output,
     Pooling,
     Rearrangement,
@@ -56,7 +56,7 @@ class Affine:
         return self.weight.ne(0).any(-1)
 
 
-def affine(layer: Layer | Depthwise) -> Affine:
+def affine(layer: FullLayer | Depthwise) -> Affine:
     """A copy of a layer's weight and bias."""
     module = layer.module
     weight = module.weight.detach()
@@ -66,11 +66,11 @@ def affine(layer: Layer | Depthwise) -> Affine:
     return Affine(weight.cpu().clone(), bias.double().cpu().clone(), inside)
 
 
-def find_constants(network: Network, layers: Mapping[str, Affine]) -> dict[Value, Tensor]:
+def find_constants(network: OperationGraph, layers: Mapping[str, Affine]) -> dict[Value, Tensor]:
     """The constant at every place of every value, or `UNKNOWN`; float64, of the value's shape for one example.
 
     Args:
-        layers: weight and bias of every `Layer`, by name, as they are by now.
+        layers: weight and bias of every `FullLayer`, by name, as they are by now.
     """
     constants: dict[Value, Tensor] = {}
     for operation in network.operations:
@@ -81,13 +81,13 @@ def find_constants(network: Network, layers: Mapping[str, Affine]) -> dict[Value
 
 
 def _constants(
-    operation: Operation, constants: dict[Value, Tensor], layers: Mapping[str, Affine], network: Network
+    operation: Operation, constants: dict[Value, Tensor], layers: Mapping[str, Affine], network: OperationGraph
 ) -> Tensor | None:
     """The constants at the places of the operation's output."""
     match operation:
         case Input(output) | Opaque(_, _, str(output)):
             return torch.tensor(UNKNOWN, dtype=torch.float64).expand(network.shapes[output])
-        case Layer(name, module, value, output):
+        case FullLayer(name, module, value, output):
             shape = network.shapes[output]
             dimension = len(shape) - 1 if isinstance(module, nn.Linear) else 0
             return spread(_of_layer(layers[name], _unit_constants(constants[value], dimension)), dimension, shape)
@@ -125,7 +125,7 @@ def _constants(
     return None
 
 
-def constants_read(layer: Layer, constants: Mapping[Value, Tensor]) -> Tensor:
+def constants_read(layer: FullLayer, constants: Mapping[Value, Tensor]) -> Tensor:
     """The constant that each input unit of a layer holds, or `UNKNOWN`; shape (inputs,)."""
     places = constants[layer.input]
     return _unit_constants(places, places.dim() - 1 if isinstance(layer.module, nn.Linear) else 0)

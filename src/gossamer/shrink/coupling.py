@@ -11,13 +11,13 @@ from gossamer.shrink.operations import (
     Concatenation,
     Depthwise,
     Elementwise,
+    FullLayer,
     Input,
-    Layer,
     Mean,
-    Network,
     Normalisation,
     Opaque,
     Operation,
+    OperationGraph,
     Output,
     Pooling,
     Rearrangement,
@@ -42,21 +42,21 @@ class Coupling:
     given: Tensor
     """Whether a unit holds a place of the network's inputs, which the caller fills; bool, shape (count,)."""
 
-    def read_by(self, layer: Layer | Depthwise | Normalisation) -> Tensor:
+    def read_by(self, layer: FullLayer | Depthwise | Normalisation) -> Tensor:
         """The units that a layer reads, in the order of its weight's columns; shape (inputs,)."""
         return along(self.places[layer.input], unit_dimension(layer))
 
-    def made_by(self, layer: Layer | Depthwise | Normalisation) -> Tensor:
+    def made_by(self, layer: FullLayer | Depthwise | Normalisation) -> Tensor:
         """The units that a layer makes, in the order of its weight's rows; shape (outputs,)."""
         return along(self.places[layer.output], unit_dimension(layer))
 
 
-def unit_dimension(layer: Layer | Depthwise | Normalisation) -> int:
+def unit_dimension(layer: FullLayer | Depthwise | Normalisation) -> int:
     """The dimension of one example along which a layer has its units: channels come first, features last."""
     return -1 if isinstance(layer.module, nn.Linear) else 0
 
 
-def couple(network: Network) -> Coupling:
+def couple(network: OperationGraph) -> Coupling:
     """Finds the units of a network.
 
     Every place of an input, every feature of a linear layer and every channel of a convolution begins as a unit of its
@@ -86,7 +86,7 @@ def _carry(operation: Operation, places: dict[Value, Tensor], units: "_Units", s
     match operation:
         case Input(output):
             return units.new(math.prod(shapes[output])).reshape(shapes[output])
-        case Layer(_, _, value, output):
+        case FullLayer(_, _, value, output):
             dimension = unit_dimension(operation)
             units.merge_across(places[value], dimension)
             return spread(units.new(shapes[output][dimension]), dimension % len(shapes[output]), shapes[output])

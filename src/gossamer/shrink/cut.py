@@ -5,20 +5,28 @@ from typing import Any
 from torch import Tensor, nn
 
 from gossamer.shrink.constants import Affine
-from gossamer.shrink.operations import BatchNorm, Convolution, Depthwise, Layer, Network, Normalisation, Rearrangement
+from gossamer.shrink.operations import (
+    BatchNorm,
+    Convolution,
+    Depthwise,
+    FullLayer,
+    Normalisation,
+    OperationGraph,
+    Rearrangement,
+)
 from gossamer.shrink.removal import Removal
 from gossamer.shrink.resize import resize_layer, resize_normalisation
 
 
-def cut(model: nn.Module, network: Network, removal: Removal) -> None:
+def cut(model: nn.Module, network: OperationGraph, removal: Removal) -> None:
     """Cuts the removed units out of `model`, a copy of the one that the network was read from."""
     coupling = removal.coupling
     for operation in network.operations:
-        if not isinstance(operation, Layer | Depthwise | Normalisation):
+        if not isinstance(operation, FullLayer | Depthwise | Normalisation):
             continue
         rows = _kept(removal, coupling.made_by(operation))
         module: Any = model.get_submodule(operation.name)
-        if isinstance(operation, Layer):
+        if isinstance(operation, FullLayer):
             columns = _kept(removal, coupling.read_by(operation))
             _cut_layer(module, removal.layers[operation.name], rows, columns)
         elif isinstance(operation, Depthwise):
@@ -27,7 +35,7 @@ def cut(model: nn.Module, network: Network, removal: Removal) -> None:
             _cut_normalisation(module, rows)
 
 
-def outdated_sizes(network: Network, removal: Removal) -> list[str]:
+def outdated_sizes(network: OperationGraph, removal: Removal) -> list[str]:
     """The nodes whose number of features the model's code says, wrongly once the units are gone (`view(-1, 400)`)."""
     return [
         operation.output
@@ -38,7 +46,7 @@ def outdated_sizes(network: Network, removal: Removal) -> list[str]:
     ]
 
 
-def selections(network: Network, removal: Removal) -> dict[str, Tensor]:
+def selections(network: OperationGraph, removal: Removal) -> dict[str, Tensor]:
     """For every layer that reads the network's inputs and gives some of them no weight: those that it needs.
 
     At least one, since there is no layer without inputs. Layer's name -> indices, int64.

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from gossamer.shrink.constants import Affine
 from gossamer.shrink.coupling import NEEDED, Coupling
-from gossamer.shrink.operations import Network
+from gossamer.shrink.operations import OperationGraph
 
 
-def find_live(network: Network, coupling: Coupling, layers: Mapping[str, Affine]) -> Tensor:
+def find_live(network: OperationGraph, coupling: Coupling, layers: Mapping[str, Affine]) -> Tensor:
     """Whether a unit has a way to the output, or to an operation that is not understood; bool, shape (units,).
 
     It starts from the output and not from the weights, so two units that only feed each other (a channel of a residual

@@ -27,8 +27,8 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A linear layer over the last dimension, or a convolution (without groups) over the first."""
+class FullLayer:
+    """A linear layer over the last dimension, or a convolution over the first, whose every output reads every input."""
 
     name: str
     """Of the module, such as `layer1.0.conv1`."""
@@ -150,7 +150,7 @@ class Output:
 
 Operation = (
     Input
-    | Layer
+    | FullLayer
     | Depthwise
     | Normalisation
     | Elementwise
@@ -176,15 +176,15 @@ def read_by(operation: Operation) -> tuple[Value, ...]:
 
 
 @dataclass(frozen=True)
-class Network:
+class OperationGraph:
     """All operations of a model, in the order of their computation, and the shapes of their values."""
 
     operations: tuple[Operation, ...]
     shapes: dict[Value, Shape]
 
     @property
-    def layers(self) -> tuple[Layer, ...]:
-        return tuple(operation for operation in self.operations if isinstance(operation, Layer))
+    def layers(self) -> tuple[FullLayer, ...]:
+        return tuple(operation for operation in self.operations if isinstance(operation, FullLayer))
 
     @property
     def not_understood(self) -> tuple[str, ...]:

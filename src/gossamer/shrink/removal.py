@@ -9,7 +9,7 @@ from torch import Tensor
 from gossamer.shrink.constants import Affine, affine, constants_read, find_constants
 from gossamer.shrink.coupling import NEEDED, Coupling, couple
 from gossamer.shrink.liveness import find_live
-from gossamer.shrink.operations import Network
+from gossamer.shrink.operations import OperationGraph
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Removal:
 
     coupling: Coupling
     layers: dict[str, Affine]
-    """Weight and bias of every `Layer`, by name, once the constants that its inputs carried are in its bias and the
+    """Weight and bias of every `FullLayer`, by name, once the constants that its inputs carried are in its bias and the
     weights of removed units are zero. Nothing is cut out yet."""
     unused: Tensor
     """Units that go because nothing that reaches the output depends on them; bool, shape (units,)."""
@@ -32,7 +32,7 @@ class Removal:
         return self.unused | self.constant
 
 
-def find_removal(network: Network) -> Removal:
+def find_removal(network: OperationGraph) -> Removal:
     """Removes what cannot matter until nothing is left to remove.
 
     A unit goes if it is not live, or if it is constant and every layer that reads it can take the constant into its
@@ -62,7 +62,7 @@ def find_removal(network: Network) -> Removal:
 
 
 def _foldable(
-    network: Network, coupling: Coupling, layers: Mapping[str, Affine], live: Tensor, read: Mapping[str, Tensor]
+    network: OperationGraph, coupling: Coupling, layers: Mapping[str, Affine], live: Tensor, read: Mapping[str, Tensor]
 ) -> Tensor:
     """Whether every layer that reads a unit can take it into its bias; bool, shape (units,)."""
     foldable = torch.ones(coupling.count, dtype=torch.bool)
@@ -74,7 +74,7 @@ def _foldable(
     return foldable
 
 
-def _leave_one(network: Network, coupling: Coupling, leaving: Tensor, gone: Tensor) -> None:
+def _leave_one(network: OperationGraph, coupling: Coupling, leaving: Tensor, gone: Tensor) -> None:
     """Takes the first unit of a layer that would lose all of them off the list of those that leave."""
     for layer in network.layers:
         left = coupling.made_by(layer)

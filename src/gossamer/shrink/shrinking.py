@@ -12,7 +12,7 @@ from gossamer.model.wrappers import unwrap
 from gossamer.prune.prunable import count_parameters
 from gossamer.shrink.cut import cut, outdated_sizes, selections
 from gossamer.shrink.errors import ShrinkError
-from gossamer.shrink.operations import Layer, Network
+from gossamer.shrink.operations import FullLayer, OperationGraph
 from gossamer.shrink.removal import Removal, find_removal
 from gossamer.shrink.resize import leave_sizes_open, resize_layer, select_inputs
 from gossamer.shrink.trace import Examples, as_arguments, trace
@@ -135,7 +135,7 @@ def shrink(model: nn.Module, examples: Examples, *, select_unused_inputs: bool =
     )
 
 
-def read_network(model: nn.Module, examples: Examples) -> Network:
+def read_network(model: nn.Module, examples: Examples) -> OperationGraph:
     """The model, in evaluation mode, as operations on units.
 
     Raises:
@@ -154,7 +154,7 @@ def count_weights(model: nn.Module) -> int:
     return sum(int(parameter.count_nonzero()) for parameter in model.parameters() if parameter.dim() > 1)
 
 
-def _describe(layer: Layer, removal: Removal, selected: Mapping[str, Tensor], select: bool) -> ShrunkLayer:
+def _describe(layer: FullLayer, removal: Removal, selected: Mapping[str, Tensor], select: bool) -> ShrunkLayer:
     made, read = removal.coupling.made_by(layer), removal.coupling.read_by(layer)
     needed = selected.get(layer.name, torch.arange(len(read)))
     unused_inputs = sorted(set(range(len(read))) - set(needed.tolist()))

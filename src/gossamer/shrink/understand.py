@@ -15,13 +15,13 @@ from gossamer.shrink.operations import (
     Concatenation,
     Depthwise,
     Elementwise,
+    FullLayer,
     Input,
-    Layer,
     Mean,
-    Network,
     Normalisation,
     Opaque,
     Operation,
+    OperationGraph,
     Output,
     Pooling,
     Rearrangement,
@@ -66,12 +66,12 @@ DROPOUT_FUNCTIONS: set[Callable[..., Any]] = {F.dropout, F.dropout1d, F.dropout2
 NO_SIZES = ("ndim", "dim", "device", "dtype")
 
 
-def understand(traced: Traced) -> Network:
+def understand(traced: Traced) -> OperationGraph:
     """The operations of a traced model."""
     reader = _Reader(traced)
     operations = [operation for node in traced.module.graph.nodes for operation in reader.read(node)]
     shapes = {name: shape[1:] for name, shape in traced.shapes.items() if shape}
-    return Network(tuple(operations), shapes)
+    return OperationGraph(tuple(operations), shapes)
 
 
 class _Reader:
@@ -123,12 +123,12 @@ class _Reader:
         if self.calls[id(module)] > 1 or not self._owns_its_parameters(module, name):
             return None
         if isinstance(module, nn.Linear) and kind is nn.Linear and self._shape(value):
-            return Layer(name, module, value, node.name)
+            return FullLayer(name, module, value, node.name)
         if isinstance(module, CONVOLUTIONS) and kind in CONVOLUTIONS:
             if len(self._shape(value)) != len(module.kernel_size) + 1:
                 return None  # One example without the first dimension.
             if module.groups == 1:
-                return Layer(name, module, value, node.name)
+                return FullLayer(name, module, value, node.name)
             if module.groups == module.in_channels == module.out_channels:
                 return Depthwise(name, module, value, node.name)
         if isinstance(module, NORMALISATIONS) and kind in NORMALISATIONS and module.running_mean is not None:

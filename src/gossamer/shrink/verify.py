@@ -13,7 +13,7 @@ BATCH = 500
 
 
 @dataclass(frozen=True)
-class Agreement:
+class OutputsCompared:
     """How two networks compare on the same examples."""
 
     examples: int
@@ -25,7 +25,7 @@ class Agreement:
     metric: float
 
 
-def verify(original: nn.Module, smaller: nn.Module, examples: Examples, metric: Metric) -> Agreement:
+def verify(original: nn.Module, smaller: nn.Module, examples: Examples, metric: Metric) -> OutputsCompared:
     """Compares all outputs on the examples, and the metric; both networks are in evaluation mode and on one device.
 
     Raises:
@@ -47,6 +47,6 @@ def verify(original: nn.Module, smaller: nn.Module, examples: Examples, metric: 
             f"up to {largest:.3g}); expected at most {allowed:.3g}. This is a defect of gossamer: please report it "
             f"with the model."
         )
-    return Agreement(
+    return OutputsCompared(
         len(examples), difference, largest, evaluate(original, examples, metric), evaluate(smaller, examples, metric)
     )

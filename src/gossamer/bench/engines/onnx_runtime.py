@@ -13,10 +13,9 @@ import onnxruntime
 from onnxruntime import quantization
 
 from gossamer.bench.engines.engine import BothForms, EngineFailed
+from gossamer.graph.sessions import FATAL
 
 CALIBRATION_EXAMPLES = 8
-FATAL = 4
-"""Of ONNX Runtime's levels of messages."""
 
 
 class SessionRunner:
