@@ -12,11 +12,16 @@ SEED ?= 0
 COUNT ?= 32
 OUT ?= build/mutants/results-$(SEED).jsonl
 
-.PHONY: help setup demo test test-native test-aarch64 wheels fuzz mutants docs lint types clean
+MINIMUM_TOOLS := "hypothesis>=6.100" "pytest>=8.2" "pytest-xdist>=3.6"
+MINIMUM_TESTS := tests/prune tests/rewind tests/loop tests/storage tests/tasks tests/cli tests/shrink tests/explain \
+  tests/export/test_export.py tests/report/test_facts.py
+
+.PHONY: help setup demo test test-all test-minimum test-native test-aarch64 wheels fuzz mutants docs lint types clean
 
 help:
 	@echo "make demo   compress a network on real handwritten digits, from nothing (about two minutes)"
-	@echo "make test   run the tests"
+	@echo "make test   run the tests, but for the slow ones"
+	@echo "make test-all       all tests;  make test-minimum   a part of them with the oldest versions of dependencies"
 	@echo "make lint   check the style;  make types   check the types;  make clean   remove what was built"
 	@echo "make docs           the documentation as a site, into build/site"
 	@echo "make wheels         gossamer-runtime for this processor and for 64-bit ARM, into dist/"
@@ -49,7 +54,20 @@ demo: setup
 
 test: test-native
 	@echo "== Running the tests"
-	@$(VENV)/bin/python -m pytest -q -rs -n auto
+	@$(VENV)/bin/python -m pytest -q -rs -n auto --dist worksteal -m "not slow"
+
+test-all: test
+	@echo "== Running the slow tests too"
+	@$(VENV)/bin/python -m pytest -q -rs -n auto --dist worksteal -m slow
+
+# The oldest versions that pyproject.toml declares, in an environment of their own (torch with what it needs: 3 GB on
+# x86-64), and the tests of what is used of them.
+test-minimum:
+	@test -x build/minimum/bin/uv || { $(PYTHON) -m venv build/minimum && build/minimum/bin/python -m pip install --quiet uv; }
+	@build/minimum/bin/uv pip install --quiet --python build/minimum/bin/python --resolution lowest-direct \
+	  --editable ".[tasks,export,report]" $(MINIMUM_TOOLS)
+	@echo "== Running a part of the tests with the lowest declared versions"
+	@build/minimum/bin/python -m pytest -q -n auto --dist worksteal -m "not slow" $(MINIMUM_TESTS)
 
 # The kernels' own tests, in the folder that the wheel was built in.
 test-native: setup

@@ -81,7 +81,9 @@ class Started:
         }
         self._connection.sendall(f"{json.dumps(request)}\n".encode())
         self._lines = self._connection.makefile("r")
-        self.pid = int(self._lines.readline())
+        number = self._lines.readline()
+        assert number, f"no process was started; the server ended with {_server()[1].poll()}"
+        self.pid = int(number)
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

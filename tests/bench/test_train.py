@@ -16,6 +16,7 @@ def _as_before() -> object:
     torch.set_flush_denormal(False)
 
 
+@pytest.mark.slow
 def test_a_step_an_epoch_and_images_a_second_belong_together() -> None:
     result = bench_train.run("digits", passes=3, steps=2)
     assert result["data"] == "real"

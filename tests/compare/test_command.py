@@ -159,6 +159,7 @@ def test_a_method_is_added_and_another_task_refused(grid: Path) -> None:
     assert "comparison.epochs: the folder's run has 3, this one has 2" in refused.stderr
 
 
+@pytest.mark.slow
 def test_fine_tuning_with_a_rate_is_added_and_its_rate_stays(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(TASK)
     small = [*GRID[:2], "--seeds", "1", "--target-sparsity", "0.5", "--per-round", "0.5", "--out", "grid"]
@@ -221,6 +222,7 @@ def test_runs_end_with_the_comparison_however_it_ends(number: signal.Signals, tm
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_a_method_that_goes_back_is_added_to_an_interrupted_dense_training(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(stopping_once("os.kill(os.getpid(), 9)", after_steps=15))
     dense = ("compress", "tiny.py:task", "--dense-only", *SIZES, "--seed", 0, "--out", "grid/dense/seed-0")
@@ -260,6 +262,7 @@ def test_a_file_of_densities_that_was_changed_is_refused(tmp_path: Path, monkeyp
     assert {path: path.stat().st_mtime_ns for path in Path("grid").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_one_cut_to_densities_in_a_file_is_looked_at_where_these_end(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(TASK)
     # 600 and 150 weights: 60 + 75, and 12 + 30.

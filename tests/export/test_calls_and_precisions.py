@@ -146,6 +146,7 @@ def test_inputs_by_name_in_dictionaries_and_constants_among_them(own: Path) -> N
     assert_same(got, [(2 * y).numpy(), (y + b).numpy()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "number"), [("each_alone", 4), ("one_alone", 1)])
 def test_a_batch_that_the_network_fixes_is_told(function: str, number: int, own: Path) -> None:
     output = " ".join(printed("export", f"{own}:{function}", "-o", own.with_suffix(".onnx")).split())

@@ -174,6 +174,7 @@ def scalar():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "first"), [("fixed", [4]), ("batches", [4, 7]), ("scalar", ["batch", None])])
 def test_first_axes_that_are_fixed_or_missing(function: str, first: list[int | str | None], tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(FIXED)

@@ -213,6 +213,7 @@ def test_the_model_s_state_keys_and_hooks_stay(tmp_path: Path) -> None:
     ] == before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile's own, of torch's internals.
 def test_a_compiled_model_runs_as_the_plain_one(tmp_path: Path) -> None:
     plain, compiled = small(), torch.compile(small(), backend="aot_eager")
@@ -1256,6 +1257,7 @@ def test_the_order_of_keys_does_not_matter(finished: Path, tmp_path: Path) -> No
     assert resume(folder) == []
 
 
+@pytest.mark.slow
 def test_every_combination_of_small_networks_and_targets_ends_on_its_target(tmp_path: Path) -> None:
     """A whole run without training, for many sizes: the counts in the model are those of the plan."""
     for number, (width, target) in enumerate(itertools.product([1, 2, 3, 7], [0.5, 0.7, 0.9])):

@@ -312,6 +312,7 @@ def sealed(record: Any) -> Any:
     return {**rest, "sha256": {**rest["sha256"], "round.json": digest}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["round-01/round.json", "round-01/cost.json", "progress.json", "config.toml"])
 def test_any_value_of_any_type_is_read_or_refused(file: str, theirs: Path) -> None:
     going_on = Progress(3, 4, 0.1, 1, 4, (1.0, 2.0), 0.1, 1.0, 0.0, 1, 3)

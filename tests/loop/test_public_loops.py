@@ -214,6 +214,7 @@ class Rows(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {"inputs": inputs, "labels": labels}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")  # Of torch, without a GPU.
 @pytest.mark.parametrize("makes_its_own", [False, True], ids=["the model", "model_init"])
 def test_transformers_trainer(makes_its_own: bool, tmp_path: Path, examples: TensorDataset) -> None:

@@ -150,6 +150,7 @@ def test_a_calibration_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert predict(build(read("chain", CHAIN), 0.1), measured).expected > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_library")
 def test_what_lies_between_layers_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrating, "specimens", lambda: [read("pooled", POOLED)])
@@ -158,6 +159,7 @@ def test_what_lies_between_layers_is_measured_too(monkeypatch: pytest.MonkeyPatc
         assert sum(prices[kind].values()) > 0, kind
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_library")
 def test_a_calibration_tells_what_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrating, "specimens", lambda: [read("small", CHAIN)])
@@ -192,6 +194,7 @@ def disturbed(monkeypatch: pytest.MonkeyPatch, which: Callable[[int], bool]) -> 
     monkeypatch.setattr(SessionRunner, "seconds", seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_library")
 def test_a_disturbance_of_one_round_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     disturbed(monkeypatch, lambda session: session < SESSIONS_OF_A_ROUND)
@@ -201,6 +204,7 @@ def test_a_disturbance_of_one_round_does_not_count(monkeypatch: pytest.MonkeyPat
     assert found.deviation.largest < 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_library")
 def test_a_disturbance_of_all_rounds_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = 3 * SESSIONS_OF_A_ROUND
@@ -213,6 +217,7 @@ def test_a_disturbance_of_all_rounds_is_measured_again(monkeypatch: pytest.Monke
     assert found.deviation.largest < 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_library")
 def test_a_disturbed_measurement_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Only what is doubtful is measured again: sparse at 5%, where the dense form is timed too.

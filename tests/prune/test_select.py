@@ -314,6 +314,7 @@ def test_locate_counts_far_beyond_31_bits(counts: list[int], rank: float) -> Non
     assert locate(torch.tensor(counts, dtype=torch.int64), wanted) == (bucket, above)
 
 
+@pytest.mark.slow
 def test_25_million_weights_need_at_most_64_mb_beyond_their_masks() -> None:
     """In a process of its own: the peak of selecting, less what was there before and the new masks."""
     script = """

@@ -243,6 +243,7 @@ def test_a_line_break_in_a_name_makes_no_command(make_run: MakeRun) -> None:
         assert shlex.split(line, comments=True)[:1] in ([], ["gossamer"], ["pip"])
 
 
+@pytest.mark.slow
 def test_a_report_of_25_rounds_and_160_layers_is_small(tmp_path: Path) -> None:
     model = nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(160)))
     for round in gossamer.rounds(model, folder=tmp_path / "run", rounds=24):

@@ -111,6 +111,7 @@ def test_predicted_time_is_a_budget_too() -> None:
     assert 3.99 < facts["outcome"].cost <= 4.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["clipped", "rescaled"])
 def test_the_budget_of_predicted_time_is_kept_in_a_thousand_random_episodes(scale: str) -> None:
     """And what `gossamer predict` expects of the network that is left is the very time that was counted."""
@@ -164,6 +165,7 @@ class Disguised(nn.Module):
         return outputs
 
 
+@pytest.mark.slow
 def test_weights_are_found_in_whatever_an_exporter_makes_of_them() -> None:
     model = Disguised().eval()
     nn.init.uniform_(model.norm.running_var, 0.5, 2)

@@ -349,6 +349,7 @@ def predicted(folder: Path, *arguments: object) -> dict[str, Any]:
     return facts
 
 
+@pytest.mark.slow
 def test_milliseconds_go_from_search_to_compress_to_predict(run: Path, calibration: Path, tmp_path: Path) -> None:
     dense = predicted(tmp_path, run, "--round", 0, "--calibration", calibration)["milliseconds"]
     limit = round(0.8 * dense, 6)
@@ -366,6 +367,7 @@ def test_milliseconds_go_from_search_to_compress_to_predict(run: Path, calibrati
     assert facts["milliseconds"] == pytest.approx(cost, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_another_calibration_is_another_search(run: Path, calibration: Path, tmp_path: Path) -> None:
     options = ("--episodes", 2, "--warm-up", 1, "--examples", 50, "-o", tmp_path / "policy.toml")
     arguments = ("search", run, "--budget", "milliseconds", "--reward", "accuracy-guaranteed", *options)

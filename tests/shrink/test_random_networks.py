@@ -127,6 +127,7 @@ class ResidualNetwork(nn.Module):
 
 
 @given(seed=SEEDS, density=DENSITIES, activation=ACTIVATIONS, padding=st.integers(0, 1))
+@pytest.mark.slow
 def test_residual_networks(seed: int, density: float, activation: type[nn.Module], padding: int) -> None:
     verify(sparse(ResidualNetwork(activation, padding), density, seed), 2, 9, 9)
 
