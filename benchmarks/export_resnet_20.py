@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gossamer import keep_largest, prunable_weights
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export
+from gossamer.export.form import FileForm
 from gossamer.export.from_torch import to_onnx
 from gossamer.export.source import Source
 from gossamer.export.twin import Twin
@@ -33,7 +34,7 @@ from gossamer.tasks.hub_images import load_split
 
 BATCH = 500
 MEAN, DEVIATION = (torch.tensor(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-FORMS = {"dense": {"dense": True}, "chosen": {}, "every layer sparse": {"costs": EverythingSparse()}}
+FORMS = {"dense": {"form": FileForm(dense=True)}, "chosen": {}, "every layer sparse": {"costs": EverythingSparse()}}
 
 
 def pretrained(data: Path) -> nn.Module:

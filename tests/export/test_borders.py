@@ -11,7 +11,7 @@ from export.onnx_graphs import assert_same, network, normal, ops, run_dense, run
 from onnx import TensorProto, helper
 from small_run import printed, refused
 
-from gossamer.export import ExportError
+from gossamer.errors import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import Exported, export
 from gossamer.export.rewrite import rewrite

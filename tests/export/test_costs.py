@@ -8,8 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.export import LayerShape, MeasuredCosts, rewrite
-from gossamer.export.costs import EverythingSparse
+from gossamer.export.costs import EverythingSparse, MeasuredCosts
+from gossamer.export.rewrite import rewrite
+from gossamer.graph.layer_shape import LayerShape
 
 
 def convolution(

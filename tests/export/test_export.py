@@ -18,9 +18,10 @@ from onnx import helper, numpy_helper
 from small_run import printed, refused, small_run
 from torch import Tensor, nn
 
-from gossamer.export import ExportError
+from gossamer.errors import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import Exported, export
+from gossamer.export.form import FileForm
 from gossamer.export.from_torch import to_onnx
 from gossamer.export.rewrite import rewrite
 from gossamer.export.source import Source, open_source
@@ -120,7 +121,7 @@ def test_the_file_computes_what_torch_computes(source: Source, tmp_path: Path) -
 @pytest.mark.parametrize("costs", [None, SPARSE])
 def test_the_file_is_small(source: Source, half: bool, costs: EverythingSparse | None, tmp_path: Path) -> None:
     """Whether layers run sparse or dense, only kept weights are stored."""
-    exported = export(source, tmp_path / "model.onnx", half=half, costs=costs)
+    exported = export(source, tmp_path / "model.onnx", form=FileForm(half=half), costs=costs)
     assert source.twin is not None
     # The graph itself (names, shapes, nodes), biases and normalisation: all that is no weight.
     graph = onnx.load(tmp_path / "model.onnx")
@@ -139,12 +140,12 @@ def test_a_larger_network_is_within_its_budget(tmp_path: Path) -> None:
     traced = to_onnx(model, [inputs])
     source = Source("layers", traced.model, ({"input": inputs.numpy()},), "random", Twin(model, traced.modules))
     for half, width in ((False, 4), (True, 2)):
-        exported = export(source, tmp_path / "model.onnx", half=half, overwrite=True)
+        exported = export(source, tmp_path / "model.onnx", form=FileForm(half=half), overwrite=True)
         assert exported.file_bytes <= 1.1 * budget(model, width)
 
 
 def test_a_dense_file_needs_no_runtime_of_ours(source: Source, tmp_path: Path) -> None:
-    exported = export(source, tmp_path / "model.onnx", dense=True)
+    exported = export(source, tmp_path / "model.onnx", form=FileForm(dense=True))
     model = onnx.load(tmp_path / "model.onnx")
     assert ops(model) == []
     assert [entry.domain for entry in model.opset_import] == [""]
@@ -193,7 +194,7 @@ def test_a_wrong_onnx_network_is_caught_and_not_written(source: Source, tmp_path
     wrong = replace(source, dense=with_initializer(source.dense, "pointwise.weight", lambda weight: weight * 1.5))
     for dense in (False, True):
         with pytest.raises(ExportError, match=r"the first layer that differs is pointwise \("):
-            export(wrong, tmp_path / "model.onnx", dense=dense, costs=SPARSE)
+            export(wrong, tmp_path / "model.onnx", form=FileForm(dense=dense), costs=SPARSE)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -203,7 +204,7 @@ def test_fp16_refuses_what_it_cannot_hold(source: Source, tmp_path: Path) -> Non
 
     large = replace(source, dense=with_initializer(source.dense, "pointwise.weight", huge), twin=None)
     with pytest.raises(ExportError, match=r"layer pointwise: a weight of 70000 .* without --half"):
-        export(large, tmp_path / "model.onnx", half=True, costs=SPARSE)
+        export(large, tmp_path / "model.onnx", form=FileForm(half=True), costs=SPARSE)
     assert list(tmp_path.iterdir()) == []
     export(large, tmp_path / "model.onnx", costs=SPARSE)
 

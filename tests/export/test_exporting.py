@@ -12,10 +12,11 @@ from export.onnx_graphs import network, sparse_weight
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from gossamer.errors import ConfigurationError
-from gossamer.export import ExportError, exporting
+from gossamer.errors import ConfigurationError, ExportError
+from gossamer.export import exporting
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export, save
+from gossamer.export.form import FileForm
 from gossamer.export.source import Source, open_source
 from gossamer.export.twin import Scoring
 from gossamer.graph.reading import read_dense
@@ -47,7 +48,7 @@ def test_both_networks_are_scored(source: Source, tmp_path: Path) -> None:
         source, scoring=Scoring(Metric("own", "lower", score), torch.ones(5)), feeds=({"x": feed[:2]},) * 2
     )
     scored = replace(scored, feeds=({"x": feed[:2]}, {"x": feed[1:2]}, {"x": feed[:2]}))
-    found = export(scored, tmp_path / "m.onnx", half=True)
+    found = export(scored, tmp_path / "m.onnx", form=FileForm(half=True))
     rows = feed[[0, 1, 1, 0, 1]]
     weight = numpy_helper.to_array(source.dense.graph.initializer[0])[:, 0]
     assert found.metric_before == pytest.approx(float((rows @ weight).mean()) - 1, rel=1e-5)
@@ -60,10 +61,10 @@ def test_both_networks_are_scored(source: Source, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("share", "fits"), [(-0.01, False), (0.0, True), (1.0, True), (1.01, False)])
 def test_the_difference_of_fp16_is_a_share(share: float, fits: bool, source: Source, tmp_path: Path) -> None:
     if fits:
-        assert export(source, tmp_path / "m.onnx", half_difference=share).path.exists()
+        assert export(source, tmp_path / "m.onnx", form=FileForm(half_difference=share)).path.exists()
     else:
         with pytest.raises(ConfigurationError, match=rf"--half-difference is {share}; expected a share from 0 to 1"):
-            export(source, tmp_path / "m.onnx", half_difference=share)
+            export(source, tmp_path / "m.onnx", form=FileForm(half_difference=share))
 
 
 def test_where_it_is_written(source: Source, tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_where_it_is_written(source: Source, tmp_path: Path) -> None:
         export(source, tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx").read_text() == "mine"
     with pytest.raises(ConfigurationError, match="leave --half out"):
-        export(source, tmp_path / "other.onnx", dense=True, half=True)
+        export(source, tmp_path / "other.onnx", form=FileForm(dense=True, half=True))
     export(source, tmp_path / "m.onnx", overwrite=True)
     assert onnx.load(tmp_path / "m.onnx").producer_name == "gossamer"
 
@@ -91,7 +92,7 @@ def test_what_is_told_of_a_file(source: Source, tmp_path: Path) -> None:
     assert found.agreement.within
     assert (found.left, found.metric, found.metric_before, found.unvaried, found.lost) == ((), None, None, None, ())
     assert found.file_bytes == (tmp_path / "m.onnx").stat().st_size
-    plain = export(source, tmp_path / "d.onnx", dense=True)
+    plain = export(source, tmp_path / "d.onnx", form=FileForm(dense=True))
     assert (plain.layers, plain.left) == ((), ())
     assert onnx.load(tmp_path / "d.onnx") == source.dense
     assert plain.file_bytes == plain.dense_bytes == found.dense_bytes
@@ -118,7 +119,7 @@ def test_a_dense_file_that_reads_back_as_something_else(
     other.producer_name = "somebody else"
     monkeypatch.setattr(exporting, "save", lambda model, path: path.write_bytes(other.SerializeToString()) and None)
     with pytest.raises(ExportError, match="reads back as something else than was written; nothing was kept"):
-        export(source, tmp_path / "m.onnx", dense=True)
+        export(source, tmp_path / "m.onnx", form=FileForm(dense=True))
     assert not (tmp_path / "m.onnx").exists()
 
 

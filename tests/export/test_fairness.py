@@ -12,7 +12,7 @@ from gossamer_runtime import weights
 from onnx import helper, numpy_helper
 from small_run import printed, refused
 
-from gossamer.export import ExportError
+from gossamer.errors import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export
 from gossamer.export.rewrite import rewrite

@@ -14,8 +14,8 @@ from export.onnx_graphs import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.export import rewrite
 from gossamer.export.costs import EverythingSparse
+from gossamer.export.rewrite import rewrite
 from gossamer.export.written import as_written
 
 node = helper.make_node

@@ -17,12 +17,12 @@ from export.onnx_graphs import (
 from onnx import helper, numpy_helper
 
 from gossamer.errors import ExportError
-from gossamer.export import LayerShape, MeasuredCosts, rewrite, to_sparse
 from gossamer.export.compress import compress_weights
-from gossamer.export.costs import EverythingSparse
+from gossamer.export.costs import EverythingSparse, MeasuredCosts
 from gossamer.export.dense import to_dense
-from gossamer.export.rewrite import Rewritten
+from gossamer.export.rewrite import Rewritten, rewrite, to_sparse
 from gossamer.export.verify import compare_with_dense
+from gossamer.graph.layer_shape import LayerShape
 
 node = helper.make_node
 SPARSE = EverythingSparse()

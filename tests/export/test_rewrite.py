@@ -15,8 +15,9 @@ from export.onnx_graphs import (
 from gossamer_runtime import weights
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.export import LayerShape, MeasuredCosts, rewrite, to_sparse
-from gossamer.export.costs import EverythingSparse
+from gossamer.export.costs import EverythingSparse, MeasuredCosts
+from gossamer.export.rewrite import rewrite, to_sparse
+from gossamer.graph.layer_shape import LayerShape
 
 node = helper.make_node
 RNG = np.random.default_rng(0)

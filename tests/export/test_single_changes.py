@@ -5,8 +5,9 @@ import pytest
 from export.onnx_graphs import assert_same, network, normal, ops, run_dense, run_sparse, sparse_weight
 from onnx import helper
 
-from gossamer.export import LayerShape, rewrite, to_sparse
 from gossamer.export.costs import EverythingSparse
+from gossamer.export.rewrite import rewrite, to_sparse
+from gossamer.graph.layer_shape import LayerShape
 
 node = helper.make_node
 SPARSE = EverythingSparse()

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gossamer.export import ExportError, from_torch
+from gossamer.errors import ExportError
+from gossamer.export import from_torch
 from gossamer.export.calls import Call, call_with
 from gossamer.export.from_torch import _module_of, _quiet, _reason, _told_apart, output_names, to_onnx
 from gossamer.graph.names import unused

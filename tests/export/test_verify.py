@@ -10,10 +10,11 @@ import pytest
 from export.onnx_graphs import assert_same, network, run_dense, run_sparse, sparse_weight
 from onnx import helper
 
-from gossamer.export import ExportError
+from gossamer.errors import ExportError
 from gossamer.export.agreement import compare_arrays
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export
+from gossamer.export.form import FileForm
 from gossamer.export.source import open_source
 
 node = helper.make_node
@@ -54,7 +55,7 @@ def test_a_difference_that_is_no_number_is_refused(tmp_path: Path) -> None:
     dense = network(nodes, {"x": ["n", 16]}, {"w": np.full((16, 24), 1e-9, np.float32)}, ["y"])
     onnx.save(dense, tmp_path / "dense.onnx")
     with pytest.raises(ExportError, match=r"differ by nan .* fp16 loses small weights of w \(384 of 384 become zero"):
-        export(open_source(str(tmp_path / "dense.onnx")), tmp_path / "m.onnx", half=True)
+        export(open_source(str(tmp_path / "dense.onnx")), tmp_path / "m.onnx", form=FileForm(half=True))
 
 
 def test_a_network_whose_preparation_went_wrong_is_refused(tmp_path: Path) -> None:

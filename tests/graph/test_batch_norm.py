@@ -16,9 +16,10 @@ from export.onnx_graphs import (
 )
 from onnx import helper
 
-from gossamer.export import to_sparse
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export
+from gossamer.export.form import FileForm
+from gossamer.export.rewrite import to_sparse
 from gossamer.export.source import open_source
 
 node = helper.make_node
@@ -79,7 +80,7 @@ def test_a_factor_of_gemm_is_no_reason_to_refuse_fp16(tmp_path: Path) -> None:
         network([node("Gemm", ["x", "w"], ["y"], alpha=0.3)], {"x": ["n", 64]}, {"w": weight}, ["y"]),
         tmp_path / "dense.onnx",
     )
-    export(open_source(str(tmp_path / "dense.onnx")), tmp_path / "m.onnx", half=True, costs=SPARSE)
+    export(open_source(str(tmp_path / "dense.onnx")), tmp_path / "m.onnx", form=FileForm(half=True), costs=SPARSE)
     x = normal(RNG, 5, 64)
     stored = (weight * np.float32(0.3)).astype(np.float16).astype(np.float32)
     assert_same(run_sparse(onnx.load(tmp_path / "m.onnx"), {"x": x}), [x @ stored], tolerance=1e-6)

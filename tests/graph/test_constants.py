@@ -18,8 +18,9 @@ from export.onnx_graphs import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.export import ExportError, rewrite, to_sparse
+from gossamer.errors import ExportError
 from gossamer.export.costs import EverythingSparse
+from gossamer.export.rewrite import rewrite, to_sparse
 from gossamer.graph.constants import prepared
 
 node = helper.make_node

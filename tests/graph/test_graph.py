@@ -8,7 +8,7 @@ import pytest
 from export.onnx_graphs import network, normal, sparse_weight
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.export import ExportError
+from gossamer.errors import ExportError
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph, array_of, constants_of
 from gossamer.graph.layers import OTHER_BIAS, why_no_layer

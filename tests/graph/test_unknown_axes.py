@@ -11,8 +11,8 @@ from export.onnx_graphs import Array, assert_same, network, normal, ops, sparse_
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.export import to_sparse
 from gossamer.export.costs import EverythingSparse
+from gossamer.export.rewrite import to_sparse
 from gossamer.graph.sessions import dense_session
 
 node = helper.make_node

@@ -11,7 +11,9 @@ from rich.text import Text
 
 from gossamer.cli.console import console
 from gossamer.cli.outputs import output
+from gossamer.cli.settings import Panel, with_settings
 from gossamer.cli.sizes import Input, Size, inputs_of, sizes_of
+from gossamer.export.form import FileForm
 from gossamer.wording import printable, value_text
 
 if TYPE_CHECKING:
@@ -26,27 +28,21 @@ NAMED = 5
 """Weights that are named, of those that stay as they are for one reason."""
 
 
+@with_settings
 def export(
     source: Annotated[
         str,
         typer.Argument(help="A run's folder, an .onnx file that holds zeros, path/file.py:function, or a task."),
     ],
+    form: Annotated[FileForm, Panel("What is stored")],
     round: Annotated[
         int | None, typer.Option(help="Which round of a run; the recommended one by default, -1 is the last.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", callback=output, help="The file to write.")] = Path("model.onnx"),
-    dense: Annotated[
-        bool, typer.Option("--dense", help="Standard ops only, zeros and all, for any ONNX runtime.")
-    ] = False,
     shrink: Annotated[
         bool,
         typer.Option("--shrink", help="Of a run: cut dead units out of the tensors first, as gossamer shrink does."),
     ] = False,
-    half: Annotated[bool, typer.Option("--half", help="Store weights as fp16: half the file.")] = False,
-    half_difference: Annotated[
-        float,
-        typer.Option(help="Of an output's largest number, what fp16 weights may change; more is refused."),
-    ] = 0.01,
     data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
     task: Annotated[
         str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
@@ -78,16 +74,14 @@ def export(
         exported = export_source(
             opened,
             out,
-            dense=dense,
-            half=half,
-            half_difference=half_difference,
+            form=form,
             costs=None if calibration is None else _calibrated(calibration),
             overwrite=overwrite,
             progress=lambda text: status.update(Text(text)),
         )
     if exported.layers:
         terminal.print(_table(exported))
-    for line in _summary(opened, exported, dense):
+    for line in _summary(opened, exported, form.dense):
         terminal.print(printable(line))
 
 

@@ -9,7 +9,8 @@ import onnx
 from gossamer.errors import ConfigurationError, ExportError
 from gossamer.export.agreement import Recorded, compare
 from gossamer.export.costs import Costs
-from gossamer.export.half import HALF_DIFFERENCE, LostWeights
+from gossamer.export.form import SPARSE_FP32, FileForm
+from gossamer.export.half import LostWeights
 from gossamer.export.halving import require_same, rounded
 from gossamer.export.left import LeftWeight
 from gossamer.export.rewrite import LayerReport, Rewritten
@@ -52,9 +53,7 @@ def export(
     source: Source,
     path: Path,
     *,
-    dense: bool = False,
-    half: bool = False,
-    half_difference: float = HALF_DIFFERENCE,
+    form: FileForm = SPARSE_FP32,
     costs: Costs | None = None,
     overwrite: bool = False,
     progress: Callable[[str], object] = lambda text: None,
@@ -62,9 +61,6 @@ def export(
     """Writes a network as an ONNX file that was compared with it before.
 
     Args:
-        dense: write standard ops only, zeros and all, for any runtime.
-        half: store weights as fp16; they are computed with as fp32.
-        half_difference: of an output's largest number, what that may change.
         costs: what decides which layers run sparse; None: rates measured when gossamer was made.
         overwrite: replace a file that is there.
         progress: is told what comes next, for people.
@@ -83,28 +79,24 @@ def export(
         )
     if not path.parent.is_dir():
         raise ConfigurationError(f"there is no folder {path.parent} to write {path.name} into; make it first")
-    if not 0 <= half_difference <= 1:
-        raise ConfigurationError(f"--half-difference is {half_difference}; expected a share from 0 to 1")
-    if dense and half:
-        raise ConfigurationError("--dense writes fp32 weights that every runtime reads; leave --half out")
     rounding = Rounding(source.dense, source.feeds, run=source.dense_run)
     progress(f"comparing the dense network with {source.name}")
     if source.twin is not None or source.given is not None:
         compare_with_source(source, rounding)
-    if dense:
+    if form.dense:
         write_file(path, lambda temporary: _write_dense(source, temporary))
         return _described(source, path, running(dense_session(onnx.load(path))))
-    reference, lost = rounded(source.dense) if half else (source.dense, ())
-    if half:
-        require_same(source.dense, reference, lost, source.feeds, half_difference, rounding)
+    reference, lost = rounded(source.dense) if form.half else (source.dense, ())
+    if form.half:
+        require_same(source.dense, reference, lost, source.feeds, form.half_difference, rounding)
     progress("choosing which layers run sparse")
-    written = as_written(reference, costs=costs, half=half)
+    written = as_written(reference, costs=costs, half=form.half)
     progress("comparing every layer with the dense one")
     found: list[tuple[Run, Agreement]] = []
 
     def write(temporary: Path) -> None:
         save(written.model, temporary)
-        run = None if half else source.dense_run
+        run = None if form.half else source.dense_run
         file_run = Remembering(running(sparse_session(str(temporary))))
         agreement = compare_with_dense(
             reference, temporary, written, source.feeds, rounding, run=run, file_run=file_run

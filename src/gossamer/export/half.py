@@ -11,8 +11,6 @@ LARGEST_HALF = 65520.0
 """What rounds to infinity."""
 SMALLEST_EXACT = 2.0**-14
 """Below it fp16 has fewer places, and below 2^-25 nothing but 0."""
-HALF_DIFFERENCE = 0.01
-"""Of an output's largest number: what weights in fp16 may change. Rounding to fp16 changes each by at most 0.05%."""
 
 
 @dataclass(frozen=True)
