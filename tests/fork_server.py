@@ -20,9 +20,18 @@ from types import ModuleType
 from typing import Any
 
 IMPORTED = (
-    *("torch", "torch._dynamo", "sklearn.datasets", "gossamer.cli.compress", "gossamer.compress", "gossamer.explain"),
-    *("gossamer.compare.grid", "gossamer.compare.report", "gossamer.shrink", "altair", "vl_convert"),
+    *(
+        "torch",
+        "torch._dynamo",
+        "sklearn.datasets",
+        "gossamer.cli.compress",
+        "gossamer.job.compress",
+        "gossamer.explain",
+    ),
+    *("gossamer.compare.grid", "gossamer.compare.report", "gossamer.shrink"),
 )
+DRAWING = ("altair", "vl_convert")
+"""Where they are installed."""
 SOCKET, PYTHON = "socket", "python"
 """Files in the server's folder: where it is asked, and a `python -P -m MODULE` that asks it, for those processes that
 start others."""
@@ -119,7 +128,9 @@ def main() -> None:
     (folder / PYTHON).write_text(CLIENT)
     (folder / PYTHON).chmod(stat.S_IRWXU)
     for name in IMPORTED:
-        with suppress(ImportError):
+        import_module(name)
+    with suppress(ImportError):
+        for name in DRAWING:
             import_module(name)
     # What this one remembers is what it starts the runs of a comparison with.
     sys.executable = str(folder / PYTHON)

@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scipy.stats import hypergeom
-
 from gossamer.errors import ConfigurationError
 from gossamer.explain.intervals import LEVEL, NORMAL_QUANTILE, Interval
 from gossamer.prune.masks import Masks
@@ -103,5 +101,8 @@ def _variance(shared: Shared) -> float:
 def hypergeometric_interval(weights: int, kept: int, kept_other: int) -> tuple[int, int]:
     """The numbers between which the overlap of two random choices of `kept` and `kept_other` out of `weights` lies in
     95% of cases: the largest and smallest below and above which there are at most 2.5% each."""
+    # It takes a second, which those who compare no tickets need not wait.
+    from scipy.stats import hypergeom
+
     low, high = hypergeom.interval(LEVEL, weights, kept, kept_other)
     return int(low), int(high)

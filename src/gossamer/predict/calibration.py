@@ -10,9 +10,9 @@ from typing import Any
 
 import tomli_w
 
-from gossamer.bench.folders import cache_folder
 from gossamer.errors import ConfigurationError
 from gossamer.graph.terms import Terms
+from gossamer.storage.cache import cache_folder
 from gossamer.storage.files import read_text, write_text
 
 VERSION = 4

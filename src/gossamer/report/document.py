@@ -4,11 +4,16 @@ by their hash, so that text from a run that should slip through as markup could 
 import base64
 import hashlib
 import json
+from contextlib import suppress
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
+from gossamer.errors import CheckpointError
 from gossamer.report.errors import ReportError
 from gossamer.report.markup import Markup, text
+from gossamer.storage.cache import cache_folder
+from gossamer.storage.files import read_text, write_text
 
 LIBRARIES = (
     "Vega, Vega-Lite and Vega-Embed (vega.github.io): BSD-3-Clause, University of Washington Interactive Data Lab"
@@ -57,6 +62,7 @@ def document(title: str, body: Markup, content: dict[str, Any]) -> str:
 
 
 def _library() -> str:
+    """The script that draws. Putting it together takes more than a second, so it is kept in the user's cache folder."""
     try:
         import vl_convert
     except ImportError as error:
@@ -64,8 +70,14 @@ def _library() -> str:
             f"a report needs the package vl-convert-python, which cannot be imported ({error}). Install it with: "
             f"pip install 'gossamer[report]'"
         ) from error
+    kept = cache_folder() / f"vega-embed-{version('vl-convert-python')}.js"
+    with suppress(OSError, UnicodeDecodeError):
+        return read_text(kept)
     # Its stub knows no default for the snippet, which is the whole of Vega-Embed.
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    with suppress(OSError, CheckpointError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_text(kept, bundle)
     return bundle
 
 

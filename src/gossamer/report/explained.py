@@ -15,7 +15,7 @@ from gossamer.errors import GossamerError
 from gossamer.explain.inputs import InputReach
 from gossamer.explain.picture import draw_input_use, is_image
 from gossamer.report import charts
-from gossamer.report.charts import Chart
+from gossamer.report.drawing import Chart
 from gossamer.report.errors import ReportError
 from gossamer.report.given import read_json
 from gossamer.report.markup import Markup, chart, details, element, join, paragraph, select, table, text

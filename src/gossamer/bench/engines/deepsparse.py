@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gossamer.bench.engines.engine import BothForms, EngineFailed
-from gossamer.bench.folders import cache_folder
+from gossamer.storage.cache import cache_folder
 
 if TYPE_CHECKING:
     import onnx

@@ -1,4 +1,4 @@
-"""Where measurements keep what they need again."""
+"""Where what takes long to make is kept, to be made once for all runs."""
 
 import os
 from pathlib import Path
