@@ -15,6 +15,8 @@ from torch import nn
 
 import gossamer
 from gossamer.loop.configuration import read
+from gossamer.loop.stop import Stop
+from gossamer.prune.cut import Cut
 from gossamer.report.errors import ReportError
 from gossamer.report.front import networks
 from gossamer.report.latency import as_given, read_latencies
@@ -38,7 +40,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         rounds = gossamer.rounds(
             model,
             folder=tmp_path / name,
-            rounds=len(values) - 1,
+            stop=Stop(rounds=len(values) - 1),
             seed=seed,
             **options,  # type: ignore[arg-type]
         )
@@ -72,7 +74,7 @@ def test_sizes_are_those_of_the_packed_bytes(shape: tuple[int, ...], density: fl
 
 
 def test_the_bytes_of_a_round_by_hand(make_run: MakeRun) -> None:
-    run = read_run(make_run("run", [0.9, 0.8], per_round=0.5))
+    run = read_run(make_run("run", [0.9, 0.8], cut=Cut(per_round=0.5)))
     # Half of 600 and 100 weights; 25 biases. Bit masks are shorter than gaps above an eighth.
     headers = 2 * (24 + 2 * 4 + 4)
     assert run.records[1].kept == 350
@@ -84,7 +86,7 @@ def test_the_bytes_of_a_round_by_hand(make_run: MakeRun) -> None:
 def test_runs_that_differ_by_seed_only_are_one_series(make_run: MakeRun) -> None:
     runs = [
         make_run("a", [0.9, 0.8], seed=0),
-        make_run("b", [0.8, 0.6, 0.5], per_round=0.5),
+        make_run("b", [0.8, 0.6, 0.5], cut=Cut(per_round=0.5)),
         make_run("c", [0.7, 0.9], seed=1),
     ]
     first, second = group([read_run(folder) for folder in runs])
@@ -109,7 +111,7 @@ def test_the_front_by_hand(make_run: MakeRun) -> None:
 
 def test_the_front_of_a_loss(tmp_path: Path) -> None:
     losses = iter([1.0, 0.9, 1.2])
-    for round in gossamer.rounds(nn.Linear(30, 20), folder=tmp_path, rounds=2):
+    for round in gossamer.rounds(nn.Linear(30, 20), folder=tmp_path, stop=Stop(rounds=2)):
         round.record(untrained=True, loss=next(losses))
     assert [network.round for network in networks(group([read_run(tmp_path)])) if network.on_front] == [1, 2]
 
@@ -219,7 +221,9 @@ def test_the_commands_say_how_it_was_retrained(tmp_path: Path) -> None:
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(make_run: MakeRun) -> None:
-    runs = [make_run(f"{method}/seed-0", [0.9, 0.8], per_round=share) for method, share in (("a", 0.2), ("b", 0.5))]
+    runs = [
+        make_run(f"{method}/seed-0", [0.9, 0.8], cut=Cut(per_round=share)) for method, share in (("a", 0.2), ("b", 0.5))
+    ]
     assert [run.name for run in named_apart([read_run(run) for run in runs])] == ["a/seed-0", "b/seed-0"]
     assert [run.name for run in named_apart([read_run(runs[0])])] == ["seed-0"]
 
@@ -246,7 +250,7 @@ def test_a_line_break_in_a_name_makes_no_command(make_run: MakeRun) -> None:
 @pytest.mark.slow
 def test_a_report_of_25_rounds_and_160_layers_is_small(tmp_path: Path) -> None:
     model = nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(160)))
-    for round in gossamer.rounds(model, folder=tmp_path / "run", rounds=24):
+    for round in gossamer.rounds(model, folder=tmp_path / "run", stop=Stop(rounds=24)):
         round.record(untrained=True, accuracy=0.9 - round.number / 100)
     printed("report", tmp_path / "run", "-o", tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 3e6
@@ -299,7 +303,7 @@ def test_mistakes_are_explained(make_run: MakeRun, tmp_path: Path) -> None:
     assert "its runs and rounds are other ones" in refused(
         "report", run, "--latency", tmp_path / "latency.json", "-o", tmp_path / "report.html"
     )
-    for round in gossamer.rounds(nn.Linear(4, 4), folder=tmp_path / "loss", rounds=1):
+    for round in gossamer.rounds(nn.Linear(4, 4), folder=tmp_path / "loss", stop=Stop(rounds=1)):
         round.record(untrained=True, loss=1.0)
     assert "different metrics (accuracy, loss)" in refused("report", run, tmp_path / "loss", "-o", tmp_path / "r.html")
     assert not (tmp_path / "report.html").exists()

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from small_run import printed, refused, small_run
 
 import gossamer as library
+from gossamer.loop.stop import Stop
 from gossamer.shrink import load_shrunk
 from gossamer.tasks import find_task
 
@@ -56,7 +57,7 @@ def test_a_round_that_is_not_there(run: Path) -> None:
 
 
 def test_a_run_of_ones_own_loop_says_how_to_do_it_in_python(tmp_path: Path) -> None:
-    for round in library.rounds(torch.nn.Linear(4, 2), folder=tmp_path / "run", rounds=1):
+    for round in library.rounds(torch.nn.Linear(4, 2), folder=tmp_path / "run", stop=Stop(rounds=1)):
         round.record(untrained=True, accuracy=1.0)
     assert "gossamer.shrink.shrink(model, inputs)" in refused("shrink", tmp_path / "run")
 
