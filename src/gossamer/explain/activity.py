@@ -32,7 +32,7 @@ def activations(network: OperationGraph) -> dict[str, Value]:
 
 
 def never_active(traced: Traced, network: OperationGraph, examples: Examples) -> dict[str, Tensor]:
-    """For every layer, by name, whether each unit has the same activation for every example and at every place (for
+    """For every layer, by name, whether each unit has the same activation for every example and at every position (for
     ReLU: zero); bool, shape (units,)."""
     ends = activations(network)
     layers = {value: layer for layer in network.layers for value in [ends[layer.name]]}

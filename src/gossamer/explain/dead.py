@@ -13,7 +13,7 @@ from gossamer.shrink.constants import find_constants
 from gossamer.shrink.coupling import NEEDED, unit_dimension
 from gossamer.shrink.liveness import find_live
 from gossamer.shrink.operations import OperationGraph
-from gossamer.shrink.places import along
+from gossamer.shrink.positions import along
 from gossamer.shrink.removal import Removal, find_removal
 from gossamer.shrink.trace import Traced
 from gossamer.tasks import Examples
@@ -22,7 +22,7 @@ HOW = (
     "A unit is unread if no path of non-zero weights leads from it to the output, and constant if none leads to "
     "it from the input (through residual sums, BatchNorm and activations; repeated until nothing changes, as in "
     "gossamer.shrink). It is silent if its activation, after BatchNorm and activation function, is the same for "
-    "all validation examples at all places. A dead unit's weights are those that it reads with and those that "
+    "all validation examples at all positions. A dead unit's weights are those that it reads with and those that "
     "read it; those that read a silent unit are counted only if it is coupled to no other unit by a residual sum."
     " silent_limit: 1 - 0.05^(1/examples), for one unit and examples of the same distribution."
 )

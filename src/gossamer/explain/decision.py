@@ -199,15 +199,15 @@ def _names_of_ends(model: nn.Module, graph: UnitGraph | None) -> Callable[[str, 
 
 
 def vertex_names(graph: UnitGraph) -> list[str]:
-    """A name for every vertex: `input (0, 3, 4)` for a place of the input, `input channel 0` where a convolution reads
-    it, and `hidden_1 17` for unit 17 of a layer."""
+    """A name for every vertex: `input (0, 3, 4)` for a position of the input, `input channel 0` where a convolution
+    reads it, and `hidden_1 17` for unit 17 of a layer."""
     names = [""] * graph.vertices
-    for places in graph.inputs.values():
-        by_place = places.unique().numel() == places.numel()
-        for index in product(*(range(length) for length in places.shape)):
-            vertex = int(places[index])
+    for positions in graph.inputs.values():
+        by_position = positions.unique().numel() == positions.numel()
+        for index in product(*(range(length) for length in positions.shape)):
+            vertex = int(positions[index])
             if not names[vertex]:
-                names[vertex] = f"input {index}" if by_place else f"input channel {index[0]}"
+                names[vertex] = f"input {index}" if by_position else f"input channel {index[0]}"
     for layer, units in graph.layers.items():
         for number, vertex in enumerate(units):
             names[vertex] = f"{layer} {number}"

@@ -20,7 +20,7 @@ from gossamer.shrink.operations import (
 )
 
 HOW = (
-    "connections: weights other than zero, of the layers that read the input, that read a place; the weights of a"
+    "connections: weights other than zero, of the layers that read the input, that read a position; the weights of a"
     " convolution count once for every position at which they read it. units: the units of all layers to which a "
     "path leads. paths: see the total number of paths. Only units from which a path leads to the output count as "
     "readers."
@@ -29,16 +29,16 @@ HOW = (
 
 @dataclass(frozen=True)
 class InputReach:
-    """What the places of the network's input reach; lists run over the input in row-major order."""
+    """What the positions of the network's input reach; lists run over the input in row-major order."""
 
     shape: tuple[int, ...]
     """Of the input, for one example."""
     connections: tuple[int, ...]
-    """Of every place: how often a weight of the layers that read the input reads it."""
+    """Of every position: how often a weight of the layers that read the input reads it."""
     unused: int
     """Places that no weight reads, or only weights from which no path leads to the output."""
     units: tuple[int, ...]
-    """Of every unit of the input (place, or channel if a convolution reads it): the hidden units that it reaches."""
+    """Of every unit of the input (position, or channel if a convolution reads it): the hidden units that it reaches."""
     paths: tuple[int, ...]
     """Of every unit of the input: the paths to the output."""
     how: str = HOW
@@ -50,12 +50,12 @@ def find_input_reach(network: OperationGraph, graph: UnitGraph, paths: Paths) ->
     if len(graph.inputs) != 1:
         return None
     ((name, vertices),) = graph.inputs.items()
-    places = torch.ones(1, *network.shapes[name], dtype=torch.float64, requires_grad=True)
-    counts = _connections(network, graph, paths, name, places)
+    positions = torch.ones(1, *network.shapes[name], dtype=torch.float64, requires_grad=True)
+    counts = _connections(network, graph, paths, name, positions)
     if counts is None:
         return None
     # Integers below 2^53 are exact in float64.
-    connections = torch.autograd.grad(counts, places)[0].flatten().long()
+    connections = torch.autograd.grad(counts, positions)[0].flatten().long()
     reached = reached_units(graph)
     return InputReach(
         tuple(vertices.shape),
@@ -66,11 +66,13 @@ def find_input_reach(network: OperationGraph, graph: UnitGraph, paths: Paths) ->
     )
 
 
-def _connections(network: OperationGraph, graph: UnitGraph, paths: Paths, name: Value, places: Tensor) -> Tensor | None:
-    """The sum of all outputs of the layers that read the input, if every weight were one: its derivative by a place of
-    the input is the number of connections that read it."""
-    found = {name: places}
-    counts = places.sum() * 0
+def _connections(
+    network: OperationGraph, graph: UnitGraph, paths: Paths, name: Value, positions: Tensor
+) -> Tensor | None:
+    """The sum of all outputs of the layers that read the input, if every weight were one: its derivative by a position
+    of the input is the number of connections that read it."""
+    found = {name: positions}
+    counts = positions.sum() * 0
     for operation in network.operations:
         values = read_by(operation)
         if not any(value in found for value in values):

@@ -11,8 +11,8 @@ from gossamer.prune.masks import Masks
 HOW = (
     "Two tickets are compared position by position. By chance, given how many weights each keeps in a layer, the "
     "number kept by both is hypergeometric; chance is its exact interval of 95% for a layer, and for all layers "
-    "together the sum's normal approximation. Hidden units have no fixed places: two networks that are alike up "
-    "to the order of their units share no more than chance, except where inputs and outputs fix the places."
+    "together the sum's normal approximation. Hidden units have no fixed positions: two networks that are alike up "
+    "to the order of their units share no more than chance, except where inputs and outputs fix the positions."
 )
 
 

@@ -31,15 +31,15 @@ from gossamer.shrink.operations import (
     SizeOf,
     Value,
 )
-from gossamer.shrink.places import along, on_distinct, on_distinct_pairs, same_along, spread
+from gossamer.shrink.positions import along, on_distinct, on_distinct_pairs, same_along, spread
 
 NOTHING = -1
-"""The vertex of a place to which no unit leads."""
+"""The vertex of a position to which no unit leads."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """What reaches the places of a value: one vertex each, through so many connections."""
+    """What reaches the positions of a value: one vertex each, through so many connections."""
 
     vertices: Tensor
     """int64, of the value's shape for one example; `NOTHING` where no unit leads."""
@@ -74,7 +74,7 @@ class UnitGraph:
     """Units and connections of a network."""
 
     inputs: dict[Value, Tensor]
-    """The vertex at every place of every input of the network, of the input's shape for one example."""
+    """The vertex at every position of every input of the network, of the input's shape for one example."""
     layers: dict[str, range]
     """The vertices of every layer's units, in the order of their computation."""
     edges: tuple[Edges, ...]
@@ -134,12 +134,12 @@ class _Builder:
         return UnitGraph(self.inputs, self.layers, tuple(self.edges), tuple(self.outputs), self.vertices)
 
     def add(self, operation: Operation) -> bool:
-        """Adds an operation; False if a unit's places are reached in different ways, which a graph of units cannot
+        """Adds an operation; False if a unit's positions are reached in different ways, which a graph of units cannot
         say."""
         shapes = self.network.shapes
         match operation:
             case Input(output):
-                vertices = on_distinct(self.vertex_of.__getitem__, self.coupling.places[output])
+                vertices = on_distinct(self.vertex_of.__getitem__, self.coupling.unit_at[output])
                 self.inputs[output] = vertices
                 self.terms[output] = [Term(vertices, torch.ones_like(vertices))]
             case FullLayer():
@@ -220,7 +220,7 @@ class _Builder:
             self.outputs += [(vertex, times) for vertex, times in pairs.T.tolist() if vertex != NOTHING and times]
 
     def _uniform(self, value: Value, dimension: int) -> bool:
-        """Whether all places with the same index along a dimension are reached in the same way."""
+        """Whether all positions with the same index along a dimension are reached in the same way."""
         return all(
             same_along(part, other)
             for term in self.terms[value]
@@ -245,7 +245,7 @@ class _Builder:
         ]
 
 
-def _first(places: Tensor, dimensions: tuple[int, ...], keep: bool) -> Tensor:
+def _first(positions: Tensor, dimensions: tuple[int, ...], keep: bool) -> Tensor:
     for dimension in dimensions:
-        places = places.narrow(dimension, 0, 1)
-    return places if keep else places.squeeze(dimensions)
+        positions = positions.narrow(dimension, 0, 1)
+    return positions if keep else positions.squeeze(dimensions)

@@ -1,4 +1,4 @@
-"""Which places of a network hold the same number for every input, and which number."""
+"""Which positions of a network hold the same number for every input, and which number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from gossamer.shrink.operations import (
     SizeOf,
     Value,
 )
-from gossamer.shrink.places import along, on_distinct, on_distinct_pairs, spread
+from gossamer.shrink.positions import along, on_distinct, on_distinct_pairs, spread
 
 UNKNOWN = float("nan")
-"""The entry of a place that is not constant, or not known to be."""
+"""The entry of a position that is not constant, or not known to be."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ def affine(layer: FullLayer | Depthwise) -> Affine:
 
 
 def find_constants(network: OperationGraph, layers: Mapping[str, Affine]) -> dict[Value, Tensor]:
-    """The constant at every place of every value, or `UNKNOWN`; float64, of the value's shape for one example.
+    """The constant at every position of every value, or `UNKNOWN`; float64, of the value's shape for one example.
 
     Args:
         layers: weight and bias of every `FullLayer`, by name, as they are by now.
@@ -83,7 +83,7 @@ def find_constants(network: OperationGraph, layers: Mapping[str, Affine]) -> dic
 def _constants(
     operation: Operation, constants: dict[Value, Tensor], layers: Mapping[str, Affine], network: OperationGraph
 ) -> Tensor | None:
-    """The constants at the places of the operation's output."""
+    """The constants at the positions of the operation's output."""
     match operation:
         case Input(output) | Opaque(_, _, str(output)):
             return torch.tensor(UNKNOWN, dtype=torch.float64).expand(network.shapes[output])
@@ -127,8 +127,8 @@ def _constants(
 
 def constants_read(layer: FullLayer, constants: Mapping[Value, Tensor]) -> Tensor:
     """The constant that each input unit of a layer holds, or `UNKNOWN`; shape (inputs,)."""
-    places = constants[layer.input]
-    return _unit_constants(places, places.dim() - 1 if isinstance(layer.module, nn.Linear) else 0)
+    positions = constants[layer.input]
+    return _unit_constants(positions, positions.dim() - 1 if isinstance(layer.module, nn.Linear) else 0)
 
 
 def scale_and_shift(module: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
@@ -152,12 +152,12 @@ def _finite(entries: Tensor) -> Tensor:
     return torch.where(entries.isfinite(), entries, UNKNOWN)
 
 
-def _unit_constants(places: Tensor, dimension: int) -> Tensor:
-    """One constant a unit: known if it is the same at all the unit's places."""
-    others = [other for other in range(places.dim()) if other != dimension]
-    first = along(places, dimension)
+def _unit_constants(positions: Tensor, dimension: int) -> Tensor:
+    """One constant a unit: known if it is the same at all the unit's positions."""
+    others = [other for other in range(positions.dim()) if other != dimension]
+    first = along(positions, dimension)
     # A comparison with an unknown entry is false.
-    same = on_distinct_pairs(torch.eq, places, spread(first, dimension, tuple(places.shape)))
+    same = on_distinct_pairs(torch.eq, positions, spread(first, dimension, tuple(positions.shape)))
     return torch.where(same.all(others) if others else same, first, UNKNOWN)
 
 

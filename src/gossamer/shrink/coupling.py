@@ -1,4 +1,4 @@
-"""Which places are one unit: they can only be there, or not be there, together."""
+"""Which positions are one unit: they can only be there, or not be there, together."""
 
 import math
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from gossamer.shrink.operations import (
     SizeOf,
     Value,
 )
-from gossamer.shrink.places import along, distinct, distinct_pairs, on_distinct, same_along, spread
+from gossamer.shrink.positions import along, distinct, distinct_pairs, on_distinct, same_along, spread
 
 NEEDED = 0
 """The unit of everything that has to stay because something that is not understood, or the caller, sees it."""
@@ -37,18 +37,18 @@ class Coupling:
 
     count: int
     """Units are numbered 0 to count - 1; number 0 is `NEEDED`."""
-    places: dict[Value, Tensor]
-    """The unit at every place of a value; int64, of the value's shape for one example."""
+    unit_at: dict[Value, Tensor]
+    """The unit at every position of a value; int64, of the value's shape for one example."""
     given: Tensor
-    """Whether a unit holds a place of the network's inputs, which the caller fills; bool, shape (count,)."""
+    """Whether a unit holds a position of the network's inputs, which the caller fills; bool, shape (count,)."""
 
     def read_by(self, layer: FullLayer | Depthwise | Normalisation) -> Tensor:
         """The units that a layer reads, in the order of its weight's columns; shape (inputs,)."""
-        return along(self.places[layer.input], unit_dimension(layer))
+        return along(self.unit_at[layer.input], unit_dimension(layer))
 
     def made_by(self, layer: FullLayer | Depthwise | Normalisation) -> Tensor:
         """The units that a layer makes, in the order of its weight's rows; shape (outputs,)."""
-        return along(self.places[layer.output], unit_dimension(layer))
+        return along(self.unit_at[layer.output], unit_dimension(layer))
 
 
 def unit_dimension(layer: FullLayer | Depthwise | Normalisation) -> int:
@@ -59,73 +59,73 @@ def unit_dimension(layer: FullLayer | Depthwise | Normalisation) -> int:
 def couple(network: OperationGraph) -> Coupling:
     """Finds the units of a network.
 
-    Every place of an input, every feature of a linear layer and every channel of a convolution begins as a unit of its
-    own; operations carry units along, and merge those that they tie to one another (the channels of a sum's terms, the
-    pixels of a channel that a convolution reads).
+    Every position of an input, every feature of a linear layer and every channel of a convolution begins as a unit of
+    its own; operations carry units along, and merge those that they tie to one another (the channels of a sum's terms,
+    the pixels of a channel that a convolution reads).
     """
     units = _Units()
-    places: dict[Value, Tensor] = {}
+    unit_at: dict[Value, Tensor] = {}
     given: list[Tensor] = []
     for operation in network.operations:
-        found = _carry(operation, places, units, network.shapes)
+        found = _carry(operation, unit_at, units, network.shapes)
         if isinstance(operation, Input):
             given.append(found)
         if isinstance(operation, SizeOf | Output) or operation.output is None:
             continue
-        places[operation.output] = found
+        unit_at[operation.output] = found
     number = units.numbered()
     is_given = torch.zeros(int(number.max()) + 1, dtype=torch.bool)
     for inputs in given:
         is_given[number[inputs]] = True
-    renumbered = {value: on_distinct(number.__getitem__, found) for value, found in places.items()}
+    renumbered = {value: on_distinct(number.__getitem__, found) for value, found in unit_at.items()}
     return Coupling(len(is_given), renumbered, is_given)
 
 
-def _carry(operation: Operation, places: dict[Value, Tensor], units: "_Units", shapes: dict[Value, Shape]) -> Tensor:
-    """The units at the places of the operation's output; merges those that the operation ties together."""
+def _carry(operation: Operation, unit_at: dict[Value, Tensor], units: "_Units", shapes: dict[Value, Shape]) -> Tensor:
+    """The units at the positions of the operation's output; merges those that the operation ties together."""
     match operation:
         case Input(output):
             return units.new(math.prod(shapes[output])).reshape(shapes[output])
         case FullLayer(_, _, value, output):
             dimension = unit_dimension(operation)
-            units.merge_across(places[value], dimension)
+            units.merge_across(unit_at[value], dimension)
             return spread(units.new(shapes[output][dimension]), dimension % len(shapes[output]), shapes[output])
         case Depthwise(_, _, value, output) | Normalisation(_, _, value, output) | Pooling(_, _, value, output):
-            units.merge_across(places[value], 0)
-            return spread(along(places[value], 0), 0, shapes[output])
+            units.merge_across(unit_at[value], 0)
+            return spread(along(unit_at[value], 0), 0, shapes[output])
         case Mean(dimensions, keep, value, _):
-            kept = places[value]
+            kept = unit_at[value]
             for dimension in dimensions:
                 first = kept.narrow(dimension, 0, 1)
                 units.merge(first.expand_as(kept), kept)
                 kept = first
             return kept if keep else kept.squeeze(dimensions)
         case Elementwise(_, value, _):
-            return places[value]
+            return unit_at[value]
         case Rearrangement(function, whole, _, value, _):
             for dimension in whole:
-                units.need_along(places[value], dimension)
-            return function(places[value].unsqueeze(0)).squeeze(0)
+                units.need_along(unit_at[value], dimension)
+            return function(unit_at[value].unsqueeze(0)).squeeze(0)
         case Combination(_, _, (left, right), _):
-            units.merge(places[left], places[right])
-            return places[left]
+            units.merge(unit_at[left], unit_at[right])
+            return unit_at[left]
         case Concatenation(dimension, values, _):
-            return torch.cat([places[value] for value in values], dimension)
+            return torch.cat([unit_at[value] for value in values], dimension)
         case SizeOf(dimension, value):
-            units.need_along(places[value], dimension)
+            units.need_along(unit_at[value], dimension)
         case Opaque(_, values, output):
             for value in values:
-                units.need(places[value])
+                units.need(unit_at[value])
             if output is not None:
                 return torch.full((), NEEDED).expand(shapes[output])
         case Output(values):
             for value in values:
-                units.need(places[value])
+                units.need(unit_at[value])
     return torch.empty(0, dtype=torch.int64)
 
 
 class _Units:
-    """Units that are merged (a union-find forest): every place holds a number, and numbers have representatives."""
+    """Units that are merged (a union-find forest): every position holds a number, and numbers have representatives."""
 
     def __init__(self) -> None:
         self.parent = [NEEDED]
@@ -136,26 +136,26 @@ class _Units:
         return torch.arange(first, first + count)
 
     def merge(self, left: Tensor, right: Tensor) -> None:
-        """Makes one unit of those at the same place of two tensors of the same shape."""
+        """Makes one unit of those at the same position of two tensors of the same shape."""
         left, right = distinct_pairs(left, right)
         for one, other in torch.stack([left.flatten(), right.flatten()]).unique(dim=1).T.tolist():
             self._merge(one, other)
 
-    def merge_across(self, places: Tensor, dimension: int) -> None:
-        """Makes one unit of all places with the same index along a dimension."""
-        for other in range(places.dim()):
-            if other != dimension % places.dim():
-                self.merge(places.narrow(other, 0, 1).expand_as(places), places)
+    def merge_across(self, positions: Tensor, dimension: int) -> None:
+        """Makes one unit of all positions with the same index along a dimension."""
+        for other in range(positions.dim()):
+            if other != dimension % positions.dim():
+                self.merge(positions.narrow(other, 0, 1).expand_as(positions), positions)
 
-    def need(self, places: Tensor) -> None:
+    def need(self, positions: Tensor) -> None:
         """Makes all of them stay."""
-        for unit in distinct(places).unique().tolist():
+        for unit in distinct(positions).unique().tolist():
             self._merge(NEEDED, unit)
 
-    def need_along(self, places: Tensor, dimension: int) -> None:
+    def need_along(self, positions: Tensor, dimension: int) -> None:
         """Makes all of them stay, unless the dimension has the same units at every index."""
-        if not same_along(places, dimension):
-            self.need(places)
+        if not same_along(positions, dimension):
+            self.need(positions)
 
     def numbered(self) -> Tensor:
         """The final unit of every number that was handed out: 0 for `NEEDED`, the others in order of appearance."""

@@ -42,7 +42,7 @@ def outdated_sizes(network: OperationGraph, removal: Removal) -> list[str]:
         for operation in network.operations
         if isinstance(operation, Rearrangement)
         and operation.says_size
-        and removal.removed[removal.coupling.places[operation.output]].any()
+        and removal.removed[removal.coupling.unit_at[operation.output]].any()
     ]
 
 

@@ -1,9 +1,9 @@
 """A network as a list of operations on units, in the order of their computation.
 
-A *value* is what an operation computes: a tensor whose first dimension counts examples. Its *places* are its elements
-for one example, and places that can only be there or not be there together form a *unit*: a feature of a vector, a
-channel of an image. Everything that gossamer knows about structure (which units are coupled, which are constant, which
-reach the output, along how many paths) is read off this list, one operation at a time.
+A *value* is what an operation computes: a tensor whose first dimension counts examples. Its *positions* are its
+elements for one example, and positions that can only be there or not be there together form a *unit*: a feature of a
+vector, a channel of an image. Everything that gossamer knows about structure (which units are coupled, which are
+constant, which reach the output, along how many paths) is read off this list, one operation at a time.
 """
 
 from collections.abc import Callable
@@ -92,7 +92,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Rearrangement:
-    """The same places elsewhere: flatten, permute, every second pixel."""
+    """The same positions elsewhere: flatten, permute, every second pixel."""
 
     function: Callable[[Tensor], Tensor]
     """(1, ...) -> (1, ...), for any type of element."""
@@ -106,7 +106,7 @@ class Rearrangement:
 
 @dataclass(frozen=True)
 class Combination:
-    """A sum, difference or product, place by place, of two values of one shape: units that meet are coupled."""
+    """A sum, difference or product, position by position, of two values of one shape: units that meet are coupled."""
 
     function: Callable[[Tensor, Tensor], Tensor]
     is_product: bool
@@ -125,7 +125,7 @@ class Concatenation:
 
 @dataclass(frozen=True)
 class SizeOf:
-    """The model's code asks how many places there are along a dimension: units along it must stay."""
+    """The model's code asks how many positions there are along a dimension: units along it must stay."""
 
     dimension: int
     input: Value

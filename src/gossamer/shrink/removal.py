@@ -46,8 +46,8 @@ def find_removal(network: OperationGraph) -> Removal:
     constant = torch.zeros(coupling.count, dtype=torch.bool)
     while True:
         live = find_live(network, coupling, layers)
-        places = find_constants(network, layers)
-        read = {layer.name: constants_read(layer, places) for layer in network.layers}
+        positions = find_constants(network, layers)
+        read = {layer.name: constants_read(layer, positions) for layer in network.layers}
         gone = unused | constant
         stays = coupling.given | gone
         stays[NEEDED] = True

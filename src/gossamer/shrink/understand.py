@@ -112,7 +112,7 @@ class _Reader:
         value = self._values(node)[0]
         kind = type(module)
         if kind in IDENTITIES:
-            return Rearrangement(lambda places: places, (), False, value, node.name)
+            return Rearrangement(lambda positions: positions, (), False, value, node.name)
         if kind in ACTIVATIONS:
             return Elementwise(_on_a_copy(module), value, node.name)
         if kind in POOLINGS:
@@ -154,7 +154,7 @@ class _Reader:
             if target in POOLING_FUNCTIONS:
                 return self._pooling(lambda images: target(images, *rest, **options), value, node.name)
             if target in DROPOUT_FUNCTIONS and options.get("training") is False:
-                return Rearrangement(lambda places: places, (), False, value, node.name)
+                return Rearrangement(lambda positions: positions, (), False, value, node.name)
             if target in (torch.mean, "mean"):
                 return self._mean(node, value)
             if target in (torch.flatten, "flatten"):
@@ -192,7 +192,7 @@ class _Reader:
         rank = len(self._shape(value)) + 1
         if not _are_known(start, end) or start % rank == 0:
             return None
-        return Rearrangement(lambda places: places.flatten(start, end), (), False, value, output)
+        return Rearrangement(lambda positions: positions.flatten(start, end), (), False, value, output)
 
     def _reshape_to_rows(self, node: fx.Node, value: str) -> Operation | None:
         """`view(batch, -1)` and `view(-1, features)`: every example as one row."""
@@ -201,18 +201,18 @@ class _Reader:
         if len(shape) != 2 or self._shape(node.name) != one_row:
             return None
         says_size = isinstance(shape[1], int) and shape[1] != -1
-        return Rearrangement(lambda places: places.flatten(1), (), says_size, value, node.name)
+        return Rearrangement(lambda positions: positions.flatten(1), (), says_size, value, node.name)
 
     def _permutation(self, node: fx.Node, value: str) -> Operation | None:
         function = node.target if callable(node.target) else getattr(torch.Tensor, str(node.target))
         rest, options = node.args[1:], node.kwargs
         if node.target == "contiguous":
-            return Rearrangement(lambda places: places, (), False, value, node.name)
+            return Rearrangement(lambda positions: positions, (), False, value, node.name)
         # Asked of a tensor whose dimensions all have different lengths: where does the first one end up?
         probe = torch.empty(tuple(range(2, len(self._shape(value)) + 3)), device="meta")
         if function(probe, *rest, **options).shape[0] != 2:
             return None
-        return Rearrangement(lambda places: function(places, *rest, **options), (), False, value, node.name)
+        return Rearrangement(lambda positions: function(positions, *rest, **options), (), False, value, node.name)
 
     def _slices(self, node: fx.Node, value: str) -> Operation | None:
         index: Any = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
@@ -220,7 +220,7 @@ class _Reader:
         if not all(isinstance(entry, slice) for entry in index) or index[0] != everything:
             return None
         whole = tuple(dimension - 1 for dimension, entry in enumerate(index) if entry != everything)
-        return Rearrangement(lambda places: places[index], whole, False, value, node.name)
+        return Rearrangement(lambda positions: positions[index], whole, False, value, node.name)
 
     def _combination(self, node: fx.Node) -> Operation | None:
         function = ARITHMETIC.get(node.target)
