@@ -21,8 +21,8 @@ from gossamer.errors import ConfigurationError
 from gossamer.export.dense import is_exported, to_dense
 from gossamer.export.rounding import Rounding
 from gossamer.export.written import as_written
+from gossamer.graph.axes import with_sizes
 from gossamer.graph.inputs import random_inputs
-from gossamer.graph.sizes import with_sizes
 
 REFERENCE = "dense"
 LARGEST_DIFFERENCE = 1e-3
@@ -35,7 +35,7 @@ def both_forms(model: onnx.ModelProto, threads: int, folder: Path, sizes: Mappin
     Args:
         model: as `gossamer export` wrote it, or plain ONNX with zeros, of which the sparse form is what it would write.
         folder: for files on the way; the caller removes it.
-        sizes: of the inputs, where they are open (`gossamer.graph.sizes`).
+        sizes: of the inputs, where they are open (`gossamer.graph.axes`).
 
     Raises:
         ConfigurationError: a size is missing or unknown.
@@ -71,7 +71,7 @@ def compare(
         threads: of each engine.
         runs: turns of each.
         layers: also measure every layer (`gossamer.bench.layers`).
-        sizes: of the inputs, where they are open (`gossamer.graph.sizes`).
+        sizes: of the inputs, where they are open (`gossamer.graph.axes`).
         progress: is told what comes next, for people.
 
     Returns:

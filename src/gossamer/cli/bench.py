@@ -66,8 +66,8 @@ def model(
 ) -> None:
     """A network on gossamer against other engines, which take turns, at batch size 1 and on random inputs."""
     with_export_packages()
+    from gossamer.graph.axes import sizes_text
     from gossamer.graph.reading import read_onnx
-    from gossamer.graph.sizes import sizes_text
 
     if not file.exists() and not file.suffix:
         raise typer.BadParameter(f"{str(file)!r} is neither a file nor one of {', '.join(COMMANDS)}")

@@ -14,8 +14,7 @@ from gossamer.errors import ExportError
 from gossamer.export.rounding import WITHOUT, Agreement, Rounding
 from gossamer.export.unvaried import Unvaried
 from gossamer.graph.axes import axis_name, inputs_to_give, open_axes
-from gossamer.graph.opened import Feed, Remembering, Run, running
-from gossamer.graph.sessions import dense_session
+from gossamer.graph.sessions import Feed, Remembering, Run, dense_session, running
 
 LAYERWISE_EXAMPLES = 2
 

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gossamer.errors import ExportError
 from gossamer.graph.batch_norm import drop_unread
 from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, is_standard, values_read
+from gossamer.graph.messages import copied, fill
 from gossamer.graph.names import names_of_values, unused
 from gossamer.graph.ops import op_of
 from gossamer.graph.sessions import dense_session
@@ -57,8 +58,7 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
     graph = Graph(model)
     if graph.opset < OLDEST_OPSET:
         return model
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copied(model)
     writer = _WeightNodes(half, names_of_values(model))
     del result.graph.initializer[:]
     # Its op takes constants only, and a session may be told not to fold what would become one.
@@ -85,8 +85,7 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
     for node in nodes:
         if node.name in reserved:
             node.name = unused(node.name, node_names)
-    del result.graph.node[:]
-    result.graph.node.extend([*writer.nodes, *nodes])
+    fill(result.graph.node, [*writer.nodes, *nodes])
     drop_unread(result)
     return result
 
@@ -109,10 +108,8 @@ def unpack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     others = [node for node in model.graph.node if not made.intersection(node.output)]
     read = {name for node in others for name in values_read(node)} | {value.name for value in model.graph.output}
     names = [node.output[0] for node in unpacking if node.output[0] in read]
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    del result.graph.node[:]
-    result.graph.node.extend(others)
+    result = copied(model)
+    fill(result.graph.node, others)
     for name, weight in zip(names, _unpacked(model, unpacking, names), strict=True):
         result.graph.initializer.append(numpy_helper.from_array(np.asarray(weight), name))
     drop_unread(result)

@@ -12,6 +12,7 @@ from gossamer.errors import ConfigurationError
 from gossamer.export.compress import is_compressed, unpack_weights
 from gossamer.graph.activations import FUNCTIONS
 from gossamer.graph.graph import STANDARD_DOMAINS, attributes_of, values_read
+from gossamer.graph.messages import copied, fill
 from gossamer.graph.names import names_of_values, unused
 from gossamer.graph.ops import DOMAIN, OPS, Op, is_sparse, op_of
 
@@ -32,8 +33,7 @@ def to_dense(model: onnx.ModelProto) -> onnx.ModelProto:
         ExportError: a weight of another layer is damaged.
     """
     model = unpack_weights(model)
-    dense = onnx.ModelProto()
-    dense.CopyFrom(model)
+    dense = copied(model)
     unpacking = _DenseNodes(dense)
     for node in model.graph.node:
         op = op_of(node)
@@ -151,19 +151,16 @@ class _DenseNodes:
     def finish(self) -> None:
         """Puts the new nodes and weights into the model, and takes out what nothing reads any more."""
         graph = self.model.graph
-        del graph.node[:]
-        graph.node.extend(self.nodes)
+        fill(graph.node, self.nodes)
         read = {name for node in self.nodes for name in values_read(node)}
         read.update(value.name for value in graph.output)
         kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in self._unpacked]
         kept += [tensor for name, tensor in self._unpacked.items() if name in read]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+        fill(graph.initializer, kept)
         # Shapes of panels are not shapes of images.
         del graph.value_info[:]
         others = [imported for imported in self.model.opset_import if imported.domain != DOMAIN]
-        del self.model.opset_import[:]
-        self.model.opset_import.extend(others)
+        fill(self.model.opset_import, others)
 
 
 def _input(node: onnx.NodeProto, place: int) -> str:

@@ -18,8 +18,7 @@ from gossamer.export.rounding import Agreement, Rounding
 from gossamer.export.source import Source
 from gossamer.export.verify import compare_with_dense, compare_with_source
 from gossamer.export.written import as_written
-from gossamer.graph.opened import Remembering, Run, running
-from gossamer.graph.sessions import dense_session, sparse_session
+from gossamer.graph.sessions import Remembering, Run, dense_session, running, sparse_session
 from gossamer.storage.files import write_file
 
 

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from gossamer.errors import ConfigurationError, ExportError, first_line
 from gossamer.graph.axes import axis_name, check_sizes, inputs_to_give, open_axes
-from gossamer.graph.inputs import drawn, shape_with
-from gossamer.graph.opened import CANNOT_RUN, Feed, Opened
-from gossamer.graph.sizes_read import sizes_read
+from gossamer.graph.inputs import drawn, shape_with, sizes_read
+from gossamer.graph.sessions import CANNOT_RUN, Feed, Opened
 from gossamer.graph.values import tensor_of, type_text
 from gossamer.storage.files import regular
 

@@ -13,7 +13,7 @@ from gossamer.export.from_torch import AsOnnx, to_onnx
 from gossamer.export.precision import in_fp32
 from gossamer.export.source import Source
 from gossamer.export.twin import Scoring, Twin
-from gossamer.graph.opened import Feed
+from gossamer.graph.sessions import Feed
 from gossamer.reopen import as_made, open_round
 from gossamer.shrink import shrink
 from gossamer.shrink.verify import verify

@@ -18,6 +18,7 @@ from gossamer.errors import ExportError
 from gossamer.export.calls import Call, tensors_returned
 from gossamer.export.precision import computing_in_fp32, fp32_by_default, in_fp32, precision_of
 from gossamer.graph.constants import prepared
+from gossamer.graph.messages import copied
 from gossamer.graph.names import unused
 
 BATCH = "batch"
@@ -197,8 +198,7 @@ def _exported(
         )
     if program is None:
         raise ExportError("torch returned no ONNX program")
-    model = onnx.ModelProto()
-    model.CopyFrom(program.model_proto)
+    model = copied(program.model_proto)
     return model
 
 

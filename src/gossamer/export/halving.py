@@ -12,8 +12,8 @@ from gossamer.export.half import LostWeights, lost_in_half, lost_text, require_h
 from gossamer.export.rounding import Rounding
 from gossamer.graph.graph import Graph, array_of
 from gossamer.graph.layers import find_layers
-from gossamer.graph.opened import Feed, running
-from gossamer.graph.sessions import dense_session
+from gossamer.graph.messages import copied
+from gossamer.graph.sessions import Feed, dense_session, running
 
 NAMED = 5
 """Layers that a refusal names."""
@@ -25,8 +25,7 @@ def rounded(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[LostWeights,
     Raises:
         ExportError: one is beyond the range of fp16.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copied(model)
     graph = Graph(model)
     names = {
         value: layer.name

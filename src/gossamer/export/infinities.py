@@ -12,9 +12,8 @@ import onnx
 from gossamer.export.rewrite import Rewritten
 from gossamer.graph.graph import Graph
 from gossamer.graph.layers import find_layers
-from gossamer.graph.opened import Feed
 from gossamer.graph.outputs import with_outputs
-from gossamer.graph.sessions import dense_session
+from gossamer.graph.sessions import Feed, dense_session
 
 
 def first_reader(dense: onnx.ModelProto, rewritten: Rewritten, feeds: Iterable[Feed]) -> str | None:

@@ -19,10 +19,10 @@ from gossamer.export.compress import unpack_weights
 from gossamer.export.rewrite import LayerReport, Rewritten
 from gossamer.graph.graph import Graph, array_of, is_standard, renamed
 from gossamer.graph.layers import Layer, find_layers
-from gossamer.graph.opened import Feed, Opened
+from gossamer.graph.messages import copied
 from gossamer.graph.ops import DOMAIN, OPS, Op
 from gossamer.graph.outputs import with_outputs
-from gossamer.graph.sessions import sparse_session
+from gossamer.graph.sessions import Feed, Opened, sparse_session
 from gossamer.graph.values import Value
 
 UNIT = 2.0**-24
@@ -168,8 +168,7 @@ def _sparse_alone(written: Graph, layers: Sequence[_Written]) -> onnx.ModelProto
     nodes, outputs = [], []
     constants: dict[str, onnx.TensorProto] = {}
     for number, one in enumerate(layers):
-        node = onnx.NodeProto()
-        node.CopyFrom(one.node)
+        node = copied(one.node)
         sources = dict(zip((0, 3), _values_read(one.layer), strict=False))
         for place, value in sources.items():
             node.input[place] = _input(value)
@@ -242,8 +241,7 @@ def _dense_alone(graph: Graph, layers: Sequence[_Written], computed: Sequence[bo
 
 def _renamed(node: onnx.NodeProto, names: dict[str, str], prefix: str) -> onnx.NodeProto:
     """The node without a name, with other names of its values; those that it makes get the prefix."""
-    result = onnx.NodeProto()
-    result.CopyFrom(node)
+    result = copied(node)
     names.update({name: f"{prefix}{name}" for name in node.output if name})
     for values in (result.input, result.output):
         for place, name in enumerate(values):

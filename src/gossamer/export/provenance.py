@@ -4,6 +4,8 @@ from importlib.metadata import version
 
 import onnx
 
+from gossamer.graph.messages import copied, fill
+
 PRODUCER = "gossamer"
 RUNTIME = "gossamer-runtime"
 SOURCE = "gossamer.source"
@@ -18,8 +20,7 @@ def with_provenance(model: onnx.ModelProto, *, sparse_ops: bool) -> onnx.ModelPr
     Args:
         sparse_ops: whether it has ops of gossamer's domain.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copied(model)
     before = " ".join(filter(None, (model.producer_name, model.producer_version)))
     result.producer_name, result.producer_version = PRODUCER, version(PRODUCER)
     result.doc_string = "\n\n".join(filter(None, (_words(sparse_ops), model.doc_string)))
@@ -27,8 +28,7 @@ def with_provenance(model: onnx.ModelProto, *, sparse_ops: bool) -> onnx.ModelPr
     if sparse_ops:
         facts[NEEDS] = f"{RUNTIME} {version(RUNTIME)}"
     kept = [entry for entry in model.metadata_props if entry.key not in (SOURCE, NEEDS)]
-    del result.metadata_props[:]
-    result.metadata_props.extend(kept)
+    fill(result.metadata_props, kept)
     for key, value in facts.items():
         result.metadata_props.add(key=key, value=value)
     return result

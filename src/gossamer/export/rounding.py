@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.graph.graph import Graph, is_standard
-from gossamer.graph.opened import Feed, Run
-from gossamer.graph.sessions import dense_session
+from gossamer.graph.messages import copied, fill
+from gossamer.graph.sessions import Feed, Run, dense_session
 from gossamer.graph.values import arrays_in
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -132,8 +132,7 @@ def moved(model: onnx.ModelProto, *, together: bool) -> onnx.ModelProto:
         together: move all numbers of a constant the same way, as roundings of terms do that are all alike.
     """
     rng = np.random.default_rng(SEED)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copied(model)
     graph = Graph(model)
     terms = dict(_terms_summed(graph))
     for tensor in result.graph.initializer:
@@ -143,8 +142,7 @@ def moved(model: onnx.ModelProto, *, together: bool) -> onnx.ModelProto:
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     up = -1 if together else 1
     nodes = [step for node in model.graph.node for step in _with_moved_function(node, up)]
-    del result.graph.node[:]
-    result.graph.node.extend(nodes)
+    fill(result.graph.node, nodes)
     return result
 
 
@@ -199,8 +197,7 @@ def _with_moved_function(node: onnx.NodeProto, up: int) -> list[onnx.NodeProto]:
     if not is_standard(node, "Sigmoid", "Tanh", "Erf", "Gelu"):
         return [node]
     output = node.output[0]
-    function = onnx.NodeProto()
-    function.CopyFrom(node)
+    function = copied(node)
     function.output[0] = f"{output}.unmoved"
     place, step = f"{output}.place", f"{output}.place"
     eps = helper.make_tensor("", TensorProto.FLOAT, [], [up * float(np.finfo(np.float32).eps)])

@@ -12,8 +12,8 @@ from gossamer.errors import ConfigurationError
 from gossamer.export.compress import unpack_weights
 from gossamer.export.feeds import RANDOM_BATCHES, feeds_of, read_inputs
 from gossamer.graph.constants import prepared
-from gossamer.graph.opened import Feed, Opened, Remembering
 from gossamer.graph.reading import read_dense
+from gossamer.graph.sessions import Feed, Opened, Remembering
 from gossamer.storage.files import absolute, same_working_directory
 
 if TYPE_CHECKING:

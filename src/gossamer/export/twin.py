@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from gossamer.export.agreement import few_examples, how_wrong
 from gossamer.export.calls import tensors_returned
 from gossamer.export.rounding import Rounding
-from gossamer.graph.opened import Feed, Opened
 from gossamer.graph.outputs import with_outputs
+from gossamer.graph.sessions import Feed, Opened
 from gossamer.tasks import Metric
 
 

@@ -17,9 +17,8 @@ from gossamer.export.rounding import Agreement, Rounding
 from gossamer.export.source import Source
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
-from gossamer.graph.opened import Feed, Opened, Remembering, Run, running
 from gossamer.graph.outputs import with_outputs
-from gossamer.graph.sessions import sparse_session
+from gossamer.graph.sessions import Feed, Opened, Remembering, Run, running, sparse_session
 
 
 def compare_with_source(source: Source, rounding: Rounding | None = None) -> Agreement:

@@ -17,6 +17,7 @@ from gossamer.graph.batch_norm import drop_unread
 from gossamer.graph.graph import Graph
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import NO_ACTIVATION, Layer, extents
+from gossamer.graph.messages import copied, fill
 from gossamer.graph.names import names_of_values, unused
 from gossamer.graph.ops import DOMAIN, DOMAIN_VERSION, OPS, Op
 from gossamer.graph.pools import Pool
@@ -110,8 +111,7 @@ class Writer:
 
     def _elementwise(self, node: onnx.NodeProto) -> None:
         channels = extents(self.graph, node.output[0])[0]
-        moved = onnx.NodeProto()
-        moved.CopyFrom(node)
+        moved = copied(node)
         del moved.input[:]
         moved.input.extend(
             name if not name or name in self.graph.tensors else self._as_panel(name, channels) for name in node.input
@@ -178,8 +178,7 @@ class Writer:
             value, channels = value_of.get(name, (name, 0))
             if value not in described or name in returned:
                 continue
-            info = onnx.ValueInfoProto()
-            info.CopyFrom(described[value])
+            info = copied(described[value])
             info.name = name
             if name in value_of:
                 # How many channels a panel's tensor is large enough for is for the ops to say.
@@ -189,13 +188,10 @@ class Writer:
 
     def _model(self) -> onnx.ModelProto:
         old = self.graph.model
-        model = onnx.ModelProto()
-        model.CopyFrom(old)
-        del model.graph.node[:]
-        model.graph.node.extend(self.nodes)
+        model = copied(old)
+        fill(model.graph.node, self.nodes)
         model.graph.initializer.extend(self.constants.values())
-        del model.graph.value_info[:]
-        model.graph.value_info.extend(self._described())
+        fill(model.graph.value_info, self._described())
         if any(node.domain == DOMAIN for node in self.nodes):
             model.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
         drop_unread(model)

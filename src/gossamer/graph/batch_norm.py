@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from gossamer.graph.graph import Graph, attributes_of, is_standard
+from gossamer.graph.messages import copied, fill
 from gossamer.graph.names import names_of_values, unused
 
 FoldedNode = tuple[onnx.NodeProto, list[onnx.TensorProto]]
@@ -40,8 +41,7 @@ def _replaced(model: onnx.ModelProto, folded: Mapping[int, FoldedNode]) -> onnx.
     """The network with other nodes at these places, or none where a node has no kind."""
     if not folded:
         return model
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copied(model)
     del result.graph.node[:]
     for place, node in enumerate(model.graph.node):
         new, tensors = folded.get(place, (node, []))
@@ -60,12 +60,10 @@ def drop_unread(model: onnx.ModelProto) -> None:
     inputs = {value.name for value in model.graph.input}
     initializers += [t for t in model.graph.initializer if t.name not in readers and t.name in inputs]
     if len(nodes) != len(model.graph.node):
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
+        fill(model.graph.node, nodes)
     if len(initializers) != len(model.graph.initializer):
         kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in initializers]
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(kept)
+        fill(model.graph.initializer, kept)
 
 
 def _without_factors(graph: Graph) -> dict[int, FoldedNode]:
@@ -80,8 +78,7 @@ def _without_factors(graph: Graph) -> dict[int, FoldedNode]:
         if not _fits(scaled):
             continue
         (name,) = _unused(graph, place, f"{node.input[1]}.scaled")
-        new = onnx.NodeProto()
-        new.CopyFrom(node)
+        new = copied(node)
         new.input[1] = name
         (factor,) = [entry for entry in new.attribute if entry.name == "alpha"]
         new.attribute.remove(factor)
@@ -129,8 +126,7 @@ def _fold(graph: Graph, place: int, norm: onnx.NodeProto) -> FoldedNode | None:
     if not (_fits(new_weight) and _fits(new_bias)):
         return None
     names = _unused(graph, place, f"{layer.input[1]}.folded", f"{layer.input[1]}.folded_bias")
-    node = onnx.NodeProto()
-    node.CopyFrom(layer)
+    node = copied(layer)
     del node.input[1:]
     node.input.extend(names)
     node.output[0] = norm.output[0]

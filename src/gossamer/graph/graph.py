@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from gossamer.errors import ExportError
+from gossamer.graph.messages import copied
 from gossamer.graph.open_axes import graphs_of
 from gossamer.graph.shapes import Shapes, infer_shapes
 
@@ -107,8 +108,7 @@ def array_of(tensor: onnx.TensorProto) -> NDArray[np.generic]:
 
 def renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     """The same tensor under another name; a Constant node's has none of its own."""
-    result = onnx.TensorProto()
-    result.CopyFrom(tensor)
+    result = copied(tensor)
     result.name = name
     return result
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from gossamer.graph.messages import copied
+
 
 def with_open_axes(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network in which axes of negative sizes are open, and those of the size 0 where an input has such.
@@ -16,8 +18,7 @@ def with_open_axes(model: onnx.ModelProto) -> onnx.ModelProto:
     smallest = 1 if any(_is_below(axis, 1) for axis in inputs) else 0
     if not any(_is_below(axis, smallest) for axis in _axes(model)):
         return model
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copied(model)
     for axis in _axes(result):
         if _is_below(axis, smallest):
             axis.ClearField("dim_value")

@@ -72,7 +72,10 @@ class Op:
 
 
 _PANEL = OpInput("P", "panels")
+_VALUE = OpInput("X `[n, c, h, w]` or `[n, c, length]`", "planes")
 _IMAGE = OpInput("X `[n, c, h, w]`", "planes")
+_ROWS = OpInput("X `[..., k]`", "planes")
+_PACKED = "packed weight `[out, in / group, kh, kw]`"
 _BIAS = OpInput("bias", "constant", optional=True)
 _WINDOW = ("kernel_shape", "strides", "dilations", "pads")
 
@@ -83,72 +86,46 @@ def _conversion(work: OpWork) -> Terms:
 
 
 _OPS = (
-    Op(
-        "ToPanel",
-        (OpInput("X `[n, c, h, w]` or `[n, c, length]`", "planes"),),
-        (),
-        makes="panels",
-        dense="Identity",
-        carried=(),
-        terms=_conversion,
-    ),
-    Op(
-        "FromPanel",
-        (_PANEL,),
-        ("channels",),
-        makes="planes",
-        dense="Identity",
-        carried=(),
-        terms=_conversion,
-    ),
+    Op("ToPanel", (_VALUE,), (), "panels", "Identity", (), _conversion),
+    Op("FromPanel", (_PANEL,), ("channels",), "planes", "Identity", (), _conversion),
     Op(
         "SparseConv",
-        (
-            _PANEL,
-            OpInput("packed weight `[out, in / group, kh, kw]` or `[out, in / group, k]`", "packed"),
-            _BIAS,
-            OpInput("residual", "panels", optional=True),
-        ),
+        (_PANEL, OpInput(f"{_PACKED} or `[out, in / group, k]`", "packed"), _BIAS, OpInput("residual", "panels", True)),
         (*_WINDOW, "group", "output_channels", *ATTRIBUTES),
-        makes="panels",
-        dense="Conv",
-        carried=(*_WINDOW, "group"),
-        terms=lambda work: sparse_terms(work.shape, work.density),
-        notes="as ONNX's Conv, without `auto_pad`",
+        "panels",
+        "Conv",
+        (*_WINDOW, "group"),
+        lambda work: sparse_terms(work.shape, work.density),
+        "as ONNX's Conv, without `auto_pad`",
     ),
     Op(
         "StemConv",
         (_IMAGE, OpInput("dense weight `[out, c, kh, kw]` (float)", "constant"), _BIAS),
         ("kernel_shape", "strides", "pads", "output_channels", "max_pool", *ATTRIBUTES),
-        makes="panels",
-        dense="Conv",
-        carried=("kernel_shape", "strides", "pads"),
-        terms=lambda work: stem_terms(work.shape, pooled=work.pooled),
-        notes="the stride along columns 1 or 2; `max_pool` is 1 for 3x3, stride 2, padding 1 after the activation",
+        "panels",
+        "Conv",
+        ("kernel_shape", "strides", "pads"),
+        lambda work: stem_terms(work.shape, pooled=work.pooled),
+        "the stride along columns 1 or 2; `max_pool` is 1 for 3x3, stride 2, padding 1 after the activation",
     ),
     Op(
         "PanelMaxPool",
         (_PANEL,),
         (*_WINDOW, "channels"),
-        makes="panels",
-        dense="MaxPool",
-        carried=_WINDOW,
-        terms=lambda work: panel_pool_terms(work.shape),
-        notes="as ONNX's MaxPool, without `auto_pad` and `ceil_mode`",
+        "panels",
+        "MaxPool",
+        _WINDOW,
+        lambda work: panel_pool_terms(work.shape),
+        "as ONNX's MaxPool, without `auto_pad` and `ceil_mode`",
     ),
     Op(
         "SparseMatMul",
-        (
-            OpInput("X `[..., k]`", "planes"),
-            OpInput("packed weight `[n, k]`", "packed"),
-            _BIAS,
-            OpInput("residual", "planes", optional=True),
-        ),
+        (_ROWS, OpInput("packed weight `[n, k]`", "packed"), _BIAS, OpInput("residual", "planes", True)),
         ("output_features", *ATTRIBUTES),
-        makes="planes",
-        dense="MatMul",
-        carried=(),
-        terms=lambda work: sparse_terms(work.shape, work.density),
+        "planes",
+        "MatMul",
+        (),
+        lambda work: sparse_terms(work.shape, work.density),
     ),
 )
 OPS = {op.name: op for op in _OPS}

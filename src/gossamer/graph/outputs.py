@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import onnx
 from onnx import helper
 
+from gossamer.graph.messages import copied
 from gossamer.graph.ops import DOMAIN
 
 
@@ -17,8 +18,7 @@ def with_outputs(
         values: what to return; those that it returns already are left out.
         panels: value -> its panel and the number of channels, for values that are there as panels alone.
     """
-    wider = onnx.ModelProto()
-    wider.CopyFrom(model)
+    wider = copied(model)
     made = {name for node in model.graph.node for name in node.output}
     returned = {value.name for value in model.graph.output}
     for value in dict.fromkeys(values):

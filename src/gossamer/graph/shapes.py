@@ -4,6 +4,8 @@ import math
 
 import onnx
 
+from gossamer.graph.messages import copied
+
 Size = int | str | None
 """Of an axis: a number, the name of a number that is not known before the network runs, or nothing known."""
 Shapes = dict[str, tuple[Size, ...]]
@@ -91,8 +93,7 @@ def _name(sizes: list[Size]) -> Size:
 
 def _with_sizes(model: onnx.ModelProto, sizes: tuple[int, int, int]) -> onnx.ModelProto:
     first, *others = sizes
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
+    fixed = copied(model)
     del fixed.graph.value_info[:]
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")

@@ -7,11 +7,11 @@ from itertools import product
 import onnx
 
 from gossamer.export.parts import find_parts, stem_pays
+from gossamer.graph.axes import with_sizes
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
 from gossamer.graph.layers import Layer, find_layers
 from gossamer.graph.pools import Pool
-from gossamer.graph.sizes import with_sizes
 from gossamer.graph.stems import MOSTLY_KEPT, Stem
 from gossamer.predict.calibration import Calibration
 from gossamer.predict.network import CalibratedCosts

@@ -9,12 +9,12 @@ from gossamer.bench.layers import shape_text
 from gossamer.errors import ConfigurationError
 from gossamer.export.parts import stem_time
 from gossamer.export.rewrite import rewrite
+from gossamer.graph.axes import with_sizes
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import Layer, find_layers
 from gossamer.graph.ops import OPS, OpWork
-from gossamer.graph.sizes import with_sizes
 from gossamer.graph.stems import stem_of
 from gossamer.graph.terms import conversion_terms, dense_terms, sparse_terms
 from gossamer.predict.calibration import Calibration
@@ -110,7 +110,7 @@ def predict(model: onnx.ModelProto, calibration: Calibration, sizes: Mapping[str
     """Expects times of a plain ONNX network with zeros, at batch size 1.
 
     Args:
-        sizes: of its inputs, where they are open (`gossamer.graph.sizes`); the layers' forms are those that the export
+        sizes: of its inputs, where they are open (`gossamer.graph.axes`); the layers' forms are those that the export
             chooses for inputs of these sizes.
 
     Raises:

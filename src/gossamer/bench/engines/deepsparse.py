@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gossamer.bench.engines.engine import BothForms, EngineFailed
+from gossamer.graph.messages import copied, fill
 from gossamer.storage.cache import cache_folder
 
 if TYPE_CHECKING:
@@ -163,8 +164,7 @@ def for_deepsparse(model: "onnx.ModelProto") -> "onnx.ModelProto":
     import onnx
     from onnx import helper, numpy_helper
 
-    old = onnx.ModelProto()
-    old.CopyFrom(model)
+    old = copied(model)
     old.ir_version = min(old.ir_version, NEWEST_IR)
     for imported in old.opset_import:
         if imported.domain == "":
@@ -188,6 +188,5 @@ def for_deepsparse(model: "onnx.ModelProto") -> "onnx.ModelProto":
             helper.make_node("Mul", [x, f"{y}.shifted"], [f"{y}.doubled"]),
             helper.make_node("Mul", [f"{y}.doubled", names["half"]], [y]),
         ]
-    del old.graph.node[:]
-    old.graph.node.extend(nodes)
+    fill(old.graph.node, nodes)
     return old

@@ -7,7 +7,7 @@ from export.onnx_graphs import network
 from onnx import helper
 
 from gossamer.errors import ConfigurationError
-from gossamer.graph.sizes import with_sizes
+from gossamer.graph.axes import with_sizes
 
 ADD = helper.make_node("Add", ["first", "second"], ["out"])
 
