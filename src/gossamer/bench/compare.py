@@ -191,7 +191,7 @@ def _difference(
 def _rounding_explains(
     got: Sequence[np.ndarray[Any, Any]], expected: Sequence[np.ndarray[Any, Any]], subject: BothForms
 ) -> bool:
-    """Of outputs of which rounding leaves few digits, such as sums that cancel."""
+    """Whether rounding explains a difference: outputs of which it leaves few digits, such as sums that cancel."""
     rounding = Rounding(subject.dense, [subject.inputs])
     return all(
         float(np.abs(a.astype(np.float64) - e).max(initial=0.0))

@@ -10,8 +10,8 @@ from gossamer.graph.ops import DOMAIN, DOMAIN_VERSION
 
 
 def multiply_adds_per_second(threads: int = 1) -> float:
-    """Of `threads` threads: that of one, measured in registers by the runtime's library (native/bench/peak.cc), times
-    their number.
+    """The peak of `threads` threads: that of one, measured in registers by the runtime's library (native/bench/peak.cc),
+    times their number.
 
     Raises:
         NativeLibraryMissing: gossamer-runtime has no native part.

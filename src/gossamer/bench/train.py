@@ -109,7 +109,7 @@ STAND_INS: dict[str, Callable[[torch.Generator], Examples]] = {
 
 
 def _seconds_a_step(task: Task, examples: Examples, passes: int, steps: int, device: str) -> list[float]:
-    """Of each pass after the first."""
+    """Returns the seconds of a step in each pass after the first."""
     model = initial_model(task, seed=0, device=device)
     optimizer = task.recipe.optimizer(model)
     reports = list(train(model, optimizer, task.recipe, examples, seed=0, epochs=1 + passes))

@@ -191,7 +191,7 @@ def _asked(text: str) -> tuple[str, float | None]:
 
 
 def _prices(asked: str, actions: str, threads: int | None, calibration: Path | None) -> "Calibration | None":
-    """By which milliseconds are predicted, as `gossamer predict` takes them; None for another budget."""
+    """The prices by which milliseconds are predicted, as `gossamer predict` takes them; None for another budget."""
     from gossamer.search import SearchError
 
     if asked != "milliseconds":

@@ -1,4 +1,4 @@
-"""Which connections matter: what is lost when a layer's weakest or strongest survivors are taken away."""
+"""Says which connections matter: what is lost when a layer's weakest or strongest survivors are taken away."""
 
 import copy
 import math

@@ -15,7 +15,7 @@ HOW = (
 
 @dataclass(frozen=True)
 class FansOfLayer:
-    """Of every unit of a layer, in order."""
+    """Fan-in and fan-out of every unit of a layer, in order."""
 
     layer: str
     fan_in: tuple[int, ...]

@@ -14,7 +14,7 @@ Interval = tuple[float, float]
 
 
 def mean_change(before: Tensor, after: Tensor) -> Interval:
-    """Of the mean of `after - before` over the examples of which these, shape (examples,), are a sample.
+    """The interval of the mean of `after - before` over the examples of which these, shape (examples,), are a sample.
 
     For scores that are 0 or 1 (an accuracy) the adjusted Wald interval for matched pairs of Agresti and Min (2005),
     which has a width even if no example changed; otherwise mean plus and minus the normal quantile of standard errors.

@@ -91,7 +91,7 @@ def _total(layers: Mapping[str, Shared]) -> Shared:
 
 
 def _variance(shared: Shared) -> float:
-    """Of the hypergeometric distribution (scipy's is not a number for one weight)."""
+    """The variance of the hypergeometric distribution (scipy's is not a number for one weight)."""
     weights, kept, other = shared.weights, shared.kept, shared.kept_other
     if weights == 1:
         return 0.0

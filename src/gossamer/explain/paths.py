@@ -37,7 +37,7 @@ class Paths:
     """From each vertex to any output."""
 
     def through(self, vertex: int) -> int:
-        """From any input to any output, through a vertex."""
+        """The number of paths from any input to any output through a vertex."""
         return self.into[vertex] * self.out_of[vertex]
 
 

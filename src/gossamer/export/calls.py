@@ -37,7 +37,7 @@ class Call:
         return network(*self.positional, **self.named)
 
     def names(self, network: nn.Module) -> list[str]:
-        """Of the tensors: those of `forward`'s parameters, with the place or key behind it where one holds several."""
+        """Names of the tensors: those of `forward`'s parameters, with index or key behind it where one holds several."""
         paths, _ = _pytree.tree_flatten_with_path((self.positional, dict(self.named)))
         parameters = _positional_names(network, len(self.positional))
         found = []
@@ -82,7 +82,7 @@ def tensors_returned(outputs: object) -> list[Tensor]:
 
 
 def _positional_names(network: nn.Module, count: int) -> list[str]:
-    """Of the first parameters of `forward`; those by name come after all that can be given by position."""
+    """The names of the first parameters of `forward`; those by name come after all that can be given by position."""
     return [name for name, _ in zip(_endless_names(network), range(count), strict=False)]
 
 

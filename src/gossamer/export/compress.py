@@ -117,7 +117,10 @@ def unpack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _unpacking_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """By their names. Should another exporter have named a node so: what it makes of constants is constant as well."""
+    """The nodes that unpack weights, by their names.
+
+    Should another exporter have named a node so: what it makes of constants is constant as well.
+    """
     constants = set(_stored(model))
     found = []
     for node in model.graph.node:

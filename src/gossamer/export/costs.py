@@ -15,19 +15,19 @@ class Costs(Protocol):
     """Estimates in seconds, all for the same machine and number of threads. Only their ratios matter."""
 
     def dense(self, shape: LayerShape) -> float:
-        """Of ONNX Runtime's own op, with bias and activation."""
+        """Seconds of ONNX Runtime's own op, with bias and activation."""
 
     def sparse(self, shape: LayerShape, density: float) -> float:
-        """Of the op of the domain `gossamer`, between values that lie as it wants them."""
+        """Seconds of the op of the domain `gossamer`, between values that lie as it wants them."""
 
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
-        """Of ToPanel or FromPanel on an activation."""
+        """Seconds of ToPanel or FromPanel on an activation."""
 
     def stem(self, shape: LayerShape, *, pooled: bool) -> float:
-        """Of StemConv, with or without the max pooling behind it."""
+        """Seconds of StemConv, with or without the max pooling behind it."""
 
     def pool(self, shape: LayerShape, *, panels: bool) -> float:
-        """Of a max pooling, PanelMaxPool or ONNX Runtime's."""
+        """Seconds of a max pooling, PanelMaxPool or ONNX Runtime's."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From a source to a verified file: the whole of `gossamer export`."""
+"""The whole of `gossamer export`, from a source to a verified file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

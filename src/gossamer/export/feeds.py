@@ -121,7 +121,7 @@ def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], path: Path)
 
 
 def _sizes_of(model: onnx.ModelProto, given: Feed, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Those that are said, and those that the given values have, the first of several."""
+    """The sizes that are said, and those that the given values have, the first of several."""
     check_sizes(sizes, list(dict.fromkeys(axis.name for axis in open_axes(model))))
     known = dict(sizes)
     for name, size, value in _given_sizes(model, given):
@@ -145,7 +145,7 @@ def _given_sizes(model: onnx.ModelProto, given: Feed) -> Iterator[tuple[str, int
 
 
 def _unequal(model: onnx.ModelProto, given: Feed) -> str:
-    """Of the given values, a size that the network calls by one name and that differs.
+    """Finds a size of the given values that the network calls by one name and that differs.
 
     Told only where the network does not run. ONNX Runtime does not compare such sizes, and where every open axis is
     called `?` (Paddle's exporter), they are not meant to be equal.

@@ -161,7 +161,7 @@ def _told_apart(own: nn.Module, call: Call, twin: nn.Module, whole: Call) -> str
 
 
 def output_names(count: int) -> list[str]:
-    """Of the graph's outputs."""
+    """The names of the graph's outputs."""
     return ["output"] if count == 1 else [f"output_{place}" for place in range(count)]
 
 

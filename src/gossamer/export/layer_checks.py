@@ -77,7 +77,8 @@ def _written_layers(graph: Graph, written: Graph, rewritten: Rewritten) -> Itera
 
 
 def _first_wrong_weight(graph: Graph, written: onnx.ModelProto) -> str | None:
-    """Of the constants that both have under one name: those of layers that stay dense, stored without their zeros."""
+    """Finds the first wrong constant of those that both have under one name: layers that stay dense, stored without
+    their zeros."""
     constants = Graph(unpack_weights(written)).tensors
     for name, tensor in graph.tensors.items():
         if name in constants and tensor.data_type == constants[name].data_type:

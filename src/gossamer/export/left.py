@@ -77,7 +77,7 @@ def left_weights(graph: Graph, layers: Iterable[Layer]) -> tuple[LeftWeight, ...
 
 
 def _in_bodies(graph: Graph) -> Iterator[LeftWeight]:
-    """Those that nodes inside of an If, Loop or Scan read, which are taken over as they are."""
+    """The weights that nodes inside of an If, Loop or Scan read, which are taken over as they are."""
     seen: set[tuple[str, str]] = set()
     for body in bodies_of(graph):
         for node in body.nodes:

@@ -101,7 +101,8 @@ def _find_pools(graph: Graph, layers: Iterable[Layer]) -> list[Pool]:
 def _find_stems(
     graph: Graph, convolutions: Iterable[Layer], passive: Iterable[int], pools: Iterable[Pool], costs: Costs
 ) -> dict[str, Stem]:
-    """By the convolution's output: stems of which StemConv makes panels sooner than ToPanel and SparseConv do."""
+    """Finds the stems of which StemConv makes panels sooner than ToPanel and SparseConv do, by the convolution's
+    output."""
     convolutions, pools = list(convolutions), list(pools)
     maybe_panels = {layer.output for layer in convolutions} | {pool.output for pool in pools}
     maybe_panels |= {graph.nodes[place].output[0] for place in passive}

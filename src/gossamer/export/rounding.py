@@ -158,7 +158,7 @@ def moved_inputs(feed: Feed) -> Feed:
 
 
 def last_place(kind: np.dtype[Any]) -> float:
-    """Of the number 1 in this type; 0 for whole numbers."""
+    """The last place of the number 1 in this type; 0 for whole numbers."""
     return float(np.finfo(kind).eps) if np.issubdtype(kind, np.floating) else 0.0
 
 

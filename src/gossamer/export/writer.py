@@ -201,7 +201,7 @@ class Writer:
 def _attributes(
     op: Op, shape: LayerShape, rank: int, activation: Activation = NO_ACTIVATION, pooled: bool = False
 ) -> dict[str, Any]:
-    """Those that an op has, of all that can be said of a layer or pooling."""
+    """The attributes that an op has, of all that can be said of a layer or pooling."""
     known = {
         **shape.window(rank),
         "group": shape.groups,

@@ -27,7 +27,7 @@ class Activation:
 
     @property
     def attributes(self) -> dict[str, str | float]:
-        """Of the op."""
+        """The attributes of the op."""
         numbers = {name: getattr(self, name) for name in FUNCTIONS[self.name].numbers}
         return {"activation": self.name} | {name: number for name, number in numbers.items() if number is not None}
 

@@ -180,7 +180,7 @@ def _is_foldable(node: onnx.NodeProto) -> bool:
 
 
 def _bytes_moved(node: onnx.NodeProto, inputs: Mapping[str, onnx.TensorProto], opset: int) -> int | None:
-    """Of all inputs and results of a node, as ONNX infers their shapes; None if those are not known beforehand."""
+    """Bytes of all inputs and results of a node, as ONNX infers their shapes; None if they are not known before."""
     few = {name for name, tensor in inputs.items() if math.prod(tensor.dims) <= FEW}
     constants = [renamed(inputs[name], name) for name in inputs if name in few]
     values = [
@@ -201,7 +201,7 @@ def _bytes_moved(node: onnx.NodeProto, inputs: Mapping[str, onnx.TensorProto], o
 
 
 def _bytes_of(kind: int, sizes: Iterable[int]) -> int | None:
-    """Of a tensor; None if no array holds such numbers, or a size is negative."""
+    """Bytes of a tensor; None if no array holds such numbers, or a size is negative."""
     axes = tuple(sizes)
     try:
         itemsize = helper.tensor_dtype_to_np_dtype(kind).itemsize

@@ -58,7 +58,7 @@ class Graph:
 
     @cached_property
     def shapes(self) -> Shapes:
-        """Of the values whose rank is known, constants included."""
+        """Shapes of the values whose rank is known, constants included."""
         return infer_shapes(self.model) | {name: tuple(tensor.dims) for name, tensor in self.tensors.items()}
 
     def constant(self, name: str) -> NDArray[np.generic] | None:

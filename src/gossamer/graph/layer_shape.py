@@ -51,7 +51,7 @@ class LayerShape:
 
     @property
     def multiply_adds(self) -> int:
-        """Of the layer with no zero at all."""
+        """Multiply-adds of the layer with no zero at all."""
         return self.images * self.output_height * self.output_width * self.weights
 
     @property

@@ -36,7 +36,7 @@ def _axes(model: onnx.ModelProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
 
 
 def _axes_of(kind: onnx.TypeProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
-    """Of a tensor, or of the tensors in a sequence, an optional value or a map."""
+    """The axes of a tensor, or of the tensors in a sequence, an optional value or a map."""
     which = kind.WhichOneof("value")
     if which == "tensor_type":
         yield from kind.tensor_type.shape.dim

@@ -27,7 +27,7 @@ def known_size(size: Size, otherwise: int = UNKNOWN_EXTENT) -> int:
 
 
 def infer_shapes(model: onnx.ModelProto) -> Shapes:
-    """Of the values whose rank is known.
+    """Infers the shapes of the values whose rank is known.
 
     ONNX's inference follows a name like "height" through layers that keep it, and gives up where it is halved. Such an
     axis is named here by its sizes under a few sizes of the inputs: two axes with one name had the same size in every

@@ -23,7 +23,7 @@ computed one by one. 1.5 to 2 on Zen 5 (`python benchmarks/convolutions.py`), th
 
 @dataclass(frozen=True)
 class Reads:
-    """Of one channel of a convolution's input, over all tiles of its output."""
+    """What is read of one channel of a convolution's input, over all tiles of its output."""
 
     taps: float
     """Positions of the kernel that are multiplied, the mean of all tiles."""
@@ -61,7 +61,7 @@ class _Axis:
         return [tap for tap in taps if self._reads(tap, range(self.outputs))]
 
     def needed(self, taps: Sequence[_Tap], outputs: range) -> Sequence[_Tap]:
-        """Those of `taps` from the first to the last one that reads a pixel for these outputs."""
+        """The ones of `taps` from the first to the last one that reads a pixel for these outputs."""
         places = [place for place, tap in enumerate(taps) if self._reads(tap, outputs)]
         return taps[places[0] : places[-1] + 1] if places else []
 
@@ -72,7 +72,7 @@ class _Axis:
 
 @cache
 def reads(shape: LayerShape) -> Reads:
-    """Of a convolution, a depthwise one too."""
+    """Counts the reads of a convolution, a depthwise one too."""
     shape = as_it_lies(shape)
     rows, columns = _axes(shape)
     height, width = tile_size(rows.outputs, columns.outputs)

@@ -39,7 +39,7 @@ class Terms:
 
 
 def sparse_terms(shape: LayerShape, density: float) -> Terms:
-    """Of the op of gossamer's domain.
+    """Terms of the op of gossamer's domain.
 
     Args:
         density: share of the weights that are not zero.
@@ -115,7 +115,7 @@ def _convolution_terms(shape: LayerShape, kept: float) -> Terms:
 
 
 def stem_terms(shape: LayerShape, *, pooled: bool) -> Terms:
-    """Of StemConv.
+    """Terms of StemConv.
 
     Args:
         pooled: whether it takes the max pooling behind it along.
@@ -139,7 +139,7 @@ def stem_terms(shape: LayerShape, *, pooled: bool) -> Terms:
 
 
 def panel_pool_terms(shape: LayerShape) -> Terms:
-    """Of PanelMaxPool."""
+    """Terms of PanelMaxPool."""
     rows = shape.images * shape.outputs * shape.output_height
     return Terms(
         "max pooling of panels",
@@ -165,7 +165,7 @@ def _beyond_caches(floats: float) -> dict[str, float]:
 
 
 def dense_terms(shape: LayerShape) -> Terms:
-    """Of ONNX Runtime's own op."""
+    """Terms of ONNX Runtime's own op."""
     multiply_adds = float(shape.multiply_adds)
     if shape.kind == "linear":
         if shape.width < FEW_ROWS:
@@ -229,5 +229,5 @@ def rounded_up(channels: int, block: int) -> int:
 
 
 def conversion_terms(channels: int, height: int, width: int, images: int) -> Terms:
-    """Of ToPanel or FromPanel."""
+    """Terms of ToPanel or FromPanel."""
     return Terms("conversion", {"op": 1, "float": channels * height * width * images})

@@ -65,7 +65,7 @@ def shape_over(
 
 
 def integers_of(value: object, count: int, otherwise: int) -> tuple[int, ...]:
-    """Of an attribute; so many of another number where it is left out."""
+    """The integers of an attribute; so many of another number where it is left out."""
     return tuple(int(number) for number in value) if isinstance(value, list) else (otherwise,) * count
 
 

@@ -140,7 +140,7 @@ class _Layouts:
 
 
 def _density(weights: Sequence[tuple[str, float]], densities: Mapping[str, float]) -> float:
-    """Of a layer; whatever else it is made of counts as kept."""
+    """The density of a layer; whatever else it is made of counts as kept."""
     others = max(0.0, 1 - sum(share for _, share in weights))
     return others + sum(share * densities[name] for name, share in weights)
 

@@ -98,7 +98,7 @@ def _fitted(
 def _doubtful(
     calibration: Calibration, ready: Mapping[str, ReadySpecimen], times: "Mapping[str, Times]"
 ) -> "list[ReadySpecimen]":
-    """Those of which a whole network's time is missed by more than `DOUBTFUL`."""
+    """The specimens of which a whole network's time is missed by more than `DOUBTFUL`."""
     return [
         one
         for name, one in ready.items()
@@ -115,7 +115,7 @@ def _deviation_from(calibration: Calibration, whole: Observation) -> float:
 
 
 def deviation_of(calibration: Calibration, wholes: Mapping[str, Observation]) -> Deviation:
-    """Of the calibration's prices from whole networks, by name."""
+    """How far the calibration's prices are from the times of whole networks, by name."""
     deviations = {name: _deviation_from(calibration, whole) for name, whole in wholes.items()}
     network = max(deviations, key=lambda name: deviations[name])
     return Deviation(float(np.median([*deviations.values()])), deviations[network], network)

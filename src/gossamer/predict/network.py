@@ -97,12 +97,12 @@ class Prediction:
 
     @property
     def expected(self) -> float:
-        """Of the network as it would be exported."""
+        """Seconds of the network as it would be exported."""
         return sum(layer.expected for layer in self.layers) + self.conversions + self.other
 
     @property
     def dense(self) -> float:
-        """Of the network in ONNX Runtime without gossamer."""
+        """Seconds of the network in ONNX Runtime without gossamer."""
         return sum(layer.dense for layer in self.layers) + self.other_dense
 
 

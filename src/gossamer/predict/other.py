@@ -57,7 +57,7 @@ def between(graph: Graph, layers: Sequence[Layer], rewritten: Rewritten) -> Betw
 
 
 def node_terms(graph: Graph, node: onnx.NodeProto) -> Terms:
-    """Of any node that is no layer, a change between layouts or one of ONNX's own.
+    """Terms of any node that is no layer, a change between layouts or one of ONNX's own.
 
     Args:
         graph: the dense network, which knows the shapes of planes.
@@ -75,7 +75,7 @@ def _converts(node: onnx.NodeProto) -> bool:
 
 
 def other_terms(graph: Graph, node: onnx.NodeProto) -> Terms:
-    """Of a node of ONNX's own, by its kind: so much a node and so much for each number of its largest value.
+    """Terms of a node of ONNX's own, by its kind: so much a node and so much for each number of its largest value.
 
     Args:
         graph: the dense network, which knows the shapes.
@@ -93,7 +93,7 @@ def other_terms(graph: Graph, node: onnx.NodeProto) -> Terms:
 
 
 def max_pool_terms(shape: LayerShape) -> Terms:
-    """Of ONNX's own MaxPool: the same as of its node."""
+    """Terms of ONNX's own MaxPool: the same as of its node."""
     return Terms("other MaxPool", {"op": 1, "float": max(shape.values_read, shape.values_made)})
 
 

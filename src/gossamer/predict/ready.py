@@ -31,7 +31,7 @@ ENGINES = {"sparse": "gossamer", "dense": "dense"}
 
 @dataclass(frozen=True)
 class Times:
-    """Of one specimen, in seconds, by form."""
+    """Times of one specimen, in seconds, by form."""
 
     nodes: Mapping[str, Mapping[str, float]]
     """By the names that the profiler has."""

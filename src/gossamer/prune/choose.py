@@ -136,5 +136,5 @@ def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
 
 
 def _turned(tensor: Tensor, inputs_are_first: bool) -> Tensor:
-    """With outputs first (and back): a view."""
+    """A view with outputs first (and back)."""
     return tensor.transpose(0, 1) if inputs_are_first else tensor

@@ -73,16 +73,16 @@ class Cut:
 
     @property
     def densities(self) -> Densities | None:
-        """Those that were given; None for an allocation by name."""
+        """The densities that were given; None for an allocation by name."""
         return self.allocation if isinstance(self.allocation, Densities) else None
 
     @property
     def allocation_name(self) -> str:
-        """Of the allocation, as a run's configuration has it."""
+        """The name of the allocation, as a run's configuration has it."""
         return self.allocation if isinstance(self.allocation, str) else "densities"
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """For a run's configuration: tables by name. What is None is left out there."""
+        """Returns the tables of a run's configuration, by name. What is None is left out there."""
         return {
             SHARES: {"per_round": self.per_round, "one_shot": self.one_shot or None},
             TABLE: {

@@ -65,7 +65,7 @@ _step_hooks: list[RemovableHandle] = []
 
 
 def watch() -> None:
-    """From now on every optimizer that steps is known, so that its slots can be cleared at the next cut."""
+    """Registers every optimizer that steps from now on, so that its slots can be cleared at the next cut."""
     with _counting:
         if not _step_hooks:
             # Not traced where a step is compiled: they look at parameters one by one, as Python objects.

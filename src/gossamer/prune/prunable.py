@@ -136,7 +136,7 @@ class _Parameter:
 
     @property
     def has_axes(self) -> bool:
-        """At least two, with numbers along them; a lazy one may come to have them."""
+        """Whether there are at least two axes, with numbers along them; a lazy one may come to have them."""
         return isinstance(self.tensor, UninitializedParameter) or (self.tensor.dim() > 1 and self.tensor.numel() > 0)
 
 

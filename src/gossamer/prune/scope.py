@@ -46,7 +46,7 @@ class Scope:
         object.__setattr__(self, "embeddings", truth("scope: embeddings", self.embeddings))
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """For a run's configuration: tables by name."""
+        """Returns the tables of a run's configuration, by name."""
         return {
             TABLE: {"include": list(self.include), "exclude": list(self.exclude), "embeddings": self.embeddings},
         }

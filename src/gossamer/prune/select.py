@@ -201,7 +201,7 @@ def _masks_above(weights: Mapping[str, Tensor], threshold: Threshold, masks: Map
 
 
 def _drop_last_ties(mask: Tensor, weight: Tensor, magnitude_bits: int, kind: torch.dtype, ties_kept: int) -> None:
-    """Of the kept weights with exactly this magnitude keep the first `ties_kept` in row-major order. In place."""
+    """Keeps, of the weights with exactly this magnitude, the first `ties_kept` in row-major order. In place."""
     for part, keep in zip(_row_major_parts(weight.detach()), _row_major_parts(mask), strict=True):
         tied = ((_magnitude_bits(part, kind) == magnitude_bits) & keep).reshape(-1)
         here = int(tied.sum())

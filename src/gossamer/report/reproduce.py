@@ -76,7 +76,7 @@ def _retraining(rounds: dict[str, Any], method: dict[str, Any], settings: dict[s
 
 
 def _options(*known: tuple[dict[str, Any], str, Any]) -> list[str]:
-    """Those settings that are not what they are by default."""
+    """The options of those settings that are not what they are by default."""
     return [
         word
         for settings, name, default in known

@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 def accuracy_rows(series: Sequence[Series], curves: Sequence[Curve]) -> list[Row]:
-    """Of every series and round, and of every published point: the metric's median, least and largest value."""
+    """Rows of every series and round, and of every published point: the metric's median, least and largest value."""
     rows = []
     for of in series:
         recommended = {run.recommended for run in of.runs}
@@ -50,7 +50,7 @@ def accuracy_rows(series: Sequence[Series], curves: Sequence[Curve]) -> list[Row
 
 
 def density_rows(series: Sequence[Series]) -> list[Row]:
-    """Of every series and layer, the density in every round, the mean over the seeds; rounds beside it as a list."""
+    """Rows of every series and layer: the density in every round, the mean over the seeds; rounds beside as a list."""
     return [
         {
             "series": of.name,
@@ -68,7 +68,7 @@ def density_rows(series: Sequence[Series]) -> list[Row]:
 
 
 def size_rows(series: Sequence[Series]) -> list[Row]:
-    """Of every series and round the bytes on disk, in both types of values."""
+    """Rows of every series and round: the bytes on disk, in both types of values."""
     return [
         {
             "series": of.name,
@@ -123,7 +123,7 @@ def cost_names(series: Sequence[Series]) -> list[str]:
 
 
 def cost_rows(series: Sequence[Series]) -> list[Row]:
-    """Of every series, round and cost the mean over the seeds."""
+    """Rows of every series, round and cost: the mean over the seeds."""
     return [
         {"series": of.name, "round": number, "cost": name, "amount": mean(amounts)}
         for of in series

@@ -66,13 +66,13 @@ class Run:
         return settings
 
     def bytes_on_disk(self, number: int, value_bytes: int = FLOAT32) -> int:
-        """Of a round's network: packed sparse weights, and all other parameters as they are."""
+        """Bytes of a round's network: packed sparse weights, and all other parameters as they are."""
         record = self.records[number]
         packed = sum(layer.packed(value_bytes) for layer in self.layers[number])
         return packed + value_bytes * (record.parameters - record.prunable)
 
     def bytes_dense(self) -> int:
-        """Of the dense network in float32."""
+        """Bytes of the dense network in float32."""
         return FLOAT32 * self.records[0].parameters
 
 

@@ -66,7 +66,7 @@ def accuracy(page: Page, series: Sequence[Series], curves: Sequence[Curve], show
 
 
 def _recommendations(series: Sequence[Series]) -> str:
-    """By which rule rounds were recommended, and for which runs."""
+    """Says by which rule rounds were recommended, and for which runs."""
     rules: dict[str, list[str]] = {}
     for of in series:
         for run in of.runs:

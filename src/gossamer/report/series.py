@@ -36,11 +36,11 @@ class Series:
         return max(len(run.records) for run in self.runs)
 
     def records(self, number: int) -> list[RoundRecord]:
-        """Of a round, in all runs that have it."""
+        """The records of a round, in all runs that have it."""
         return [run.records[number] for run in self.runs if number < len(run.records)]
 
     def spread(self, number: int, value: Callable[[Run], float | None]) -> Spread | None:
-        """Of a value over the runs that have the round; None if none knows it."""
+        """The spread of a value over the runs that have the round; None if none knows it."""
         values = [
             found for run in self.runs if number < len(run.records) for found in [value(run)] if found is not None
         ]

@@ -188,7 +188,7 @@ def _reset(module: nn.Module) -> Callable[[], None] | None:
 
 @contextmanager
 def _statistics(model: nn.Module, keep: bool) -> Iterator[None]:
-    """With `keep` the model's buffers are afterwards what they were before."""
+    """Keeps, with `keep`, the model's buffers: they are afterwards what they were before."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()} if keep else {}
     yield
     with torch.no_grad():

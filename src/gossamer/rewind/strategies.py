@@ -227,7 +227,7 @@ class Retraining:
         return first
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """For a run's configuration: tables by name. What is None is left out there."""
+        """Returns the tables of a run's configuration, by name. What is None is left out there."""
         everything = self.rewinds == REWINDABLE or self.strategy.weights == "stay"
         return {
             TABLE: {

@@ -1,4 +1,4 @@
-"""Which positions are one unit: they can only be there, or not be there, together."""
+"""Finds which positions are one unit: they can only be there, or not be there, together."""
 
 import math
 from dataclasses import dataclass

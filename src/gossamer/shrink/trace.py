@@ -1,4 +1,4 @@
-"""From a model to its graph, by torch.fx: what the forward pass calls, in order, and the shapes that come out."""
+"""Traces a model to its graph, by torch.fx: what the forward pass calls, in order, and the shapes that come out."""
 
 import inspect
 from collections.abc import Sequence

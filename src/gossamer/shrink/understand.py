@@ -1,4 +1,4 @@
-"""From a traced graph to operations. What is in none of these tables is opaque: what goes in or out stays as it is."""
+"""Translates a traced graph into operations. What is in none of these tables is opaque: what goes in or out stays."""
 
 import operator
 from collections import Counter

@@ -93,8 +93,8 @@ def char_text(source: Path | None) -> Data:
 
 
 def _initialise(model: CharGpt) -> None:
-    """As in GPT-2: normal weights of deviation 0.02; less for the layers that are added to the stream, so that its
-    variance does not grow with their number."""
+    """Initialises as GPT-2 does: normal weights of deviation 0.02; less for the layers that are added to the stream, so
+    that its variance does not grow with their number."""
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
             added = name.endswith(("attended.weight", "perceived.weight"))

@@ -87,7 +87,7 @@ class Padding(nn.Module):
 
 
 def recipe(epochs: int) -> Recipe:
-    """That of the paper, of 182 epochs, in batches of 128, with weight decay on all variables.
+    """The recipe of the paper, of 182 epochs, in batches of 128, with weight decay on all variables.
 
     The paper trains on all 50,000 images (71,108 steps); 5,000 of them are validation here (63,882 steps).
     """

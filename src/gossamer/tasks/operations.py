@@ -15,7 +15,7 @@ from gossamer.tasks.task import Examples, Recipe
 
 @dataclass(frozen=True)
 class Operations:
-    """Of one example, with every weight there."""
+    """Multiply-adds of one example, with every weight there."""
 
     forward: float
     training: float
@@ -24,7 +24,7 @@ class Operations:
     """Name of each layer that contains no other -> its share of `forward`."""
 
     def left(self, masks: Mapping[str, Tensor]) -> float:
-        """Of a forward pass, without those of pruned weights: each layer in proportion to its density."""
+        """Operations of a forward pass, without those of pruned weights: each layer in proportion to its density."""
         layers: dict[str, dict[str, Tensor]] = {}
         for name, mask in masks.items():
             layers.setdefault(name.rpartition(".")[0], {})[name] = mask
