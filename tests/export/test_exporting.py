@@ -1,5 +1,7 @@
 """What is verified before and after a file is written."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,6 +154,15 @@ def test_a_file_that_is_no_network(content: bytes, tmp_path: Path) -> None:
         read_dense(tmp_path / "folder.onnx")
     with pytest.raises(ExportError, match=r"there is no file .*none\.onnx"):
         read_dense(tmp_path / "none.onnx")
+
+
+def test_what_an_onnx_file_needs_is_imported_without_torch() -> None:
+    program = """
+import sys
+import gossamer.cli.export, gossamer.export.exporting, gossamer.export.source, gossamer.predict.network
+assert 'torch' not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 TINY = """

@@ -13,7 +13,6 @@ from gossamer.bench.profile import node_times, time_by_node
 from gossamer.export.writer import PANEL_OF
 from gossamer.graph.batch_norm import fold_batch_norm
 from gossamer.graph.graph import Graph
-from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import Layer, find_layers
 from gossamer.graph.ops import op_of
 
@@ -148,7 +147,7 @@ def _facts(measured: MeasuredLayer, peak: float) -> Mapping[str, Any]:
     multiply_adds = layer.shape.multiply_adds
     return {
         "name": layer.name,
-        "shape": shape_text(layer.shape),
+        "shape": layer.shape.text,
         "density": layer.density,
         "milliseconds": 1e3 * seconds,
         "dense_milliseconds": 1e3 * measured.dense,
@@ -156,13 +155,3 @@ def _facts(measured: MeasuredLayer, peak: float) -> Mapping[str, Any]:
         "dense_gflops": FLOPS * multiply_adds / seconds / 1e9 if seconds else None,
         "peak_share": multiply_adds * layer.density / seconds / peak if seconds else None,
     }
-
-
-def shape_text(shape: LayerShape) -> str:
-    """A layer in few words: `64 x 56 x 56 -> 256, 3 x 3 / 2`, or `128 x 768 -> 3072`."""
-    if shape.kind == "linear":
-        return f"{shape.width} x {shape.inputs} -> {shape.outputs}"
-    text = f"{shape.inputs} x {shape.height} x {shape.width} -> {shape.outputs}, {shape.kernel[0]} x {shape.kernel[1]}"
-    if shape.strides != (1, 1):
-        text += f" / {shape.strides[0]}"
-    return text + (f", {shape.groups} groups" if shape.groups > 1 else "")

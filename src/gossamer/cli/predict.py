@@ -92,8 +92,6 @@ def _network(source: str, round: int | None, density: float | None, data: Path |
 
 def facts(prediction: "Prediction", calibration: "Calibration", sizes: Mapping[str, int]) -> dict[str, Any]:
     """Everything expected, in milliseconds."""
-    from gossamer.bench.layers import shape_text
-
     return {
         "threads": calibration.threads,
         "sizes": dict(sizes),
@@ -106,7 +104,7 @@ def facts(prediction: "Prediction", calibration: "Calibration", sizes: Mapping[s
         "layers": [
             {
                 "name": layer.name,
-                "shape": shape_text(layer.shape),
+                "shape": layer.shape.text,
                 "density": layer.density,
                 "dense_milliseconds": 1e3 * layer.dense,
                 "sparse_milliseconds": 1e3 * layer.sparse,
@@ -119,8 +117,6 @@ def facts(prediction: "Prediction", calibration: "Calibration", sizes: Mapping[s
 
 
 def _table(prediction: "Prediction", width: int) -> Table:
-    from gossamer.bench.layers import shape_text
-
     columns = [
         Column("layer", words=True),
         Column("shape", words=True, spare=True),
@@ -129,7 +125,7 @@ def _table(prediction: "Prediction", width: int) -> Table:
     rows = [
         (
             layer.name,
-            shape_text(layer.shape),
+            layer.shape.text,
             f"{layer.density:.1%}",
             f"{1e3 * layer.dense:.3f}",
             f"{1e3 * layer.sparse:.3f}",

@@ -28,6 +28,16 @@ class LayerShape:
     """Whether an activation function that takes many instructions, such as GELU, is applied to its result."""
 
     @property
+    def text(self) -> str:
+        """In few words: `64 x 56 x 56 -> 256, 3 x 3 / 2`, or `128 x 768 -> 3072`."""
+        if self.kind == "linear":
+            return f"{self.width} x {self.inputs} -> {self.outputs}"
+        text = f"{self.inputs} x {self.height} x {self.width} -> {self.outputs}, {self.kernel[0]} x {self.kernel[1]}"
+        if self.strides != (1, 1):
+            text += f" / {self.strides[0]}"
+        return text + (f", {self.groups} groups" if self.groups > 1 else "")
+
+    @property
     def values_read(self) -> int:
         """Numbers of the input of a convolution or pooling, all images."""
         return self.images * self.inputs * self.height * self.width

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import onnx
 
-from gossamer.bench.layers import shape_text
 from gossamer.errors import ConfigurationError
 from gossamer.export.parts import stem_time
 from gossamer.export.rewrite import rewrite
@@ -170,7 +169,7 @@ def _require_outputs(layers: Sequence[Layer]) -> None:
         shape = layer.shape
         if min(shape.output_height, shape.output_width) < 1:
             raise ConfigurationError(
-                f"layer {layer.name} ({shape_text(shape)}) has no output: its kernel is larger than its padded input; "
+                f"layer {layer.name} ({shape.text}) has no output: its kernel is larger than its padded input; "
                 f"expected larger inputs of the network"
             )
 
