@@ -10,7 +10,7 @@ from gossamer.graph.ops import DOMAIN, DOMAIN_VERSION
 
 
 def multiply_adds_per_second(threads: int = 1) -> float:
-    """The peak of `threads` threads: that of one, measured in registers by the runtime's library (native/bench/peak.cc),
+    """The peak of `threads` threads: that of one, measured in registers by the runtime's library,
     times their number.
 
     Raises:

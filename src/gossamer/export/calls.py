@@ -37,7 +37,7 @@ class Call:
         return network(*self.positional, **self.named)
 
     def names(self, network: nn.Module) -> list[str]:
-        """Names of the tensors: those of `forward`'s parameters, with index or key behind it where one holds several."""
+        """Names of the tensors: those of `forward`'s parameters, with index or key behind where one holds several."""
         paths, _ = _pytree.tree_flatten_with_path((self.positional, dict(self.named)))
         parameters = _positional_names(network, len(self.positional))
         found = []
