@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from gossamer.errors import ExportError, first_line
-from gossamer.graph.messages import copied
+from gossamer.graph.messages import without_contents
 from gossamer.graph.values import Value, arrays_in
 
 Feed = Mapping[str, Value]
@@ -63,16 +63,23 @@ def _options() -> onnxruntime.SessionOptions:
 def _without_large(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnxruntime.OrtValue]]:
     """The model, and its large constants to be handed over beside it: writing and parsing ResNet-50's 100 MB takes
     0.3 s, opening it without that 0.2 s."""
-    light = copied(model)
     inputs = {value.name for value in model.graph.input}
     found: dict[str, onnxruntime.OrtValue] = {}
+
+    def hands_over(tensor: onnx.TensorProto) -> bool:
+        size = 4 * math.prod(tensor.dims)
+        if size < HANDED_OVER or tensor.data_type != onnx.TensorProto.FLOAT or tensor.name in {*inputs, *found}:
+            return False
+        content = tensor.raw_data
+        if len(content) != size:
+            return False
+        values = np.frombuffer(content, np.float32).reshape(tuple(tensor.dims))
+        found[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
+        return True
+
+    light = without_contents(model, hands_over)
     for tensor in light.graph.initializer:
-        large = len(tensor.raw_data) >= HANDED_OVER and tensor.data_type == onnx.TensorProto.FLOAT
-        fits = len(tensor.raw_data) == 4 * math.prod(tensor.dims)
-        if large and fits and tensor.name not in inputs and tensor.name not in found:
-            values = np.frombuffer(tensor.raw_data, np.float32).reshape(tuple(tensor.dims))
-            found[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
-            tensor.ClearField("raw_data")
+        if tensor.name in found and not tensor.HasField("raw_data"):
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value="handed over")
     return light, found

@@ -4,7 +4,7 @@ import math
 
 import onnx
 
-from gossamer.graph.messages import copied
+from gossamer.graph.messages import copied, without_contents
 
 Size = int | str | None
 """Of an axis: a number, the name of a number that is not known before the network runs, or nothing known."""
@@ -59,23 +59,7 @@ def values_described(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the contents of small constants only, which may be shapes: inference copies all that it is given,
     twice, and refuses what is larger than a protobuf message may be."""
-    light = onnx.ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    graph = light.graph
-    graph.name = model.graph.name
-    graph.node.extend(model.graph.node)
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.value_info.extend(model.graph.value_info)
-    graph.sparse_initializer.extend(model.graph.sparse_initializer)
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= SHAPE_NUMBERS:
-            graph.initializer.append(tensor)
-        else:
-            graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    return light
+    return without_contents(model, lambda tensor: math.prod(tensor.dims) > SHAPE_NUMBERS)
 
 
 def _named(shape: tuple[Size, ...], trials: list[tuple[Size, ...]]) -> tuple[Size, ...]:
