@@ -222,7 +222,7 @@ def normalised(scale: float) -> onnx.ModelProto:
     return network(nodes, {"x": ["n", 64]}, constants, ["y"])
 
 
-@pytest.mark.parametrize(("scale", "words"), [(1e-8, "become zero"), (3e-7, "lose places")])
+@pytest.mark.parametrize(("scale", "words"), [(1e-8, "become zero"), (3e-7, "lose digits")])
 def test_fp16_that_loses_a_layer_is_refused(scale: float, words: str, tmp_path: Path) -> None:
     dense = normalised(scale)
     onnx.save(dense, tmp_path / "dense.onnx")
@@ -253,4 +253,4 @@ def test_fp16_that_loses_little_names_it_and_goes_on(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "dense.onnx")
     output = printed("export", tmp_path / "dense.onnx", "-o", tmp_path / "m.onnx", "--half")
     kept = f"{np.count_nonzero(weight):,}"
-    assert f"small weights that fp16 loses: small (1 of {kept} become zero, 1 of {kept} lose places)" in output
+    assert f"small weights that fp16 loses: small (1 of {kept} become zero, 1 of {kept} lose digits)" in output

@@ -195,8 +195,8 @@ def _rounding_explains(
     rounding = Rounding(subject.dense, [subject.inputs])
     return all(
         float(np.abs(a.astype(np.float64) - e).max(initial=0.0))
-        <= rounding.allowed(place, float(np.abs(e).max(initial=0.0)), e.dtype)
-        for place, (a, e) in enumerate(zip(got, expected, strict=True))
+        <= rounding.allowed(index, float(np.abs(e).max(initial=0.0)), e.dtype)
+        for index, (a, e) in enumerate(zip(got, expected, strict=True))
     )
 
 

@@ -72,28 +72,28 @@ class LayersOfBoth:
         """
         dense = time_by_node(times.get("dense", {}), self.graph.nodes)
         sparse = time_by_node(times.get("sparse", {}), self.sparse_nodes)
-        places: dict[str, list[int]] = {}
-        for place in sparse:
-            for value in _values_held(self.sparse_nodes[place]):
-                places.setdefault(value, []).append(place)
+        indices: dict[str, list[int]] = {}
+        for index in sparse:
+            for value in _values_held(self.sparse_nodes[index]):
+                indices.setdefault(value, []).append(index)
         measured = []
         for layer in self.layers:
             # A layer that became sparse ends in a panel; one that did not is made of the same nodes as before.
             nodes = (*layer.nodes, *_pooling_taken_along(self.graph, layer, self.sparse_nodes))
-            values = {self.graph.nodes[place].output[0] for place in nodes}
-            its_places = {place for value in values for place in places.get(value, [])}
-            its_sparse = sum(sparse.pop(place) for place in its_places if not self._converts(place))
-            measured.append(MeasuredLayer(layer, its_sparse, sum(dense.pop(place, 0.0) for place in nodes)))
+            values = {self.graph.nodes[index].output[0] for index in nodes}
+            its_indices = {index for value in values for index in indices.get(value, [])}
+            its_sparse = sum(sparse.pop(index) for index in its_indices if not self._converts(index))
+            measured.append(MeasuredLayer(layer, its_sparse, sum(dense.pop(index, 0.0) for index in nodes)))
         return MeasuredNetwork(
             self.graph,
             tuple(measured),
-            tuple((self.sparse_nodes[place], seconds) for place, seconds in sparse.items()),
-            tuple((self.graph.nodes[place], seconds) for place, seconds in dense.items()),
+            tuple((self.sparse_nodes[index], seconds) for index, seconds in sparse.items()),
+            tuple((self.graph.nodes[index], seconds) for index, seconds in dense.items()),
         )
 
-    def _converts(self, place: int) -> bool:
+    def _converts(self, index: int) -> bool:
         """Whether a node of the sparse form makes a layer's planes from its panel: not part of the layer."""
-        op = op_of(self.sparse_nodes[place])
+        op = op_of(self.sparse_nodes[index])
         return op is not None and op.converts and op.makes == "planes"
 
 

@@ -67,16 +67,16 @@ def time_by_node(times: Mapping[str, float], nodes: Sequence[onnx.NodeProto]) ->
     A node that was fused with others has the name of one of them, or one that begins with it.
     """
     # A node may be named as another one's output is: the profiler means the node.
-    places = {name: place for place, node in enumerate(nodes) for name in node.output if name}
-    places |= {node.name: place for place, node in enumerate(nodes) if node.name}
+    indices = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    indices |= {node.name: index for index, node in enumerate(nodes) if node.name}
     found: dict[int, float] = {}
     for name, seconds in times.items():
-        place = places.get(name)
-        if place is None:
+        index = indices.get(name)
+        if index is None:
             # Fusions append to the name that they took: NAME/MatMulAddFusion, NAME_token_3.
-            beginnings = [known for known in places if name.startswith(known)]
+            beginnings = [known for known in indices if name.startswith(known)]
             if not beginnings:
                 continue
-            place = places[max(beginnings, key=len)]
-        found[place] = found.get(place, 0.0) + seconds
+            index = indices[max(beginnings, key=len)]
+        found[index] = found.get(index, 0.0) + seconds
     return found

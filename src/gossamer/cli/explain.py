@@ -97,7 +97,9 @@ def _lines(facts: "Explanation") -> list[str]:
         f"without those of units silent on {dead.examples:,} examples {dead.effective_density_on_data:.2%}"
     ]
     if facts.inputs is not None:
-        lines.append(f"inputs: {facts.inputs.unused:,} of {len(facts.inputs.connections):,} places are read by nothing")
+        lines.append(
+            f"inputs: {facts.inputs.unused:,} of {len(facts.inputs.connections):,} positions are read by nothing"
+        )
     if facts.paths is not None:
         lines.append(f"paths from input to output: {_large(facts.paths.total)} of {_large(facts.paths.dense)}")
     if facts.signs is not None and facts.signs.rounds:

@@ -31,22 +31,22 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
         rows: a cell for each column.
     """
     shown = list(range(len(columns)))
-    for place in reversed(range(len(columns))):
-        if columns[place].spare and _width(columns, rows, shown) > width:
-            shown.remove(place)
+    for index in reversed(range(len(columns))):
+        if columns[index].spare and _width(columns, rows, shown) > width:
+            shown.remove(index)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for place in shown:
-        column = columns[place]
+    for index in shown:
+        column = columns[index]
         # What may not wrap is what rich narrows last; words are kept in one line by themselves.
         table.add_column(column.heading, justify="left" if column.words else "right", no_wrap=not column.words)
     for row in rows:
-        table.add_row(*(Text(row[place], no_wrap=True, overflow="ellipsis") for place in shown))
+        table.add_row(*(Text(row[index], no_wrap=True, overflow="ellipsis") for index in shown))
     return table
 
 
 def _width(columns: Sequence[Column], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> int:
     widths = (
-        max(cell_len(text) for text in (*columns[place].heading.split("\n"), *(row[place] for row in rows)))
-        for place in shown
+        max(cell_len(text) for text in (*columns[index].heading.split("\n"), *(row[index] for row in rows)))
+        for index in shown
     )
     return sum(widths) + GAP * (len(shown) - 1)

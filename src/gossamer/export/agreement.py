@@ -89,7 +89,7 @@ def compare(
 
     Args:
         rounding: on the same inputs, says what is allowed; None: `WITHOUT` of the largest number.
-        share: of an output's largest number that is allowed besides. Whole numbers, which are mostly the places of
+        share: of an output's largest number that is allowed besides. Whole numbers, which are mostly the positions of
             others, may then be any.
         nan: compare what is expected to be NaN too.
     """
@@ -98,27 +98,27 @@ def compare(
     for feed in feeds:
         # Sequences may come out longer or shorter.
         pairs = zip_longest(expected(feed), got(feed), fillvalue=np.zeros(0))
-        for place, (e, g) in enumerate(pairs):
-            found, before = compare_arrays(e, g, nan=nan), worst.get(place, Agreement(0.0, 0.0))
+        for index, (e, g) in enumerate(pairs):
+            found, before = compare_arrays(e, g, nan=nan), worst.get(index, Agreement(0.0, 0.0))
             # The order of the arguments lets a NaN through.
-            worst[place] = Agreement(
+            worst[index] = Agreement(
                 float(np.maximum(before.difference, found.difference)), max(before.largest, found.largest)
             )
-            kinds[place] = e.dtype
-    for place, agreement in worst.items():
+            kinds[index] = e.dtype
+    for index, agreement in worst.items():
         if rounding is None:
-            worst[place] = replace(agreement, allowed=WITHOUT * agreement.largest)
-        elif share and not np.issubdtype(kinds[place], np.floating):
-            worst[place] = replace(agreement, allowed=math.inf)
+            worst[index] = replace(agreement, allowed=WITHOUT * agreement.largest)
+        elif share and not np.issubdtype(kinds[index], np.floating):
+            worst[index] = replace(agreement, allowed=math.inf)
         else:
-            worst[place] = rounding.judged(place, agreement, kinds[place], share)
+            worst[index] = rounding.judged(index, agreement, kinds[index], share)
     return max(worst.values(), key=lambda agreement: (not agreement.within, agreement.difference))
 
 
 def how_wrong(
-    expected: NDArray[np.generic], got: NDArray[np.generic], rounding: Rounding, place: int, *, nan: bool = True
+    expected: NDArray[np.generic], got: NDArray[np.generic], rounding: Rounding, index: int, *, nan: bool = True
 ) -> str | None:
-    agreement = rounding.judged(place, compare_arrays(expected, got, nan=nan), expected.dtype)
+    agreement = rounding.judged(index, compare_arrays(expected, got, nan=nan), expected.dtype)
     if agreement.within:
         return None
     return (
@@ -139,7 +139,7 @@ def few_examples(model: onnx.ModelProto, feed: Feed, run: Run | None = None) -> 
     few = {}
     for name, value in feed.items():
         axes = range(len(values[name].type.tensor_type.shape.dim))
-        counted = [axis_name(values[name], place) in batches for place in axes]
+        counted = [axis_name(values[name], index) in batches for index in axes]
         cut = tuple(slice(LAYERWISE_EXAMPLES if counts else None) for counts in counted)
         few[name] = np.asarray(value[cut]) if isinstance(value, np.ndarray) else value
     if all(np.shape(value) == np.shape(feed[name]) for name, value in few.items() if isinstance(value, np.ndarray)):

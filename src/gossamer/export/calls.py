@@ -97,7 +97,7 @@ def _endless_names(network: nn.Module) -> Iterator[str]:
             several = parameter.name
             break
         yield parameter.name
-    place = 0
+    index = 0
     while True:
-        yield f"{several}_{place}"
-        place += 1
+        yield f"{several}_{index}"
+        index += 1

@@ -76,7 +76,7 @@ class _DenseNodes:
         pooled = bool(attributes.get("max_pool", 0))
         if pooled:
             end = self.value(f"{node.output[0]}.unpooled")
-        source, weight, bias, residual = (_input(node, place) for place in range(4))
+        source, weight, bias, residual = (_input(node, index) for index in range(4))
         if op.inputs[1].lies == "packed":
             weight = self._weight(node, weight, transposed=op.dense == "MatMul")
         added = [bias] if bias and op.dense != "MatMul" else []
@@ -163,5 +163,5 @@ class _DenseNodes:
         fill(self.model.opset_import, others)
 
 
-def _input(node: onnx.NodeProto, place: int) -> str:
-    return node.input[place] if place < len(node.input) else ""
+def _input(node: onnx.NodeProto, index: int) -> str:
+    return node.input[index] if index < len(node.input) else ""

@@ -40,7 +40,7 @@ class Exported:
     metric: float | None
     """Of the source's network and of the file, where the source has a metric."""
     lost: tuple[LostWeights, ...] = ()
-    """Small weights that fp16 holds with fewer places, or not at all."""
+    """Small weights that fp16 holds with fewer digits, or not at all."""
     unvaried: str | None = None
     """What all outputs are, if none depends on the inputs compared on: that proves nothing."""
     reader: str | None = None

@@ -138,8 +138,8 @@ def _given_sizes(model: onnx.ModelProto, given: Feed) -> Iterator[tuple[str, int
     """The name of an open axis, its size, and the input that has it."""
     for value in inputs_to_give(model):
         if value.name in given and value.type.tensor_type.HasField("shape"):
-            for place, size in enumerate(given[value.name].shape):
-                name = axis_name(value, place)
+            for index, size in enumerate(given[value.name].shape):
+                name = axis_name(value, index)
                 if name is not None:
                     yield name, size, value.name
 
@@ -185,8 +185,8 @@ def _require_possible(values: Sequence[onnx.ValueInfoProto], sizes: Mapping[str,
 
 
 def _open_names(value: onnx.ValueInfoProto) -> list[str]:
-    places = range(len(tensor_of(value.type).shape.dim))
-    return [name for place in places if (name := axis_name(value, place)) is not None]
+    indices = range(len(tensor_of(value.type).shape.dim))
+    return [name for index in indices if (name := axis_name(value, index)) is not None]
 
 
 def _error(opened: Opened, feed: Feed) -> str | None:
@@ -201,7 +201,7 @@ def _error(opened: Opened, feed: Feed) -> str | None:
 def _described(value: onnx.ValueInfoProto) -> str:
     """Such as "image (float [batch, 3, 224, 224])"."""
     axes = tensor_of(value.type).shape.dim
-    sizes = [axis_name(value, place) or str(axis.dim_value) for place, axis in enumerate(axes)]
+    sizes = [axis_name(value, index) or str(axis.dim_value) for index, axis in enumerate(axes)]
     return f"{value.name} ({type_text(value.type, sizes)})"
 
 

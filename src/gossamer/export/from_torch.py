@@ -162,7 +162,7 @@ def _told_apart(own: nn.Module, call: Call, twin: nn.Module, whole: Call) -> str
 
 def output_names(count: int) -> list[str]:
     """The names of the graph's outputs."""
-    return ["output"] if count == 1 else [f"output_{place}" for place in range(count)]
+    return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
 
 
 def _copied(model: nn.Module) -> nn.Module:

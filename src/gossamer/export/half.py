@@ -10,17 +10,17 @@ from gossamer.errors import ExportError
 LARGEST_HALF = 65520.0
 """What rounds to infinity."""
 SMALLEST_EXACT = 2.0**-14
-"""Below it fp16 has fewer places, and below 2^-25 nothing but 0."""
+"""Below it fp16 has fewer digits, and below 2^-25 nothing but 0."""
 
 
 @dataclass(frozen=True)
 class LostWeights:
-    """Kept weights of a layer that fp16 holds with fewer places than others, or not at all."""
+    """Kept weights of a layer that fp16 holds with fewer digits than others, or not at all."""
 
     name: str
     kept: int
     coarse: int
-    """Smaller than 2^-14, where places are missing, but not zero."""
+    """Smaller than 2^-14, where digits are missing, but not zero."""
     zeros: int
     """Weights that become zero."""
 
@@ -35,7 +35,7 @@ def require_half(layer: str, weight: NDArray[np.float32]) -> None:
 
 
 def lost_in_half(layer: str, weight: NDArray[np.float32]) -> LostWeights | None:
-    """What fp16 loses of a weight's numbers; None if it holds all of them to its 11 places."""
+    """What fp16 loses of a weight's numbers; None if it holds all of them to its 11 digits."""
     halved = weight.astype(np.float16).astype(np.float32)
     small = (weight != 0) & (np.abs(weight) < SMALLEST_EXACT) & (halved != weight)
     if not small.any():
@@ -45,6 +45,6 @@ def lost_in_half(layer: str, weight: NDArray[np.float32]) -> LostWeights | None:
 
 
 def lost_text(lost: LostWeights) -> str:
-    """Such as "first (12 of 100 become zero, 3 lose places)"."""
-    parts = [(lost.zeros, "become zero"), (lost.coarse, "lose places")]
+    """Such as "first (12 of 100 become zero, 3 lose digits)"."""
+    parts = [(lost.zeros, "become zero"), (lost.coarse, "lose digits")]
     return f"{lost.name} ({', '.join(f'{n:,} of {lost.kept:,} {what}' for n, what in parts if n)})"

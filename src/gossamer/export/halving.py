@@ -30,8 +30,8 @@ def rounded(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[LostWeights,
     names = {
         value: layer.name
         for layer in find_layers(graph)
-        for place in layer.nodes
-        for value in graph.nodes[place].input
+        for index in layer.nodes
+        for value in graph.nodes[index].input
         if value in graph.tensors
     }
     lost = []

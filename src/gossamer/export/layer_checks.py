@@ -71,9 +71,9 @@ def first_wrong_layer(
 def _written_layers(graph: Graph, written: Graph, rewritten: Rewritten) -> Iterator[_Written]:
     for layer, report in zip(find_layers(graph), rewritten.layers, strict=True):
         made, _ = rewritten.panels.get(report.output, (report.output, 0))
-        place = written.producers.get(made)
-        if place is not None and written.nodes[place].domain == DOMAIN:
-            yield _Written(layer, report, written.nodes[place])
+        index = written.producers.get(made)
+        if index is not None and written.nodes[index].domain == DOMAIN:
+            yield _Written(layer, report, written.nodes[index])
 
 
 def _first_wrong_weight(graph: Graph, written: onnx.ModelProto) -> str | None:
@@ -171,11 +171,11 @@ def _sparse_alone(written: Graph, layers: Sequence[_Written]) -> onnx.ModelProto
     for number, one in enumerate(layers):
         node = copied(one.node)
         sources = dict(zip((0, 3), _values_read(one.layer), strict=False))
-        for place, value in sources.items():
-            node.input[place] = _input(value)
+        for index, value in sources.items():
+            node.input[index] = _input(value)
             if one.op.inputs[0].lies == "panels":
-                node.input[place] = f"{number}.{place}.panel"
-                nodes.append(helper.make_node("ToPanel", [_input(value)], [node.input[place]], domain=DOMAIN))
+                node.input[index] = f"{number}.{index}.panel"
+                nodes.append(helper.make_node("ToPanel", [_input(value)], [node.input[index]], domain=DOMAIN))
         constants |= {name: written.tensors[name] for name in one.node.input[1:3] if name}
         node.name, node.output[0] = f"{number}", f"{number}.result"
         nodes.append(node)
@@ -190,7 +190,7 @@ def _sparse_alone(written: Graph, layers: Sequence[_Written]) -> onnx.ModelProto
 
 def _nodes_of(graph: Graph, one: _Written) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], list[onnx.NodeProto]]:
     """A layer's dense nodes, those of them that sum terms, and the pooling behind them that it takes along."""
-    inside = [graph.nodes[place] for place in sorted(one.layer.nodes)]
+    inside = [graph.nodes[index] for index in sorted(one.layer.nodes)]
     pool = graph.nodes[graph.producers[one.report.output]]
     summed = [node for node in inside if is_standard(node, "Conv", "Gemm", "MatMul", "Add")]
     return inside, summed, [pool] if one.report.output != one.layer.output else []
@@ -245,8 +245,8 @@ def _renamed(node: onnx.NodeProto, names: dict[str, str], prefix: str) -> onnx.N
     result = copied(node)
     names.update({name: f"{prefix}{name}" for name in node.output if name})
     for values in (result.input, result.output):
-        for place, name in enumerate(values):
-            values[place] = names.get(name, name)
+        for index, name in enumerate(values):
+            values[index] = names.get(name, name)
     result.name = ""
     return result
 

@@ -36,7 +36,7 @@ ZERO_POINTS = {
     "QLinearConv": {3: 5},
     "QLinearMatMul": {0: 2, 3: 5},
 }
-"""Ops that read quantised weights: place of a weight among their inputs -> place of the number that stands for zero."""
+"""Ops that read quantised weights: index of a weight among their inputs -> index of the number that stands for zero."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,17 @@ def left_weights(graph: Graph, layers: Iterable[Layer]) -> tuple[LeftWeight, ...
     """
     stored, replaceable = _stored(graph)
     computed = _computed(graph)
-    inside = {place for layer in layers for place in layer.nodes}
+    inside = {index for layer in layers for index in layer.nodes}
     found: dict[str, LeftWeight] = {}
-    for place, node in enumerate(graph.nodes):
+    for index, node in enumerate(graph.nodes):
         # What computes with a constant number by number holds a mask or an offset, no weight.
-        if place in inside or is_standard(node, *REARRANGEMENTS, *COMPUTATIONS):
+        if index in inside or is_standard(node, *REARRANGEMENTS, *COMPUTATIONS):
             continue
         for value in dict.fromkeys(filter(None, node.input)):
             if value in stored:
                 zeros = _zeros(node, value, stored[value], graph.tensors)
                 if zeros >= MANY and value not in found:
-                    reason = replaceable.get(value) or why_no_layer(graph, place) or _no_sparse_op(node, stored[value])
+                    reason = replaceable.get(value) or why_no_layer(graph, index) or _no_sparse_op(node, stored[value])
                     found[value] = LeftWeight(layer_name(node, value), zeros, reason)
             elif value in computed and _may_be_weight(graph, node, value):
                 reason = f"its weight is computed from constants by {computed[value]}, as the network runs"
@@ -127,10 +127,10 @@ def _zeros(
     if zero_points is None:
         # Whole numbers that are not quantised are no weights.
         return 1 - np.count_nonzero(values) / values.size if tensor.data_type in FLOATS else 0.0
-    place = next((place for place in zero_points if node.input[place] == value), None)
-    if place is None:
+    index = next((index for index in zero_points if node.input[index] == value), None)
+    if index is None:
         return 0.0
-    name = node.input[zero_points[place]] if len(node.input) > zero_points[place] else ""
+    name = node.input[zero_points[index]] if len(node.input) > zero_points[index] else ""
     zero = _shared(array_of(tensors[name])) if name in tensors else None if name else values.dtype.type(0)
     return 0.0 if zero is None else 1 - np.count_nonzero(values != zero) / values.size
 

@@ -20,7 +20,7 @@ ELEMENTWISE_OF_TWO = ("Add", "Mul", "Sub")
 """Ops that treat every number of their inputs alike, so that it does not matter how those lie in memory."""
 
 Part = Layer | Stem | Pool | int
-"""What runs on panels or on planes as a whole; a number is the place of an elementwise node."""
+"""What runs on panels or on planes as a whole; a number is the index of an elementwise node."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +41,31 @@ def find_parts(graph: Graph, layers: Sequence[Layer], costs: Costs, *, no_stems:
         no_stems: outputs of layers that are to stay convolutions.
     """
     convolutions = [layer for layer in layers if layer.kind == "conv"]
-    fused = {place for layer in layers for place in layer.nodes}
+    fused = {index for layer in layers for index in layer.nodes}
     passive = [p for p in range(len(graph.nodes)) if p not in fused and _is_elementwise(graph, p)]
     pools = _find_pools(graph, layers)
     stems = _find_stems(graph, convolutions, passive, pools, costs)
     stems = {output: stem for output, stem in stems.items() if output not in no_stems}
-    taken_along = {stem.pool.place for stem in stems.values() if stem.pool is not None}
-    pools = [pool for pool in pools if pool.place not in taken_along]
+    taken_along = {stem.pool.index for stem in stems.values() if stem.pool is not None}
+    pools = [pool for pool in pools if pool.index not in taken_along]
     parts: list[Part] = [stems.get(layer.output, layer) for layer in convolutions]
     parts += [*pools, *passive]
     units = [_unit(graph, part, costs) for part in parts]
-    inside = {place for part in parts for place in places_of(part)}
+    inside = {index for part in parts for index in indices_of(part)}
     outside = [
         value
-        for value, places in graph.readers.items()
-        if any(place == GRAPH or place not in inside for place in places)
+        for value, indices in graph.readers.items()
+        if any(index == GRAPH or index not in inside for index in indices)
     ]
     times = {value: costs.conversion(*extents(graph, value)) for unit in units for value in (*unit.inputs, unit.output)}
     return Parts(tuple(parts), tuple(units), tuple(outside), times)
 
 
-def places_of(part: Part) -> tuple[int, ...]:
-    """The nodes that a part replaces; an elementwise node is its own place."""
+def indices_of(part: Part) -> tuple[int, ...]:
+    """The nodes that a part replaces; an elementwise node is its own index."""
     if isinstance(part, int):
         return (part,)
-    return (part.place,) if isinstance(part, Pool) else part.nodes
+    return (part.index,) if isinstance(part, Pool) else part.nodes
 
 
 def _unit(graph: Graph, part: Part, costs: Costs) -> Unit:
@@ -88,8 +88,8 @@ def _find_pools(graph: Graph, layers: Iterable[Layer]) -> list[Pool]:
     """Max poolings of fp32 values: those before or behind layers, and what elementwise ops make of these."""
     floats = {value for layer in layers for value in (layer.source, layer.output)}
     found = []
-    for place, node in enumerate(graph.nodes):
-        pool = pool_at(graph, place)
+    for index, node in enumerate(graph.nodes):
+        pool = pool_at(graph, index)
         if pool is not None and {pool.source, pool.output} & floats:
             found.append(pool)
             floats.add(pool.output)
@@ -105,7 +105,7 @@ def _find_stems(
     output."""
     convolutions, pools = list(convolutions), list(pools)
     maybe_panels = {layer.output for layer in convolutions} | {pool.output for pool in pools}
-    maybe_panels |= {graph.nodes[place].output[0] for place in passive}
+    maybe_panels |= {graph.nodes[index].output[0] for index in passive}
     found = {}
     for layer in convolutions:
         stem = stem_of(graph, layer)
@@ -134,9 +134,9 @@ def _activations(graph: Graph, node: onnx.NodeProto) -> list[str]:
     return [name for name in node.input if name and name not in graph.tensors]
 
 
-def _is_elementwise(graph: Graph, place: int) -> bool:
+def _is_elementwise(graph: Graph, index: int) -> bool:
     """Whether a node on images or sequences can as well run on panels."""
-    node = graph.nodes[place]
+    node = graph.nodes[index]
     if not is_standard(node, *ELEMENTWISE, *ELEMENTWISE_OF_TWO):
         return False
     activations = _activations(graph, node)

@@ -8,7 +8,7 @@ import onnx
 
 from gossamer.export.costs import Costs, MeasuredCosts
 from gossamer.export.left import LeftWeight, left_weights
-from gossamer.export.parts import find_parts, places_of
+from gossamer.export.parts import find_parts, indices_of
 from gossamer.export.writer import Writer
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
@@ -83,11 +83,11 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
         if layer.kind == "linear" and costs.sparse(layer.shape, layer.density) < costs.dense(layer.shape)
     ]
     writer = Writer(graph, half)
-    for part in (*(part for place, part in enumerate(parts.parts) if place in chosen), *linear):
-        writer.replaced[max(places_of(part))] = part
-        writer.dropped.update(places_of(part))
+    for part in (*(part for index, part in enumerate(parts.parts) if index in chosen), *linear):
+        writer.replaced[max(indices_of(part))] = part
+        writer.dropped.update(indices_of(part))
         if not (isinstance(part, Layer) and part.kind == "linear"):
-            writer.read_panels.update(places_of(part))
+            writer.read_panels.update(indices_of(part))
     written = writer.write()
     became = {(part.layer if isinstance(part, Stem) else part).output: part for part in writer.layers()}
     return Rewritten(

@@ -68,18 +68,18 @@ class Rounding:
     run: Run | None = None
     """What computes those outputs of the model, where it is open already."""
 
-    def judged(self, place: int, found: Agreement, kind: np.dtype[Any], share: float = 0.0) -> Agreement:
+    def judged(self, index: int, found: Agreement, kind: np.dtype[Any], share: float = 0.0) -> Agreement:
         """An output's difference, with what rounding explains of it.
 
         Args:
-            place: of the output.
+            index: of the output.
             kind: its type.
             share: of its largest number, that is allowed besides.
         """
         # Moved networks say more, and are made and run only where that is asked for.
         least = self.least(found.largest, kind)
         if not found.difference <= least:
-            least = self.allowed(place, found.largest, kind) + share * found.largest
+            least = self.allowed(index, found.largest, kind) + share * found.largest
         return replace(found, allowed=least)
 
     @staticmethod
@@ -87,18 +87,18 @@ class Rounding:
         """What it explains whatever the network: the last places of an output itself."""
         return LAST_PLACES * last_place(kind) * largest + smallest_normal(kind)
 
-    def allowed(self, place: int, largest: float, kind: np.dtype[Any]) -> float:
+    def allowed(self, index: int, largest: float, kind: np.dtype[Any]) -> float:
         """The largest difference of an output that rounding explains.
 
         Args:
-            place: of the output.
+            index: of the output.
             largest: its largest number.
             kind: its type.
         """
         changes = self.changes
         if changes is None:
             return WITHOUT * largest
-        change = changes[place] if place < len(changes) else 0.0
+        change = changes[index] if index < len(changes) else 0.0
         return MARGIN * change + self.least(largest, kind)
 
     @cached_property
@@ -163,7 +163,7 @@ def last_place(kind: np.dtype[Any]) -> float:
 
 
 def smallest_normal(kind: np.dtype[Any]) -> float:
-    """Below it numbers have fewer places, down to none, and some processors make 0 of them; 0 for whole numbers."""
+    """Below it numbers have fewer digits, down to none, and some processors make 0 of them; 0 for whole numbers."""
     return float(np.finfo(kind).tiny) if np.issubdtype(kind, np.floating) else 0.0
 
 

@@ -109,9 +109,9 @@ class _Inner:
     def first_wrong(self, *, nan: bool) -> str | None:
         """The first layer, in the graph's order, whose output differs in the network."""
         for layer in self._layers:
-            place = self._names.index(layer.output)
+            index = self._names.index(layer.output)
             expected, got = self.expected[layer.output], self._got[layer.output]
-            wrong = how_wrong(expected, got, self._rounding, place, nan=nan)
+            wrong = how_wrong(expected, got, self._rounding, index, nan=nan)
             if wrong is not None:
                 return f"{layer.name} ({wrong})"
         return None

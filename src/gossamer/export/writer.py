@@ -52,13 +52,13 @@ class Writer:
     def write(self) -> onnx.ModelProto:
         self.node_names = {
             node.name
-            for place, node in enumerate(self.graph.nodes)
-            if place not in self.dropped or self.replaced.get(place) == place
+            for index, node in enumerate(self.graph.nodes)
+            if index not in self.dropped or self.replaced.get(index) == index
         }
-        for place, node in enumerate(self.graph.nodes):
-            if place in self.replaced:
-                self._replace(self.replaced[place])
-            elif place not in self.dropped:
+        for index, node in enumerate(self.graph.nodes):
+            if index in self.replaced:
+                self._replace(self.replaced[index])
+            elif index not in self.dropped:
                 self.nodes.append(node)
         return self._model()
 
@@ -104,7 +104,7 @@ class Writer:
 
     def _pool(self, pool: Pool) -> None:
         source = self._as_panel(pool.source, pool.shape.outputs)
-        name = self.graph.nodes[pool.place].name or pool.output
+        name = self.graph.nodes[pool.index].name or pool.output
         op = OPS["PanelMaxPool"]
         node = self._made(op, [source], pool.output, name, _attributes(op, pool.shape, pool.rank))
         self._append_panel(node, pool.output, pool.shape.outputs)

@@ -104,9 +104,9 @@ def _read_clip(graph: Graph, node: onnx.NodeProto) -> Activation | None:
         return None
     attributes = attributes_of(node)
     bounds: list[float | None] = []
-    for place, name in ((1, "min"), (2, "max")):
-        if len(node.input) > place and node.input[place]:
-            bound = scalar(graph, node.input[place])
+    for index, name in ((1, "min"), (2, "max")):
+        if len(node.input) > index and node.input[index]:
+            bound = scalar(graph, node.input[index])
             if bound is None:
                 return None
             bounds.append(bound)
@@ -121,7 +121,7 @@ def _read_clip(graph: Graph, node: onnx.NodeProto) -> Activation | None:
 
 def _write_clip(nodes: DenseNodes, source: str, to: str, numbers: Mapping[str, float]) -> str:
     limits = numbers.get("lower", -math.inf), numbers.get("upper", math.inf)
-    bounds = [nodes.scalar(limit, f"{to}.limit{place}") for place, limit in enumerate(limits)]
+    bounds = [nodes.scalar(limit, f"{to}.limit{index}") for index, limit in enumerate(limits)]
     return nodes.node("Clip", [source, *bounds], to)
 
 

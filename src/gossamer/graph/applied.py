@@ -21,21 +21,21 @@ class Applied:
 
 def activation_of(graph: Graph, value: str) -> Applied | None:
     """The activation function that is all that happens to a value."""
-    places = graph.readers.get(value, [])
-    if any(place < 0 for place in places):
+    indices = graph.readers.get(value, [])
+    if any(index < 0 for index in indices):
         return None
-    if len(places) == 1:
-        node = graph.nodes[places[0]]
+    if len(indices) == 1:
+        node = graph.nodes[indices[0]]
         activation = activation_node(graph, node)
-        return None if activation is None else Applied(activation, (places[0],), node.output[0])
-    if len(places) == 2:
+        return None if activation is None else Applied(activation, (indices[0],), node.output[0])
+    if len(indices) == 2:
         return _sigmoid_product(graph, value) or _gelu(graph, value)
     return None
 
 
 def _sigmoid_product(graph: Graph, value: str) -> Applied | None:
     """x * Sigmoid(x) is SiLU, x * HardSigmoid(x) hard swish."""
-    for place, node in _readers(graph, value):
+    for index, node in _readers(graph, value):
         if is_standard(node, "Sigmoid"):
             name = "silu"
         elif is_standard(node, "HardSigmoid") and _is_hard_swish(node):
@@ -47,7 +47,7 @@ def _sigmoid_product(graph: Graph, value: str) -> Applied | None:
             return None
         if sorted(graph.nodes[product].input) != sorted([value, node.output[0]]):
             return None
-        return Applied(Activation(name), (place, product), graph.nodes[product].output[0])
+        return Applied(Activation(name), (index, product), graph.nodes[product].output[0])
     return None
 
 
@@ -59,10 +59,10 @@ def _is_hard_swish(node: onnx.NodeProto) -> bool:
 
 def _gelu(graph: Graph, value: str) -> Applied | None:
     """x / sqrt(2), Erf, + 1, times x and times 0.5 in any order."""
-    for place, node in _readers(graph, value):
+    for index, node in _readers(graph, value):
         if not _is_scaling(graph, node, value, 1 / math.sqrt(2)):
             continue
-        nodes = [place]
+        nodes = [index]
         current = node.output[0]
         for kind, constant in (("Erf", None), ("Add", 1.0)):
             following = graph.only_reader(current)
@@ -79,11 +79,11 @@ def _gelu(graph: Graph, value: str) -> Applied | None:
 def _half_product(graph: Graph, value: str, current: str, nodes: list[int]) -> Applied | None:
     """The rest of a GELU: `current` times `value` times a half, in either order."""
     halved = [
-        (place, node) for place, node in _readers(graph, value) if _is_scaling(graph, node, value, 0.5)
+        (index, node) for index, node in _readers(graph, value) if _is_scaling(graph, node, value, 0.5)
     ]  # 0.5 x, already multiplied
     factor = value
-    for place, node in halved:
-        nodes.append(place)
+    for index, node in halved:
+        nodes.append(index)
         factor = node.output[0]
     needs = {"value"} if halved else {"value", "half"}
     while needs:
@@ -105,7 +105,7 @@ def _half_product(graph: Graph, value: str, current: str, nodes: list[int]) -> A
 
 
 def _readers(graph: Graph, value: str) -> Iterator[tuple[int, onnx.NodeProto]]:
-    yield from ((place, graph.nodes[place]) for place in graph.readers.get(value, []) if place >= 0)
+    yield from ((index, graph.nodes[index]) for index in graph.readers.get(value, []) if index >= 0)
 
 
 def _is_scaling(graph: Graph, node: onnx.NodeProto, value: str, factor: float) -> bool:

@@ -33,19 +33,19 @@ def inputs_to_give(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in model.graph.input if value.name not in constants]
 
 
-def axis_name(value: onnx.ValueInfoProto, place: int) -> str | None:
+def axis_name(value: onnx.ValueInfoProto, index: int) -> str | None:
     """What the size on an axis of an input, or of the tensors in it, is called; None if it is a number."""
-    axis = tensor_of(value.type).shape.dim[place]
-    return None if axis.dim_value >= 1 else axis.dim_param or f"{value.name}.{place}"
+    axis = tensor_of(value.type).shape.dim[index]
+    return None if axis.dim_value >= 1 else axis.dim_param or f"{value.name}.{index}"
 
 
 def open_axes(model: onnx.ModelProto) -> Iterator[OpenAxis]:
     """All of them, an entry for each input and axis."""
     for value in inputs_to_give(model):
-        for place, axis in enumerate(tensor_of(value.type).shape.dim):
-            name = axis_name(value, place)
+        for index, axis in enumerate(tensor_of(value.type).shape.dim):
+            name = axis_name(value, index)
             if name is not None:
-                yield OpenAxis(name, place == 0, axis)
+                yield OpenAxis(name, index == 0, axis)
 
 
 def check_sizes(sizes: Mapping[str, int], names: Sequence[str], batches: Collection[str] = ()) -> None:

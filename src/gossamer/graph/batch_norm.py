@@ -24,27 +24,27 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
     model = _replaced(model, _without_factors(Graph(model)))
     graph = Graph(model)
     folded: dict[int, FoldedNode] = {}
-    for place, node in enumerate(graph.nodes):
+    for index, node in enumerate(graph.nodes):
         if not is_standard(node, "BatchNormalization") or len(node.output) != 1 or len(node.input) != 5:
             continue
         before = graph.producers.get(node.input[0])
-        if before is None or graph.only_reader(node.input[0]) != place:
+        if before is None or graph.only_reader(node.input[0]) != index:
             continue
         replacement = _fold(graph, before, node)
         if replacement is not None:
             folded[before] = replacement
-            folded[place] = (onnx.NodeProto(), [])
+            folded[index] = (onnx.NodeProto(), [])
     return _replaced(model, folded)
 
 
 def _replaced(model: onnx.ModelProto, folded: Mapping[int, FoldedNode]) -> onnx.ModelProto:
-    """The network with other nodes at these places, or none where a node has no kind."""
+    """The network with other nodes at these indices, or none where a node has no kind."""
     if not folded:
         return model
     result = copied(model)
     del result.graph.node[:]
-    for place, node in enumerate(model.graph.node):
-        new, tensors = folded.get(place, (node, []))
+    for index, node in enumerate(model.graph.node):
+        new, tensors = folded.get(index, (node, []))
         if new.op_type:
             result.graph.node.append(new)
         result.graph.initializer.extend(tensors)
@@ -69,7 +69,7 @@ def drop_unread(model: onnx.ModelProto) -> None:
 def _without_factors(graph: Graph) -> dict[int, FoldedNode]:
     """Every Gemm alpha (W x) as (alpha W) x, so that what is rounded to fp16 later is the weight that is stored."""
     folded: dict[int, FoldedNode] = {}
-    for place, node in enumerate(graph.nodes):
+    for index, node in enumerate(graph.nodes):
         alpha = np.float32(str(attributes_of(node).get("alpha", 1.0))) if is_standard(node, "Gemm") else np.float32(1)
         weight = None if alpha == 1 else graph.constant(node.input[1])
         if weight is None or weight.dtype != np.float32:
@@ -77,25 +77,25 @@ def _without_factors(graph: Graph) -> dict[int, FoldedNode]:
         scaled = np.asarray(weight, np.float64) * float(alpha)
         if not _fits(scaled):
             continue
-        (name,) = _unused(graph, place, f"{node.input[1]}.scaled")
+        (name,) = _unused(graph, index, f"{node.input[1]}.scaled")
         new = copied(node)
         new.input[1] = name
         (factor,) = [entry for entry in new.attribute if entry.name == "alpha"]
         new.attribute.remove(factor)
-        folded[place] = (new, [_tensor(scaled, name)])
+        folded[index] = (new, [_tensor(scaled, name)])
     return folded
 
 
-def _unused(graph: Graph, place: int, *names: str) -> list[str]:
-    """Names for what is made of a node's weight; with the node's place, where others could need or have them."""
+def _unused(graph: Graph, index: int, *names: str) -> list[str]:
+    """Names for what is made of a node's weight; with the node's index, where others could need or have them."""
     taken = names_of_values(graph.model)
-    if any(name in taken for name in names) or len(graph.readers[graph.nodes[place].input[1]]) > 1:
-        return [unused(f"{name}.{place}", taken) for name in names]
+    if any(name in taken for name in names) or len(graph.readers[graph.nodes[index].input[1]]) > 1:
+        return [unused(f"{name}.{index}", taken) for name in names]
     return list(names)
 
 
-def _fold(graph: Graph, place: int, norm: onnx.NodeProto) -> FoldedNode | None:
-    layer = graph.nodes[place]
+def _fold(graph: Graph, index: int, norm: onnx.NodeProto) -> FoldedNode | None:
+    layer = graph.nodes[index]
     if attributes_of(norm).get("training_mode", 0) != 0 or not is_standard(layer, "Conv", "Gemm"):
         return None
     statistics = [graph.constant(name) for name in norm.input[1:]]
@@ -125,7 +125,7 @@ def _fold(graph: Graph, place: int, norm: onnx.NodeProto) -> FoldedNode | None:
         new_bias = (np.asarray(bias, np.float64) - mean) * factor + offset
     if not (_fits(new_weight) and _fits(new_bias)):
         return None
-    names = _unused(graph, place, f"{layer.input[1]}.folded", f"{layer.input[1]}.folded_bias")
+    names = _unused(graph, index, f"{layer.input[1]}.folded", f"{layer.input[1]}.folded_bias")
     node = copied(layer)
     del node.input[1:]
     node.input.extend(names)

@@ -38,11 +38,11 @@ def bodies_of(graph: Graph) -> Iterator[Body]:
 
 
 def _within(nodes: Iterable[onnx.NodeProto], around: Mapping[str, onnx.TensorProto], path: str) -> Iterator[Body]:
-    for place, node in enumerate(nodes):
+    for index, node in enumerate(nodes):
         for number, graph in enumerate(graph for graph in graphs_of(node) if graph.node):
             made = {name for inner in graph.node for name in inner.output} | {value.name for value in graph.input}
             own = constants_of(graph)
             seen = {name: tensor for name, tensor in around.items() if name not in made}
-            body = Body(node.op_type, f"{path}/{place}.{number}", tuple(graph.node), own, seen)
+            body = Body(node.op_type, f"{path}/{index}.{number}", tuple(graph.node), own, seen)
             yield body
             yield from _within(body.nodes, body.tensors, body.name)

@@ -234,14 +234,14 @@ def _alone(
 
 
 def _dense(sparse: onnx.SparseTensorProto, name: str) -> NDArray[np.generic]:
-    """A sparse tensor of ONNX with its zeros: values at places in the flat tensor, or at places on every axis."""
-    values, places = array_of(sparse.values).reshape(-1), array_of(sparse.indices)
+    """A sparse tensor of ONNX with its zeros: values at positions in the flat tensor, or at positions on every axis."""
+    values, positions = array_of(sparse.values).reshape(-1), array_of(sparse.indices)
     shape = tuple(sparse.dims)
     try:
-        flat = np.ravel_multi_index(tuple(places.T), shape) if places.ndim == 2 else places.reshape(-1)
+        flat = np.ravel_multi_index(tuple(positions.T), shape) if positions.ndim == 2 else positions.reshape(-1)
         result = np.zeros(int(np.prod(shape)), values.dtype)
         if len(flat) != len(values) or (len(flat) and flat.min() < 0):
-            raise ValueError(f"{len(values)} values, {len(flat)} places")
+            raise ValueError(f"{len(values)} values, {len(flat)} positions")
         result[flat] = values
     except (IndexError, ValueError, TypeError) as error:
         raise ExportError(f"the sparse constant {name} is damaged: {error}") from error

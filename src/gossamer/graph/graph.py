@@ -15,14 +15,14 @@ from gossamer.graph.open_axes import graphs_of
 from gossamer.graph.shapes import Shapes, infer_shapes
 
 GRAPH = -1
-"""The place of a reader that is no node: the value is an output of the graph."""
+"""The index of a reader that is no node: the value is an output of the graph."""
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The top level of a model's graph. Nodes are named by their place in it, values by their name."""
+    """The top level of a model's graph. Nodes are named by their index in it, values by their name."""
 
     model: onnx.ModelProto
 
@@ -43,15 +43,15 @@ class Graph:
     @cached_property
     def producers(self) -> dict[str, int]:
         """Value -> the node that makes it. Inputs and initializers have none."""
-        return {name: place for place, node in enumerate(self.model.graph.node) for name in node.output if name}
+        return {name: index for index, node in enumerate(self.model.graph.node) for name in node.output if name}
 
     @cached_property
     def readers(self) -> dict[str, list[int]]:
         """Value -> the nodes that read it, in order, one entry for each time; GRAPH for an output of the graph."""
         found: dict[str, list[int]] = {}
-        for place, node in enumerate(self.model.graph.node):
+        for index, node in enumerate(self.model.graph.node):
             for name in values_read(node):
-                found.setdefault(name, []).append(place)
+                found.setdefault(name, []).append(index)
         for value in self.model.graph.output:
             found.setdefault(value.name, []).append(GRAPH)
         return found

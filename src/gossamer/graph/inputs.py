@@ -30,8 +30,8 @@ def drawn(
 def shape_with(given: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> list[int]:
     """The shape of an input, or of the tensors in it."""
     return [
-        axis.dim_value if (name := axis_name(given, place)) is None else sizes[name]
-        for place, axis in enumerate(tensor_of(given.type).shape.dim)
+        axis.dim_value if (name := axis_name(given, index)) is None else sizes[name]
+        for index, axis in enumerate(tensor_of(given.type).shape.dim)
     ]
 
 
@@ -41,19 +41,19 @@ def sizes_read(model: onnx.ModelProto) -> dict[str, int]:
     found: dict[str, int] = {}
     for value in inputs_to_give(model):
         rank = len(value.type.tensor_type.shape.dim)
-        for place in graph.readers.get(value.name, []):
-            for axis, size in _needed(graph, place, value.name, rank).items():
+        for index in graph.readers.get(value.name, []):
+            for axis, size in _needed(graph, index, value.name, rank).items():
                 name = axis_name(value, axis) if axis < rank else None
                 if name is not None:
                     found.setdefault(name, size)
     return found
 
 
-def _needed(graph: Graph, place: int, value: str, rank: int) -> dict[int, int]:
+def _needed(graph: Graph, index: int, value: str, rank: int) -> dict[int, int]:
     """Axis -> its size, for what a node reads first."""
-    if place < 0 or not is_standard(graph.nodes[place], "Conv", "Gemm", "MatMul"):
+    if index < 0 or not is_standard(graph.nodes[index], "Conv", "Gemm", "MatMul"):
         return {}
-    node = graph.nodes[place]
+    node = graph.nodes[index]
     weight = graph.shapes.get(node.input[1], ()) if node.input[1] in graph.tensors else ()
     sizes = [size for size in weight if isinstance(size, int)]
     if node.input[0] != value or len(sizes) < 2 or rank < 2:

@@ -56,7 +56,7 @@ def find_layers(graph: Graph, *, linear_residual: bool = True) -> list[Layer]:
     Args:
         linear_residual: whether a linear layer may take an addition with another value into itself.
     """
-    candidates = [_layer_at(graph, place) for place in range(len(graph.nodes))]
+    candidates = [_layer_at(graph, index) for index in range(len(graph.nodes))]
     found = [layer for layer in candidates if isinstance(layer, Layer)]
     # From the end, so that where two layers are added the later one, which finds the other's result ready, adds.
     taken: set[int] = set()
@@ -68,25 +68,25 @@ def find_layers(graph: Graph, *, linear_residual: bool = True) -> list[Layer]:
     return complete[::-1]
 
 
-def why_no_layer(graph: Graph, place: int) -> str | None:
+def why_no_layer(graph: Graph, index: int) -> str | None:
     """Why a Conv, Gemm or MatMul with a weight is none of the layers; None for anything else."""
-    found = _layer_at(graph, place)
+    found = _layer_at(graph, index)
     return None if isinstance(found, Layer) else found
 
 
-def _layer_at(graph: Graph, place: int) -> Layer | str | None:
+def _layer_at(graph: Graph, index: int) -> Layer | str | None:
     """The layer; or why it is none, for people; None if the node has no weight."""
-    node = graph.nodes[place]
+    node = graph.nodes[index]
     if is_standard(node, "Conv"):
-        return _convolution(graph, place, node)
+        return _convolution(graph, index, node)
     if is_standard(node, "Gemm"):
-        return _gemm(graph, place, node)
+        return _gemm(graph, index, node)
     if is_standard(node, "MatMul"):
-        return _matmul(graph, place, node) or _left_matmul(graph, place, node)
+        return _matmul(graph, index, node) or _left_matmul(graph, index, node)
     return None
 
 
-def _convolution(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | None:
+def _convolution(graph: Graph, index: int, node: onnx.NodeProto) -> Layer | str | None:
     weight = _weight(graph, node.input[1])
     if not isinstance(weight, np.ndarray):
         return weight
@@ -107,10 +107,10 @@ def _convolution(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str 
         return "a negative padding, stride or dilation has no sparse op"
     shape = shape_over("conv", sizes, window, inputs=weight.shape[1] * group, outputs=weight.shape[0], groups=group)
     name = layer_name(node, node.input[1])
-    return Layer(name, "conv", weight, bias[0], shape, node.input[0], node.output[0], (place,), rank=weight.ndim)
+    return Layer(name, "conv", weight, bias[0], shape, node.input[0], node.output[0], (index,), rank=weight.ndim)
 
 
-def _gemm(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | None:
+def _gemm(graph: Graph, index: int, node: onnx.NodeProto) -> Layer | str | None:
     weight = _weight(graph, node.input[1])
     if not isinstance(weight, np.ndarray):
         return weight
@@ -130,10 +130,10 @@ def _gemm(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | None:
         return OTHER_BIAS
     scaled = None if bias[0] is None else bias[0] * beta
     sizes = graph.shapes.get(node.input[0], (None, None))
-    return _linear(graph, place, node, weight, scaled, sizes)
+    return _linear(graph, index, node, weight, scaled, sizes)
 
 
-def _matmul(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | None:
+def _matmul(graph: Graph, index: int, node: onnx.NodeProto) -> Layer | str | None:
     weight = _weight(graph, node.input[1])
     if not isinstance(weight, np.ndarray):
         return weight
@@ -142,11 +142,11 @@ def _matmul(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | Non
         return f"a product with a weight of {weight.ndim} axes has no sparse op"
     if not sizes:
         return "the number of axes of its input is not known before it runs"
-    layer = _linear(graph, place, node, weight.T, None, sizes)
+    layer = _linear(graph, index, node, weight.T, None, sizes)
     return _with_bias(graph, layer, axis=-1)
 
 
-def _left_matmul(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str | None:
+def _left_matmul(graph: Graph, index: int, node: onnx.NodeProto) -> Layer | str | None:
     """W X with X [n, k, tokens] is a 1 x 1 convolution over sequences of tokens."""
     weight = _weight(graph, node.input[0])
     if not isinstance(weight, np.ndarray):
@@ -163,7 +163,7 @@ def _left_matmul(graph: Graph, place: int, node: onnx.NodeProto) -> Layer | str 
         images=known_size(sizes[0], UNKNOWN_IMAGES),
     )
     name = layer_name(node, node.input[0])
-    layer = Layer(name, "conv", weight[:, :, None], None, shape, node.input[1], node.output[0], (place,), rank=3)
+    layer = Layer(name, "conv", weight[:, :, None], None, shape, node.input[1], node.output[0], (index,), rank=3)
     return _with_bias(graph, layer, axis=-2)
 
 
@@ -183,14 +183,14 @@ def _with_bias(graph: Graph, layer: Layer, axis: int) -> Layer:
 
 
 def _linear(
-    graph: Graph, place: int, node: onnx.NodeProto, weight: Weight, bias: Weight | None, sizes: tuple[Size, ...]
+    graph: Graph, index: int, node: onnx.NodeProto, weight: Weight, bias: Weight | None, sizes: tuple[Size, ...]
 ) -> Layer:
     rows = 1
     for axis, size in enumerate(sizes[:-1]):
         rows *= known_size(size, UNKNOWN_IMAGES if axis == 0 else UNKNOWN_EXTENT)
     shape = LayerShape("linear", inputs=weight.shape[1], outputs=weight.shape[0], width=rows)
     name = layer_name(node, node.input[1])
-    return Layer(name, "linear", weight, bias, shape, node.input[0], node.output[0], (place,), rank=len(sizes))
+    return Layer(name, "linear", weight, bias, shape, node.input[0], node.output[0], (index,), rank=len(sizes))
 
 
 def _with_following(graph: Graph, layer: Layer, taken: set[int], linear_residual: bool) -> Layer:
@@ -264,7 +264,7 @@ def _bias(graph: Graph, name: str, outputs: int, rank: int = 2, axis: int = -1) 
     values = _weight(graph, name)
     if not isinstance(values, np.ndarray) or values.ndim > rank:
         return None
-    if any(size != 1 for place, size in enumerate(values.shape) if place - values.ndim != axis):
+    if any(size != 1 for index, size in enumerate(values.shape) if index - values.ndim != axis):
         return None
     if values.size != 1 and values.size != outputs:
         return None

@@ -30,7 +30,7 @@ class Unit:
 def choose_panels(
     units: Sequence[Unit], read_as_planes: Iterable[str], conversion_times: Mapping[str, float]
 ) -> set[int]:
-    """The places of the units that run on panels.
+    """The indices of the units that run on panels.
 
     Args:
         read_as_planes: values that something outside of the units reads, or that the graph returns.
@@ -42,29 +42,29 @@ def choose_panels(
 
     flow = networkx.DiGraph()
     flow.add_nodes_from([PANELS, PLANES])
-    maker = {unit.output: place for place, unit in enumerate(units)}
+    maker = {unit.output: index for index, unit in enumerate(units)}
     readers: dict[str, list[int | str]] = {}
-    for place, unit in enumerate(units):
-        flow.add_edge(PANELS, place, capacity=_ticks(unit.plane_time))
-        flow.add_edge(place, PLANES, capacity=_ticks(unit.panel_time))
+    for index, unit in enumerate(units):
+        flow.add_edge(PANELS, index, capacity=_ticks(unit.plane_time))
+        flow.add_edge(index, PLANES, capacity=_ticks(unit.panel_time))
         for value in unit.inputs:
-            readers.setdefault(value, []).append(place)
+            readers.setdefault(value, []).append(index)
     for value in read_as_planes:
         readers.setdefault(value, []).append(PLANES)
-    for value, places in readers.items():
+    for value, indices in readers.items():
         if value not in conversion_times:
             continue
         source = maker.get(value, PLANES)
         time = _ticks(conversion_times[value])
         # Edges without a capacity cannot be cut: whoever reads panels puts "value as panels" on their side.
         flow.add_edge(("as panels", value), source, capacity=time)
-        flow.add_edges_from((reader, ("as panels", value)) for reader in places if reader != PLANES)
+        flow.add_edges_from((reader, ("as panels", value)) for reader in indices if reader != PLANES)
         if source != PLANES:
             flow.add_edge(source, ("as planes", value), capacity=time)
-            flow.add_edges_from((("as planes", value), reader) for reader in places)
+            flow.add_edges_from((("as planes", value), reader) for reader in indices)
     # Turned around, because of several minimum cuts the library returns the one whose sink's side is the smallest.
     _, (_, panels) = networkx.minimum_cut(flow.reverse(copy=False), PLANES, PANELS)
-    return {place for place in panels if isinstance(place, int)}
+    return {index for index in panels if isinstance(index, int)}
 
 
 def _ticks(seconds: float) -> int:

@@ -12,7 +12,7 @@ from gossamer.graph.windows import Window, integers_of, shape_over, window_of
 class Pool:
     """A max pooling with explicit padding, as `PanelMaxPool` takes it (docs/format.md)."""
 
-    place: int
+    index: int
     source: str
     output: str
     shape: LayerShape
@@ -20,13 +20,13 @@ class Pool:
     """Of its input: 3 over sequences."""
 
 
-def pool_at(graph: Graph, place: int) -> Pool | None:
-    """The max pooling at a place of the graph; None if there is none, or one that `PanelMaxPool` does not compute.
+def pool_at(graph: Graph, index: int) -> Pool | None:
+    """The max pooling at a index of the graph; None if there is none, or one that `PanelMaxPool` does not compute.
 
     `ceil_mode` and `auto_pad` become explicit padding where the sizes that decide it are known.
     """
-    node = graph.nodes[place]
-    if not is_standard(node, "MaxPool") or any(node.output[1:]):  # places of the maxima
+    node = graph.nodes[index]
+    if not is_standard(node, "MaxPool") or any(node.output[1:]):  # indices of the maxima
         return None
     sizes, made = graph.shapes.get(node.input[0], ()), graph.shapes.get(node.output[0], ())
     attributes = attributes_of(node)
@@ -41,7 +41,7 @@ def pool_at(graph: Graph, place: int) -> Pool | None:
     if min((*kernel, *window.strides, *window.dilations)) < 1 or _is_unclear(attributes, window):
         return None
     shape = shape_over("pool", sizes, window, inputs=channels, outputs=channels, groups=channels)
-    return Pool(place, node.input[0], node.output[0], shape, len(sizes))
+    return Pool(index, node.input[0], node.output[0], shape, len(sizes))
 
 
 def _is_unclear(attributes: Mapping[str, object], window: Window) -> bool:

@@ -82,9 +82,9 @@ def _with_sizes(model: onnx.ModelProto, sizes: tuple[int, int, int]) -> onnx.Mod
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     for value in fixed.graph.input:
-        for place, axis in enumerate(value.type.tensor_type.shape.dim):
+        for index, axis in enumerate(value.type.tensor_type.shape.dim):
             if not axis.HasField("dim_value"):
-                axis.dim_value = first if place == 0 else others[place % 2]
+                axis.dim_value = first if index == 0 else others[index % 2]
     return fixed
 
 

@@ -21,7 +21,7 @@ class Stem:
 
     @property
     def nodes(self) -> tuple[int, ...]:
-        return self.layer.nodes if self.pool is None else (*self.layer.nodes, self.pool.place)
+        return self.layer.nodes if self.pool is None else (*self.layer.nodes, self.pool.index)
 
     @property
     def output(self) -> str:

@@ -57,13 +57,13 @@ class _Axis:
 
     def live(self) -> list[_Tap]:
         """The taps that read a pixel for any output."""
-        taps = (_Tap(*divmod(place * self.dilation - self.pad, self.stride)) for place in range(self.kernel))
+        taps = (_Tap(*divmod(index * self.dilation - self.pad, self.stride)) for index in range(self.kernel))
         return [tap for tap in taps if self._reads(tap, range(self.outputs))]
 
     def needed(self, taps: Sequence[_Tap], outputs: range) -> Sequence[_Tap]:
         """The ones of `taps` from the first to the last one that reads a pixel for these outputs."""
-        places = [place for place, tap in enumerate(taps) if self._reads(tap, outputs)]
-        return taps[places[0] : places[-1] + 1] if places else []
+        indices = [index for index, tap in enumerate(taps) if self._reads(tap, outputs)]
+        return taps[indices[0] : indices[-1] + 1] if indices else []
 
     def _reads(self, tap: _Tap, outputs: range) -> bool:
         end = (self.inputs - 1 - tap.residue) // self.stride + 1 - tap.shift

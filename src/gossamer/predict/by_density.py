@@ -119,23 +119,23 @@ class _Layouts:
         self._elimination = VariableElimination(found.units, found.read_as_planes, found.conversion_times)
         self._times: list[Times] = [(unit.plane_time, unit.panel_time) for unit in found.units]
         self._varying = [
-            (place, part.output, sparse[part.output])
-            for place, part in enumerate(found.parts)
+            (index, part.output, sparse[part.output])
+            for index, part in enumerate(found.parts)
             if isinstance(part, Layer) and part.output in sparse
         ]
         pools = [part.pool if isinstance(part, Stem) else part for part in found.parts if isinstance(part, Stem | Pool)]
         counted = {pool.output for pool in pools if pool is not None}
-        inside = {place for layer in layers for place in layer.nodes}
+        inside = {index for layer in layers for index in layer.nodes}
         self._others = sum(
             costs.calibration.seconds(node_terms(graph, node))
-            for place, node in enumerate(graph.nodes)
-            if place not in inside and node.output[0] not in counted
+            for index, node in enumerate(graph.nodes)
+            if index not in inside and node.output[0] not in counted
         )
 
     def __call__(self, densities: Mapping[str, float]) -> float:
         times = list(self._times)
-        for place, output, sparse in self._varying:
-            times[place] = times[place][0], sparse(densities[output])
+        for index, output, sparse in self._varying:
+            times[index] = times[index][0], sparse(densities[output])
         return self._others + self._elimination(times)
 
 

@@ -40,12 +40,12 @@ def between(graph: Graph, layers: Sequence[Layer], rewritten: Rewritten) -> Betw
         layers: those of the graph.
         rewritten: what the export made of it.
     """
-    inside = {place for layer in layers for place in layer.nodes}
+    inside = {index for layer in layers for index in layer.nodes}
     nodes = list(rewritten.model.graph.node)
     value_of = {panel: value for value, (panel, _) in rewritten.panels.items()}
     made = {value_of.get(name, name) for node in nodes if node.domain and not _converts(node) for name in node.output}
-    others = tuple(node for place, node in enumerate(graph.nodes) if place not in inside)
-    pools = {pool.output: pool for place in range(len(graph.nodes)) if (pool := pool_at(graph, place))}
+    others = tuple(node for index, node in enumerate(graph.nodes) if index not in inside)
+    pools = {pool.output: pool for index in range(len(graph.nodes)) if (pool := pool_at(graph, index))}
     on_panels = [node.output[0] for node in nodes if node.op_type == "PanelMaxPool"]
     return Between(
         tuple(node for node in nodes if _converts(node)),

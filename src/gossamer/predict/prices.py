@@ -40,13 +40,13 @@ def fit(observations: Sequence[Observation]) -> dict[str, dict[str, float]]:
         Class of a layer -> term -> seconds for each unit.
     """
     columns = sorted({(terms.kind, name) for found in observations for terms in found.terms for name in terms.amounts})
-    place = {column: number for number, column in enumerate(columns)}
+    index = {column: number for number, column in enumerate(columns)}
     watching = len(columns)
     matrix = np.zeros((len(observations), len(columns) + 1))
     for row, found in zip(matrix, observations, strict=True):
         for terms in found.terms:
             for name, amount in terms.amounts.items():
-                row[place[terms.kind, name]] += amount
+                row[index[terms.kind, name]] += amount
         row[watching] = found.watched
         row *= found.weight / found.seconds
     scale = np.maximum(np.linalg.norm(matrix, axis=0), 1e-300)

@@ -154,7 +154,7 @@ steady    normalise mixed
 def _vectors() -> str:
     lines = [f"vector input {VECTORS[0]}x1x1", "flat flatten vector"]
     source = "flat"
-    for place, features in enumerate(VECTORS[1:]):
-        lines.append(f"layer{place} linear {source} outputs={features} relu")
-        source = f"layer{place}"
+    for number, features in enumerate(VECTORS[1:]):
+        lines.append(f"layer{number} linear {source} outputs={features} relu")
+        source = f"layer{number}"
     return "\n".join(lines)

@@ -136,7 +136,7 @@ def _lines(facts: Facts) -> list[str]:
     if facts.get("inputs"):
         inputs = facts["inputs"]
         lines.append(
-            f"{int(inputs['unused']):,} of {len(inputs['connections']):,} places of the input are read by nothing"
+            f"{int(inputs['unused']):,} of {len(inputs['connections']):,} positions of the input are read by nothing"
         )
     if facts.get("paths"):
         lines.append(f"{_large(facts['paths']['total'])} of {_large(facts['paths']['dense'])} paths are left")

@@ -326,8 +326,8 @@ class LearningRates(list[float]):
     def __getitem__(self, index: SupportsIndex | slice) -> float | list[float]:
         if isinstance(index, slice):
             return super().__getitem__(index)
-        place = operator.index(index)
-        return super().__getitem__(place - 1 if place == len(self) else place)
+        number = operator.index(index)
+        return super().__getitem__(number - 1 if number == len(self) else number)
 
 
 def restart_scale(norm_before: float, norm_removed: float, share_removed: float, share_of_time: float) -> float:

@@ -17,7 +17,7 @@ class OpenVinoRunner:
 
     def run(self) -> list[np.ndarray[Any, Any]]:
         self._request.infer(self._inputs, share_inputs=True)
-        return [np.array(self._request.get_output_tensor(place).data) for place in range(self._outputs)]
+        return [np.array(self._request.get_output_tensor(index).data) for index in range(self._outputs)]
 
     def seconds(self) -> float:
         started = time.perf_counter()
