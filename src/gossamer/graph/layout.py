@@ -11,6 +11,8 @@ than converting twice.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import networkx
+
 PANELS, PLANES = "panels", "planes"
 TICK = 1e-12
 """Seconds. Capacities are whole numbers of them, so that the cut is exact."""
@@ -38,8 +40,6 @@ def choose_panels(
 
     Of several cheapest choices, the one with the fewest units on panels.
     """
-    import networkx
-
     flow = networkx.DiGraph()
     flow.add_nodes_from([PANELS, PLANES])
     maker = {unit.output: index for index, unit in enumerate(units)}

@@ -15,16 +15,15 @@ import sys
 import tempfile
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from gossamer.bench.engines.engine import BothForms, EngineFailed
 from gossamer.graph.messages import copied, fill
 from gossamer.storage.cache import cache_folder
-
-if TYPE_CHECKING:
-    import onnx
 
 PYTHON = (3, 11)
 NEWEST_OPSET = 18
@@ -39,8 +38,6 @@ class DeepSparseRunner:
     def __init__(self, worker: "subprocess.Popen[str]", errors: Any, subject: BothForms) -> None:
         self._worker, self._errors, self._folder = worker, errors, subject.folder
         model, inputs = subject.folder / "deepsparse.onnx", subject.folder / "inputs.npz"
-        import onnx
-
         onnx.save(for_deepsparse(subject.dense), model)
         np.savez(inputs, **subject.inputs)  # type: ignore[arg-type]
         request = {"model": str(model), "threads": subject.threads, "inputs": str(inputs)}
@@ -158,12 +155,9 @@ def _do(command: list[str], what: str) -> None:
         raise EngineFailed(f"could not {what} ({' '.join(command)}): {lines[-1] if lines else 'it said nothing'}")
 
 
-def for_deepsparse(model: "onnx.ModelProto") -> "onnx.ModelProto":
+def for_deepsparse(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network in opset 18, the newest of which DeepSparse has every op; the only op of later ones that occurs,
     Gelu, in its parts."""
-    import onnx
-    from onnx import helper, numpy_helper
-
     old = copied(model)
     old.ir_version = min(old.ir_version, NEWEST_IR)
     for imported in old.opset_import:

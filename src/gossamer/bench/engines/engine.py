@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
 
 from gossamer.errors import ConfigurationError, GossamerError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import onnx
 
 
 class EngineFailed(GossamerError):
@@ -20,11 +19,11 @@ class EngineFailed(GossamerError):
 class BothForms:
     """A network on its way through the engines, in both forms, with the inputs that all of them are given."""
 
-    dense: "onnx.ModelProto"
+    dense: onnx.ModelProto
     """Plain ONNX, zeros included."""
-    sparse: "onnx.ModelProto"
+    sparse: onnx.ModelProto
     """With gossamer's ops."""
-    inputs: "dict[str, np.ndarray[Any, Any]]"
+    inputs: dict[str, np.ndarray[Any, Any]]
     threads: int
     folder: Path
     """For files on the way; the caller removes it."""
@@ -35,7 +34,7 @@ class Runner(Protocol):
 
     version: str
 
-    def run(self) -> "list[np.ndarray[Any, Any]]":
+    def run(self) -> list[np.ndarray[Any, Any]]:
         """The outputs, in the network's order."""
 
     def seconds(self) -> float:
