@@ -12,7 +12,13 @@ from command_line import Started, environment
 from run_document import Block, blocks
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "RELEASE.md", ROOT / "runtime" / "README.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "RELEASE.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "runtime" / "README.md",
+]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
@@ -63,6 +69,27 @@ def test_the_first_documents_run() -> None:
 def test_links_lead_to_files(document: Path) -> None:
     missing = [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
     assert not missing
+
+
+def anchors_of(document: Path) -> set[str]:
+    """As GitHub and mkdocs make them of headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_anchors_lead_to_headings(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]*)#([^)\s]+)\)", document.read_text(encoding="utf-8"))
+    targets = [(document.parent / path if path else document, anchor) for path, anchor in links]
+    missing = [f"{path.name}#{anchor}" for path, anchor in targets if anchor not in anchors_of(path)]
+    assert not missing
+
+
+def test_ten_questions_are_answered_one_link_from_the_front() -> None:
+    text = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"^\*\*.+\?\*\*", text, re.MULTILINE)) == 10
+    for front in ("README.md", "docs/index.md"):
+        assert "questions.md" in (ROOT / front).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
