@@ -14,6 +14,7 @@ from small_run import printed, refused
 from gossamer.errors import ExportError
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import Exported, export
+from gossamer.export.form import FileForm
 from gossamer.export.rewrite import rewrite
 from gossamer.export.source import open_source
 from gossamer.export.verify import compare_with_dense
@@ -288,6 +289,9 @@ def test_a_network_that_draws_random_numbers_is_refused_for_that(tmp_path: Path)
     model = network(nodes, {"x": ["n", 32]}, {"w": sparse_weight(RNG, 32, 32)}, ["y"])
     with pytest.raises(ExportError, match="others in every run"):
         exported(model, tmp_path)
+    # Nothing of it is computed beforehand: what is written is what was read.
+    with pytest.raises(ExportError, match="others in every run"):
+        export(open_source(str(tmp_path / "dense.onnx")), tmp_path / "m.onnx", form=FileForm(dense=True))
     assert not (tmp_path / "m.onnx").exists()
 
 
