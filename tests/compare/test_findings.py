@@ -20,6 +20,8 @@ from gossamer.compare.findings import (
 from gossamer.compare.grid import Grid
 from gossamer.compare.method import Method
 from gossamer.errors import ConfigurationError
+from gossamer.job.training import Training
+from gossamer.loop.stop import Stop
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 ROUNDS = [100, 50, 20, 10, 5, 4]
@@ -222,19 +224,21 @@ def test_methods_by_name() -> None:
 
 def test_the_grid_shares_the_dense_network_of_a_seed() -> None:
     methods = tuple(map(Method.named, ["lr-rewind", "weight-rewind@2", "weight-rewind", "one-shot-fine-tune"]))
-    grid = Grid(Path("out"), "digits", methods, (0, 1), 0.6, 0.2, recipe_epochs=5)
+    grid = Grid(Path("out"), "digits", methods, (0, 1), Stop(0.6), 0.2, recipe_epochs=5)
     dense = list(grid.dense_jobs())
     assert [job.folder for job in dense] == [Path("out/dense/seed-0"), Path("out/dense/seed-1")]
-    assert dense[0].options[-2:] == ("--keep-snapshots", "0,3")
+    assert dense[0].options[-7:-4] == ("--dense-only", "--keep-snapshots", "0,3")
     assert dense[0].snapshots == ("0 steps", "3 epochs")
     # Every third round, and the end: 0.8^3 and 0.4.
     assert grid.densities == (0.512, 0.4)
     cells = list(grid.cells())
     assert len(cells) == 2 * (3 + 2)
     assert {job.dense for job in cells[:5]} == {Path("out/dense/seed-0")}
-    assert cells[1].options[-4:] == ("--per-round", "0.2", "--rewind-epochs", "2")
-    assert cells[3].options[-3:] == ("--target-sparsity", "0.488", "--one-shot")
-    other = Grid(Path("out"), "digits", (Method.named("lr-rewind+lamp+policies/a.toml+2:4+replicates=3"),), (0,), 0.6)
+    assert cells[1].options[-6:] == ("--per-round", "0.2", "--method", "weight-rewind", "--rewind-epochs", "2")
+    assert cells[3].options[-5:] == ("--target-sparsity", "0.488", "--one-shot", "--method", "fine-tune")
+    other = Grid(
+        Path("out"), "digits", (Method.named("lr-rewind+lamp+policies/a.toml+2:4+replicates=3"),), (0,), Stop(0.6)
+    )
     (cell,) = other.cells()
     assert cell.folder == Path("out/cells/lr-rewind+lamp+policies_a.toml+2:4+replicates=3/seed-0")
     assert cell.options[-8:] == (
@@ -243,15 +247,17 @@ def test_the_grid_shares_the_dense_network_of_a_seed() -> None:
         *("--replicates", "3"),
     )
     with pytest.raises(ConfigurationError, match="expected it in file_targets"):
-        Grid(Path("out"), "digits", (Method.named("one-shot-lr-rewind+a.toml"),), (0,), 0.6)
+        Grid(Path("out"), "digits", (Method.named("one-shot-lr-rewind+a.toml"),), (0,), Stop(0.6))
     with pytest.raises(ConfigurationError, match="longer than the 1 epochs"):
-        Grid(Path("out"), "digits", methods, (0,), 0.6, epochs=1)
+        Grid(Path("out"), "digits", methods, (0,), Stop(0.6), training=Training(epochs=1))
 
 
 def test_runs_of_a_grid_have_folders_of_their_own() -> None:
     methods = tuple(map(Method.named, ["lr-rewind+a/p.toml", "lr-rewind+a_p.toml"]))
     with pytest.raises(ConfigurationError, match=r"lr-rewind\+a/p.toml and lr-rewind\+a_p.toml would both be kept in"):
-        Grid(Path("out"), "digits", methods, (0,), 0.6)
+        Grid(Path("out"), "digits", methods, (0,), Stop(0.6))
     for densities in [(0.5, 0.1, 0.5), (0.5, 0.50000001)]:
         with pytest.raises(ConfigurationError, match=r"one-shot density 0\.5 is there 2 times"):
-            Grid(Path("out"), "digits", (Method("lr-rewind", None, True),), (0,), 0.6, one_shot_densities=densities)
+            Grid(
+                Path("out"), "digits", (Method("lr-rewind", None, True),), (0,), Stop(0.6), one_shot_densities=densities
+            )

@@ -6,8 +6,9 @@ from gossamer.compare.findings import Point, rows
 from gossamer.compare.grid import Grid
 from gossamer.compare.method import Method
 from gossamer.compare.report import as_text
+from gossamer.loop.stop import Stop
 
-GRID = Grid(Path("out"), "task", (Method.named("lr-rewind"), Method.named("fine-tune")), (0, 1), 0.5)
+GRID = Grid(Path("out"), "task", (Method.named("lr-rewind"), Method.named("fine-tune")), (0, 1), Stop(0.5))
 
 
 def point(method: str, seed: int, number: int, kept: int, test: float) -> Point:

@@ -5,7 +5,7 @@ import signal
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from gossamer.job.training import Training
 from gossamer.loop.stop import Stop
 from gossamer.predict.calibration import write_calibration
 from gossamer.prune.densities import read_densities
-from gossamer.search import Policy, SearchError, flops, search, weights
+from gossamer.search import Policy, SearchError, SearchSettings, flops, search, weights
 from gossamer.search.agent import Agent, Transition, sigma_of, truncated_normal
 from gossamer.search.environment import Environment
 from gossamer.search.fine_grained import FineGrained
@@ -146,16 +146,18 @@ def third_layer_matters(model: nn.Module) -> float:
 def found(folder: Path, watch: Watch | None = None, **changes: Any) -> Policy:
     arguments: dict[str, Any] = {
         "example": VECTOR,
-        "judge": third_layer_matters,
+        "score": third_layer_matters,
         "budget": lambda layers: weights(layers, 0.5),
         "folder": folder,
         "episodes": 14,
         "warm_up": 5,
         "seed": 3,
         "checkpoint_seconds": 0,
-        "listener": watch,
+        "callback": watch,
     }
-    return search(perceptron(), **{**arguments, **changes})
+    arguments = {**arguments, **changes}
+    own = {one.name: arguments.pop(one.name) for one in fields(SearchSettings) if one.name in arguments}
+    return search(perceptron(), how=SearchSettings(**own), **arguments)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -207,12 +209,10 @@ def test_the_model_stays_as_it_was_and_files_hold_no_pickle(tmp_path: Path) -> N
     policy = search(
         model,
         example=example,
-        judge=lambda pruned: -float(pruned(example).detach().square().mean()),
+        score=lambda pruned: -float(pruned(example).detach().square().mean()),
         budget=lambda layers: flops(layers, 0.5),
         folder=tmp_path / "search",
-        actions="channels",
-        episodes=4,
-        warm_up=2,
+        how=SearchSettings(actions="channels", episodes=4, warm_up=2),
     )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert policy.structure == "channels"
@@ -251,14 +251,14 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
         with pytest.raises(SearchError, match=message):
             found(tmp_path / "none", **changes)
     with pytest.raises(TrainingDivergedError, match="metric of a pruned network is nan"):
-        found(tmp_path / "nan", judge=lambda model: float("nan"))
+        found(tmp_path / "nan", score=lambda model: float("nan"))
 
 
 def test_retraining_is_judged_and_leaves_no_trace(tmp_path: Path) -> None:
     """The retrained copy is better than the pruned network by what it is trained to."""
     seen: list[tuple[float, float]] = []
 
-    def judge(model: nn.Module) -> float:
+    def score(model: nn.Module) -> float:
         return -float(model(VECTOR).detach().square().sum())
 
     def retrain(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
@@ -266,10 +266,10 @@ def test_retraining_is_judged_and_leaves_no_trace(tmp_path: Path) -> None:
         copy.load_state_dict(model.state_dict())
         for parameter in copy.parameters():
             parameter.data.mul_(0.1)
-        seen.append((judge(model), judge(copy)))
+        seen.append((score(model), score(copy)))
         return copy
 
-    policy = found(tmp_path, judge=judge, reward="retrained", retrain=retrain, episodes=3)
+    policy = found(tmp_path, score=score, reward="retrained", retrain=retrain, episodes=3)
     assert policy.value == max(after for _, after in seen)
     assert all(after > before for before, after in seen)
 

@@ -12,11 +12,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from gossamer.cli.console import console
+from gossamer.cli.settings import Panel, with_settings
+from gossamer.prune.scope import Scope
+from gossamer.search.errors import SearchError
+from gossamer.search.settings import PriceList, Scoring, SearchSettings
 from gossamer.wording import value_text
 
 if TYPE_CHECKING:
     from gossamer.predict.calibration import Calibration
-    from gossamer.prune.scope import Scope
     from gossamer.search import Budget, Policy
     from gossamer.search.compressible import Compressible
     from gossamer.search.layers import LayerFacts
@@ -27,11 +30,8 @@ BUDGETS = ("weights", "flops", "milliseconds")
 LINE_EPISODES = 10
 """Without a terminal every so many episodes are reported."""
 
-SEARCH = "The search"
-SCOPE = "Which weights"
-TIME = "What an inference takes"
 
-
+@with_settings
 def search(
     run: Annotated[
         str,
@@ -51,122 +51,59 @@ def search(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Write the policy to this .toml file; the search's state beside it.")
     ],
+    how: Annotated[SearchSettings, Panel("The search")],
+    scoring: Annotated[Scoring, Panel("How a network is scored")],
+    price_list: Annotated[PriceList, Panel("What an inference takes")],
+    scope: Annotated[Scope, Panel("Which weights (default: what the run prunes)", ("include", "exclude"))],
     data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
     task: Annotated[
         str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
     ] = None,
-    actions: Annotated[
-        str,
-        typer.Option(help="weights: a density for every layer; channels: for every group of coupled channels."),
-    ] = "weights",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[
-        int | None,
-        typer.Option(help="For milliseconds: threads of the calibration; 1 by default.", min=1, rich_help_panel=TIME),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="For milliseconds: the file of `gossamer bench calibrate`; its usual place by default.",
-            rich_help_panel=TIME,
-        ),
-    ] = None,
-    reward: Annotated[
-        str, typer.Option(help="accuracy, accuracy-guaranteed or retrained.", rich_help_panel=SEARCH)
-    ] = "accuracy",
-    episodes: Annotated[int, typer.Option(help="How many networks are tried.", rich_help_panel=SEARCH)] = 800,
-    warm_up: Annotated[int, typer.Option(help="The first episodes, at random.", rich_help_panel=SEARCH)] = 100,
-    examples: Annotated[
-        int | None,
-        typer.Option(help="Validation examples that judge a network; all by default.", min=1, rich_help_panel=SEARCH),
-    ] = None,
-    retrain_steps: Annotated[
-        int,
-        typer.Option(help="For --reward retrained: steps before a network is judged.", min=1, rich_help_panel=SEARCH),
-    ] = 50,
-    lowest_density: Annotated[
-        float | None,
-        typer.Option(help="Of every layer; 0.01 by default, 0.2 for channels.", rich_help_panel=SEARCH),
-    ] = None,
-    scale: Annotated[
-        str,
-        typer.Option(
-            help="What an action means: clipped (the paper's) or rescaled (better where the budget is small).",
-            rich_help_panel=SEARCH,
-        ),
-    ] = "clipped",
-    seed: Annotated[int, typer.Option(help="Same seed, same bits on the CPU.", rich_help_panel=SEARCH)] = 0,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(help="Least time between two saves.", rich_help_panel=SEARCH)
-    ] = 10.0,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Prune only weights whose name matches (shell pattern; repeatable). Default: what the run prunes.",
-            rich_help_panel=SCOPE,
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(help="Never prune weights whose name matches (repeatable).", rich_help_panel=SCOPE),
-    ] = None,
 ) -> None:
     """Look for the density of every layer by reinforcement learning (AMC), without retraining in between.
 
     The policy is for `gossamer compress --allocation FILE`. Interrupt it whenever you like: the same command continues.
     """
+    # torch takes a second to load, which `gossamer --help` need not.
     import torch
 
-    from gossamer.prune.scope import Scope
-    from gossamer.search import search as find
+    from gossamer.search.searching import search as find
     from gossamer.search.subject import open_subject, short_retraining
-    from gossamer.tasks import Examples
     from gossamer.tasks.processor import find_device
 
     torch.set_flush_denormal(True)
     where = find_device(device)
     asked, limit = _asked(budget)
-    prices = _prices(asked, actions, threads, calibration)
+    prices = _prices(asked, how.actions, price_list)
     subject = open_subject(run, data_folder=data, task=task).to(where)
-    scope = Scope(tuple(include or ("*",)), tuple(exclude or ())) if include or exclude else subject.scope
-    validation = subject.data.validation
-    judged = validation
-    if examples is not None:
-        rows = slice(0, examples)
-        judged = Examples(validation.inputs[rows], validation.targets[rows], validation.prepare)
-    sign = _sign(subject, reward)
-    if episodes <= warm_up:
+    scope = subject.scope if scope == Scope() else scope
+    examples = subject.data.validation.first(scoring.examples)
+    sign = _sign(subject, how.reward)
+    if how.episodes <= how.warm_up:
         console(goes_on=True).print(
-            f"all {episodes} episodes are at random: the agent acts after the {warm_up} of --warm-up"
+            f"all {how.episodes} episodes are at random: the agent acts after the {how.warm_up} of --warm-up"
         )
-    with _progress(subject.task.metric.name, sign) as listener:
+    retrained = how.reward == "retrained"
+    with _progress(subject.task.metric.name, sign) as callback:
         policy = find(
             subject.model,
             example=subject.example,
-            judge=lambda model: sign * subject.value(model, judged),
+            score=lambda model: sign * subject.value(model, examples),
             budget=_budget(asked, limit, subject, prices),
             folder=out.with_suffix(".search"),
-            actions=actions,  # type: ignore[arg-type]
-            reward=reward,
-            retrain=short_retraining(subject, retrain_steps, seed, scope) if reward == "retrained" else None,
-            lowest_density=lowest_density,
-            scale=scale,
+            how=how,
+            retrain=short_retraining(subject, scoring.retrain_steps, how.seed, scope) if retrained else None,
             scope=scope,
-            episodes=episodes,
-            warm_up=warm_up,
-            seed=seed,
             settings={
                 "task": subject.task.name,
-                "examples": len(judged),
-                "retrain_steps": retrain_steps if reward == "retrained" else None,
-                "include": list(scope.include),
-                "exclude": list(scope.exclude),
-                "embeddings": scope.embeddings,
+                "examples": len(examples),
+                "retrain_steps": scoring.retrain_steps if retrained else None,
+                **scope.to_tables()["scope"],
                 "device": where.type,
                 "calibration": None if prices is None else prices.identity,
             },
-            checkpoint_seconds=checkpoint_seconds,
-            listener=listener,
+            callback=callback,
         )
     policy.write(out)
     _print(subject, policy, scope, out)
@@ -174,8 +111,6 @@ def search(
 
 def _asked(text: str) -> tuple[str, float | None]:
     """`weights=0.1` and the like: the name of the budget, and its number if there is one."""
-    from gossamer.search import SearchError
-
     name, equals, number = text.partition("=")
     if name in BUDGETS and not equals:
         return name, None
@@ -190,13 +125,11 @@ def _asked(text: str) -> tuple[str, float | None]:
     )
 
 
-def _prices(asked: str, actions: str, threads: int | None, calibration: Path | None) -> "Calibration | None":
+def _prices(asked: str, actions: str, given: PriceList) -> "Calibration | None":
     """The prices by which milliseconds are predicted, as `gossamer predict` takes them; None for another budget."""
-    from gossamer.search import SearchError
-
     if asked != "milliseconds":
-        if threads is not None or calibration is not None:
-            option = "--threads" if calibration is None else "--calibration"
+        if given != PriceList():
+            option = "--threads" if given.calibration is None else "--calibration"
             raise SearchError(
                 f"{option} says by what prices milliseconds are predicted, but the budget is one of {asked}; expected "
                 f"--budget milliseconds=NUMBER with it. Leave it out."
@@ -212,7 +145,7 @@ def _prices(asked: str, actions: str, threads: int | None, calibration: Path | N
     with_export_packages()
     from gossamer.predict.calibration import find_calibration
 
-    found = find_calibration(calibration, threads)
+    found = find_calibration(given.calibration, given.threads)
     if found.warning:
         console(goes_on=True).print(found.warning)
     return found
@@ -238,8 +171,6 @@ def _budget(
 
 
 def _sign(subject: "Searched", reward: str) -> float:
-    from gossamer.search import SearchError
-
     metric = subject.task.metric
     if reward == "accuracy-guaranteed" and metric.name != "accuracy":
         raise SearchError(
@@ -318,7 +249,7 @@ class _Bar(_Lines):
         self._progress.update(self._task, completed=episode.number + 1, facts=self.facts(episode, best))
 
 
-def _print(subject: "Searched", policy: "Policy", scope: "Scope", out: Path) -> None:
+def _print(subject: "Searched", policy: "Policy", scope: Scope, out: Path) -> None:
     """The policy beside global magnitude pruning to the same number of weights."""
     from gossamer.prune import masks as masks_of
     from gossamer.prune.choose import choose

@@ -114,8 +114,9 @@ class Grid:
         for seed in self.seeds:
             folder = self._dense_folder(seed)
             training = replace(self.training, fine_tune_rate=None)
-            command = self._command(seed, folder, training, self.stop, Cut(per_round=self.per_round))
-            command += to_options(DenseRound(only=True, keep_snapshots=tuple(snapshots)))
+            dense = DenseRound(only=True, keep_snapshots=tuple(snapshots))
+            command = self._command(seed, folder, training, dense)
+            command += to_options(self.stop) + to_options(Cut(per_round=self.per_round))
             # What a dense run that is finished did not keep cannot be had from it any more: see `_cell`.
             moments = [_moment(epoch) for epoch in snapshots if not self._lacks_snapshot(seed, epoch)]
             yield Job(f"dense seed {seed}", folder, tuple(command), None, None, tuple(moments))
@@ -191,18 +192,19 @@ class Grid:
             # A method that was added later trains the same dense network again, to pass by what it rewinds to.
             dense = None
         cut = Cut(one_shot=True) if method.one_shot else Cut(per_round=self.per_round)
-        command = self._command(seed, folder, replace(self.training, fine_tune_rate=rate), stop, cut)
+        command = self._command(seed, folder, replace(self.training, fine_tune_rate=rate), DenseRound(dense))
+        command += to_options(stop) + to_options(cut)
         # By name: a file of densities is read where it is used, not for every line that tells of it.
         for name in ("criterion", "allocation", "structure"):
             command += [f"--{name}", method.settings[name]] if name in method.settings else []
-        command += to_options(method.retraining) + to_options(DenseRound(dense))
+        command += to_options(method.retraining)
         name = f"{method} seed {seed}" + ("" if density is None else f" density {density:.3g}")
         return Job(name, folder, tuple(command), dense, stop, densities_file=method.densities_file)
 
-    def _command(self, seed: int, folder: Path, training: Training, stop: Stop, cut: Cut) -> list[str]:
-        words = ["compress", self.task, "--out", str(folder)]
+    def _command(self, seed: int, folder: Path, training: Training, dense: DenseRound) -> list[str]:
+        words = ["compress", self.task, "--seed", str(seed), "--out", str(folder)]
         words += ["--data", str(self.data)] if self.data is not None else []
-        return words + to_options(replace(training, seed=seed)) + to_options(stop) + to_options(cut)
+        return words + to_options(training) + to_options(dense)
 
     def _dense_folder(self, seed: int) -> Path:
         return self.folder / "dense" / f"seed-{seed}"

@@ -50,7 +50,7 @@ class Method:
             if count > 1:
                 given = " and ".join(f"+{name}" for name in names if _setting(name)[0] == option)
                 raise ConfigurationError(
-                    f"{text} has {given}, which are all of a kind ({option}); expected one of them, or methods of "
+                    f"{text} has {given}, which are all of a kind (--{option}); expected one of them, or methods of "
                     f"their own"
                 )
         return cls(strategy, int(epochs) if at else None, text.startswith(ONE_SHOT), tuple(names))

@@ -13,12 +13,16 @@ import tomli_w
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.storage.files import read_text, write_text
 from gossamer.storage.typed import WrongTypeError, read_as
+from gossamer.storage.versions import refuse_newer
 
 FILE = "config.toml"
 
 VERSIONS, ORIGIN = "versions", "origin"
 INFORMATION = (VERSIONS, ORIGIN)
 """The sections that are recorded but not compared: a run may go on after an upgrade, and after its files moved."""
+
+FORMAT = 2
+"""Of the file, under `format` of its versions. Version 1 did not state one."""
 
 RUN = "rounds"
 KINDS = {RUN: "a run", "comparison": "a comparison", "search": "a search"}
@@ -121,7 +125,7 @@ class Configuration:
         tables = _without_none(self.tables)
         if origin := _without_none(self.origin):
             tables[ORIGIN] = origin
-        tables[VERSIONS] = versions()
+        tables[VERSIONS] = {"format": FORMAT, **versions()}
         write_text(folder / FILE, tomli_w.dumps(tables))
 
     @property
@@ -189,6 +193,7 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(read_text(path))
         _verify(tables)
+        refuse_newer(tables.get(VERSIONS, {}).get("format", 1), FORMAT, path)
         return tables
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; expected the folder of a gossamer run") from error

@@ -4,9 +4,14 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from gossamer.errors import CheckpointError
 from gossamer.storage.typed import read_as
+from gossamer.storage.versions import refuse_newer
+
+FORMAT = 2
+"""Of the file. Version 1 did not state one."""
 
 SEAL = "round.json"
 """The entry of `sha256` that covers the record itself."""
@@ -45,6 +50,8 @@ class RoundRecord:
     """Everything that was recorded, by name."""
     sha256: dict[str, str]
     """Name of each file of the round's folder -> SHA-256, in hexadecimal; round.json's is over all other entries."""
+    format: int = 1
+    """The version of the file's format."""
 
     @property
     def sparsity(self) -> float:
@@ -63,10 +70,7 @@ class RoundRecord:
 
     def sealed(self) -> "RoundRecord":
         """The same with its own checksum, over all the rest, so that a changed digit does not go unnoticed."""
-        rest = replace(self, sha256={name: digest for name, digest in self.sha256.items() if name != SEAL})
-        content = json.dumps(asdict(rest), allow_nan=False, sort_keys=True)
-        digest = hashlib.sha256(content.encode()).hexdigest()
-        return replace(rest, sha256={**rest.sha256, SEAL: digest})
+        return replace(self, sha256={**self.sha256, SEAL: _seal(asdict(self))})
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), allow_nan=False)
@@ -79,8 +83,11 @@ class RoundRecord:
             CheckpointError: it is not such a line.
         """
         try:
-            record = read_as(cls, json.loads(text))
-            if record.sha256.get(SEAL) != record.sealed().sha256[SEAL]:
+            found = json.loads(text)
+            record = read_as(cls, found)
+            refuse_newer(record.format, FORMAT, where)
+            # Over what it states: an older version has fewer fields.
+            if record.sha256.get(SEAL) != _seal({name: found[name] for name in asdict(record) if name in found}):
                 raise ValueError("its SHA-256 is not the one that it states")
             if not 0 < record.kept <= record.prunable <= record.parameters or record.round < 0:
                 raise ValueError("its counts contradict each other")
@@ -91,3 +98,9 @@ class RoundRecord:
             return record
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{where} is damaged: {error}. Restore it, or start in a new folder.") from error
+
+
+def _seal(entries: dict[str, Any]) -> str:
+    """SHA-256 of a record's entries, its own checksum left out."""
+    rest = {**entries, "sha256": {name: digest for name, digest in entries["sha256"].items() if name != SEAL}}
+    return hashlib.sha256(json.dumps(rest, allow_nan=False, sort_keys=True).encode()).hexdigest()

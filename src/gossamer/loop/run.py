@@ -22,7 +22,7 @@ from gossamer.loop.normalisation import Batches, layers_with_statistics, recompu
 from gossamer.loop.opening import as_stored, open_folder, put_back, state_of
 from gossamer.loop.plan import Plan
 from gossamer.loop.pruned_model import PrunedModel
-from gossamer.loop.record import RoundRecord
+from gossamer.loop.record import FORMAT, RoundRecord
 from gossamer.loop.records import REPLICATES
 from gossamer.loop.replicates import Start, load_trained, put_average, with_one_more
 from gossamer.loop.rewinding import Rewinding
@@ -210,6 +210,7 @@ class Run:
             seed=self.settings.seed,
             metrics=metrics,
             sha256={},
+            format=FORMAT,
         )
         # An average that lives on is pruned at the next cut, after an interruption too.
         lives_on = [name for name, thing in self.state.items() if averages.are_same(average, thing, self.model)]

@@ -14,6 +14,7 @@ from gossamer.errors import ConfigurationError
 from gossamer.graph.terms import Terms
 from gossamer.storage.cache import cache_folder
 from gossamer.storage.files import read_text, write_text
+from gossamer.storage.versions import refuse_newer
 
 VERSION = 4
 LARGE, LARGE_OF_SEVERAL_THREADS = 0.25, 0.35
@@ -109,6 +110,7 @@ def read_calibration(path: Path) -> Calibration:
         )
     try:
         content = tomllib.loads(read_text(path, links=True))
+        refuse_newer(content["version"], VERSION, path)
         if content["version"] != VERSION:
             raise ValueError(f"its version is {content['version']!r}, not {VERSION}")
         return Calibration(

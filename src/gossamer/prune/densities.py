@@ -19,9 +19,13 @@ from gossamer.arguments import as_written, require_kind, setting
 from gossamer.errors import ConfigurationError
 from gossamer.prune.allocate import Shapes
 from gossamer.storage.files import read_text, write_text
+from gossamer.storage.versions import refuse_newer
 
 TABLE = "densities"
 CHANNELS = "channels"
+
+FORMAT = 1
+"""Of the file. One that states none, such as those that people write, is of version 1."""
 
 HALVINGS = 100
 """Of the interval in which the exponent is sought: past what a double distinguishes."""
@@ -128,6 +132,7 @@ def read_densities(path: Path) -> Densities:
         raise ConfigurationError(
             f"cannot read densities from {path}: {reason}; expected a TOML file with a [{TABLE}] table"
         ) from error
+    refuse_newer(content.get("format", 1), FORMAT, path)
     table = content.get(TABLE)
     if not isinstance(table, dict) or not table:
         raise ConfigurationError(f'{path} has no [{TABLE}] table; expected lines such as "conv_1.weight" = 0.5 in one')
@@ -143,4 +148,4 @@ def write_densities(path: Path, densities: Densities, facts: Mapping[str, object
     Raises:
         CheckpointError: it cannot be written.
     """
-    write_text(path, tomli_w.dumps({**facts, TABLE: dict(densities.of)}))
+    write_text(path, tomli_w.dumps({"format": FORMAT, **facts, TABLE: dict(densities.of)}))

@@ -22,7 +22,7 @@ except ImportError as error:
     raise missing(error) from error
 
 Observation = NDArray[np.float32]
-Judge = Callable[[Sequence[int]], float]
+Score = Callable[[Sequence[int]], float]
 """How many of every action stay -> the metric of the network that is left, higher is better."""
 
 FEATURES = 11
@@ -74,7 +74,7 @@ class Environment(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     An observation describes the layer that comes next (`FEATURES` numbers, each scaled to 0 to 1 over the network's
     layers). An action in [0, 1] says how much of it stays (`Scale`), such that the budget is met (`Budget.allowed`).
-    The reward is 0 up to the last layer; then the network that is left is judged. `step` also returns the action that
+    The reward is 0 up to the last layer; then the network that is left is scored. `step` also returns the action that
     was really taken ("action") and, at the end, "chosen" and "outcome".
     """
 
@@ -83,7 +83,7 @@ class Environment(gymnasium.Env[Observation, NDArray[np.float32]]):
         network: Compressible,
         budget: Budget,
         reward: Reward,
-        judge: Judge,
+        score: Score,
         lowest_density: float,
         scale: str = "clipped",
     ) -> None:
@@ -113,7 +113,7 @@ class Environment(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.scale = SCALES[scale]
         self.budget = budget
         self.reward = reward
-        self.judge = judge
+        self.score = score
         self.lowest = tuple(math.ceil(as_written(lowest_density) * size) for size in network.sizes)
         self.lowest_density = lowest_density
         budget.check(network, self.lowest)
@@ -156,7 +156,7 @@ class Environment(gymnasium.Env[Observation, NDArray[np.float32]]):
         if len(self.chosen) < len(self.network.actions):
             return self._observe(), 0.0, False, False, {"action": done}
         cost = self.budget.cost(self.network.kept(self.chosen))
-        outcome = Outcome(self.judge(self.chosen), cost, self.budget.in_one)
+        outcome = Outcome(self.score(self.chosen), cost, self.budget.in_one)
         last = np.zeros(FEATURES, np.float32)
         facts = {"action": done, "chosen": tuple(self.chosen), "outcome": outcome}
         return last, self.reward.of(outcome), True, False, facts

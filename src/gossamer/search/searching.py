@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -29,16 +29,15 @@ from gossamer.search.fine_grained import FineGrained
 from gossamer.search.layers import LayerFacts
 from gossamer.search.policy import Policy
 from gossamer.search.reward import find_reward
+from gossamer.search.settings import SearchSettings
 from gossamer.storage import state as states
 from gossamer.storage.files import absolute, locked, write_file, write_text
 from gossamer.storage.typed import read_as
 
-Actions = Literal["weights", "channels"]
 Masks = Mapping[str, Tensor]
 
 STATE = "search.safetensors"
 EPISODES = "episodes.jsonl"
-SAVE_SECONDS = 10.0
 
 COMPRESSIBLE: dict[str, Callable[[nn.Module, Mapping[str, nn.Parameter], tuple[Tensor, ...]], Compressible]] = {
     "weights": FineGrained,
@@ -61,8 +60,8 @@ class Episode:
     seconds: float
 
 
-class Listener(Protocol):
-    """Who is told how far the search is."""
+class SearchCallback(Protocol):
+    """Is called at the moments of a search."""
 
     def started(self, network: Compressible, budget: Budget, done: int, episodes: int) -> None: ...
 
@@ -72,51 +71,51 @@ class Listener(Protocol):
         """All episodes, those of interrupted calls too."""
 
 
+class _Silent:
+    """Tells nobody."""
+
+    def started(self, network: Compressible, budget: Budget, done: int, episodes: int) -> None:
+        pass
+
+    def episode_finished(self, episode: Episode, best: Episode) -> None:
+        pass
+
+    def ended(self, episodes: Sequence[Episode]) -> None:
+        pass
+
+
 def search(
     model: nn.Module,
     *,
     example: Tensor | tuple[Tensor, ...],
-    judge: Callable[[nn.Module], float],
+    score: Callable[[nn.Module], float],
     budget: Callable[[Sequence[LayerFacts]], Budget],
     folder: str | Path,
-    actions: Actions = "weights",
-    reward: str = "accuracy",
+    how: SearchSettings | None = None,
     retrain: Callable[[nn.Module, Masks], nn.Module] | None = None,
-    lowest_density: float | None = None,
-    scale: str = "clipped",
     scope: Scope | None = None,
-    episodes: int = 800,
-    warm_up: int = 100,
-    seed: int = 0,
     settings: Mapping[str, Any] | None = None,
-    checkpoint_seconds: float = SAVE_SECONDS,
-    listener: Listener | None = None,
+    callback: SearchCallback | None = None,
 ) -> Policy:
     """Looks for the densities of the layers with which a trained network, pruned without retraining, is best.
 
-        policy = search(model, example=inputs[:1], judge=lambda model: accuracy(model, validation),
+        policy = search(model, example=inputs[:1], score=lambda model: accuracy(model, validation),
                         budget=lambda layers: weights(layers, 0.1), folder="policy.search")
 
     Args:
         model: trained; it is pruned on trial and left as it was.
         example: the arguments of the forward pass for one example.
-        judge: the metric of a model, higher is better; for the reward "accuracy-guaranteed" an accuracy, 0 to 1. On
+        score: the metric of a model, higher is better; for the reward "accuracy-guaranteed" an accuracy, 0 to 1. On
             data held out of training: an agent that sees the test data has been tuned to them.
         budget: from the layers to what the network may cost (`gossamer.search.weights`, `flops`,
             `gossamer.search.budget.milliseconds`).
         folder: where the state of the search is kept; the same call continues, with the same bits.
-        actions: "weights" gives every prunable weight tensor a density; "channels" every group of coupled channels.
-        reward: a name in `gossamer.search.reward.REWARDS`.
+        how: what the agent decides, its reward, and for how long it learns: `gossamer.search.SearchSettings`.
         retrain: for the reward "retrained": trains the pruned model for a short while, keeping its masks, and returns
-            the one to judge. It must leave the model that it is given as it was (train a copy).
-        lowest_density: of every layer; `LOWEST` by default.
-        scale: what the agent's actions mean (`gossamer.search.environment.SCALES`): "clipped" is the paper's;
-            "rescaled" is for small budgets.
-        episodes: as many as the paper's by default.
-        warm_up: the first episodes, whose actions are drawn evenly from [0, 1].
+            the one to score. It must leave the model that it is given as it was (train a copy).
+        scope: which weights are prunable; by default those of every convolution and linear layer.
         settings: anything else that decides the result (plain values); recorded, and compared on resuming.
-        checkpoint_seconds: least time between two saves. Random numbers are derived from the seed and the episode, so a
-            later resumption point changes no bit.
+        callback: who is told how far the search is.
 
     Returns:
         The best episode's densities.
@@ -128,66 +127,71 @@ def search(
 
     Source: He et al. 2018 (AMC), section 3.
     """
-    found_reward = find_reward(reward)
+    how, told = how or SearchSettings(), callback or _Silent()
+    found_reward = find_reward(how.reward)
     if found_reward.retrains != (retrain is not None):
         raise SearchError(
-            f"the reward {reward!r} {'needs' if found_reward.retrains else 'does not use'} retrain; expected retrain= "
-            f"with the reward 'retrained' and only with it"
+            f"the reward {how.reward!r} {'needs' if found_reward.retrains else 'does not use'} retrain; expected "
+            f"retrain= with the reward 'retrained' and only with it"
         )
-    if actions not in COMPRESSIBLE:
-        raise SearchError(f"there are no actions {actions!r}; expected one of {', '.join(COMPRESSIBLE)}")
-    if episodes < 1 or not warm_up >= 0:
-        raise SearchError(f"got {episodes} episodes, {warm_up} of warm-up; expected at least one, and no fewer than 0")
+    if how.actions not in COMPRESSIBLE:
+        raise SearchError(f"there are no actions {how.actions!r}; expected one of {', '.join(COMPRESSIBLE)}")
     model = unwrap(model)
     weights = prunable_weights(model, scope)
-    network = COMPRESSIBLE[actions](model, weights, example if isinstance(example, tuple) else (example,))
+    network = COMPRESSIBLE[how.actions](model, weights, example if isinstance(example, tuple) else (example,))
     limit = budget(network.layers)
-    lowest = LOWEST[actions] if lowest_density is None else lowest_density
+    lowest = LOWEST[how.actions] if how.lowest_density is None else how.lowest_density
 
     def value_of(chosen: Sequence[int]) -> float:
         masks = network.masks(chosen)
         with pruned(model, weights, masks):
-            value = float(judge(model if retrain is None else retrain(model, masks)))
+            value = float(score(model if retrain is None else retrain(model, masks)))
         if not math.isfinite(value):
             raise TrainingDivergedError(f"the metric of a pruned network is {value}; expected a finite number")
         return value
 
-    environment = Environment(network, limit, found_reward, value_of, lowest, scale)
-    configuration = Configuration(
+    environment = Environment(network, limit, found_reward, value_of, lowest, how.scale)
+    folder = absolute(folder)
+    make_folder(folder)
+    with locked(folder):
+        run = _Search(environment, folder, how.seed, how.warm_up)
+        run.open(_configuration(model, network, limit, how, lowest, settings or {}))
+        told.started(network, limit, len(run.episodes), how.episodes)
+        while len(run.episodes) < how.episodes:
+            told.episode_finished(run.play(), run.best)
+            if len(run.episodes) == how.episodes or run.seconds_since_save >= how.checkpoint_seconds:
+                run.save()
+        told.ended(run.episodes)
+        return _policy(network, limit, how.actions, run.best)
+
+
+def _configuration(
+    model: nn.Module,
+    network: Compressible,
+    limit: Budget,
+    how: SearchSettings,
+    lowest: float,
+    settings: Mapping[str, Any],
+) -> Configuration:
+    return Configuration(
         {
             "search": {
-                "actions": actions,
-                "reward": reward,
+                "actions": how.actions,
+                "reward": how.reward,
                 "budget": limit.name,
                 "limit": limit.limit,
                 "lowest_density": lowest,
-                "scale": scale,
-                "warm_up": warm_up,
-                "seed": seed,
+                "scale": how.scale,
+                "warm_up": how.warm_up,
+                "seed": how.seed,
             },
             "model": {
                 "class": type(model).__name__,
                 "sizes": {action.name: action.size for action in network.actions},
             },
-            "settings": dict(settings or {}),
+            "settings": dict(settings),
         }
     )
-    folder = absolute(folder)
-    make_folder(folder)
-    with locked(folder):
-        run = _Search(environment, folder, seed, warm_up)
-        run.open(configuration)
-        if listener is not None:
-            listener.started(network, limit, len(run.episodes), episodes)
-        while len(run.episodes) < episodes:
-            finished = run.play()
-            if listener is not None:
-                listener.episode_finished(finished, run.best)
-            if len(run.episodes) == episodes or run.seconds_since_save >= checkpoint_seconds:
-                run.save()
-        if listener is not None:
-            listener.ended(run.episodes)
-        return _policy(network, limit, actions, run.best)
 
 
 class _Search:

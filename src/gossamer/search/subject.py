@@ -1,4 +1,4 @@
-"""What `gossamer search` works on: a trained network, its data, and how it is judged and retrained."""
+"""What `gossamer search` works on: a trained network, its data, and how it is scored and retrained."""
 
 import copy
 from collections.abc import Callable, Mapping

@@ -32,6 +32,10 @@ class Examples:
         """The same examples in the memory of `device`."""
         return Examples(self.inputs.to(device), self.targets.to(device), self.prepare)
 
+    def first(self, count: int | None) -> "Examples":
+        """So many of them, from the first on; None: all."""
+        return Examples(self.inputs[:count], self.targets[:count], self.prepare)
+
     def batch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
         """The network's inputs, and the targets, of some rows."""
         inputs = self.inputs[rows]
