@@ -29,7 +29,7 @@ class TaskNetwork:
 
     task: Task
     model: nn.Module
-    """In evaluation mode, on the CPU."""
+    """The model, in evaluation mode, on the CPU."""
     data: Data
     scope: Scope
     """What of it is prunable."""

@@ -26,7 +26,7 @@ from gossamer.graph.inputs import random_inputs
 
 REFERENCE = "dense"
 LARGEST_DIFFERENCE = 1e-3
-"""Of an engine that computes in 32-bit floats, relative to the largest output."""
+"""The largest difference of an engine that computes in 32-bit floats, relative to the largest output."""
 
 
 def both_forms(model: onnx.ModelProto, threads: int, folder: Path, sizes: Mapping[str, int] | None = None) -> BothForms:

@@ -34,7 +34,7 @@ class MeasuredNetwork:
     """Times of all nodes of both forms."""
 
     graph: Graph
-    """Of the dense form, batch normalisation folded."""
+    """The graph of the dense form, batch normalisation folded."""
     layers: tuple[MeasuredLayer, ...]
     other_sparse: tuple[tuple[onnx.NodeProto, float], ...]
     """What is no layer in the sparse form, conversions between layouts included, with seconds."""
@@ -60,7 +60,7 @@ class LayersOfBoth:
     """The layers of a network in both forms: what takes the profiler's times apart."""
 
     graph: Graph
-    """Of the dense form, batch normalisation folded."""
+    """The graph of the dense form, batch normalisation folded."""
     layers: tuple[Layer, ...]
     sparse_nodes: tuple[onnx.NodeProto, ...]
 

@@ -35,7 +35,8 @@ IR_VERSION = 9
 SUFFIX = ".txt"
 ACTIVATIONS = ("relu", "gelu")
 RESIDUAL_SCALE = 0.5
-"""Of the weights of a layer that adds a residual: 16 such sums in a row grow the activations fourfold, not 256-fold."""
+"""The scale of the weights of a layer that adds a residual: 16 such sums in a row grow the activations fourfold, not
+256-fold."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class DescribedLayer:
     activation: str | None
     dense: bool
     shape: tuple[int, ...] = ()
-    """Of an input, without the batch."""
+    """The shape of an input, without the batch."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ class Column:
 
     heading: str
     words: bool = False
-    """To the left, and cut where there is no room; numbers stand to the right and are never cut."""
+    """Whether it has words, which stand to the left, and are cut where there is no room; numbers stand to the right
+    and are never cut."""
     spare: bool = False
     """Left out as a whole where there is no room."""
 

@@ -36,13 +36,13 @@ class AblationPoint:
     """Name of the weight tensor."""
     which: Which
     fraction: float
-    """Of the layer's survivors, that was removed."""
+    """The share of the layer's survivors, that was removed."""
     removed: int
     metric: float
     change: float
     """Metric without them, less the metric with them."""
     interval: Interval
-    """Of the change, 95%."""
+    """The interval of the change, 95%."""
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,14 @@ class Connection:
     weight: str
     """Name of the weight tensor."""
     index: tuple[int, ...]
-    """Of the weight in its tensor: to unit, from unit, and tap of the kernel, for most layers."""
+    """The index of the weight in its tensor: to unit, from unit, and tap of the kernel, for most layers."""
     source: str
     """The unit that is read, such as `hidden_1 17` or `input (0, 3, 4)`."""
     target: str
     """The unit that reads."""
     value: float
     contribution: float
-    """To the margin; positive: for the prediction."""
+    """What it adds to the margin; positive: for the prediction."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Decision:
     biases: float
     """Sum of the contributions of all biases and shifts of BatchNorm."""
     connections: tuple[Connection, ...]
-    """Those of the largest contributions by magnitude, over all layers."""
+    """The ones of the largest contributions by magnitude, over all layers."""
     half: dict[str, int]
     """Name of the weight tensor -> how few of its connections make up half of the sum of magnitudes."""
     decisive: int | None
@@ -126,7 +126,7 @@ def find_decision(
 
 
 Position = tuple[str, tuple[int, ...]]
-"""Of a connection: name of the weight tensor, index in it."""
+"""The position of a connection: name of the weight tensor, index in it."""
 
 
 def _contribution(weight: Tensor) -> Tensor:

@@ -32,15 +32,16 @@ class InputReach:
     """What the positions of the network's input reach; lists run over the input in row-major order."""
 
     shape: tuple[int, ...]
-    """Of the input, for one example."""
+    """The shape of the input, for one example."""
     connections: tuple[int, ...]
-    """Of every position: how often a weight of the layers that read the input reads it."""
+    """A number for every position: how often a weight of the layers that read the input reads it."""
     unused: int
     """Places that no weight reads, or only weights from which no path leads to the output."""
     units: tuple[int, ...]
-    """Of every unit of the input (position, or channel if a convolution reads it): the hidden units that it reaches."""
+    """A number for every unit of the input (position, or channel if a convolution reads it): the hidden units that
+    it reaches."""
     paths: tuple[int, ...]
-    """Of every unit of the input: the paths to the output."""
+    """A number for every unit of the input: the paths to the output."""
     how: str = HOW
 
 

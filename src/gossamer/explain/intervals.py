@@ -8,7 +8,7 @@ from torch import Tensor
 
 LEVEL = 0.95
 NORMAL_QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)
-"""Of a standard normal: 97.5% lie below."""
+"""The quantile of a standard normal: 97.5% lie below."""
 
 Interval = tuple[float, float]
 

@@ -22,12 +22,12 @@ class Shared:
 
     weights: int
     kept: int
-    """By the first."""
+    """The number that the first keeps."""
     kept_other: int
-    """By the second."""
+    """The number that the second keeps."""
     both: int
     expected: float
-    """By chance: kept * kept_other / weights, summed over the layers."""
+    """The overlap by chance: kept * kept_other / weights, summed over the layers."""
     chance: Interval
     """What chance gives in 95% of cases."""
 

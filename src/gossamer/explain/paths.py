@@ -17,11 +17,11 @@ class PathFacts:
     """The paths of a network, as facts."""
 
     total: int
-    """From any input to any output."""
+    """The number of paths from any input to any output."""
     dense: int
-    """Those of the same network without zeros."""
+    """The paths of the same network without zeros."""
     through: dict[str, tuple[int, ...]]
-    """Of every layer's units: the paths through each. Units without any are cut off."""
+    """For every layer's units: the paths through each. Units without any are cut off."""
     how: str = HOW
 
 
@@ -30,11 +30,11 @@ class Paths:
     """Numbers of paths, exact."""
 
     total: int
-    """From any input to any output."""
+    """The number of paths from any input to any output."""
     into: tuple[int, ...]
-    """From any input to each vertex; 1 for the inputs' own."""
+    """The paths from any input to each vertex; 1 for the inputs' own."""
     out_of: tuple[int, ...]
-    """From each vertex to any output."""
+    """The paths from each vertex to any output."""
 
     def through(self, vertex: int) -> int:
         """The number of paths from any input to any output through a vertex."""

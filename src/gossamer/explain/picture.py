@@ -15,7 +15,8 @@ SMALLEST_SIDE = 280
 MARGIN, STRIP = 12, 16
 UNUSED, BACKGROUND = (255, 255, 255), (225, 225, 225)
 SCALE = ((253, 231, 37), (94, 201, 98), (33, 145, 140), (59, 82, 139), (68, 1, 84))
-"""From one connection to the most: matplotlib's viridis from its light end, which the colour-blind can read too."""
+"""Colours from one connection to the most: matplotlib's viridis from its light end, which the colour-blind can read
+too."""
 
 Pixels = NDArray[np.uint8]
 

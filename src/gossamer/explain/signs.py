@@ -22,7 +22,7 @@ class SignFlips:
     survivors: int
     """Weights kept in both rounds, and zero in neither."""
     flipped: int
-    """Of these, with another sign."""
+    """How many of these have another sign."""
     layers: dict[str, tuple[int, int]]
     """Name of the weight tensor -> (survivors, flipped)."""
 

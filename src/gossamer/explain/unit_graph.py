@@ -78,7 +78,7 @@ class UnitGraph:
     layers: dict[str, range]
     """The vertices of every layer's units, in the order of their computation."""
     edges: tuple[Edges, ...]
-    """In the order of their computation: whatever leads to a vertex comes before what leads from it."""
+    """The edges in the order of their computation: whatever leads to a vertex comes before what leads from it."""
     outputs: tuple[tuple[int, int], ...]
     """What the network returns: (vertex, times)."""
     vertices: int

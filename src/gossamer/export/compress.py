@@ -26,10 +26,10 @@ from gossamer.graph.sessions import dense_session
 SMALL = 1024
 """Weights with fewer elements are not worth the nodes."""
 WORTHWHILE = 0.95
-"""Of its bytes a weight has to be stored in at most this share."""
+"""The share of its bytes that a weight may be stored in at most."""
 OLDEST_OPSET = 13
 ENDING = ".unpacked"
-"""Of the name of a node that puts a weight together, behind the name of its value."""
+"""The ending of the name of a node that puts a weight together, behind the name of its value."""
 OPS = (
     "Add",
     "BitShift",

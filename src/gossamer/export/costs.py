@@ -51,7 +51,7 @@ DENSE_CONVOLUTIONS = {
     "dense by columns": {"multiply-add": 11e-12, "column": 0.27e-9},
     "dense grouped": {"multiply-add": 11e-12, "column": 0.38e-9, "group": 0.3e-6},
 }
-"""By the terms of `gossamer.graph.terms`."""
+"""Rates by the terms of `gossamer.graph.terms`."""
 DENSE_ROW = Rate(240e-12)
 """A product with one row reads every weight from memory for one multiply-add."""
 SPARSE_1X1 = Rate(27.5e-12, 93e-12)
@@ -67,10 +67,10 @@ SPARSE_COPIED = {
     },
     "sparse depthwise, staged": {"op": 4e-6, "channel, tile": 28e-9, "multiply-add": 72e-12, "staged": 92e-12},
 }
-"""Of windows whose columns are further apart than a pixel, as in dilated and large ones, which registers cannot shift;
-by the terms of `gossamer.graph.terms`."""
+"""The rate of windows whose columns are further apart than a pixel, as in dilated and large ones, which registers
+cannot shift; by the terms of `gossamer.graph.terms`."""
 SPARSE_IMAGE = Rate(20e-12, 199e-12)
-"""Of convolutions of up to `FEW_CHANNELS` channels that keep all their weights."""
+"""The rate of convolutions of up to `FEW_CHANNELS` channels that keep all their weights."""
 SPARSE_PRODUCT = Rate(27.5e-12, 270e-12)
 SPARSE_DEPTHWISE = Rate(60e-12)
 SPARSE_ROW = Rate(477e-12, 16e-9)
@@ -86,8 +86,8 @@ CACHED = 2_000_000
 POOL = Rate(0.0, 0.2e-9)
 """Its activations are inputs and outputs."""
 PANEL_POOL = Rate(20e-9)
-"""For each row of the window and each row of a channel's output, however long. Below 28 pixels that is more than ONNX
-Runtime's takes, with the changes of the layout around it."""
+"""The rate for each row of the window and each row of a channel's output, however long. Below 28 pixels that is more
+than ONNX Runtime's takes, with the changes of the layout around it."""
 MARGIN = 1.05
 """Sparse layers have to win by this factor, since estimates err."""
 

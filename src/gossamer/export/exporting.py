@@ -33,12 +33,12 @@ class Exported:
     """Weights with many zeros that no layer has; empty for a dense file."""
     file_bytes: int
     dense_bytes: int
-    """Of the same network with all its zeros in fp32."""
+    """Bytes of the same network with all its zeros in fp32."""
     agreement: Agreement
     """The file's outputs against the source's, on the source's inputs; with fp16 weights rounding shows here."""
     metric_before: float | None
     metric: float | None
-    """Of the source's network and of the file, where the source has a metric."""
+    """The metric of the source's network and of the file, where the source has a metric."""
     lost: tuple[LostWeights, ...] = ()
     """Small weights that fp16 holds with fewer digits, or not at all."""
     unvaried: str | None = None

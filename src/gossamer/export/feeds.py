@@ -17,7 +17,7 @@ from gossamer.storage.files import regular
 
 RANDOM_BATCHES = 4
 EXAMPLES = (2, 1)
-"""Of a random batch, where their number is open; one where the network does not run with two."""
+"""How many a random batch has, where their number is open; one where the network does not run with two."""
 FREE_EXTENTS = (32, 64, 128, 224, 256, 512)
 """Tried in turn for the other axes that an ONNX file leaves open, if no layer decides them."""
 MOST, MOST_SAID = 2**27, 2**30

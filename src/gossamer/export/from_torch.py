@@ -41,7 +41,7 @@ class AsOnnx:
     twin: nn.Module
     """What the model was made of, in evaluation mode; it takes the tensors of the call by position."""
     names: tuple[str, ...]
-    """Of the tensors of the call, as inputs of the model."""
+    """The names of the tensors of the call, as inputs of the model."""
     notes: tuple[str, ...] = ()
     """What is not as in the network given, for people."""
 

@@ -26,7 +26,7 @@ from gossamer.graph.sessions import Feed, Opened, sparse_session
 from gossamer.graph.values import Value
 
 UNIT = 2.0**-24
-"""Of fp32: what one rounding changes at most."""
+"""The unit of rounding of fp32: what one rounding changes at most."""
 FEW_ROUNDINGS = 16
 PER_ROOT = 4
 """n roundings change the sum by about sqrt(n) units of it. Largest seen: 1 times, where terms are of all kinds."""

@@ -14,7 +14,7 @@ from gossamer.graph.graph import Graph, array_of, is_standard, values_read
 from gossamer.graph.layers import Layer, layer_name, why_no_layer
 
 MANY = 0.5
-"""Of a weight's numbers: with fewer zeros nobody expects it to be faster."""
+"""The share of a weight's numbers: with fewer zeros nobody expects it to be faster."""
 SMALL = 1024
 """Weights with fewer numbers are not worth a word."""
 TYPES = (
@@ -44,7 +44,7 @@ class LeftWeight:
     """A weight that no layer with a choice between sparse and dense reads."""
 
     name: str
-    """Of the node that reads it, as people call it."""
+    """The name of the node that reads it, as people call it."""
     zeros: float | None
     """Share of its numbers; None if they are computed only when the network runs."""
     reason: str

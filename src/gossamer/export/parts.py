@@ -29,7 +29,7 @@ class Parts:
 
     parts: tuple[Part, ...]
     units: tuple[Unit, ...]
-    """Of each part."""
+    """The units of each part."""
     read_as_planes: tuple[str, ...]
     conversion_times: dict[str, float]
 

@@ -30,9 +30,9 @@ FEW = 8
 MARGIN = 5
 """Times what moving changes. Largest seen: 2 where terms are of all kinds, 3 where all of a sum are one number."""
 LAST_PLACES = 4
-"""Of an output itself, in which networks may differ whatever moving shows."""
+"""Last places of an output itself, in which networks may differ whatever moving shows."""
 WITHOUT = 1e-4
-"""Of an output's largest number, where a network with moved weights does not run."""
+"""The share of an output's largest number that is allowed where a network with moved weights does not run."""
 SEED = 0
 
 
@@ -64,7 +64,7 @@ class Rounding:
     """Its constants are initializers."""
     feeds: Sequence[Feed]
     outputs: Sequence[str] | None = None
-    """Of them, by name and each a tensor; None: all."""
+    """The outputs that are asked for, by name and each a tensor; None: all."""
     run: Run | None = None
     """What computes those outputs of the model, where it is open already."""
 

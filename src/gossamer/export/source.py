@@ -25,9 +25,9 @@ class Source:
     """A network to export."""
 
     name: str
-    """For people."""
+    """The name, for people."""
     dense: onnx.ModelProto
-    """With BatchNorm folded."""
+    """The network with BatchNorm folded."""
     feeds: tuple[Feed, ...]
     """Batches of inputs to compare on."""
     inputs: str
@@ -36,9 +36,9 @@ class Source:
     """The torch network that it was made of."""
     scoring: "Scoring | None" = None
     given: Opened | None = None
-    """Of an ONNX file, the network as it was before constants were computed and BatchNorm was folded."""
+    """For an ONNX file, the network as it was before constants were computed and BatchNorm was folded."""
     file: Path | None = None
-    """That it was read from, which is never written over."""
+    """The file that it was read from, which is never written over."""
     notes: tuple[str, ...] = ()
     """What of the network is not as it was given, for people."""
 

@@ -96,7 +96,7 @@ class _Inner:
         self._names = list(dict.fromkeys(layer.output for layer in self._layers))
         wider = Opened(with_outputs(dense, [*self._names, *values_read(Graph(dense))]))
         self.expected = wider.values(feed)
-        """By name: of the dense network, what its layers read and return."""
+        """Values of the dense network, by name: what its layers read and return."""
         session = sparse_session(with_outputs(written, self._names, rewritten.panels).SerializeToString())
         # Asked for no name, it returns all.
         got = session.run(self._names, dict(feed)) if self._names else []

@@ -45,7 +45,7 @@ class Writer:
         self.made_as_panels: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[Content, onnx.TensorProto] = {}
-        """Those that were made."""
+        """The constants that were made."""
         self.node_names: set[str] = set()
         self.taken = names_of_values(graph.model)
 
@@ -215,7 +215,7 @@ def _attributes(
 
 
 Content = tuple[int, tuple[int, ...], bytes]
-"""Of a tensor: type, shape and digest of its bytes. Equal ones are stored once."""
+"""The content of a tensor: type, shape and digest of its bytes. Equal ones are stored once."""
 
 
 def _content(tensor: onnx.TensorProto) -> Content:

@@ -21,9 +21,9 @@ class Activation:
     name: str = "none"
     lower: float | None = None
     upper: float | None = None
-    """Of a clip; None is no bound."""
+    """The upper bound of a clip; None is no bound."""
     slope: float | None = None
-    """Of a leaky ReLU, below 0."""
+    """The slope of a leaky ReLU, below 0."""
 
     @property
     def attributes(self) -> dict[str, str | float]:
@@ -146,7 +146,7 @@ FUNCTIONS = {
     ),
 }
 ATTRIBUTES = ("activation", *dict.fromkeys(name for function in FUNCTIONS.values() for name in function.numbers))
-"""Of an op with an activation function."""
+"""Attributes of an op with an activation function."""
 
 
 def activation_node(graph: Graph, node: onnx.NodeProto) -> Activation | None:

@@ -11,7 +11,7 @@ from gossamer.graph.messages import copied
 from gossamer.graph.values import tensor_of
 
 LARGEST = 2**24
-"""Of a size that is said."""
+"""The largest size that is said."""
 BATCH = 1
 """What the first axis of an input counts, where it is open."""
 
@@ -21,7 +21,7 @@ class OpenAxis:
     """A size of an input that is known only when the network runs: open, zero or negative in the file."""
 
     name: str
-    """In the file; INPUT.AXIS, counted from 0, where it has none there."""
+    """The name in the file; INPUT.AXIS, counted from 0, where it has none there."""
     first: bool
     """Whether it is its input's first axis, which counts the examples of a batch."""
     axis: onnx.TensorShapeProto.Dimension

@@ -14,7 +14,7 @@ class Body:
     """A graph inside of a node."""
 
     kind: str
-    """Of the node."""
+    """The kind of the node."""
     name: str
     """Which of all bodies it is."""
     nodes: tuple[onnx.NodeProto, ...]

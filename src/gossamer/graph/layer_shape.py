@@ -14,7 +14,7 @@ class LayerShape:
     outputs: int
     height: int = 1
     width: int = 1
-    """Of the input. A linear layer's rows (tokens, or examples of a batch) are its width."""
+    """The width of the input. A linear layer's rows (tokens, or examples of a batch) are its width."""
     kernel: tuple[int, int] = (1, 1)
     strides: tuple[int, int] = (1, 1)
     dilations: tuple[int, int] = (1, 1)

@@ -37,7 +37,7 @@ class Layer:
     output: str
     nodes: tuple[int, ...]
     rank: int
-    """Of its input: 3 for a convolution over sequences."""
+    """The rank of its input: 3 for a convolution over sequences."""
     residual: str | None = None
     activation: Activation = NO_ACTIVATION
 

@@ -17,7 +17,7 @@ class Pool:
     output: str
     shape: LayerShape
     rank: int
-    """Of its input: 3 over sequences."""
+    """The rank of its input: 3 over sequences."""
 
 
 def pool_at(graph: Graph, index: int) -> Pool | None:

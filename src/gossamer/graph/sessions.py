@@ -23,7 +23,7 @@ CANNOT_RUN = "ONNX Runtime cannot run the network on this input: "
 REMEMBERED = 2**28
 """Bytes of outputs."""
 FATAL = 4
-"""Of ONNX Runtime's levels of messages. Errors are raised; they need not be printed as well."""
+"""The highest of ONNX Runtime's levels of messages. Errors are raised; they need not be printed as well."""
 HANDED_OVER = 2**16
 """Bytes of a constant from which on a session is given it beside the model."""
 

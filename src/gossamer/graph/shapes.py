@@ -7,7 +7,7 @@ import onnx
 from gossamer.graph.messages import copied, without_contents
 
 Size = int | str | None
-"""Of an axis: a number, the name of a number that is not known before the network runs, or nothing known."""
+"""The size of an axis: a number, the name of a number that is not known before the network runs, or nothing known."""
 Shapes = dict[str, tuple[Size, ...]]
 
 SHAPE_NUMBERS = 1024

@@ -28,9 +28,9 @@ class Reads:
     taps: float
     """Positions of the kernel that are multiplied, the mean of all tiles."""
     floats: int
-    """That are copied to where the kernel reads them; 0: it reads the panel as it lies."""
+    """Floats that are copied to where the kernel reads them; 0: it reads the panel as it lies."""
     rows: int = 0
-    """In which these are copied, each by itself."""
+    """Rows in which these are copied, each by itself."""
     shifted: bool = False
     """Whether the columns beside the middle one are reached by shifts in registers, not by further copies."""
     pitch: int = 0

@@ -11,7 +11,7 @@ from gossamer.graph.taps import as_it_lies, dense_taps, reads
 from gossamer.graph.tiles import VECTOR, tiling
 
 BLOCK_FLOATS = 13_000
-"""Of staged input that a kernel works on at once (52 KB, native/kernels/convolution_plan.cc)."""
+"""Floats of staged input that a kernel works on at once (52 KB, native/kernels/convolution_plan.cc)."""
 CACHE_LINE = 16
 """Floats. What is loaded from staged rows at other distances is in two lines half of the time."""
 FEW_ROWS = 4

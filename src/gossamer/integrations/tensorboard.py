@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gossamer.tasks.training import EpochReport
 
 FOLDER = "tensorboard"
-"""In the run's folder."""
+"""A folder in the run's folder."""
 
 
 class TensorBoard:

@@ -70,7 +70,7 @@ class PredictedLayer:
     density: float
     dense: float
     sparse: float
-    """With sparse weights; of a stem, as `StemConv`."""
+    """Seconds with sparse weights; of a stem, as `StemConv`."""
     break_even: float
     """Density below which it is faster sparse."""
     form: str
@@ -87,9 +87,9 @@ class Prediction:
 
     layers: tuple[PredictedLayer, ...]
     conversions: float
-    """Of all changes between the layouts of sparse and other ops."""
+    """Seconds of all changes between the layouts of sparse and other ops."""
     other: float
-    """Of all nodes that are no layers, in the sparse network."""
+    """Seconds of all nodes that are no layers, in the sparse network."""
     other_dense: float
     guessed: tuple[str, ...] = ()
     """Kinds of layers and ops whose times are guesses, because the calibration has no price of them."""

@@ -19,7 +19,7 @@ class Observation:
     """A time that was measured, and all that it is made of."""
 
     terms: tuple[Terms, ...]
-    """Of one node, or of every node of a network."""
+    """The terms of one node, or of every node of a network."""
     seconds: float
     watched: int = 0
     """Nodes that ONNX Runtime's profiler watched meanwhile: each took a little longer for it."""

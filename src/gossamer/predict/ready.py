@@ -34,9 +34,9 @@ class Times:
     """Times of one specimen, in seconds, by form."""
 
     nodes: Mapping[str, Mapping[str, float]]
-    """By the names that the profiler has."""
+    """Times by the names that the profiler has."""
     wholes: Mapping[str, float]
-    """Of runs that nobody watched."""
+    """Times of runs that nobody watched."""
 
     def calmer(self, other: "Times") -> "Times":
         """The shorter ones of two measurements of the same."""
@@ -54,10 +54,10 @@ class ReadySpecimen:
     subject: BothForms
     layers: LayersOfBoth
     of_layers: Mapping[str, tuple[Terms, ...]]
-    """By form, of each of the layers."""
+    """The terms of each of the layers, by form."""
     between: Between
     forms: tuple[str, ...]
-    """Those that are timed."""
+    """The forms that are timed."""
 
     def times(self, runs: int) -> Times:
         """Times every node under the profiler, and each form by itself.

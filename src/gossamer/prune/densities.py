@@ -28,7 +28,7 @@ FORMAT = 1
 """Of the file. One that states none, such as those that people write, is of version 1."""
 
 HALVINGS = 100
-"""Of the interval in which the exponent is sought: past what a double distinguishes."""
+"""Halvings of the interval in which the exponent is sought: past what a double distinguishes."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Densities:
     of: Mapping[str, float]
     """Weight name -> kept / all weights of it, in (0, 1]."""
     structure: str | None = None
-    """That they were found for: shares of whole output channels, or of single weights. None: not known."""
+    """The structure that they were found for: shares of whole output channels, or of single weights. None: not
+    known."""
     file: Path | None = field(default=None, compare=False)
     """Where they are from."""
 

@@ -16,7 +16,7 @@ class Network:
     round: int
     bytes: int
     value: float
-    """Of the metric, on validation."""
+    """The value of the metric, on validation."""
     on_front: bool = False
 
 

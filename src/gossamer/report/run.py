@@ -23,20 +23,20 @@ class Run:
 
     folder: Path
     name: str
-    """Of the folder; with those above it if another run of the report has the same."""
+    """The name of the folder; with those above it if another run of the report has the same."""
     tables: dict[str, Any]
-    """Of its config.toml."""
+    """The tables of its config.toml."""
     records: tuple[RoundRecord, ...]
     layers: tuple[tuple[LayerSize, ...], ...]
-    """Of every round, in the order of the network."""
+    """The layers of every round, in the order of the network."""
     ledger: tuple[Cost, ...]
     """What the rounds cost, as far as that was kept."""
     costs: tuple[dict[str, float], ...]
-    """Of every round: name of a cost -> its amount. Always with `seconds`."""
+    """The costs of every round: name of a cost -> its amount. Always with `seconds`."""
     recommended: int
     """Number of the recommended round."""
     why: str
-    """By which rule."""
+    """The rule by which it is recommended."""
 
     @property
     def task(self) -> str | None:

@@ -59,7 +59,7 @@ class StepCounter:
 
 
 _counters: tuple[StepCounter, ...] = ()
-"""Those that count now. Replaced, not changed: another thread may be stepping."""
+"""The ones that count now. Replaced, not changed: another thread may be stepping."""
 _counting = threading.Lock()
 _step_hooks: list[RemovableHandle] = []
 """One for all of them, and for good: torch's own table must not change while another thread steps."""

@@ -38,7 +38,7 @@ class Slimmed:
     """A network without its least channels. It computes something else than the original."""
 
     model: nn.Module
-    """In evaluation mode; a copy."""
+    """A copy of the model, in evaluation mode."""
     layers: tuple[SlimmedLayer, ...]
     """Linear layers and convolutions, in the order of their definition."""
     untouched: tuple[str, ...]

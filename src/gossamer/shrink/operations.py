@@ -14,7 +14,7 @@ from torch import Tensor, nn
 Value = str
 """A value's name: that of its node in the traced graph."""
 Shape = tuple[int, ...]
-"""Of one example, without the dimension that counts examples."""
+"""The shape of one example, without the dimension that counts examples."""
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -31,7 +31,7 @@ class FullLayer:
     """A linear layer over the last dimension, or a convolution over the first, whose every output reads every input."""
 
     name: str
-    """Of the module, such as `layer1.0.conv1`."""
+    """The name of the module, such as `layer1.0.conv1`."""
     module: nn.Linear | Convolution
     input: Value
     output: Value
@@ -136,7 +136,7 @@ class Opaque:
     """Anything else. What goes in is needed as it is, and nothing is known of what comes out."""
 
     description: str
-    """For people, such as `norm (LayerNorm)`."""
+    """Words for people, such as `norm (LayerNorm)`."""
     inputs: tuple[Value, ...]
     output: Value | None
 

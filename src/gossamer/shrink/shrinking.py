@@ -37,8 +37,8 @@ class ShrunkLayer:
     constant: tuple[int, ...]
     """Output units that were cut out because they are the same for every input."""
     unused_inputs: tuple[int, ...]
-    """Of a layer that reads the network's inputs: the features (channels) that no kept unit has a weight for. They are
-    cut out on request only (`select_inputs`), since the caller goes on giving them."""
+    """For a layer that reads the network's inputs: the features (channels) that no kept unit has a weight for. They
+    are cut out on request only (`select_inputs`), since the caller goes on giving them."""
 
     @property
     def removed(self) -> int:
@@ -51,9 +51,9 @@ class Shrunk:
     """A smaller network, and how it came about."""
 
     model: nn.Module
-    """In evaluation mode. A copy of the original with smaller layers of the same classes and names."""
+    """A copy of the original with smaller layers of the same classes and names, in evaluation mode."""
     layers: tuple[ShrunkLayer, ...]
-    """In the order of their computation."""
+    """The layers in the order of their computation."""
     parameters_before: int
     parameters: int
     weights_before: int

@@ -11,7 +11,7 @@ class BuiltIn:
     name: str
     description: str
     epochs: int
-    """Of a round."""
+    """Epochs of a round."""
     metric: str = "accuracy"
 
     @property

@@ -12,7 +12,7 @@ from gossamer.tasks.task import Data, Examples
 FOLDER_NAME = "text"
 """The name of the text's folder inside a folder of several data sets."""
 TRAIN_SHARE, VALIDATION_SHARE = 0.85, 0.05
-"""Of the text, from its beginning; the rest, its last tenth, is the test."""
+"""Shares of the text, from its beginning; the rest, its last tenth, is the test."""
 WHERE = (
     "Any plain text will do, such as the 1.1 million characters of Shakespeare at "
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"

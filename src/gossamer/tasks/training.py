@@ -32,7 +32,7 @@ class EpochReport:
     loss: float
     """Mean training loss over the epoch's steps."""
     learning_rate: float
-    """That of the epoch's last step."""
+    """The rate of the epoch's last step."""
     seconds: float
 
 

@@ -31,7 +31,7 @@ class Glance:
     """`stopped`: no process works on it, and the same command would go on with it."""
     records: tuple[RoundRecord, ...]
     progress: Progress | None
-    """Of the round that goes on, or that was going on when the run was stopped."""
+    """The progress of the round that goes on, or that was going on when the run was stopped."""
     problem: str | None
     """What is wrong with the folder."""
 

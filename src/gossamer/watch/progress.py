@@ -36,7 +36,7 @@ class Progress:
     """Mean training loss of every epoch that this process has seen in this round."""
     learning_rate: float | None
     epoch_seconds: float | None
-    """Of the last epoch."""
+    """Seconds of the last epoch."""
     written: float
     """Seconds since 1970."""
     trainings: int = 1

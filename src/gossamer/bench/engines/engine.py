@@ -22,11 +22,11 @@ class BothForms:
     dense: onnx.ModelProto
     """Plain ONNX, zeros included."""
     sparse: onnx.ModelProto
-    """With gossamer's ops."""
+    """The network with gossamer's ops."""
     inputs: dict[str, np.ndarray[Any, Any]]
     threads: int
     folder: Path
-    """For files on the way; the caller removes it."""
+    """A folder for files on the way; the caller removes it."""
 
 
 class Runner(Protocol):
