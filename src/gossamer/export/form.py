@@ -18,7 +18,7 @@ class FileForm:
     half: bool = False
     """Store weights as fp16: half the file. They are computed with as fp32."""
     half_difference: float = 0.01
-    """The share of an output's largest number, what fp16 weights may change, each by at most 0.05%; more is refused."""
+    """The share of an output's largest number that fp16 weights, each off by up to 0.05%, may change; else refused."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.half_difference <= 1:
