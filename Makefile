@@ -13,8 +13,7 @@ COUNT ?= 32
 OUT ?= build/mutants/results-$(SEED).jsonl
 
 MINIMUM_TOOLS := "hypothesis>=6.100" "pytest>=8.2" "pytest-xdist>=3.6"
-MINIMUM_TESTS := tests/prune tests/rewind tests/loop tests/storage tests/tasks tests/cli tests/shrink tests/explain \
-  tests/export/test_export.py tests/report/test_facts.py
+MINIMUM_TESTS := $(addprefix tests/,prune rewind loop storage tasks cli shrink explain report export/test_export.py)
 
 .PHONY: help setup demo test test-all test-minimum test-native test-aarch64 wheels fuzz mutants docs lint types clean
 
@@ -65,7 +64,8 @@ test-all: test
 test-minimum:
 	@test -x build/minimum/bin/uv || { $(PYTHON) -m venv build/minimum && build/minimum/bin/python -m pip install --quiet uv; }
 	@build/minimum/bin/uv pip install --quiet --python build/minimum/bin/python --resolution lowest-direct \
-	  --editable ".[tasks,export,report]" $(MINIMUM_TOOLS)
+	  --editable ".[tasks,export,report,amc]" $(MINIMUM_TOOLS)
+	@runtime/install.sh build/minimum/bin/python build/minimum/runtime || test $$? = 3
 	@echo "== Running a part of the tests with the lowest declared versions"
 	@build/minimum/bin/python -m pytest -q -n auto --dist worksteal -m "not slow" $(MINIMUM_TESTS)
 

@@ -13,6 +13,7 @@ import signal
 import socket
 import stat
 import sys
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -81,6 +82,8 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
         open(number, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         for number, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
     )
+    # Older torch makes itself a folder when it is imported, which each process tidies up.
+    warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
     # Whoever runs the tests in the background may have it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])

@@ -195,6 +195,7 @@ def test_optimizers_go_on_as_if_they_had_not_been_stored(
         lambda o: schedules.ChainedScheduler([schedules.LinearLR(o), schedules.ExponentialLR(o, 0.9)], optimizer=o),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The epoch parameter in:UserWarning")  # Of older torch, told of itself.
 def test_schedules_go_on_as_if_they_had_not_been_stored(make: Callable[[Any], Any], tmp_path: Path) -> None:
     def parts() -> tuple[torch.optim.Optimizer, Any]:
         optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)

@@ -51,7 +51,7 @@ def run(
     if passes < 1 or steps < 0:
         raise ConfigurationError(f"got {passes} passes of {steps} steps; expected at least 1 pass, and 0 steps or more")
     processor.keep_freed_memory()
-    torch.set_flush_denormal(True)
+    processor.flush_denormals()
     task = find_task(task_name)
     real = data_folder is not None or task_name == "digits"
     examples = task.data(data_folder).train if real else stand_in(task_name)

@@ -60,15 +60,13 @@ def compress(
     Interrupt it whenever you like: the same command continues, and ends with the same bits.
     """
     # torch takes a second to load, which `gossamer --help` need not.
-    import torch
-
     from gossamer.job.compress import compress as run
     from gossamer.tasks import find_task
     from gossamer.tasks.own_task import source_of
-    from gossamer.tasks.processor import keep_freed_memory
+    from gossamer.tasks.processor import flush_denormals, keep_freed_memory
 
     keep_freed_memory()
-    torch.set_flush_denormal(True)
+    flush_denormals()
     # What the task's file does to the working directory is its own affair: paths are those of the command.
     source, folder = source_of(task), absolute(out)
     data = None if data is None else absolute(data)

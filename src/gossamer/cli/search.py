@@ -66,13 +66,12 @@ def search(
     The policy is for `gossamer compress --allocation FILE`. Interrupt it whenever you like: the same command continues.
     """
     # torch takes a second to load, which `gossamer --help` need not.
-    import torch
 
     from gossamer.search.searching import search as find
     from gossamer.search.subject import open_subject, short_retraining
-    from gossamer.tasks.processor import find_device
+    from gossamer.tasks.processor import find_device, flush_denormals
 
-    torch.set_flush_denormal(True)
+    flush_denormals()
     where = find_device(device)
     asked, limit = _asked(budget)
     prices = _prices(asked, how.actions, price_list)

@@ -18,7 +18,7 @@ PYTHON = (sys.executable, "-P", "-m")
 POLL_SECONDS = 0.2
 LAST_LINES = 5
 """Of a failed run's output, shown in the error."""
-CELL = "gossamer.compare.cell"
+CELL = "gossamer.cli.cell"
 """The module that a run's process runs."""
 
 Tell = Callable[[Job, str], None]
@@ -34,7 +34,7 @@ def run_in_processes(jobs: Sequence[Job], at_once: int, threads: int, tell: Tell
 
     Every job is a process of its own: one that dies takes no other with it. What it says goes to a file beside its
     folder, `seed-0.log`. When this function is left early, or its process dies, the processes end (see
-    `gossamer.compare.cell`); each continues next time.
+    `gossamer.cli.cell`); each continues next time.
 
     Raises:
         CellFailedError: a run failed; those that were going on are finished first.

@@ -6,11 +6,20 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from gossamer.errors import ConfigurationError
 from gossamer.tasks.task import Precision, Recipe
+
+
+def flush_denormals() -> None:
+    """Has this process compute with zero in place of denormal numbers, which are slow on many processors."""
+    # numpy before 2.4 looks at the limits of its types when they are asked for first, and warns of such zeros.
+    for kind in (np.float16, np.float32, np.float64, np.longdouble):
+        np.finfo(kind)
+    torch.set_flush_denormal(True)
 
 
 def find_device(name: str) -> torch.device:
