@@ -60,8 +60,8 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
     metrics = dict.fromkeys(run.metric for run in runs)
     if len(metrics) > 1:
         raise ConfigurationError(
-            f"the runs were judged by different metrics ({', '.join(map(str, metrics))}), which one axis cannot show; "
-            f"make a report of each"
+            f"the runs were measured by different metrics ({', '.join(map(str, metrics))}), which one axis cannot "
+            f"show; make a report of each"
         )
     curves = [curve for path in given.against for curve in read_curves(path, given.network, runs[0].task)]
     latencies = [latency for number, path in given.latency for latency in read_latencies(path, number)]
