@@ -111,14 +111,14 @@ def compare(
         elif share and not np.issubdtype(kinds[index], np.floating):
             worst[index] = replace(agreement, allowed=math.inf)
         else:
-            worst[index] = rounding.judged(index, agreement, kinds[index], share)
+            worst[index] = rounding.explained(index, agreement, kinds[index], share)
     return max(worst.values(), key=lambda agreement: (not agreement.within, agreement.difference))
 
 
 def how_wrong(
     expected: NDArray[np.generic], got: NDArray[np.generic], rounding: Rounding, index: int, *, nan: bool = True
 ) -> str | None:
-    agreement = rounding.judged(index, compare_arrays(expected, got, nan=nan), expected.dtype)
+    agreement = rounding.explained(index, compare_arrays(expected, got, nan=nan), expected.dtype)
     if agreement.within:
         return None
     return (

@@ -68,7 +68,7 @@ class Rounding:
     run: Run | None = None
     """What computes those outputs of the model, where it is open already."""
 
-    def judged(self, index: int, found: Agreement, kind: np.dtype[Any], share: float = 0.0) -> Agreement:
+    def explained(self, index: int, found: Agreement, kind: np.dtype[Any], share: float = 0.0) -> Agreement:
         """An output's difference, with what rounding explains of it.
 
         Args:

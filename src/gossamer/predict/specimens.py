@@ -16,7 +16,7 @@ SIZES = (
     (8, 64),
 )
 """Height and width, with channels in proportion to what networks have there. None is one of the networks that
-predictions are judged on."""
+predictions are measured on."""
 DEEP = ((56, 224), (28, 448), (14, 448))
 """Height and width, with the many channels of deep 3x3 layers, whose weights come from memory."""
 IMAGES = ((288, 48, 3, 1), (256, 40, 3, 2), (192, 48, 7, 2), (144, 40, 5, 2), (80, 64, 7, 2), (48, 32, 3, 1))

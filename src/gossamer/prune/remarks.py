@@ -45,7 +45,7 @@ def _adapters_beside(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> I
     yield (
         f"{len(beside)} prunable weights have adapters beside them ({beside[0]}). What a trained adapter adds is not "
         f"zero where the weight is pruned, so merging brings the zeros back. After merging (peft: merged = "
-        f"model.merge_and_unload()) call gossamer.enforce(merged), which sets them to zero again, and judge the "
+        f"model.merge_and_unload()) call gossamer.enforce(merged), which sets them to zero again, and measure the "
         f"network only then; where merging makes new tensors, multiply these by the masks of gossamer.load_masks.{also}"
     )
 

@@ -49,7 +49,7 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
         out: the .html file; written whole or not at all.
 
     Raises:
-        GossamerError: a folder is no run, or damaged; a given file has another layout; the runs were judged by
+        GossamerError: a folder is no run, or damaged; a given file has another layout; the runs were measured by
             different metrics; a package that draws is not installed.
     """
     given = given or Given()

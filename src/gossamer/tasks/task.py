@@ -62,7 +62,7 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a model is judged: the mean of `score` over the examples of a split."""
+    """How a model is measured: the mean of `score` over the examples of a split."""
 
     name: str = "accuracy"
     better: Literal["higher", "lower"] = "higher"
