@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gossamer.report.run import Run
+from gossamer.report.run import ReportedRun
 from gossamer.report.series import Series
 
 
@@ -12,7 +12,7 @@ class Network:
     """The network of a round of a run."""
 
     series: str
-    run: Run
+    run: ReportedRun
     round: int
     bytes: int
     value: float

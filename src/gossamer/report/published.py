@@ -19,7 +19,7 @@ from gossamer.report.run import is_number
 
 
 @dataclass(frozen=True)
-class Point:
+class PublishedPoint:
     """A density and what was reached there on test data, over n replicates."""
 
     density: float
@@ -35,7 +35,7 @@ class Curve:
 
     name: str
     source: str
-    points: tuple[Point, ...]
+    points: tuple[PublishedPoint, ...]
 
 
 def read_curves(path: Path, network: str | None, task: str | None) -> list[Curve]:
@@ -52,7 +52,7 @@ def read_curves(path: Path, network: str | None, task: str | None) -> list[Curve
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ReportError(f"{path} has no list 'pruned' of published points; see gossamer.report.published")
     chosen = _network(path, entries, network, task)
-    best: dict[tuple[str, float], tuple[float, Point]] = {}
+    best: dict[tuple[str, float], tuple[float, PublishedPoint]] = {}
     for entry in entries:
         if str(entry.get("network")) != chosen or entry.get("structure", "Unstructured") != "Unstructured":
             continue
@@ -92,7 +92,7 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def _point(path: Path, entry: dict[str, Any]) -> Point:
+def _point(path: Path, entry: dict[str, Any]) -> PublishedPoint:
     median: Any = entry.get("test_median")
     low, high = entry.get("test_min", median), entry.get("test_max", median)
     density: Any = entry.get("density")
@@ -100,14 +100,14 @@ def _point(path: Path, entry: dict[str, Any]) -> Point:
     validation = entry.get("val_median", median)
     if not all(is_number(number) for number in (density, median, low, high, n, validation)) or not 0 < density <= 1:
         raise ReportError(f"{path}: expected density in (0, 1], test_median and so on as numbers, got {entry!r}")
-    return Point(float(density), float(median), float(low), float(high), int(n))
+    return PublishedPoint(float(density), float(median), float(low), float(high), int(n))
 
 
-def _dense(content: dict[str, Any], network: str) -> list[Point]:
+def _dense(content: dict[str, Any], network: str) -> list[PublishedPoint]:
     dense = content.get("dense")
     entry = dense.get(network) if isinstance(dense, dict) else None
     median = entry.get("median") if isinstance(entry, dict) else None
     if not isinstance(entry, dict) or not is_number(median):
         return []
     assert median is not None
-    return [Point(1.0, float(median), float(median), float(median), int(entry.get("n", 1)))]
+    return [PublishedPoint(1.0, float(median), float(median), float(median), int(entry.get("n", 1)))]

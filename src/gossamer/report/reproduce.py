@@ -6,11 +6,11 @@ from gossamer.job.training import Training
 from gossamer.loop.settings import Settings
 from gossamer.options import to_options
 from gossamer.prune.cut import FILE as DENSITIES
-from gossamer.report.run import Run, table
+from gossamer.report.run import ReportedRun, table
 from gossamer.wording import printable
 
 
-def commands(run: Run) -> list[str]:
+def commands(run: ReportedRun) -> list[str]:
     """What was installed, what compressed, and what to do with the recommended round; lines for a shell."""
     versions = table(run.tables, "versions")
     packages = [f"{name}=={versions[name]}" for name in ("torch", "numpy") if name in versions]
@@ -31,7 +31,7 @@ def commands(run: Run) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _compress(run: Run) -> str:
+def _compress(run: ReportedRun) -> str:
     words = ["gossamer", "compress", str(table(run.tables, "origin").get("task", run.task))]
     settings = Settings.from_tables(run.tables)
     training = Training.from_tables(run.tables)

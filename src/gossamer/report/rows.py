@@ -8,8 +8,8 @@ from typing import Any
 from gossamer.report.front import networks
 from gossamer.report.latency import Latency
 from gossamer.report.published import Curve
-from gossamer.report.run import Run
-from gossamer.report.series import Series, Spread
+from gossamer.report.run import ReportedRun
+from gossamer.report.series import SeedSpread, Series
 from gossamer.report.size import FLOAT16, FLOAT32
 
 Row = dict[str, Any]
@@ -35,7 +35,7 @@ def accuracy_rows(series: Sequence[Series], curves: Sequence[Curve]) -> list[Row
             rows.append(row)
     for curve in curves:
         for point in curve.points:
-            spread = Spread(point.median, point.low, point.high, point.n)
+            spread = SeedSpread(point.median, point.low, point.high, point.n)
             rows.append(
                 {
                     "series": curve.name,
@@ -134,11 +134,11 @@ def cost_rows(series: Sequence[Series]) -> list[Row]:
     ]
 
 
-def _amounts(runs: Sequence[Run], number: int, name: str) -> list[float]:
+def _amounts(runs: Sequence[ReportedRun], number: int, name: str) -> list[float]:
     return [run.costs[number][name] for run in runs if number < len(run.costs) and name in run.costs[number]]
 
 
-def _named(name: str, spread: Spread | None) -> Row:
+def _named(name: str, spread: SeedSpread | None) -> Row:
     if spread is None:
         return {name: None}
     return {name: spread.middle, f"{name}_low": spread.low, f"{name}_high": spread.high}

@@ -18,7 +18,7 @@ from gossamer.report.size import FLOAT32, LayerSize, layer_size
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """A run with at least one finished round."""
 
     folder: Path
@@ -76,7 +76,7 @@ class Run:
         return FLOAT32 * self.records[0].parameters
 
 
-def read_run(folder: Path, max_drop: float | None = None) -> Run:
+def read_run(folder: Path, max_drop: float | None = None) -> ReportedRun:
     """Reads the folder of a run.
 
     Args:
@@ -98,10 +98,10 @@ def read_run(folder: Path, max_drop: float | None = None) -> Run:
     if run.stop.max_drop is not None:
         why = f"the smallest within {run.stop.max_drop:g} of the dense {best.metric} on validation"
     costs, name = _costs(records, ledger), folder.resolve().name
-    return Run(folder, name, run.tables, records, layers, tuple(ledger), costs, best.round, why)
+    return ReportedRun(folder, name, run.tables, records, layers, tuple(ledger), costs, best.round, why)
 
 
-def named_apart(runs: Sequence[Run]) -> list[Run]:
+def named_apart(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
     """The runs, under as much of their folders' paths as it takes to tell them apart."""
     parts = [run.folder.resolve().parts for run in runs]
     length = next(

@@ -13,7 +13,7 @@ from gossamer.report.markup import Markup, chart, details, element, paragraph, s
 from gossamer.report.page import Page, size_text, spread_text
 from gossamer.report.published import Curve
 from gossamer.report.reproduce import commands
-from gossamer.report.run import Run, flat
+from gossamer.report.run import ReportedRun, flat
 from gossamer.report.series import Series
 from gossamer.wording import SHARES
 
@@ -196,7 +196,7 @@ def cost(page: Page, series: Sequence[Series], names: Sequence[str]) -> None:
     )
 
 
-def _paid_back(run: Run) -> list[str]:
+def _paid_back(run: ReportedRun) -> list[str]:
     """After how many inferences the recommended round makes up for what it cost, if that is known."""
     inferences = pays_after(run.ledger, run.recommended)
     if inferences is None or not math.isfinite(inferences) or run.recommended == 0:

@@ -7,13 +7,13 @@ from statistics import median
 from typing import Any
 
 from gossamer.loop.record import RoundRecord
-from gossamer.report.run import Run
+from gossamer.report.run import ReportedRun
 
 LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedSpread:
     """Several values of one thing."""
 
     middle: float
@@ -28,7 +28,7 @@ class Series:
     """Runs of one configuration."""
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[ReportedRun, ...]
 
     @property
     def rounds(self) -> int:
@@ -39,17 +39,17 @@ class Series:
         """The records of a round, in all runs that have it."""
         return [run.records[number] for run in self.runs if number < len(run.records)]
 
-    def spread(self, number: int, value: Callable[[Run], float | None]) -> Spread | None:
+    def spread(self, number: int, value: Callable[[ReportedRun], float | None]) -> SeedSpread | None:
         """The spread of a value over the runs that have the round; None if none knows it."""
         values = [
             found for run in self.runs if number < len(run.records) for found in [value(run)] if found is not None
         ]
-        return Spread(median(values), min(values), max(values), len(values)) if values else None
+        return SeedSpread(median(values), min(values), max(values), len(values)) if values else None
 
 
-def group(runs: Sequence[Run]) -> list[Series]:
+def group(runs: Sequence[ReportedRun]) -> list[Series]:
     """The series, in the order in which their first runs are given, each under a name of its own."""
-    found: list[tuple[dict[str, Any], list[Run]]] = []
+    found: list[tuple[dict[str, Any], list[ReportedRun]]] = []
     for run in runs:
         settings = run.deciding()
         for known, members in found:
@@ -62,7 +62,7 @@ def group(runs: Sequence[Run]) -> list[Series]:
     return [Series(name, tuple(members)) for name, (_, members) in zip(names, found, strict=True)]
 
 
-def _names(settings: list[dict[str, Any]], members: list[list[Run]]) -> list[str]:
+def _names(settings: list[dict[str, Any]], members: list[list[ReportedRun]]) -> list[str]:
     """What tells the series apart: the values of the few settings that differ, else the folders' names."""
     if len(settings) == 1:
         return [members[0][0].task or members[0][0].name]
