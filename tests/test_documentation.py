@@ -104,6 +104,12 @@ def test_files_that_are_mentioned_exist(document: Path) -> None:
     assert not missing
 
 
+def test_the_map_of_the_readme_has_every_room() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rooms = [folder.name for folder in (ROOT / "src" / "gossamer").iterdir() if (folder / "__init__.py").exists()]
+    assert [room for room in rooms if f"  {room}/" not in text] == []
+
+
 def test_the_page_about_everything_is_one_page() -> None:
     assert len((ROOT / "docs" / "all-of-gossamer.md").read_text(encoding="utf-8").split()) <= 1500
 
