@@ -14,6 +14,7 @@ from gossamer.cli.bench_tables import engine_lines, engine_table, layer_table
 from gossamer.cli.console import console
 from gossamer.cli.export import with_export_packages
 from gossamer.cli.outputs import output
+from gossamer.cli.repeated import Device
 from gossamer.cli.sizes import Size, sizes_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ bench = typer.Typer(
 
 Json = Annotated[Path | None, typer.Option("--json", callback=output, help="Write everything measured to this file.")]
 Runs = Annotated[int, typer.Option(help="Measured runs; medians are shown.", min=1)]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 Threads = Annotated[int, typer.Option(help="Threads of each engine.", min=1)]
 Against = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gossamer.cli.console import console
+from gossamer.cli.repeated import DataFolder, TaskName
 from gossamer.cli.settings import Panel, with_settings
 from gossamer.compare.settings import Compared, Running
 from gossamer.job.training import Training
@@ -22,9 +23,7 @@ GRID = "What is compared"
 
 @with_settings
 def compare(
-    task: Annotated[
-        str, typer.Argument(help="A built-in task (see `gossamer tasks`) or your own: path/file.py:function.")
-    ],
+    task: TaskName,
     out: Annotated[Path, typer.Option(help="The folder of the comparison. The same command continues what is in it.")],
     stop: Annotated[
         Stop,
@@ -34,7 +33,7 @@ def compare(
     training: Annotated[Training, Panel(GRID, ("epochs", "fine_tune_rate", "device"))],
     compared: Annotated[Compared, Panel(GRID)],
     running: Annotated[Running, Panel("How it runs")],
-    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
+    data: DataFolder = None,
 ) -> None:
     """Compare retraining methods on a task: every method with every seed, each seed's dense network trained once.
 

@@ -10,6 +10,7 @@ import typer
 
 from gossamer.cli.console import console
 from gossamer.cli.progress import progress
+from gossamer.cli.repeated import DataFolder, TaskName
 from gossamer.cli.settings import Panel, with_settings
 from gossamer.cli.show import print_run
 from gossamer.job.training import DenseRound, Training
@@ -40,9 +41,7 @@ def _scalars(run: Path, wanted: bool) -> "Iterator[list[TensorBoard]]":
 
 @with_settings
 def compress(
-    task: Annotated[
-        str, typer.Argument(help="A built-in task (see `gossamer tasks`) or your own: path/file.py:function.")
-    ],
+    task: TaskName,
     out: Annotated[Path, typer.Option(help="The folder of the run. The same command continues what is in it.")],
     stop: Annotated[Stop, Panel("When to stop (the first that applies; at least one)")],
     cut: Annotated[Cut, Panel("Pruning")],
@@ -50,7 +49,7 @@ def compress(
     training: Annotated[Training, Panel("Training")],
     retraining: Annotated[Retraining, Panel("Retraining after a cut")],
     dense: Annotated[DenseRound, Panel("The dense network")],
-    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
+    data: DataFolder = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write scalars for TensorBoard to RUN/tensorboard.")
     ] = False,

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from gossamer.cli.console import console
 from gossamer.cli.outputs import output
+from gossamer.cli.repeated import DataFolder, OwnTask, RoundNumber, RunFolder
 from gossamer.wording import value_text
 
 if TYPE_CHECKING:
@@ -19,10 +20,8 @@ SHOWN_CONNECTIONS = 8
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    round: Annotated[
-        int | None, typer.Option(help="Which round; the recommended one by default, -1 is the last.")
-    ] = None,
+    run: RunFolder,
+    round: RoundNumber = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", callback=output, help="Write all facts to this file.")
     ] = None,
@@ -36,10 +35,8 @@ def explain(
     ablation_examples: Annotated[
         int, typer.Option(help="Validation examples that the ablation is measured on; 0: no ablation.", min=0)
     ] = 1000,
-    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
-    ] = None,
+    data: DataFolder = None,
+    task: OwnTask = None,
 ) -> None:
     """Say what is left of a network: dead units, what inputs reach, paths, which connections matter, and more.
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from gossamer.cli.console import console
 from gossamer.cli.outputs import output
+from gossamer.cli.repeated import DataFolder, OwnTask
 from gossamer.cli.settings import Panel, with_settings
 from gossamer.cli.sizes import Input, Size, inputs_of, sizes_of
 from gossamer.export.form import FileForm
@@ -43,10 +44,8 @@ def export(
         bool,
         typer.Option("--shrink", help="Of a run: cut dead units out of the tensors first, as gossamer shrink does."),
     ] = False,
-    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
-    ] = None,
+    data: DataFolder = None,
+    task: OwnTask = None,
     input: Input = None,
     size: Size = None,
     calibration: Annotated[

@@ -12,6 +12,7 @@ from gossamer.cli.console import console
 from gossamer.cli.export import with_export_packages
 from gossamer.cli.fitted import Column, fitted
 from gossamer.cli.outputs import output
+from gossamer.cli.repeated import DataFolder, OwnTask
 from gossamer.cli.sizes import Size, sizes_of
 from gossamer.errors import ConfigurationError
 
@@ -39,10 +40,8 @@ def predict(
         Path | None, typer.Option(help="The file of `gossamer bench calibrate`; its usual place by default.")
     ] = None,
     size: Size = None,
-    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
-    ] = None,
+    data: DataFolder = None,
+    task: OwnTask = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", callback=output, help="Write everything to this file.")
     ] = None,

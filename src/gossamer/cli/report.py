@@ -7,6 +7,7 @@ import typer
 
 from gossamer.cli.console import console
 from gossamer.cli.outputs import output
+from gossamer.cli.repeated import DataFolder, OwnTask
 
 
 def report(
@@ -33,10 +34,8 @@ def report(
     facts: Annotated[
         bool, typer.Option("--facts/--no-facts", help="Whether to compute what remained of the first run's network.")
     ] = True,
-    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
-    ] = None,
+    data: DataFolder = None,
+    task: OwnTask = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Recommend the smallest network within this loss, such as 0.01.")
     ] = None,

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from gossamer.cli.console import console
+from gossamer.cli.repeated import DataFolder, Device, OwnTask
 from gossamer.cli.settings import Panel, with_settings
 from gossamer.prune.scope import Scope
 from gossamer.search.errors import SearchError
@@ -55,11 +56,9 @@ def search(
     scoring: Annotated[Scoring, Panel("How a network is scored")],
     price_list: Annotated[PriceList, Panel("What an inference takes")],
     scope: Annotated[Scope, Panel("Which weights (default: what the run prunes)", ("include", "exclude"))],
-    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    data: DataFolder = None,
+    task: OwnTask = None,
+    device: Device = "cpu",
 ) -> None:
     """Look for the density of every layer by reinforcement learning (AMC), without retraining in between.
 
@@ -79,10 +78,7 @@ def search(
     scope = subject.scope if scope == Scope() else scope
     examples = subject.data.validation.first(scoring.examples)
     sign = _sign(subject, how.reward)
-    if how.episodes <= how.warm_up:
-        console(goes_on=True).print(
-            f"all {how.episodes} episodes are at random: the agent acts after the {how.warm_up} of --warm-up"
-        )
+    _warn_of_no_agent(how)
     retrained = how.reward == "retrained"
     with _progress(subject.task.metric.name, sign) as callback:
         policy = find(
@@ -94,18 +90,20 @@ def search(
             how=how,
             retrain=short_retraining(subject, scoring.retrain_steps, how.seed, scope) if retrained else None,
             scope=scope,
-            settings={
-                "task": subject.task.name,
-                "examples": len(examples),
-                "retrain_steps": scoring.retrain_steps if retrained else None,
-                **scope.to_tables()["scope"],
-                "device": where.type,
-                "calibration": None if prices is None else prices.identity,
-            },
+            settings={"task": subject.task.name, **scope.to_tables()["scope"], "device": where.type}
+            | {"examples": len(examples), "retrain_steps": scoring.retrain_steps if retrained else None}
+            | {"calibration": None if prices is None else prices.identity},
             callback=callback,
         )
     policy.write(out)
     _print(subject, policy, scope, out)
+
+
+def _warn_of_no_agent(how: SearchSettings) -> None:
+    if how.episodes <= how.warm_up:
+        console(goes_on=True).print(
+            f"all {how.episodes} episodes are at random: the agent acts after the {how.warm_up} of --warm-up"
+        )
 
 
 def _asked(text: str) -> tuple[str, float | None]:

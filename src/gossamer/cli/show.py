@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from gossamer.cli.console import console
+from gossamer.cli.repeated import RunFolder
 from gossamer.wording import time_text, value_text
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gossamer.loop.record import RoundRecord
 
 
-def show(run: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+def show(run: RunFolder) -> None:
     """Print a run's table: every round's size and accuracy."""
     print_run(run, console())
 

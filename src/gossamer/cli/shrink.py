@@ -9,6 +9,8 @@ from rich.table import Table
 
 from gossamer.cli.console import console
 from gossamer.cli.outputs import output
+from gossamer.cli.repeated import DataFolder, OwnTask, RoundNumber, RunFolder
+from gossamer.errors import ConfigurationError
 from gossamer.wording import value_text
 
 if TYPE_CHECKING:
@@ -23,18 +25,14 @@ STRUCTURES = ("exact", CHANNEL)
 
 
 def shrink(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    round: Annotated[
-        int | None, typer.Option(help="Which round; the recommended one by default, -1 is the last.")
-    ] = None,
+    run: RunFolder,
+    round: RoundNumber = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", callback=output, help="Write the smaller network to this .safetensors file."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Where the task's data are.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Only for a run of your own task: its path/file.py:function.")
-    ] = None,
+    data: DataFolder = None,
+    task: OwnTask = None,
     select_inputs: Annotated[
         bool,
         typer.Option(
@@ -57,18 +55,12 @@ def shrink(
     A unit goes if no surviving path leads from it to the output, or if it is the same for every input; what it
     contributes is added to biases. The outputs are compared on the validation data.
     """
-    from gossamer.errors import ConfigurationError
     from gossamer.reopen import open_round
     from gossamer.shrink import load_shrunk, save_shrunk
     from gossamer.shrink import shrink as shrink_model
     from gossamer.shrink.verify import verify
 
-    if structure not in STRUCTURES:
-        raise ConfigurationError(f"--structure is {structure!r}; expected {' or '.join(STRUCTURES)}")
-    if (structure == CHANNEL) != (channels is not None):
-        raise ConfigurationError("--structure channel and --channels SHARE go together; give both or neither")
-    if structure == CHANNEL and select_inputs:
-        raise ConfigurationError("--select-inputs cannot be combined with --structure channel; leave one out")
+    _check(structure, channels, select_inputs)
     finished = open_round(run, round, data_folder=data, task=task)
     validation = finished.data.validation
     inputs, _ = validation.batch(slice(0, 64))
@@ -88,6 +80,15 @@ def shrink(
         terminal.print(line)
     if out is not None:
         terminal.print(_written(out))
+
+
+def _check(structure: str, channels: float | None, select_inputs: bool) -> None:
+    if structure not in STRUCTURES:
+        raise ConfigurationError(f"--structure is {structure!r}; expected {' or '.join(STRUCTURES)}")
+    if (structure == CHANNEL) != (channels is not None):
+        raise ConfigurationError("--structure channel and --channels SHARE go together; give both or neither")
+    if structure == CHANNEL and select_inputs:
+        raise ConfigurationError("--select-inputs cannot be combined with --structure channel; leave one out")
 
 
 def _slim(finished: "FinishedRound", shrunk: "Shrunk", inputs: "Tensor", share: float, out: Path | None) -> None:

@@ -140,14 +140,20 @@ def train(
             optimizer.step()
             total_loss += loss.detach()
         # The only wait for the device in an epoch. Once a loss is not finite, neither is the sum.
-        mean_loss = float(total_loss) / (steps - skipped)
-        if not math.isfinite(mean_loss):
-            raise TrainingDivergedError(
-                f"the training loss became {mean_loss} in epoch {epoch + 1} of {epochs}, round {round_number}, at a "
-                f"learning rate of {rate_now:.4g}; expected a finite number. Lower the learning rate, or look for "
-                "values in the data that are not finite."
-            )
-        yield EpochReport(epoch + 1, epochs, mean_loss, rate_now, time.perf_counter() - started)
+        report = EpochReport(
+            epoch + 1, epochs, float(total_loss) / (steps - skipped), rate_now, time.perf_counter() - started
+        )
+        _refuse_diverged(report, round_number)
+        yield report
+
+
+def _refuse_diverged(report: EpochReport, round_number: int) -> None:
+    if not math.isfinite(report.loss):
+        raise TrainingDivergedError(
+            f"the training loss became {report.loss} in epoch {report.epochs_done} of {report.epochs}, round "
+            f"{round_number}, at a learning rate of {report.learning_rate:.4g}; expected a finite number. Lower the "
+            f"learning rate, or look for values in the data that are not finite."
+        )
 
 
 def steps_per_epoch(recipe: Recipe, examples: Examples) -> int:
