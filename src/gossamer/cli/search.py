@@ -76,8 +76,7 @@ def search(
     prices = _prices(asked, how.actions, price_list)
     subject = open_subject(run, data_folder=data, task=task).to(where)
     scope = subject.scope if scope == Scope() else scope
-    examples = subject.data.validation.first(scoring.examples)
-    sign = _sign(subject, how.reward)
+    examples, sign = subject.data.validation.first(scoring.examples), _sign(subject, how.reward)
     _warn_of_no_agent(how)
     retrained = how.reward == "retrained"
     with _progress(subject.task.metric.name, sign) as callback:

@@ -56,10 +56,9 @@ class Scoring:
     """For --reward retrained: steps before a network is scored."""
 
     def __post_init__(self) -> None:
-        if self.retrain_steps < 1 or (self.examples is not None and self.examples < 1):
-            raise SearchError(
-                f"got {self.examples} examples, {self.retrain_steps} steps to retrain; expected at least 1 of each"
-            )
+        for option, number in (("--examples", self.examples), ("--retrain-steps", self.retrain_steps)):
+            if number is not None and number < 1:
+                raise SearchError(f"{option} is {number}; expected at least 1")
 
 
 @dataclass(frozen=True)
