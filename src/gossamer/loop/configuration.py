@@ -30,7 +30,7 @@ KINDS = {RUN: "a run", "comparison": "a comparison", "search": "a search"}
 
 
 @dataclass(frozen=True)
-class Rounds:
+class StoredRounds:
     """The types of what a run says of its rounds."""
 
     target_sparsity: float | None = None
@@ -44,7 +44,7 @@ class Rounds:
 
 
 @dataclass(frozen=True)
-class Method:
+class StoredMethod:
     """The same of its method, as far as the types are known."""
 
     rewound: list[str] | None = None
@@ -52,7 +52,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Patterns:
+class StoredPatterns:
     """The same of its scope."""
 
     include: list[str] | None = None
@@ -73,9 +73,9 @@ class Comparison:
 
 
 DECLARED: dict[str, type] = {
-    RUN: Rounds,
-    "method": Method,
-    "scope": Patterns,
+    RUN: StoredRounds,
+    "method": StoredMethod,
+    "scope": StoredPatterns,
     "model": Anything,
     "settings": Anything,
     "comparison": Comparison,
