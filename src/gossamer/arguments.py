@@ -28,8 +28,8 @@ def number(name: str, value: Any, expected: str = "a number") -> float:
 
 
 def setting(name: str, value: Any, expected: str = "a number") -> float:
-    """The same, of an argument: True is no number there, and one in float32 or float16 is read as it is printed, so
-    that `numpy.float32(0.9)` is 0.9 and not 0.8999999761581421.
+    """A real number that is an argument: True is no number there, and one in float32 or float16 is read as it is
+    printed, so that `numpy.float32(0.9)` is 0.9 and not 0.8999999761581421.
 
     Raises:
         ConfigurationError: it is none.
@@ -54,7 +54,7 @@ def whole_number(name: str, value: Any, expected: str = "a whole number") -> int
 
 
 def as_whole_number(value: Any) -> int | None:
-    """The same; None if it is no integer."""
+    """An integer, as `whole_number` takes it; None if it is none."""
     scalar = _scalar(value)
     return int(scalar) if isinstance(scalar, (int, np.integer)) and not isinstance(scalar, bool) else None
 
@@ -75,7 +75,7 @@ def as_written(number: float) -> Fraction:
 
 
 def plain(value: Any) -> Any:
-    """The same with Python's numbers for numpy's and torch's, in mappings and sequences too."""
+    """The value with Python's numbers for numpy's and torch's, in mappings and sequences too."""
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -26,9 +26,9 @@ class Form:
     """How a field is written on the command line, where its type and name do not say it."""
 
     name: str | None = None
-    """Of the option, without its dashes; the field's by default."""
+    """The option's name, without its dashes; the field's by default."""
     kind: type | None = None
-    """Of what the command line gives, if the field's own type is no plain one."""
+    """The type of what the command line gives, if the field's own type is no plain one."""
     read: Callable[[str, str], Any] | None = None
     """(name of the option, text) -> the value, for values that are several in one text."""
     written: Callable[[Any], str] = str
@@ -97,7 +97,7 @@ def from_options(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def whole_numbers(name: str, text: str) -> tuple[int, ...]:
-    """Such as (0, 1, 5) from "0,1,5".
+    """Whole numbers, such as (0, 1, 5) from "0,1,5".
 
     Raises:
         ConfigurationError: it is no such list.
@@ -106,7 +106,7 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
 
 
 def numbers(name: str, text: str) -> tuple[float, ...]:
-    """Such as (0.5, 0.1) from "0.5,0.1".
+    """Numbers, such as (0.5, 0.1) from "0.5,0.1".
 
     Raises:
         ConfigurationError: it is no such list.
@@ -115,7 +115,7 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
 
 
 def names(name: str, text: str) -> tuple[str, ...]:
-    """Such as ("optimizer", "statistics") from "optimizer,statistics"; nothing from "none"."""
+    """Names, such as ("optimizer", "statistics") from "optimizer,statistics"; nothing from "none"."""
     return () if text == "none" else tuple(text.split(","))
 
 

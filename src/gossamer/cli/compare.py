@@ -88,7 +88,7 @@ def compare(
 
 
 def _anchored_task(task: str) -> str:
-    """The same, with the whole path of a task of one's own."""
+    """The task, with the whole path of a task of one's own."""
     file, colon, function = task.rpartition(":")
     return f"{Path(file).resolve()}:{function}" if colon else task
 

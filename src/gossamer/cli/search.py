@@ -170,7 +170,7 @@ def _sign(subject: "Searched", reward: str) -> float:
     metric = subject.task.metric
     if reward == "accuracy-guaranteed" and metric.name != "accuracy":
         raise SearchError(
-            f"the reward accuracy-guaranteed needs an accuracy between 0 and 1, but {subject.task.name} is judged by "
+            f"the reward accuracy-guaranteed needs an accuracy between 0 and 1, but {subject.task.name} is scored by "
             f"{metric.name}; expected the reward accuracy, with a limit"
         )
     return 1.0 if metric.better == "higher" else -1.0

@@ -51,7 +51,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Spread:
-    """Of the same measurement with several seeds."""
+    """The spread of one measurement with several seeds."""
 
     median: float
     least: float
@@ -100,9 +100,11 @@ class Difference:
     reference: str
     other: str
     compression: float | None
-    """Of the other method. None: for each seed the mean over all densities from `HIGH_COMPRESSION` on."""
+    """The compression of the other method. None: the mean over all densities from `HIGH_COMPRESSION`
+    on, seed by seed."""
     reference_compression: float | None
-    """The same, or more where the reference was not tried at this density. None like `compression`."""
+    """The reference's compression: the same, or more where the reference was not tried at this density. None like
+    `compression`."""
     mean: float
     low: float
     high: float
@@ -225,7 +227,7 @@ def is_same_density(density: float, other: float) -> bool:
 
 
 def _paired(first: Sequence[Point], second: Sequence[Point], better: Better) -> dict[int, float]:
-    """By how much the first points are better, by seed."""
+    """The differences by which the first points are better, by seed."""
     of = {point.seed: _goodness(point.test, better) for point in first}
     return {point.seed: of[point.seed] - _goodness(point.test, better) for point in second if point.seed in of}
 

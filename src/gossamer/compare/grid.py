@@ -42,7 +42,7 @@ class Grid:
     one_shot_densities: tuple[float, ...] = ()
     data: Path | None = None
     training: Training = field(default_factory=Training)
-    """Of every run; the seeds are `seeds`."""
+    """How every run is trained; the seeds are `seeds`."""
     recipe_epochs: int = 0
     file_targets: Mapping[Method, float] = field(default_factory=dict)
     """The sparsity that those one-shot methods cut to whose densities are in a file (`before.targets_in_files`)."""

@@ -73,6 +73,6 @@ class Job:
 
 
 def _difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Of the first weight whose density is another."""
+    """The first weight whose density is another, with both."""
     name = next(name for name in (*then, *now) if then.get(name) != now.get(name))
     return f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"

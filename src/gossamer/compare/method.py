@@ -27,8 +27,8 @@ class Method:
     """t; None: the whole schedule."""
     one_shot: bool = False
     names: tuple[str, ...] = ()
-    """Of a criterion, an allocation (or its file) and a structure that are not the paper's; or replicates=3, for rounds
-    that are trained three times and averaged."""
+    """The names of a criterion, an allocation (or its file) and a structure that are not the paper's; or replicates=3,
+    for rounds that are trained three times and averaged."""
 
     @classmethod
     def named(cls, text: str) -> "Method":

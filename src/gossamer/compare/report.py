@@ -70,9 +70,9 @@ class Price:
     epochs: float | None
     training_flops: float | None
     wall_seconds: float
-    """Of its rounds one after the other, as they ran: with several runs at a time each is slower."""
+    """The time of its rounds one after the other, as they ran: with several runs at a time each is slower."""
     energy_joules_estimate: float
-    """By the assumptions of `gossamer.loop.cost`."""
+    """An estimate, by the assumptions of `gossamer.loop.cost`."""
     pays_after_inferences: float | None
     """Until the last round's network (of one-shot runs, that of the smallest density) has saved the operations that the
     run took, see `gossamer.loop.cost.pays_after`. None where they were not counted; infinite if it saves none."""

@@ -17,7 +17,7 @@ PYTHON = (sys.executable, "-P", "-m")
 """Runs a module. Without -P, a file in the current folder that is called as a package would hide the package."""
 POLL_SECONDS = 0.2
 LAST_LINES = 5
-"""Of a failed run's output, shown in the error."""
+"""Lines of a failed run's output that are shown in the error."""
 CELL = "gossamer.cli.cell"
 """The module that a run's process runs."""
 

@@ -17,7 +17,7 @@ from gossamer.storage.versions import refuse_newer
 from gossamer.tasks.training import EpochReport
 
 VERSION = 1
-"""Of the file's format. A file without one is of version 1; what that lacks of it takes its default."""
+"""The version of the file's format. A file without one is of version 1; what that lacks of it takes its default."""
 
 
 class Checkpoint:

@@ -248,7 +248,7 @@ class _Job:
 
 
 def _told_from_start(retraining: Retraining, epochs: int) -> Retraining:
-    """The same, with the epoch to rewind the weights to told from the start, which is how snapshots are called."""
+    """The retraining with the epoch to rewind the weights to told from the start, which is how snapshots are called."""
     length = retraining.rewind_epochs
     if retraining.strategy.weights != "rewound" or length is None or length > epochs:
         return retraining
@@ -266,7 +266,7 @@ def _of_round(report: EpochReport, replicate: int, trainings: int) -> EpochRepor
 
 
 def _work(operations: Operations, round: Round, model: nn.Module, recipe: Recipe, examples: Examples) -> Work:
-    """For the ledger: what this round computed."""
+    """What this round computed, for the ledger."""
     epoch_steps, batch_size = steps_per_epoch(recipe, examples), min(recipe.batch_size, len(examples))
     averaged = round.trainings > 1 and layers_with_statistics(model)
     statistics = epoch_steps * batch_size * operations.forward if averaged else 0.0

@@ -52,7 +52,7 @@ class Training:
         return recipe_epochs if self.epochs is None else self.epochs
 
     def to_tables(self, recipe_epochs: int, rate: float | None) -> dict[str, dict[str, Any]]:
-        """For a run's configuration: tables by name.
+        """The tables of a run's configuration that say this, by name.
 
         Args:
             rate: the constant learning rate that the method came to have, if it has one.

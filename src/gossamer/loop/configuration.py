@@ -22,7 +22,7 @@ INFORMATION = (VERSIONS, ORIGIN)
 """The sections that are recorded but not compared: a run may go on after an upgrade, and after its files moved."""
 
 FORMAT = 2
-"""Of the file, under `format` of its versions. Version 1 did not state one."""
+"""The version of the file, under `format` of its versions. Version 1 did not state one."""
 
 RUN = "rounds"
 KINDS = {RUN: "a run", "comparison": "a comparison", "search": "a search"}
@@ -45,7 +45,7 @@ class StoredRounds:
 
 @dataclass(frozen=True)
 class StoredMethod:
-    """The same of its method, as far as the types are known."""
+    """The types of what a run says of its method, as far as the types are known."""
 
     rewound: list[str] | None = None
     densities: dict[str, float] | None = None
@@ -53,7 +53,7 @@ class StoredMethod:
 
 @dataclass(frozen=True)
 class StoredPatterns:
-    """The same of its scope."""
+    """The types of what a run says of its scope."""
 
     include: list[str] | None = None
     exclude: list[str] | None = None
@@ -202,7 +202,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def read_of_run(folder: Path) -> dict[str, Any]:
-    """The same, of a run.
+    """The tables of a run's `config.toml`.
 
     Raises:
         CheckpointError: it is missing or damaged.

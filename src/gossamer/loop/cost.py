@@ -13,7 +13,7 @@ from gossamer.storage.typed import read_as
 COST = "cost.json"
 
 LARGEST = 1e40
-"""Of what is counted; what is beyond it was not counted by a training, and sums of it could overflow."""
+"""The largest count; what is beyond it was not counted by a training, and sums of it could overflow."""
 
 JOULES_PER_PROCESSOR_SECOND = 10.0
 """An assumption, not a measurement: a busy core of a server with its share of memory and supply takes 5 to 15 W."""
@@ -29,9 +29,9 @@ class Work:
     training_flops: float
     """Floating-point operations of the training, counted as if every weight were there (what dense kernels do)."""
     inference_flops: float
-    """Of one forward pass of one example, counted likewise."""
+    """Those of one forward pass of one example, counted likewise."""
     inference_flops_left: float
-    """The same without those that multiply by a pruned weight."""
+    """Those of the forward pass without those that multiply by a pruned weight."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Cost:
     """Optimizer steps, of the attempts that are part of the result."""
     wall_seconds: float
     processor_seconds: float
-    """Of the process that trained, over all its threads."""
+    """The time of the process that trained, over all its threads."""
     work: Work | None = None
 
     @property

@@ -14,7 +14,7 @@ Fingerprint = dict[str, bytes]
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> Fingerprint:
-    """Of named tensors, on any device. Only one at a time is copied to the CPU.
+    """The fingerprint of named tensors, on any device. Only one at a time is copied to the CPU.
 
     Raises:
         ConfigurationError: one is not here: sharded over processes, or on the meta device.
@@ -27,7 +27,7 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> Fingerprint:
 
 
 def of_state(model: nn.Module) -> Fingerprint:
-    """Of all that a round keeps of a model: parameters and buffers."""
+    """The fingerprint of all that a round keeps of a model: parameters and buffers."""
     return fingerprint(unwrap(model).state_dict().items())
 
 

@@ -18,7 +18,7 @@ class FinishedRounds:
 
     folder: Path
     tables: dict[str, Any]
-    """Of its config.toml."""
+    """What its config.toml says."""
     records: tuple[RoundRecord, ...]
     """The dense round first; none before that one is finished."""
     stop: Stop

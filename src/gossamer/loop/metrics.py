@@ -1,4 +1,4 @@
-"""What a round is judged by: metrics by name, those on test data apart."""
+"""What a round is measured by: metrics by name, those on test data apart."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -33,7 +33,7 @@ class PrunedModel:
         return next(self.model.parameters()).device.type
 
     def fingerprint(self) -> Fingerprint:
-        """Of all parameters."""
+        """The fingerprint of all parameters."""
         return fingerprint.fingerprint(unwrap(self.model).named_parameters())
 
     def attach_masks(self, masks: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from gossamer.storage.typed import read_as
 from gossamer.storage.versions import refuse_newer
 
 FORMAT = 2
-"""Of the file. Version 1 did not state one."""
+"""The version of the file. Version 1 did not state one."""
 
 SEAL = "round.json"
 """The entry of `sha256` that covers the record itself."""
@@ -36,7 +36,7 @@ class RoundRecord:
     val: float | None
     """The recorded metric, by which choices are made; on validation data in the built-in tasks."""
     test: float | None
-    """The same on test data, which no choice may use."""
+    """The metric on test data, which no choice may use."""
     metric: str | None
     seconds: float
     """Wall-clock time of training and evaluating this round."""
@@ -69,7 +69,7 @@ class RoundRecord:
         return self.parameters - self.prunable + self.kept
 
     def sealed(self) -> "RoundRecord":
-        """The same with its own checksum, over all the rest, so that a changed digit does not go unnoticed."""
+        """The record with its own checksum, over all the rest, so that a changed digit does not go unnoticed."""
         return replace(self, sha256={**self.sha256, SEAL: _seal(asdict(self))})
 
     def to_json(self) -> str:

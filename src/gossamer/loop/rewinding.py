@@ -29,7 +29,8 @@ class Rewinding:
         self.snapshot_step: int | None = None
         """k: the step of the dense round that weights go back to; None as long as it is not known."""
         self.relative_cut = (0.0, 0.0, 0.0)
-        """Of the last cut, for the linear restart: norm of the weights before, of those removed, share removed."""
+        """What the linear restart needs of the last cut: norm of the weights before, of those removed, and
+        the share removed."""
 
     @property
     def needs_snapshot(self) -> bool:

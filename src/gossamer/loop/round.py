@@ -33,13 +33,13 @@ class Round:
     parameters: int
     """All parameters of the dense network."""
     masks: Mapping[str, Tensor]
-    """By weight name, True where the weight is kept."""
+    """The masks by weight name, True where the weight is kept."""
     folder: Path
     """The folder of the run."""
     spent: Spent
     """Steps and time of this round so far."""
     start: Fingerprint
-    """Of the parameters before the training: as the cut left them."""
+    """The fingerprint of the parameters before the training: as the cut left them."""
     taken_schedule: tuple[Schedule, int | None] | None
     """What `schedule` returned last, with its `steps_per_epoch`."""
     averaged: bool
@@ -87,7 +87,7 @@ class Round:
 
     @property
     def trainings_left(self) -> int | None:
-        """The same of all rounds after this one; None when only `max_drop` will end the run."""
+        """How many trainings all rounds have after this one; None when only `max_drop` will end the run."""
         return None if self.last is None else (self.last - self.number) * self._run.retraining.replicates
 
     @property

@@ -65,7 +65,7 @@ class Run:
         self.average: Any = None
         """What the last round recorded in the model's place: at the next cut it is pruned too."""
         self.recorded: Fingerprint = {}
-        """Of the model as the last round kept it."""
+        """The fingerprint of the model as the last round kept it."""
         self.taken_over = False
         """Whether a later call, in the same process, goes on in the folder."""
 

@@ -19,10 +19,10 @@ class Settings:
     retraining: Retraining = field(default_factory=Retraining)
     scope: Scope = field(default_factory=Scope)
     seed: int | None = None
-    """Of the run: what its initial weights, the order of its data and a random criterion are derived from."""
+    """What the run's initial weights, the order of its data and a random criterion are derived from."""
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """For the run's configuration: tables by name. What is None is left out there."""
+        """The tables of the run's configuration, by name. What is None is left out there."""
         stop, cut = self.stop.to_tables(), self.cut.to_tables()
         # One cut is one round that prunes the target's share.
         share, rounds = (self.stop.target_sparsity, 1) if self.cut.one_shot else (self.cut.per_round, self.stop.rounds)

@@ -15,7 +15,7 @@ class Spent:
         self._started = time.monotonic()
         self._processor_started = time.process_time()
         self.work: Work | None = None
-        """For the ledger: what the round computed, where somebody counted it."""
+        """What the round computed, for the ledger, where somebody counted it."""
 
     @property
     def steps(self) -> int:

@@ -12,9 +12,9 @@ from gossamer.loop.record import RoundRecord
 from gossamer.options import as_option
 
 EXAMPLES = ("accuracy", "f1", "bleu", "loss", "error", "perplexity")
-"""Of measures whose direction need not be said (`gossamer.loop.directions`)."""
+"""Measures whose direction need not be said (`gossamer.loop.directions`)."""
 TABLE = "rounds"
-"""Of a run's configuration, in which these settings stand."""
+"""The table of a run's configuration in which these settings stand."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Stop:
         return [record for record in records if self.allows(record, records[0])][-1]
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """For a run's configuration: tables by name. What is None is left out there."""
+        """The tables of a run's configuration that say this, by name. What is None is left out there."""
         return {TABLE: asdict(self)}
 
     @classmethod

@@ -25,7 +25,7 @@ TABLE = "densities"
 CHANNELS = "channels"
 
 FORMAT = 1
-"""Of the file. One that states none, such as those that people write, is of version 1."""
+"""The version of the file. One that states none, such as those that people write, is of version 1."""
 
 HALVINGS = 100
 """Halvings of the interval in which the exponent is sought: past what a double distinguishes."""

@@ -8,7 +8,7 @@ from gossamer.arguments import truth
 from gossamer.errors import ConfigurationError
 
 TABLE = "scope"
-"""Of a run's configuration, in which these settings stand."""
+"""The table of a run's configuration in which these settings stand."""
 
 
 @dataclass(frozen=True)

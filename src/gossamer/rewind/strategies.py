@@ -33,7 +33,7 @@ class Strategy:
 
 DEFAULT = "lr-rewind"
 TABLE = "method"
-"""Of a run's configuration, in which these settings stand."""
+"""The table of a run's configuration in which these settings stand."""
 
 STRATEGIES: dict[str, Strategy] = {
     "lr-rewind": Strategy("stay", "replayed"),
@@ -69,7 +69,7 @@ class Span:
         return f"{self.count} {self.unit}"
 
     def steps(self, steps_per_epoch: int | None) -> int:
-        """The same in optimizer steps.
+        """The stretch in optimizer steps.
 
         Raises:
             ConfigurationError: it is in epochs, and how many steps an epoch has was not said.

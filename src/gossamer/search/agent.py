@@ -27,7 +27,7 @@ TARGET_RATE = 0.01
 """tau: how fast the target networks follow."""
 BATCH = 64
 TRANSITIONS = 2000
-"""Of the replay buffer."""
+"""Transitions that the replay buffer holds."""
 NOISE, NOISE_DECAY = 0.5, 0.95
 """Standard deviation of the exploration in the first episode after the warm-up, and its factor an episode."""
 BASELINE_RATE = 0.05

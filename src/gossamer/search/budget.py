@@ -21,7 +21,7 @@ class Budget:
     """What the network may cost."""
 
     name: str
-    """Such as "weights" or "milliseconds"."""
+    """The unit, such as "weights" or "milliseconds"."""
     cost: Cost
     limit: float | None
     """The most that it may cost, in the cost's own unit. None: no limit; the reward weighs the cost."""

@@ -16,7 +16,7 @@ class Action:
     """One decision."""
 
     name: str
-    """For people: the weight's name, or the layers whose channels these are."""
+    """The name that people read: the weight's name, or the layers whose channels these are."""
     size: int
     """How many weights or channels there are; 1 to `size` may be kept."""
     layer: LayerFacts
@@ -28,7 +28,7 @@ class Compressible(Protocol):
 
     model: nn.Module
     layers: tuple[LayerFacts, ...]
-    """Of all prunable weights, in the order of computation."""
+    """The facts of all prunable weights, in the order of computation."""
     actions: tuple[Action, ...]
 
     @property
@@ -39,7 +39,7 @@ class Compressible(Protocol):
         """How many weights of each layer are left when every action keeps so many."""
 
     def masks(self, chosen: Sequence[int]) -> dict[str, Tensor]:
-        """By weight name, True where the weight is left."""
+        """Masks by weight name, True where the weight is left."""
 
     def densities(self, chosen: Sequence[int]) -> dict[str, float]:
         """What `gossamer compress --allocation` takes: kept / all weights of each layer, or, for channels, kept / all

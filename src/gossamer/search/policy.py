@@ -11,7 +11,7 @@ class Policy:
     """The best episode of a search."""
 
     densities: dict[str, float]
-    """By weight name; of channels: the share of output channels."""
+    """The densities by weight name; of channels: the share of output channels."""
     actions: str
     """"weights" or "channels"."""
     episode: int

@@ -26,7 +26,7 @@ class SearchSettings:
     warm_up: int = 100
     """The first episodes, at random: actions are drawn evenly from [0, 1]."""
     lowest_density: float | None = None
-    """Of every layer; 0.01 by default, 0.2 (the paper's) for channels."""
+    """The lowest density of every layer; 0.01 by default, 0.2 (the paper's) for channels."""
     scale: str = "clipped"
     """What an action means: clipped (the paper's) or rescaled (better where the budget is small)."""
     seed: int = 0
@@ -63,7 +63,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class PriceList:
-    """By what prices milliseconds are predicted.
+    """The prices by which milliseconds are predicted.
 
     Raises:
         SearchError: there are no threads.

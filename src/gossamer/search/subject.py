@@ -34,7 +34,7 @@ class Searched(TaskNetwork):
         return self.data.validation.batch(slice(0, 1))[0]
 
     def to(self, device: torch.device) -> "Searched":
-        """The same in the memory of `device`."""
+        """The network and its data in the memory of `device`."""
         return replace(self, model=self.model.to(device), data=self.data.to(device))
 
     def value(self, model: nn.Module, examples: Examples) -> float:

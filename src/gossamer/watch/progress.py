@@ -42,7 +42,7 @@ class Progress:
     trainings: int = 1
     """How many trainings of equal length the epochs are."""
     trainings_left: int | None = None
-    """The same of all later rounds, if the last one is known."""
+    """The trainings of all later rounds, if the last one is known."""
 
 
 class ProgressFile:
