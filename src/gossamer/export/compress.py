@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gossamer.errors import ExportError
 from gossamer.graph.batch_norm import drop_unread
 from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, is_standard, values_read
-from gossamer.graph.messages import copied, fill
+from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, unused
 from gossamer.graph.ops import op_of
 from gossamer.graph.sessions import dense_session
@@ -85,7 +85,7 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
     for node in nodes:
         if node.name in reserved:
             node.name = unused(node.name, node_names)
-    fill(result.graph.node, [*writer.nodes, *nodes])
+    replace_items(result.graph.node, [*writer.nodes, *nodes])
     drop_unread(result)
     return result
 
@@ -109,7 +109,7 @@ def unpack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     read = {name for node in others for name in values_read(node)} | {value.name for value in model.graph.output}
     names = [node.output[0] for node in unpacking if node.output[0] in read]
     result = copied(model)
-    fill(result.graph.node, others)
+    replace_items(result.graph.node, others)
     for name, weight in zip(names, _unpacked(model, unpacking, names), strict=True):
         result.graph.initializer.append(numpy_helper.from_array(np.asarray(weight), name))
     drop_unread(result)

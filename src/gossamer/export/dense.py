@@ -12,7 +12,7 @@ from gossamer.errors import ConfigurationError
 from gossamer.export.compress import is_compressed, unpack_weights
 from gossamer.graph.activations import FUNCTIONS
 from gossamer.graph.graph import STANDARD_DOMAINS, attributes_of, values_read
-from gossamer.graph.messages import copied, fill
+from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, unused
 from gossamer.graph.ops import DOMAIN, OPS, Op, is_sparse, op_of
 
@@ -151,16 +151,16 @@ class _DenseNodes:
     def finish(self) -> None:
         """Puts the new nodes and weights into the model, and takes out what nothing reads any more."""
         graph = self.model.graph
-        fill(graph.node, self.nodes)
+        replace_items(graph.node, self.nodes)
         read = {name for node in self.nodes for name in values_read(node)}
         read.update(value.name for value in graph.output)
         kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in self._unpacked]
         kept += [tensor for name, tensor in self._unpacked.items() if name in read]
-        fill(graph.initializer, kept)
+        replace_items(graph.initializer, kept)
         # Shapes of panels are not shapes of images.
         del graph.value_info[:]
         others = [imported for imported in self.model.opset_import if imported.domain != DOMAIN]
-        fill(self.model.opset_import, others)
+        replace_items(self.model.opset_import, others)
 
 
 def _input(node: onnx.NodeProto, index: int) -> str:

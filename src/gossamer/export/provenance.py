@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import onnx
 
-from gossamer.graph.messages import copied, fill
+from gossamer.graph.messages import copied, replace_items
 
 PRODUCER = "gossamer"
 RUNTIME = "gossamer-runtime"
@@ -28,7 +28,7 @@ def with_provenance(model: onnx.ModelProto, *, sparse_ops: bool) -> onnx.ModelPr
     if sparse_ops:
         facts[NEEDS] = f"{RUNTIME} {version(RUNTIME)}"
     kept = [entry for entry in model.metadata_props if entry.key not in (SOURCE, NEEDS)]
-    fill(result.metadata_props, kept)
+    replace_items(result.metadata_props, kept)
     for key, value in facts.items():
         result.metadata_props.add(key=key, value=value)
     return result

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.graph.graph import Graph, is_standard
-from gossamer.graph.messages import copied, fill
+from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.sessions import Feed, Run, dense_session
 from gossamer.graph.values import arrays_in
 
@@ -142,7 +142,7 @@ def moved(model: onnx.ModelProto, *, together: bool) -> onnx.ModelProto:
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     up = -1 if together else 1
     nodes = [step for node in model.graph.node for step in _with_moved_function(node, up)]
-    fill(result.graph.node, nodes)
+    replace_items(result.graph.node, nodes)
     return result
 
 

@@ -17,7 +17,7 @@ from gossamer.graph.batch_norm import drop_unread
 from gossamer.graph.graph import Graph
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import NO_ACTIVATION, Layer, extents
-from gossamer.graph.messages import copied, fill
+from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, unused
 from gossamer.graph.ops import DOMAIN, DOMAIN_VERSION, OPS, Op
 from gossamer.graph.pools import Pool
@@ -189,9 +189,9 @@ class Writer:
     def _model(self) -> onnx.ModelProto:
         old = self.graph.model
         model = copied(old)
-        fill(model.graph.node, self.nodes)
+        replace_items(model.graph.node, self.nodes)
         model.graph.initializer.extend(self.constants.values())
-        fill(model.graph.value_info, self._described())
+        replace_items(model.graph.value_info, self._described())
         if any(node.domain == DOMAIN for node in self.nodes):
             model.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
         drop_unread(model)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from gossamer.graph.graph import Graph, attributes_of, is_standard
-from gossamer.graph.messages import copied, fill
+from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, unused
 
 FoldedNode = tuple[onnx.NodeProto, list[onnx.TensorProto]]
@@ -60,10 +60,10 @@ def drop_unread(model: onnx.ModelProto) -> None:
     inputs = {value.name for value in model.graph.input}
     initializers += [t for t in model.graph.initializer if t.name not in readers and t.name in inputs]
     if len(nodes) != len(model.graph.node):
-        fill(model.graph.node, nodes)
+        replace_items(model.graph.node, nodes)
     if len(initializers) != len(model.graph.initializer):
         kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in initializers]
-        fill(model.graph.initializer, kept)
+        replace_items(model.graph.initializer, kept)
 
 
 def _without_factors(graph: Graph) -> dict[int, FoldedNode]:

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from gossamer.errors import ExportError
 from gossamer.graph.batch_norm import drop_unread, fold_batch_norm
 from gossamer.graph.graph import Graph, array_of, is_standard, renamed
-from gossamer.graph.messages import copied, fill
+from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.open_axes import with_open_axes
 
 REARRANGEMENTS = (
@@ -81,7 +81,7 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     if not folding.made:
         return model
     result = copied(model)
-    fill(result.graph.node, kept)
+    replace_items(result.graph.node, kept)
     read = Graph(result).readers
     result.graph.initializer.extend(tensor for name, tensor in folding.made.items() if name in read)
     del result.graph.sparse_initializer[:]

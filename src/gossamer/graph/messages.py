@@ -15,7 +15,7 @@ def copied(message: M) -> M:
     return result
 
 
-def fill(field: MutableSequence[Any], items: Iterable[Any]) -> None:
+def replace_items(field: MutableSequence[Any], items: Iterable[Any]) -> None:
     """Gives a repeated field other content, its own among it perhaps."""
     kept = list(items)
     del field[:]

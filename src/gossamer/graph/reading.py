@@ -7,7 +7,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 
 from gossamer.errors import ExportError, first_line
-from gossamer.graph.messages import fill
+from gossamer.graph.messages import replace_items
 from gossamer.graph.open_axes import with_open_axes
 from gossamer.graph.ops import DOMAIN
 from gossamer.graph.sessions import Opened
@@ -54,7 +54,7 @@ def read_dense(path: Path) -> Opened:
     if model.ir_version < OLDEST_COMPLETE_IR:
         constants = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in constants]
-        fill(model.graph.input, inputs)
+        replace_items(model.graph.input, inputs)
         model.ir_version = OLDEST_COMPLETE_IR
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)

@@ -142,8 +142,8 @@ class Configuration:
             raise ConfigurationError(
                 f"{folder} holds {_named(tables)}, which is left as it is; expected another folder for {self._name}"
             )
-        found = _flat(tables)
-        expected = _flat(tomllib.loads(tomli_w.dumps(_without_none(self.tables))))
+        found = flat(tables)
+        expected = flat(tomllib.loads(tomli_w.dumps(_without_none(self.tables))))
         differences = [
             f"  {key}: the folder's run has {_shown(found.get(key))}, this one has {_shown(expected.get(key))}"
             for key in sorted({*found, *expected})
@@ -162,7 +162,7 @@ class Configuration:
         Raises:
             ConfigurationError: it is another one; the message shows each difference.
         """
-        found, expected = _flat(read(folder)), _flat(tomllib.loads(tomli_w.dumps(_without_none(self.tables))))
+        found, expected = flat(read(folder)), flat(tomllib.loads(tomli_w.dumps(_without_none(self.tables))))
         differences = [
             f"  {key}: its run has {_shown(found.get(key))}, this one has {_shown(expected.get(key))}"
             for key in sorted({*found, *expected})
@@ -255,15 +255,12 @@ def _as_stored(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with dots in the names."""
+    found: dict[str, Any] = {}
     for key, value in tables.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{name}."))
-        else:
-            flat[name] = value
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def _shown(value: Any) -> str:

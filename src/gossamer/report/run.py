@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gossamer.errors import CheckpointError
-from gossamer.loop.configuration import INFORMATION
+from gossamer.loop.configuration import INFORMATION, flat
 from gossamer.loop.cost import Cost
 from gossamer.loop.directions import direction_of
 from gossamer.loop.finished import read_finished
@@ -114,14 +114,6 @@ def table(tables: dict[str, Any], name: str) -> dict[str, Any]:
     """A table of the configuration; empty if it is missing or none."""
     found = tables.get(name)
     return found if isinstance(found, dict) else {}
-
-
-def flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with dots in the names."""
-    found: dict[str, Any] = {}
-    for key, value in tables.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def _check(record: RoundRecord, folder: Path) -> None:

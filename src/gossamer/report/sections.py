@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from gossamer.loop.configuration import flat
 from gossamer.loop.cost import JOULES_PER_GPU_SECOND, JOULES_PER_PROCESSOR_SECOND, pays_after
 from gossamer.report import charts, rows
 from gossamer.report.errors import ReportError
@@ -13,7 +14,7 @@ from gossamer.report.markup import Markup, chart, details, element, paragraph, s
 from gossamer.report.page import Page, size_text, spread_text
 from gossamer.report.published import Curve
 from gossamer.report.reproduce import commands
-from gossamer.report.run import ReportedRun, flat
+from gossamer.report.run import ReportedRun
 from gossamer.report.series import Series
 from gossamer.wording import SHARES
 

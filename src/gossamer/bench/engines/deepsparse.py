@@ -22,7 +22,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from gossamer.bench.engines.engine import BothForms, EngineFailed
-from gossamer.graph.messages import copied, fill
+from gossamer.graph.messages import copied, replace_items
 from gossamer.storage.cache import cache_folder
 
 PYTHON = (3, 11)
@@ -182,5 +182,5 @@ def for_deepsparse(model: onnx.ModelProto) -> onnx.ModelProto:
             helper.make_node("Mul", [x, f"{y}.shifted"], [f"{y}.doubled"]),
             helper.make_node("Mul", [f"{y}.doubled", names["half"]], [y]),
         ]
-    fill(old.graph.node, nodes)
+    replace_items(old.graph.node, nodes)
     return old
