@@ -5,6 +5,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -97,7 +98,9 @@ class Started:
     def wait(self, seconds: float = 300) -> int:
         """The same, once it has ended."""
         if self._status is None:
-            assert select.select([self._connection], [], [], seconds)[0], f"it goes on after {seconds} seconds"
+            if not select.select([self._connection], [], [], seconds)[0]:
+                os.kill(self.pid, signal.SIGKILL)
+                raise AssertionError(f"it went on after {seconds} seconds, and was killed")
             self._status = int(self._lines.readline())
             self._said, self._complained = _content(self._file), _content(self._errors)
             self._lines.close()
