@@ -31,7 +31,7 @@ def sources(commit: str) -> Iterator[tuple[PurePosixPath, str]]:
 
 def counts(commit: str) -> dict[str, object]:
     """What is counted of a commit."""
-    lines = files = long_files = long_functions = wide_functions = local_imports = 0
+    lines = code_lines = files = long_files = long_functions = wide_functions = local_imports = 0
     longest_file = longest_function = most_parameters = 0
     imports: dict[str, set[str]] = defaultdict(set)
     classes: dict[str, int] = defaultdict(int)
@@ -41,6 +41,7 @@ def counts(commit: str) -> dict[str, object]:
         room = path.parts[0].removesuffix(".py")
         rooms.add(room)
         length = text.count("\n")
+        code_lines += _code_lines(text, tree)
         files, lines, long_files = files + 1, lines + length, long_files + (length > LONGEST_FILE)
         longest_file = max(longest_file, length)
         imports[room] |= {other for other in _imported(tree) if other != room}
@@ -57,6 +58,7 @@ def counts(commit: str) -> dict[str, object]:
     return {
         "commit": commit,
         "lines": lines,
+        "lines_of_code": code_lines,
         "files": files,
         "files_over_400_lines": long_files,
         "longest_file": longest_file,
@@ -107,6 +109,19 @@ def _inside_functions(tree: ast.Module) -> set[int]:
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
+
+
+def _code_lines(text: str, tree: ast.Module) -> int:
+    """Lines that are neither blank, nor a comment, nor part of a docstring or an import."""
+    other: set[int] = set()
+    for node in ast.walk(tree):
+        documents = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if documents or isinstance(node, ast.Import | ast.ImportFrom):
+            other |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate(text.split("\n"), start=1)
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("#") and number not in other for number, line in lines
+    )
 
 
 def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

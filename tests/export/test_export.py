@@ -25,7 +25,7 @@ from gossamer.export.form import FileForm
 from gossamer.export.from_torch import to_onnx
 from gossamer.export.rewrite import rewrite
 from gossamer.export.source import Source, open_source
-from gossamer.export.twin import Scoring, Twin
+from gossamer.export.twin import ExampleScore, Twin
 from gossamer.export.verify import compare_with_dense
 from gossamer.prune.prunable import prunable_weights
 from gossamer.prune.select import keep_largest
@@ -360,7 +360,7 @@ def test_a_pretrained_resnet_scores_the_same(real_data: Path, tmp_path: Path) ->
         traced = to_onnx(model, [images[:2]])
         feeds = tuple({"images": part.numpy()} for part in images.split(100))
         source = Source(
-            "resnet", traced.model, feeds, "images", Twin(model, traced.modules), Scoring(Metric(), targets)
+            "resnet", traced.model, feeds, "images", Twin(model, traced.modules), ExampleScore(Metric(), targets)
         )
         exported = export(source, tmp_path / f"{density}.onnx", costs=costs)
         assert exported.metric == exported.metric_before

@@ -20,7 +20,7 @@ from gossamer.export.costs import EverythingSparse
 from gossamer.export.exporting import export, save
 from gossamer.export.form import FileForm
 from gossamer.export.source import Source, open_source
-from gossamer.export.twin import Scoring
+from gossamer.export.twin import ExampleScore
 from gossamer.graph.reading import read_dense
 from gossamer.graph.sessions import sparse_session
 from gossamer.graph.shapes import infer_shapes
@@ -47,7 +47,7 @@ def test_both_networks_are_scored(source: Source, tmp_path: Path) -> None:
 
     feed = source.feeds[0]["x"]
     scored = replace(
-        source, scoring=Scoring(Metric("own", "lower", score), torch.ones(5)), feeds=({"x": feed[:2]},) * 2
+        source, scoring=ExampleScore(Metric("own", "lower", score), torch.ones(5)), feeds=({"x": feed[:2]},) * 2
     )
     scored = replace(scored, feeds=({"x": feed[:2]}, {"x": feed[1:2]}, {"x": feed[:2]}))
     found = export(scored, tmp_path / "m.onnx", form=FileForm(half=True))

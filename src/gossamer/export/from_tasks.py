@@ -12,7 +12,7 @@ from gossamer.export.calls import call_with
 from gossamer.export.from_torch import AsOnnx, to_onnx
 from gossamer.export.precision import in_fp32
 from gossamer.export.source import Source
-from gossamer.export.twin import Scoring, Twin
+from gossamer.export.twin import ExampleScore, Twin
 from gossamer.graph.sessions import Feed
 from gossamer.reopen import as_made, open_round
 from gossamer.shrink import shrink
@@ -69,7 +69,7 @@ def _from_network(name: str, model: nn.Module, data: Data, metric: Metric) -> So
     feeds = tuple(_feed(traced, [inputs]) for inputs, _ in batches)
     targets = torch.cat([targets for _, targets in batches])
     compared = f"{count:,} validation examples"
-    twin, scoring = Twin(traced.twin, traced.modules), Scoring(metric, targets)
+    twin, scoring = Twin(traced.twin, traced.modules), ExampleScore(metric, targets)
     return Source(name, traced.model, feeds, compared, twin, scoring, notes=traced.notes)
 
 

@@ -17,7 +17,7 @@ from gossamer.graph.sessions import Feed, Opened, Remembering
 from gossamer.storage.files import absolute, same_working_directory
 
 if TYPE_CHECKING:
-    from gossamer.export.twin import Scoring, Twin
+    from gossamer.export.twin import ExampleScore, Twin
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Source:
     """What those are, for people."""
     twin: "Twin | None" = None
     """The torch network that it was made of."""
-    scoring: "Scoring | None" = None
+    scoring: "ExampleScore | None" = None
     given: Opened | None = None
     """For an ONNX file, the network as it was before constants were computed and BatchNorm was folded."""
     file: Path | None = None

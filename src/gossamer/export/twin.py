@@ -68,7 +68,7 @@ class Twin:
 
 
 @dataclass(frozen=True)
-class Scoring:
+class ExampleScore:
     """A task's metric on the examples that networks are compared on."""
 
     metric: Metric
