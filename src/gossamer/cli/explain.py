@@ -47,11 +47,12 @@ def explain(
     from gossamer.reopen import open_round
     from gossamer.storage.files import write_text
 
-    ticket = open_round(run, round, data_folder=data, task=task)
-    facts = explain_round(
-        ticket, against=tuple(against or ()), example=example, ablation_examples=ablation_examples or None
-    )
     terminal = console()
+    with terminal.status("looking at the network"):
+        ticket = open_round(run, round, data_folder=data, task=task)
+        facts = explain_round(
+            ticket, against=tuple(against or ()), example=example, ablation_examples=ablation_examples or None
+        )
     terminal.print(
         f"round {facts.round} of {run}: {ticket.record.kept:,} of {ticket.record.prunable:,} prunable weights kept",
     )

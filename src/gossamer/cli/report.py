@@ -54,5 +54,7 @@ def report(
         task=task,
         max_drop=max_drop,
     )
-    write_report(runs, out, given)
-    console().print(f"report: {out.resolve()} ({out.stat().st_size / 1e6:.2f} MB)")
+    terminal = console()
+    with terminal.status("drawing the page"):
+        write_report(runs, out, given)
+    terminal.print(f"report: {out.resolve()} ({out.stat().st_size / 1e6:.2f} MB)")

@@ -61,10 +61,12 @@ def shrink(
     from gossamer.shrink.verify import verify
 
     _check(structure, channels, select_inputs)
-    finished = open_round(run, round, data_folder=data, task=task)
-    validation = finished.data.validation
-    inputs, _ = validation.batch(slice(0, 64))
-    shrunk = shrink_model(finished.model, inputs, select_unused_inputs=select_inputs)
+    terminal = console()
+    with terminal.status("looking for dead units"):
+        finished = open_round(run, round, data_folder=data, task=task)
+        validation = finished.data.validation
+        inputs, _ = validation.batch(slice(0, 64))
+        shrunk = shrink_model(finished.model, inputs, select_unused_inputs=select_inputs)
     if channels is not None:
         _slim(finished, shrunk, inputs, channels, out)
         return
@@ -74,7 +76,6 @@ def shrink(
         # What is verified is what the file holds.
         smaller = load_shrunk(out, finished.task.model())
     agreement = verify(finished.model, smaller, validation, finished.task.metric)
-    terminal = console()
     terminal.print(_table(shrunk))
     for line in _summary(finished, shrunk, agreement):
         terminal.print(line)
