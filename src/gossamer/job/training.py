@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gossamer.arguments import setting, truth, whole_number
+from gossamer.arguments import require_kind, setting, truth, whole_number
 from gossamer.errors import ConfigurationError
 from gossamer.options import as_option, joined, whole_numbers
 
@@ -39,6 +39,8 @@ class Training:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", whole_number("seed", self.seed))
+        require_kind("device", self.device, str, "cpu or cuda")
+        object.__setattr__(self, "checkpoint_seconds", setting("checkpoint_seconds", self.checkpoint_seconds))
         object.__setattr__(self, "fresh_optimizer", truth("fresh_optimizer", self.fresh_optimizer))
         if self.fine_tune_rate is not None:
             object.__setattr__(self, "fine_tune_rate", setting("fine_tune_rate", self.fine_tune_rate))
@@ -90,7 +92,8 @@ class DenseRound:
     """Where the dense network of a job is from, and what is kept of its training for others.
 
     Raises:
-        ConfigurationError: snapshots are to be kept of another training than the dense one.
+        ConfigurationError: a value is of another type, or snapshots are to be kept of another training than the
+            dense one.
     """
 
     taken_from: Path | None = as_option(None, name="dense", kind=Path)
@@ -101,6 +104,13 @@ class DenseRound:
     """With --dense-only: epochs, such as 0,1,5, that other runs may rewind to."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "only", truth("dense_only", self.only))
+        if self.taken_from is not None:
+            require_kind("dense", self.taken_from, (str, Path), "the folder of a run")
+            object.__setattr__(self, "taken_from", Path(self.taken_from))
+        require_kind("keep_snapshots", self.keep_snapshots, (list, tuple), "epochs, such as (0, 1, 5)")
+        epochs = tuple(whole_number("an epoch of keep_snapshots", epoch) for epoch in self.keep_snapshots)
+        object.__setattr__(self, "keep_snapshots", epochs)
         if self.keep_snapshots and not self.only:
             raise ConfigurationError(
                 "snapshots for other runs are kept of a dense network that is trained for them; give dense_only with "

@@ -192,8 +192,10 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     try:
         tables = tomllib.loads(read_text(path))
+        # First: in a newer version other types may stand.
+        stated = tables.get(VERSIONS, {})
+        refuse_newer(stated.get("format", 1) if isinstance(stated, dict) else 1, FORMAT, path)
         _verify(tables)
-        refuse_newer(tables.get(VERSIONS, {}).get("format", 1), FORMAT, path)
         return tables
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; expected the folder of a gossamer run") from error

@@ -39,7 +39,7 @@ class Densities:
     from 0 to 1, all layers arrive together. Past it (a smaller target than the file's) they go on at the same rates.
     """
 
-    of: Mapping[str, float]
+    of: Mapping[str, float] = field(hash=False)
     """Weight name -> kept / all weights of it, in (0, 1]."""
     structure: str | None = None
     """The structure that they were found for: shares of whole output channels, or of single weights. None: not

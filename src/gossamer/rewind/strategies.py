@@ -132,6 +132,9 @@ class Retraining:
         if self.method not in STRATEGIES:
             raise ConfigurationError(f"there is no method {self.method!r}; expected one of {', '.join(STRATEGIES)}")
         given = [span for span in (*self._lengths(), *self._starts()) if span is not None]
+        for field in ("rewind_epochs", "rewind_steps", "rewind_to_epoch", "rewind_to_step"):
+            # Python's numbers: those of numpy and torch are no settings that can be written or hashed.
+            object.__setattr__(self, field, as_whole_number(getattr(self, field)))
         if len(given) > 1:
             raise ConfigurationError(
                 f"got {' and '.join(map(str, given))} to rewind; give only one of rewind_steps, rewind_epochs, "
