@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from gossamer.errors import (
     CheckpointError,
     ConfigurationError,
+    ExportError,
     GossamerError,
     GossamerWarning,
     NothingToPruneError,
@@ -32,6 +33,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "Cut",
+    "ExportError",
     "GossamerError",
     "GossamerWarning",
     "NothingToPruneError",

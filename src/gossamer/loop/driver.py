@@ -66,7 +66,8 @@ def rounds(
         stop: when it ends, if not, or not only, at a sparsity: `gossamer.Stop`.
         cut: what is cut, and how much at a time: `gossamer.Cut`; by default the paper's 20% of the smallest magnitudes.
         retraining: how it is retrained: `gossamer.Retraining`; by default learning-rate rewinding.
-        scope: which weights are prunable: `gossamer.Scope`; by default those of every convolution and linear layer.
+        scope: which weights are prunable: `gossamer.Scope`; by default those of every convolution,
+            linear and recurrent layer.
         state: what lives on across rounds, by name, such as {"optimizer": optimizer}: objects with `state_dict` and
             `load_state_dict`, saved with every round and restored on resuming. What each round makes anew needs none.
         seed: of the criterion "random"; recorded otherwise, for the loop draws its own random numbers.
