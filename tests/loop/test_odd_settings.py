@@ -11,6 +11,7 @@ import pytest
 from gossamer import CheckpointError, ConfigurationError, Cut, Retraining, RoundRecord
 from gossamer.job.training import DenseRound, Training
 from gossamer.loop.configuration import read
+from gossamer.search.settings import PriceList, Scoring, SearchSettings
 
 
 def test_numbers_of_numpy_become_pythons() -> None:
@@ -32,6 +33,12 @@ def test_cuts_by_densities_are_hashed_and_copied() -> None:
     [
         (Training, {"device": 1}),
         (Training, {"checkpoint_seconds": "soon"}),
+        (Training, {"checkpoint_seconds": float("nan")}),
+        (Training, {"checkpoint_seconds": -1}),
+        (SearchSettings, {"episodes": "x"}),
+        (SearchSettings, {"warm_up": None}),
+        (Scoring, {"examples": "x"}),
+        (PriceList, {"threads": 1.5}),
         (DenseRound, {"only": "no"}),
         (DenseRound, {"taken_from": 3}),
         (DenseRound, {"only": True, "keep_snapshots": np.array([1, 2])}),
@@ -41,6 +48,13 @@ def test_cuts_by_densities_are_hashed_and_copied() -> None:
 def test_values_of_other_types_are_refused(kind: Any, values: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         kind(**values)
+
+
+def test_a_file_of_densities_that_a_folder_names_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("[densities]\na = 0.5\n")
+    assert Cut(allocation=tmp_path / "own.toml").densities is not None
+    with pytest.raises(ConfigurationError, match="there is no allocation"):
+        Cut.from_tables({"method": {"allocation": str(tmp_path / "own.toml")}})
 
 
 def test_a_newer_file_is_refused_by_its_version_and_not_by_its_types(tmp_path: Path) -> None:

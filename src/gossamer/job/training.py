@@ -41,6 +41,8 @@ class Training:
         object.__setattr__(self, "seed", whole_number("seed", self.seed))
         require_kind("device", self.device, str, "cpu or cuda")
         object.__setattr__(self, "checkpoint_seconds", setting("checkpoint_seconds", self.checkpoint_seconds))
+        if not self.checkpoint_seconds >= 0:
+            raise ConfigurationError(f"checkpoint_seconds is {self.checkpoint_seconds}; expected 0 or more")
         object.__setattr__(self, "fresh_optimizer", truth("fresh_optimizer", self.fresh_optimizer))
         if self.fine_tune_rate is not None:
             object.__setattr__(self, "fine_tune_rate", setting("fine_tune_rate", self.fine_tune_rate))

@@ -102,9 +102,13 @@ class Cut:
         """
         found, shares = tables.get(TABLE, {}), tables.get(SHARES, {})
         one_shot = shares.get("one_shot", False)
+        densities = found.get("densities")
+        if densities is None:
+            # A name and nothing else: no file that somebody else's folder names is opened.
+            find_allocation(found.get("allocation", "global"))
         return cls(
             found.get("criterion", "magnitude"),
-            found.get("densities", found.get("allocation", "global")),
+            found.get("allocation", "global") if densities is None else densities,
             found.get("structure", "unstructured"),
             # With one cut it follows from the target; a run without one is one of 20%.
             None if one_shot or shares.get("per_round") == PER_ROUND else shares.get("per_round"),

@@ -125,6 +125,7 @@ def read_densities(path: Path) -> Densities:
 
     Raises:
         ConfigurationError: it cannot be read, or is no such file.
+        CheckpointError: it is of a newer version.
     """
     try:
         content = tomllib.loads(read_text(path, links=True))

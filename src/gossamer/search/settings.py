@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gossamer.arguments import whole_number
 from gossamer.options import as_option
 from gossamer.search.errors import SearchError
 
@@ -36,6 +37,8 @@ class SearchSettings:
     point changes no bit."""
 
     def __post_init__(self) -> None:
+        for name in ("episodes", "warm_up", "seed"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         if self.episodes < 1 or not self.warm_up >= 0:
             raise SearchError(
                 f"got {self.episodes} episodes, {self.warm_up} of warm-up; expected at least one, and no fewer than 0"
@@ -57,7 +60,7 @@ class Scoring:
 
     def __post_init__(self) -> None:
         for option, number in (("--examples", self.examples), ("--retrain-steps", self.retrain_steps)):
-            if number is not None and number < 1:
+            if number is not None and whole_number(option, number) < 1:
                 raise SearchError(f"{option} is {number}; expected at least 1")
 
 
@@ -75,5 +78,5 @@ class PriceList:
     """For milliseconds: the file of `gossamer bench calibrate`; its usual place by default."""
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
+        if self.threads is not None and whole_number("threads", self.threads) < 1:
             raise SearchError(f"got {self.threads} threads; expected at least 1")
