@@ -139,7 +139,7 @@ def docstrings(kind: Any) -> dict[str, str]:
 
 def _several(name: str, text: str, kind: type[T], expected: str) -> tuple[T, ...]:
     try:
-        return tuple(kind(part) for part in text.split(","))  # type: ignore[call-arg]
+        return tuple(kind(part) for part in text.split(",")) if text else ()  # type: ignore[call-arg]
     except ValueError as error:
         raise ConfigurationError(f"{name} is {text!r}; expected {expected}") from error
 

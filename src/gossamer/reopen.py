@@ -77,7 +77,7 @@ def open_round(
     record = load_round(place, number, model)
     data = load_data(found, data_folder, record.seed or 0)
     masks = load_masks(place, record.round)
-    return FinishedRound(found, model.eval(), data, _scope_of(run.tables), folder, record, masks)
+    return FinishedRound(found, model.eval(), data, Scope.from_tables(run.tables), folder, record, masks)
 
 
 def as_made(task: Task, data_folder: Path | None) -> TaskNetwork:
@@ -96,13 +96,6 @@ def ticket_of_size(folder: Path, kept: int) -> tuple[RoundRecord, Masks]:
         raise ConfigurationError(f"{folder}: no round is finished there; expected a run to compare with")
     nearest = min(records, key=lambda record: abs(record.kept - kept))
     return nearest, load_masks(folder, nearest.round)
-
-
-def _scope_of(tables: dict[str, Any]) -> Scope:
-    recorded = tables.get("scope", {})
-    return Scope(
-        tuple(recorded.get("include", ("*",))), tuple(recorded.get("exclude", ())), recorded.get("embeddings", False)
-    )
 
 
 def _task_of(folder: Path, settings: dict[str, Any], given: str | None) -> Task:

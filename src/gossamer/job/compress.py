@@ -166,7 +166,7 @@ class _Job:
             self.optimizer = self._new_optimizer()
         callback.round_started(round, round.last)
         epoch_steps = steps_per_epoch(self.recipe, examples)
-        checkpoint = self._checkpoint(round)
+        checkpoint = Checkpoint(round, self.model, self.optimizer, epoch_steps, self.training.checkpoint_seconds)
         # Of an optimizer that ends with the round, the driver knows nothing.
         empty = copy.deepcopy(self.optimizer.state_dict()) if self.training.fresh_optimizer else None
         for replicate in round.replicates(_inputs(self.recipe, examples, self.training.seed, round.number)):
@@ -192,7 +192,7 @@ class _Job:
         self._operations = self._operations or count_operations(self.model, self.recipe, splits.train)
         round.spent.work = _work(self._operations, round, self.model, self.recipe, splits.train)
         record = round.record(untrained=self.task.pretrained and round.number == 0, **metrics)
-        self._checkpoint(round).remove()
+        remove(round.folder / TRAINING)
         epoch_steps = steps_per_epoch(self.recipe, splits.train)
         for epoch in self.dense.keep_snapshots:
             snapshot.require(_kept(round.folder, epoch), epoch * epoch_steps, round.steps)
@@ -219,10 +219,6 @@ class _Job:
                 learning_rate=rate,
                 precision=self.precision,
             )
-
-    def _checkpoint(self, round: Round) -> Checkpoint:
-        epoch_steps = steps_per_epoch(self.recipe, self.data.train)
-        return Checkpoint(round, self.model, self.optimizer, epoch_steps, self.training.checkpoint_seconds)
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         with failing(self.task, "making its optimizer"):

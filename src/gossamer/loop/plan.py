@@ -13,6 +13,13 @@ FIRST_CUT = 1
 """Round 0 trains the dense network; the first cut comes before round 1."""
 
 
+def per_round_and_rounds(stop: Stop, cut: Cut) -> tuple[float, int | None]:
+    """The share that every round prunes, and the most rounds; one cut is one round of the target's share."""
+    if cut.one_shot and stop.target_sparsity is not None:
+        return stop.target_sparsity, 1
+    return PER_ROUND if cut.per_round is None else cut.per_round, stop.rounds
+
+
 @dataclass(frozen=True)
 class Plan:
     """The size of the network in every round.
@@ -31,10 +38,9 @@ class Plan:
 
     @classmethod
     def of(cls, prunable: int, stop: Stop, cut: Cut) -> "Plan":
-        """The plan of a run; one cut is one round that prunes the target's share."""
-        if cut.one_shot:
-            return cls(prunable, stop.target_sparsity or PER_ROUND, stop.target_sparsity, 1)
-        return cls(prunable, PER_ROUND if cut.per_round is None else cut.per_round, stop.target_sparsity, stop.rounds)
+        """The plan of a run."""
+        per_round, rounds = per_round_and_rounds(stop, cut)
+        return cls(prunable, per_round, stop.target_sparsity, rounds)
 
     def __post_init__(self) -> None:
         if self.target_sparsity is not None and self.smallest == self.prunable:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gossamer.loop.plan import per_round_and_rounds
 from gossamer.loop.stop import TABLE, Stop
-from gossamer.prune.cut import PER_ROUND, Cut
+from gossamer.prune.cut import Cut
 from gossamer.prune.scope import Scope
 from gossamer.rewind.strategies import Retraining
 
@@ -24,9 +25,8 @@ class Settings:
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """The tables of the run's configuration, by name. What is None is left out there."""
         stop, cut = self.stop.to_tables(), self.cut.to_tables()
-        # One cut is one round that prunes the target's share.
-        share, rounds = (self.stop.target_sparsity, 1) if self.cut.one_shot else (self.cut.per_round, self.stop.rounds)
-        shares = {"per_round": PER_ROUND if share is None else share, "rounds": rounds}
+        per_round, rounds = per_round_and_rounds(self.stop, self.cut)
+        shares = {"per_round": per_round, "rounds": rounds}
         return {
             TABLE: stop[TABLE] | cut[TABLE] | shares | {"seed": self.seed},
             "method": self.retraining.to_tables()["method"] | cut["method"],
