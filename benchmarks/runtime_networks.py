@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from gossamer_runtime import weights
+from interleaved import largest_error, require_small, timed
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -215,31 +216,6 @@ def dense_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def largest_error(name: str, density: float, feed: dict[str, np.ndarray], threads: int) -> tuple[float, str]:
-    """The largest difference of any layer, relative to the layer's largest value, and that layer's name."""
-    build = NETWORKS[name][0]
-    dense = dense_session(build(Graph(False, density), True), threads)
-    sparse = gossamer_runtime.Session(build(Graph(True, density), True), threads=threads)
-    worst = (0.0, "")
-    for description, e, g in zip(sparse.get_outputs(), dense.run(None, feed), sparse.run(None, feed), strict=True):
-        worst = max(worst, (float(np.abs(e - g).max() / np.abs(e).max()), description.name))
-    return worst
-
-
-def interleaved(
-    sessions: dict[str, onnxruntime.InferenceSession], feed: dict[str, np.ndarray], runs: int
-) -> dict[str, list[float]]:
-    """Milliseconds of each session, one run of each in turn so that all meet the same machine."""
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for run in range(runs + 3):
-        for name, session in sessions.items():
-            start = time.perf_counter()
-            session.run(None, feed)
-            if run >= 3:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return times
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; all by default")
@@ -259,26 +235,18 @@ def main() -> None:
         build, shape = NETWORKS[name]
         feed = {"input": np.random.default_rng(1).standard_normal(shape, dtype=np.float32)}
         if options.check:
-            error, layer = largest_error(name, options.density, feed, options.threads)
-            print(f"{name}: largest relative difference {error:.1e} at {layer}")
-            if error > 1e-4:
-                raise SystemExit("the sparse network computes something else")
+            layers = Graph(False, options.density), Graph(True, options.density)
+            dense, sparse = (build(graph, True) for graph in layers)
+            compared = dense_session(dense, options.threads), gossamer_runtime.Session(sparse, threads=options.threads)
+            require_small(name, largest_error(*compared, feed))
         sparse_bytes = build(Graph(True, options.density), False)
         start = time.perf_counter()
         sparse = gossamer_runtime.Session(sparse_bytes, threads=options.threads)
         ready = 1e3 * (time.perf_counter() - start)
         sessions = {"dense": dense_session(build(Graph(False, options.density), False), options.threads)}
         sessions["gossamer"] = sparse
-        times = interleaved(sessions, feed, options.runs)
-        medians = {engine: float(np.median(ms)) for engine, ms in times.items()}
-        spreads = {e: [float(np.percentile(ms, 10)), float(np.percentile(ms, 90))] for e, ms in times.items()}
-        ratio = medians["dense"] / medians["gossamer"]
-        print(
-            f"{name}: "
-            + ", ".join(f"{e} {medians[e]:.2f} ms ({spreads[e][0]:.2f} .. {spreads[e][1]:.2f})" for e in sessions)
-            + f": {ratio:.2f} times; ready in {ready:.0f} ms, file {len(sparse_bytes) / 1e6:.1f} MB"
-        )
-        results.append({"network": name, "medians": medians, "spreads": spreads, "ratio": ratio, "ready_ms": ready})
+        found = timed(name, sessions, feed, options.runs, ready, len(sparse_bytes))
+        results.append({"network": name, **found})
     if options.json:
         described = {"threads": options.threads, "density": options.density, "runs": options.runs, "results": results}
         options.json.write_text(json.dumps(described, indent=2))

@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from gossamer_runtime import weights
+from interleaved import largest_error, require_small, timed
 from onnx import TensorProto, helper, numpy_helper
 
 BLOCKS = ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))  # blocks, middle channels, stride of the first
@@ -161,31 +162,6 @@ def sparse_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     return gossamer_runtime.Session(model, session_options(threads))
 
 
-def largest_error(density: float, size: int, image: np.ndarray, threads: int) -> tuple[float, str]:
-    """The largest difference of any layer, relative to the layer's largest value, and that layer's name."""
-    dense = dense_session(make(False, density, size, keep_outputs=True), threads)
-    sparse = sparse_session(make(True, density, size, keep_outputs=True), threads)
-    expected, got = dense.run(None, {"image": image}), sparse.run(None, {"image": image})
-    worst = (0.0, "")
-    for description, e, g in zip(sparse.get_outputs(), expected, got, strict=True):
-        worst = max(worst, (float(np.abs(e - g).max() / np.abs(e).max()), description.name))
-    return worst
-
-
-def interleaved(
-    sessions: dict[str, onnxruntime.InferenceSession], image: np.ndarray, runs: int
-) -> dict[str, list[float]]:
-    """Milliseconds of each session, one run of each in turn so that all meet the same machine."""
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for run in range(runs + 3):
-        for name, session in sessions.items():
-            start = time.perf_counter()
-            session.run(None, {"image": image})
-            if run >= 3:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return times
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--density", type=float, nargs="+", default=[0.2, 0.1, 0.05])
@@ -195,31 +171,22 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare every layer's output first")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    image = np.random.default_rng(1).standard_normal((1, 3, options.size, options.size), dtype=np.float32)
+    feed = {"image": np.random.default_rng(1).standard_normal((1, 3, options.size, options.size), dtype=np.float32)}
     processor = platform.processor() or platform.machine()
     print(f"{processor}, onnxruntime {onnxruntime.__version__}, {options.threads} threads")
     results = []
     for density in options.density:
         if options.check:
-            error, layer = largest_error(density, options.size, image, options.threads)
-            print(f"density {density}: largest relative difference {error:.1e} at {layer}")
-            if error > 1e-4:
-                raise SystemExit("the sparse network computes something else")
+            layers = [make(sparse, density, options.size, keep_outputs=True) for sparse in (False, True)]
+            compared = dense_session(layers[0], options.threads), sparse_session(layers[1], options.threads)
+            require_small(f"density {density}", largest_error(*compared, feed))
         sparse_bytes = make(True, density, options.size)
         start = time.perf_counter()
         sparse = sparse_session(sparse_bytes, options.threads)
         ready = 1e3 * (time.perf_counter() - start)
         sessions = {"dense": dense_session(make(False, density, options.size), options.threads), "gossamer": sparse}
-        times = interleaved(sessions, image, options.runs)
-        medians = {name: float(np.median(ms)) for name, ms in times.items()}
-        spreads = {name: [float(np.percentile(ms, 10)), float(np.percentile(ms, 90))] for name, ms in times.items()}
-        ratio = medians["dense"] / medians["gossamer"]
-        print(
-            f"density {density}: "
-            + ", ".join(f"{n} {medians[n]:.2f} ms ({spreads[n][0]:.2f} .. {spreads[n][1]:.2f})" for n in sessions)
-            + f": {ratio:.2f} times; ready in {ready:.0f} ms, file {len(sparse_bytes) / 1e6:.1f} MB"
-        )
-        results.append({"density": density, "medians": medians, "spreads": spreads, "ratio": ratio, "ready_ms": ready})
+        found = timed(f"density {density}", sessions, feed, options.runs, ready, len(sparse_bytes))
+        results.append({"density": density, **found})
     if options.json:
         options.json.write_text(
             json.dumps({"threads": options.threads, "runs": options.runs, "results": results}, indent=2)
