@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.optim.optimizer import Optimizer
 
-from gossamer.arguments import require_function, whole_number
+from gossamer.arguments import require_function, require_kind, whole_number
 from gossamer.errors import ConfigurationError, TrainingDivergedError
 from gossamer.loop.fingerprint import Fingerprint
 from gossamer.loop.metrics import numbers_of
@@ -15,6 +16,7 @@ from gossamer.loop.normalisation import Batches
 from gossamer.loop.record import RoundRecord
 from gossamer.loop.spent import Spent
 from gossamer.prune import masks as masks_of
+from gossamer.rewind.schedulers import Interval, RoundScheduler, round_scheduler
 from gossamer.rewind.strategies import Schedule
 
 if TYPE_CHECKING:
@@ -122,6 +124,51 @@ class Round:
         schedule = self._run.rewinding.schedule(self.number, total_steps, steps_per_epoch, self._run.counter)
         self.taken_schedule = schedule, steps_per_epoch
         return schedule
+
+    def scheduler(
+        self,
+        optimizer: Optimizer,
+        make: Callable[[Any], Any],
+        total_steps: int,
+        steps_per_epoch: int | None = None,
+        interval: Interval = "step",
+    ) -> RoundScheduler:
+        """The same as a torch `LRScheduler`, for trainers that take one.
+
+            def make(optimizer):
+                return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=1000)
+
+            scheduler = round.scheduler(optimizer, make, total_steps=1000)
+            for _ in range(scheduler.total_steps):
+                ...                                              # one step of the optimizer
+                scheduler.step()
+
+        The scheduler that `make` returns is read off beforehand, on an optimizer with the same param groups: the
+        learning rates of all of them, and whatever else it moves (OneCycleLR the momentum). It begins with the rates
+        that the groups had before any scheduler moved them (torch's `initial_lr`), so that an optimizer that lives
+        across rounds is rewound as well. With "linear-lr-restart", which has rates of its own, all else stays.
+
+        Args:
+            optimizer: the one that trains the round.
+            make: makes your own scheduler, for the optimizer that it is given. The whole schedule, as for the dense
+                round.
+            total_steps: length of the whole schedule in optimizer steps, T.
+            steps_per_epoch: optimizer steps of an epoch; needed if what to rewind to was given in epochs, or with
+                `interval="epoch"`.
+            interval: "epoch", if your own scheduler is meant to be stepped after every epoch.
+
+        Returns:
+            A scheduler to be stepped after every step of the optimizer, whatever `interval` is. `total_steps` of it is
+            how long to train; its `state_dict` holds plain numbers.
+
+        Raises:
+            ConfigurationError: what to rewind to lies outside the schedule, or the scheduler waits for a metric
+                (ReduceLROnPlateau) or is none of torch's.
+        """
+        require_kind("optimizer", optimizer, Optimizer, "a torch.optim.Optimizer")
+        require_function("make", make, "a function that makes a scheduler for the optimizer that it is given")
+        schedule = self.schedule(total_steps, steps_per_epoch)
+        return round_scheduler(optimizer, make, schedule, interval, steps_per_epoch)
 
     def replicates(self, batches: Batches | None = None) -> Iterator[int]:
         """Trains this round as often as `Retraining.replicates` says, and leaves the average in the model.
