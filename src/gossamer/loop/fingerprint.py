@@ -31,6 +31,14 @@ def of_state(model: nn.Module) -> Fingerprint:
     return fingerprint(unwrap(model).state_dict().items())
 
 
+def summary(found: Fingerprint) -> str:
+    """One digest of all of them, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(found):
+        digest.update(f"{name} {found[name].hex()}\n".encode())
+    return digest.hexdigest()
+
+
 def _digest(tensor: Tensor) -> bytes:
     bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     # SHA-256 has instructions of its own in today's processors: 1.5 GB/s and more.

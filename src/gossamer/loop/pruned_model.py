@@ -36,6 +36,10 @@ class PrunedModel:
         """The fingerprint of all parameters."""
         return fingerprint.fingerprint(unwrap(self.model).named_parameters())
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shapes of all parameters, by name."""
+        return {name: parameter.shape for name, parameter in unwrap(self.model).named_parameters()}
+
     def attach_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Keeps the zeros of the masks from here on, in the optimizers too."""
         attach_masks(self.model, self.current_weights(), masks, optimizers(self.state).values())

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
@@ -16,6 +17,7 @@ from gossamer.rewind import snapshot
 from gossamer.rewind.optimizers import restore_memory_formats
 from gossamer.rewind.snapshot import StepCounter
 from gossamer.rewind.strategies import Retraining, Schedule, restart_scale
+from gossamer.storage.files import write_file
 
 
 class Rewinding:
@@ -71,6 +73,15 @@ class Rewinding:
                 "which step to rewind to is not known yet; call round.schedule(total_steps) before training"
             )
         snapshot.take(self.folder / SNAPSHOT, self.snapshot_step, self.model, self.state)
+
+    def snapshot_bytes(self) -> Tensor | None:
+        """The snapshot file of the dense round that is going on; None if there is none (yet)."""
+        path = self.folder / SNAPSHOT
+        return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) if path.exists() else None
+
+    def restore_snapshot(self, content: Tensor) -> None:
+        """Puts that file back, after an interruption in the dense round."""
+        write_file(self.folder / SNAPSHOT, lambda temporary: temporary.write_bytes(content.numpy().tobytes()))
 
     def _plan_snapshot(self, step: int, counter: StepCounter) -> None:
         if not self.needs_snapshot or step == self.snapshot_step:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from gossamer.arguments import require_function, require_kind, whole_number
-from gossamer.errors import ConfigurationError, TrainingDivergedError
-from gossamer.loop.fingerprint import Fingerprint
+from gossamer.errors import CheckpointError, ConfigurationError, TrainingDivergedError
+from gossamer.loop.fingerprint import Fingerprint, summary
 from gossamer.loop.metrics import numbers_of
 from gossamer.loop.normalisation import Batches
 from gossamer.loop.record import RoundRecord
@@ -209,6 +209,65 @@ class Round:
         else:
             yield from self._run.replicates(self, batches)
         self.averaged = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint inside the round needs of the round itself, beside those of the model and the optimizer:
+        steps and time so far, which attempt it is of, and in the dense round the snapshot to rewind to, if it was
+        taken.
+
+            torch.save({"round": round.state_dict(), "model": ..., "optimizer": ..., "random": ...}, path)
+
+        Raises:
+            ConfigurationError: the round is trained several times (`replicates`); it goes on after the last one that
+                was finished.
+        """
+        self._refuse_replicates()
+        return {
+            "round": self.number,
+            "attempt": self._attempt,
+            "steps": self.spent.steps,
+            "seconds": self.spent.seconds,
+            "processor_seconds": self.spent.processor_seconds,
+            "snapshot": self._run.rewinding.snapshot_bytes() if self.number == 0 else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint inside the round: call it before the first step, when the model and the optimizer
+        get theirs.
+
+        Raises:
+            ConfigurationError: the round is trained several times.
+            CheckpointError: the checkpoint is of another round, or its round began with other weights.
+        """
+        self._refuse_replicates()
+        if state.get("round") != self.number or state.get("attempt") != self._attempt:
+            raise CheckpointError(
+                f"the checkpoint of round {state.get('round')} is not one of this round {self.number}, or that began "
+                f"with other weights; begin the round anew"
+            )
+        try:
+            spent = int(state["steps"]), float(state["seconds"]), float(state["processor_seconds"])
+            snapshot = state["snapshot"]
+        except (LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(f"this is no state of a round ({error!r}); begin the round anew") from error
+        if snapshot is not None:
+            self._run.rewinding.restore_snapshot(snapshot)
+        self.spent.go_on_from(*spent)
+
+    @property
+    def _attempt(self) -> str:
+        """By what the round began with: the weights that the cut left, or in the dense round their names and shapes,
+        for a checkpoint brings the weights that nobody had recorded."""
+        if self.number > 0:
+            return summary(self.start)
+        return summary({name: repr(tuple(shape)).encode() for name, shape in self._run.network.shapes().items()})
+
+    def _refuse_replicates(self) -> None:
+        if self.trainings > 1:
+            raise ConfigurationError(
+                f"round {self.number} has {self.trainings} replicates, and goes on after the last finished one; leave "
+                f"the round out of checkpoints inside a replicate, or leave out replicates"
+            )
 
     def after_step(self, step: int, action: Callable[[], None]) -> None:
         """Does `action` once so many optimizer steps of this round were taken; at once if they were just now."""
