@@ -44,6 +44,13 @@ class ExpertsOfTransformers(Experts):
 ExpertsOfTransformers.__module__ = "transformers.models.own.modeling_own"
 
 
+class OwnExperts(ExpertsOfTransformers):
+    pass
+
+
+OwnExperts.__module__ = "transformers.models.own.modeling_own"
+
+
 @pytest.mark.parametrize(
     ("module", "attribute", "kind"),
     [
@@ -73,6 +80,9 @@ ExpertsOfTransformers.__module__ = "transformers.models.own.modeling_own"
         (Conv1D(), "weight", "own"),
         (OfTransformers(), "weight", "weight"),
         (Experts(), "stacked", "own"),
+        (ExpertsOfTransformers(), "stacked", "own"),
+        (OwnExperts(), "stacked", "weight"),
+        (OwnExperts(), "plain", "own"),
         (Experts(), "stacked_bias", "other"),
         (Experts(), "bias", "other"),
         (Experts(), "unbiased", "own"),
@@ -105,6 +115,8 @@ def test_transformers_linear_layers_are_known_by_name_and_library() -> None:
         (Experts(), "stacked", False),
         (Experts(), "plain", False),
         (ExpertsOfTransformers(), "stacked", None),
+        (OwnExperts(), "stacked", None),
+        (OwnExperts(), "plain", False),
         (ExpertsOfTransformers(), "plain", False),
         (ExpertsOfTransformers(), "absent", False),
         (nn.ConvTranspose2d(2, 4, 3), "adapter", False),

@@ -29,6 +29,7 @@ def test_most_is_more_than_half() -> None:
         "most of Sequential is outside the scope: 20 of 42 parameters are prunable, and 22 are in embeddings and "
         "layers that gossamer does not know: 1.table (22). To prune them"
     )
+    assert told.endswith("that are to be pruned: include=['*', '1.table']")
     # What a pattern leaves out is left out on purpose.
     assert said(nn.Sequential(linear, Own(22)), Scope(exclude=["1.*"])) == []
 
@@ -39,6 +40,22 @@ def test_the_largest_are_named() -> None:
     assert ": 2.table (10), 3.table (6), 1.table (4). To prune" in told
     (told,) = said(nn.Sequential(linear, Own(4), Own(10), Own(6), Own(2)))
     assert ": 2.table (10), 3.table (6), 1.table (4), .... To prune" in told
+
+
+def test_frozen_weights_are_told() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 2), nn.Linear(2, 2))
+    assert said(model) == []
+    model[0].requires_grad_(False)
+    model[2].requires_grad_(False)
+    (told,) = said(model)
+    assert told.startswith("24 of 34 prunable weights are frozen (requires_grad=False): 0.weight, .... They are pruned")
+    assert said(model, Scope(trainable_only=True)) == said(model, Scope(exclude=["0", "2"])) == []
+    # Tied to one that is trained.
+    model[1].weight = nn.Parameter(model[2].weight.data, requires_grad=True)
+    assert said(model)[0].startswith("20 of 24 prunable weights are frozen (requires_grad=False): 0.weight. They")
+    # Adapters are there to make up for it.
+    model.add_module("lora_a", nn.Linear(2, 2))
+    assert said(model) == []
 
 
 class WithAdapter(nn.Linear):

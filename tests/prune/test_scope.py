@@ -241,6 +241,36 @@ def test_frozen_weights_are_prunable() -> None:
     assert names(model) == ["0.weight", "1.weight"]
 
 
+def test_frozen_weights_are_left_alone_on_request(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Embedding(3, 4))
+    model[0].requires_grad_(False)
+    scope = Scope(trainable_only=True)
+    assert list(prunable_weights(model, scope)) == ["1.weight"]
+    before = model[0].weight.detach().clone()
+    for _ in range(2):
+        # The second time it is there: the choice is a part of the configuration.
+        for round in gossamer.rounds(
+            model, folder=tmp_path, scope=scope, stop=gossamer.Stop(rounds=1), cut=gossamer.Cut(per_round=0.5)
+        ):
+            round.record(loss=1.0, untrained=True)
+    assert torch.equal(model[0].weight, before)
+    assert int((model[1].weight == 0).sum()) == 8
+    with pytest.raises(
+        ConfigurationError, match=r"scope\.trainable_only: the folder's run has True, this one has noth"
+    ):
+        gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1), scope=Scope(include=["1"])).__next__()
+    assert Scope.from_tables(scope.to_tables()) == scope
+    assert Scope.from_tables(Scope().to_tables()) == Scope()
+    assert "trainable_only" not in Scope().to_tables()["scope"]  # As in folders of before.
+    # A weight is frozen if all of its layers are.
+    model[1].weight = nn.Parameter(model[0].weight.data)
+    assert list(prunable_weights(model, scope)) == ["0.weight"]
+    model.requires_grad_(False)
+    with pytest.raises(NothingToPruneError, match="embeddings=False, trainable_only=True; expected"):
+        prunable_weights(model, scope)
+
+
 def test_wrapped_models_keep_the_plain_names() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     for wrapped in (
@@ -312,6 +342,26 @@ def test_the_name_that_the_refusal_gives_can_be_excluded(bias: bool, kind: str, 
         model(torch.ones(1, 3)).sum().backward()
         round.record(loss=1.0, untrained=True)
     gossamer.check(model)
+
+
+def test_going_on_from_the_masks_of_torch(tmp_path: Path) -> None:
+    """After `remove` its zeros are the smallest weights: they are the first that are cut, if they are not trained."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5))
+    torch_prune.global_unstructured(
+        [(model[0], "weight"), (model[1], "weight")], torch_prune.L1Unstructured, amount=0.25
+    )
+    with pytest.raises(ConfigurationError, match=r"0\.weight is computed.*torch\.nn\.utils\.prune\.remove"):
+        gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1))
+    for layer in model:
+        torch_prune.remove(layer, "weight")
+    zeros = {name: (weight == 0).numpy() for name, weight in prunable_weights(model).items()}
+    assert sum(int(zero.sum()) for zero in zeros.values()) == 22
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1), cut=gossamer.Cut(per_round=0.5)):
+        round.record(loss=1.0, untrained=True)
+    for name, mask in gossamer.load_masks(tmp_path, 1).items():
+        assert not mask.numpy()[zeros[name]].any()
+    assert sum(int((weight == 0).sum()) for weight in prunable_weights(model).values()) == 44
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")

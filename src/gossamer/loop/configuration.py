@@ -58,6 +58,7 @@ class StoredPatterns:
     include: list[str] | None = None
     exclude: list[str] | None = None
     embeddings: bool | None = None
+    trainable_only: bool | None = None
 
 
 @dataclass(frozen=True)

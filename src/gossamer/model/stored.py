@@ -43,7 +43,10 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     problems = misfits(model, tensors)
     if problems:
         raise CheckpointError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
-    model.load_state_dict(tensors, strict=False)
+    try:
+        model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the model: {' '.join(str(error).split())}") from error
 
 
 def misfits(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -55,7 +58,7 @@ def misfits(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     problems += [
         f"{name} has shape {tuple(tensor.shape)}, the model's {tuple(expected[name].shape)}"
         for name, tensor in tensors.items()
-        if name in expected and expected[name].shape != tensor.shape
+        if name in expected and expected[name].shape != tensor.shape and not _gets_its_size(model, name)
     ]
     problems += [
         f"it has {first} and {name} apart, which are one in the model"
@@ -63,3 +66,12 @@ def misfits(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
         if name in tensors and name != first and not torch.equal(tensors[name], tensors[first])
     ]
     return problems
+
+
+def _gets_its_size(model: nn.Module, name: str) -> bool:
+    """Whether a buffer has the size that is loaded: that of an observer (quantisation-aware training), which is empty
+    until it has seen a batch."""
+    path, _, attribute = name.rpartition(".")
+    owner = model.get_submodule(path)
+    loads_itself = type(owner)._load_from_state_dict is not nn.Module._load_from_state_dict
+    return loads_itself and attribute in owner._buffers

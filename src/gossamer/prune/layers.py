@@ -44,7 +44,9 @@ def kind_of(module: nn.Module, attribute: str) -> Kind:
     if isinstance(module, (*NORMALISATIONS, nn.PReLU)):
         return _kind(attribute, weights=(), others=("weight", "bias"))
     # Those of stacked experts have two axes.
-    return "other" if "bias" in attribute.split("_")[-1:] else "own"
+    if "bias" in attribute.split("_")[-1:]:
+        return "other"
+    return "weight" if _is_stacked_by_transformers(module, attribute) else "own"
 
 
 def computed_tensors(module: nn.Module) -> dict[str, str]:
@@ -65,16 +67,29 @@ def is_transformers_linear(module: nn.Module) -> bool:
     )
 
 
+def _is_stacked_by_transformers(module: nn.Module, attribute: str) -> bool:
+    """Whether the parameter holds the matrices of several experts, one behind the other, as transformers stacks them:
+    most of the weights of a mixture of experts."""
+    parameter = module._parameters.get(attribute)
+    of_experts = any(
+        kind.__name__.endswith("Experts") and kind.__module__.startswith("transformers.")
+        for kind in type(module).__mro__
+    )
+    return of_experts and parameter is not None and parameter.dim() == 3
+
+
 def has_outputs_second(module: nn.Module, attribute: str) -> bool | None:
     """Whether the weight's first axis counts inputs and its second outputs; None if it has no such two axes.
 
     Of a parameter of a layer that is not known the first axis counts outputs and the second inputs, as in torch's
     layers.
     """
+    if _is_stacked_by_transformers(module, attribute):
+        # One matrix for each expert; some models have its inputs first, others its outputs.
+        return None
     if kind_of(module, attribute) == "own":
         parameter = module._parameters.get(attribute)
         stacked = parameter is not None and parameter.dim() > 2
-        # One matrix for each expert; some models of transformers have its inputs first, others its outputs.
         return None if stacked and type(module).__module__.startswith("transformers.") else False
     transposed = isinstance(module, _ConvNd) and module.transposed
     grouped = isinstance(module, _ConvNd) and module.groups > 1

@@ -46,18 +46,22 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
     _check_patterns(scope, [*(parameter.name for parameter in parameters), *computed])
     _refuse_computed(scope, computed)
     names = _names_by_identity(model)
+    trained = {memory_of(parameter) for parameter in model.parameters() if parameter.requires_grad}
     prunable = {memory_of(parameter.tensor) for parameter in _chosen(scope, parameters, computed)}
     weights: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         identity = memory_of(parameter)
+        if scope.trainable_only and identity not in trained:
+            continue
         if identity in prunable and _in_scope(names[identity], scope):
             prunable.remove(identity)
             weights[name] = parameter
     if not weights:
         raise NothingToPruneError(
             f"{type(model).__name__} has no prunable weights: nothing is left after "
-            f"include={list(scope.include)}, exclude={list(scope.exclude)}, "
-            f"embeddings={scope.embeddings}; expected at least one convolution or linear layer. Widen the scope."
+            f"include={list(scope.include)}, exclude={list(scope.exclude)}, embeddings={scope.embeddings}"
+            f"{', trainable_only=True' if scope.trainable_only else ''}; expected at least one convolution or linear "
+            f"layer. Widen the scope."
         )
     for name, parameter in weights.items():
         if isinstance(parameter, UninitializedParameter):
@@ -81,6 +85,8 @@ def left_out(model: nn.Module, scope: Scope, weights: Mapping[str, nn.Parameter]
     for parameter in _parameters(unwrap(model)):
         identity = memory_of(parameter.tensor)
         able = parameter.has_axes and parameter.kind in ("own", "table") and parameter.tensor.is_floating_point()
+        if scope.trainable_only and not parameter.tensor.requires_grad:
+            continue
         if able and identity not in taken and _in_scope([parameter.name], scope):
             found.setdefault(identity, parameter)
     return {parameter.name: parameter.tensor for parameter in found.values()}

@@ -31,6 +31,8 @@ class Scope:
     """Never prune weights whose name matches (repeatable)."""
     embeddings: bool = False
     """Prune embedding tables too (the paper does in its translation network, GNMT)."""
+    trainable_only: bool = False
+    """Leave frozen weights alone (those with requires_grad=False when the run begins)."""
 
     def __post_init__(self) -> None:
         for field in ("include", "exclude"):
@@ -43,13 +45,14 @@ class Scope:
             if listed is None or not all(isinstance(pattern, str) for pattern in listed):
                 raise ConfigurationError(f"scope: {field} is {patterns!r}; expected a list of name patterns")
             object.__setattr__(self, field, tuple(map(str, listed)))
-        object.__setattr__(self, "embeddings", truth("scope: embeddings", self.embeddings))
+        for field in ("embeddings", "trainable_only"):
+            object.__setattr__(self, field, truth(f"scope: {field}", getattr(self, field)))
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """Returns the tables of a run's configuration, by name."""
-        return {
-            TABLE: {"include": list(self.include), "exclude": list(self.exclude), "embeddings": self.embeddings},
-        }
+        table = {"include": list(self.include), "exclude": list(self.exclude), "embeddings": self.embeddings}
+        # Only if it is set: folders that were written before there was such a choice are still the same run.
+        return {TABLE: {**table, "trainable_only": True} if self.trainable_only else table}
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Mapping[str, Any]]) -> "Scope":
@@ -59,4 +62,9 @@ class Scope:
             ConfigurationError: a value is of another type.
         """
         found = tables.get(TABLE, {})
-        return cls(found.get("include", ("*",)), found.get("exclude", ()), found.get("embeddings", False))
+        return cls(
+            found.get("include", ("*",)),
+            found.get("exclude", ()),
+            found.get("embeddings", False),
+            found.get("trainable_only", False),
+        )
