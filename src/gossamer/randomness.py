@@ -2,12 +2,15 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+Draw = Callable[..., int]
+"""(purpose, ...) -> the seed of the random numbers that are drawn for it."""
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -54,3 +57,18 @@ def seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         restore(before)
+
+
+@contextmanager
+def seeded_on_cpu(seed: int) -> Iterator[None]:
+    """As `seeded`, without the generators of GPUs, of which a worker process that was forked may ask nothing."""
+    before = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from gossamer.loop.record import RoundRecord
 from gossamer.prune.masks import Masks
 from gossamer.prune.scope import Scope
 from gossamer.storage.files import absolute, same_working_directory
+from gossamer.tasks.in_memory import in_memory
 from gossamer.tasks.loading import load_data
 from gossamer.tasks.own_task import is_own_task
 from gossamer.tasks.table import find_task
-from gossamer.tasks.task import Data, Task
+from gossamer.tasks.task import Data, Examples, Task
 from gossamer.tasks.training import initial_model, made_model
 
 
@@ -33,6 +35,11 @@ class TaskNetwork:
     data: Data
     scope: Scope
     """What of it is prunable."""
+
+    @cached_property
+    def validation(self) -> Examples:
+        """Validation examples in memory: all that are there already, else the first."""
+        return in_memory(self.data.validation)
 
 
 @dataclass(frozen=True)

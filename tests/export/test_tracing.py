@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from gossamer.errors import ExportError
 from gossamer.export import from_torch
-from gossamer.export.calls import Call, call_with
+from gossamer.export.calls import call_with
 from gossamer.export.from_torch import _module_of, _quiet, _reason, _told_apart, output_names, to_onnx
 from gossamer.graph.names import unused
+from gossamer.model.call import Call
 
 
 def test_what_the_exporter_says_is_kept_quiet_and_loggers_are_as_they_were(capfd: pytest.CaptureFixture[str]) -> None:

@@ -59,18 +59,14 @@ def recipe(loss: Callable[[Tensor, Tensor], Any]) -> dict[str, Any]:
 MISTAKES = {
     "a data set": (giving(TensorDataset(INPUTS, TARGETS)), "its data are a TensorDataset; expected .*Data"),
     "a tuple": (giving((GOOD, GOOD, GOOD)), "its data are a tuple"),
-    "a split that is a data set": (
-        giving(Data(TensorDataset(INPUTS, TARGETS), GOOD, GOOD)),  # type: ignore[arg-type]
-        "the train split is a TensorDataset; expected .*Examples",
-    ),
     "a split that is a tuple": (
-        giving(Data(GOOD, (INPUTS, TARGETS), GOOD)),  # type: ignore[arg-type]
+        giving(Data(GOOD, (INPUTS, TARGETS), GOOD)),
         "the validation split is a tuple",
     ),
-    "no test split": (giving(Data(GOOD, GOOD, None)), "the test split is nothing"),  # type: ignore[arg-type]
-    "a test split left out": (
-        {"data": lambda folder: Data(GOOD, GOOD)},  # type: ignore[call-arg]
-        "making its data failed: TypeError: .*'test'; expected .*Data",
+    "no validation split": (giving(Data(GOOD, None, GOOD)), "the validation split is nothing"),
+    "a validation split left out": (
+        {"data": lambda folder: Data(GOOD)},  # type: ignore[call-arg]
+        "making its data failed: TypeError: .*'validation'; expected .*Data",
     ),
     "lists": (
         giving(Data(GOOD, GOOD, Examples(INPUTS.tolist(), TARGETS.tolist()))),  # type: ignore[arg-type]
@@ -95,9 +91,9 @@ MISTAKES = {
     ),
     "an output object": (
         {"model": lambda: Output(lambda outputs: SimpleNamespace(logits=outputs))},
-        "output is a SimpleNamespace; expected one tensor",
+        "the loss fails on the train split: .*returns a SimpleNamespace: .* such as outputs.logits",
     ),
-    "an output tuple": ({"model": lambda: Output(lambda outputs: (outputs, None))}, "output is a tuple"),
+    "an output tuple": ({"model": lambda: Output(lambda outputs: (outputs, None))}, "the loss fails on the train split: .*returns a tuple"),
     "inputs that do not fit": (
         {"model": lambda: nn.Sequential(nn.Linear(5, 3))},
         "the network fails on the train split: RuntimeError",

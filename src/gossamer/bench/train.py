@@ -1,6 +1,7 @@
 """`gossamer bench train`: how long a training step of a built-in task takes, everything included."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import torch
 
 from gossamer.bench.measure import machine, spread
 from gossamer.errors import ConfigurationError
-from gossamer.tasks import Examples, Task, find_task, initial_model, processor, train
+from gossamer.tasks import Examples, Split, Task, find_task, initial_model, processor, train
 from gossamer.tasks.char_gpt import CHARACTERS, CONTEXT, STRIDE
 from gossamer.tasks.cifar10 import CIFAR10, standardised
+from gossamer.tasks.loading import load_data
 from gossamer.tasks.text import windows
+from gossamer.tasks.training import sample, steps_per_epoch
 
 CIFAR10_TRAINING = 45_000
 """Images, without those for validation."""
@@ -54,11 +57,11 @@ def run(
     processor.flush_denormals()
     task = find_task(task_name)
     real = data_folder is not None or task_name == "digits"
-    examples = task.data(data_folder).train if real else stand_in(task_name)
-    batch = min(task.recipe.batch_size, len(examples))
-    epoch_steps = len(examples) // batch
+    examples: Split = load_data(task, data_folder, seed=0).train if real else stand_in(task_name)
+    batch = sample(task.recipe, examples).examples
+    epoch_steps = steps_per_epoch(task.recipe, examples)
     steps = min(steps or epoch_steps, epoch_steps)
-    seconds = _seconds_a_step(task, _first(examples, steps * batch).to(device), passes, steps, device)
+    seconds = _seconds_a_step(task, _first(examples, steps, batch).to(device), passes, steps, device)
     median = spread(seconds)["median"]
     return {
         "what": f"training step of {task_name}, batch {batch}",
@@ -108,7 +111,7 @@ STAND_INS: dict[str, Callable[[torch.Generator], Examples]] = {
 }
 
 
-def _seconds_a_step(task: Task, examples: Examples, passes: int, steps: int, device: str) -> list[float]:
+def _seconds_a_step(task: Task, examples: Split, passes: int, steps: int, device: str) -> list[float]:
     """Returns the seconds of a step in each pass after the first."""
     model = initial_model(task, seed=0, device=device)
     optimizer = task.recipe.optimizer(model)
@@ -116,5 +119,6 @@ def _seconds_a_step(task: Task, examples: Examples, passes: int, steps: int, dev
     return [report.seconds / steps for report in reports[1:]]
 
 
-def _first(examples: Examples, count: int) -> Examples:
-    return Examples(examples.inputs[:count], examples.targets[:count], examples.prepare)
+def _first(examples: Split, steps: int, batch: int) -> Split:
+    """Examples for so many steps."""
+    return examples.first(steps * batch) if isinstance(examples, Examples) else replace(examples, steps=steps)

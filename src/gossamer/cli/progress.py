@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from gossamer.job.callbacks import Callback
     from gossamer.loop.record import RoundRecord
     from gossamer.loop.round import Round
-    from gossamer.tasks.training import EpochReport
+    from gossamer.tasks.training import EpochReport, StepReport
 
 LINE_SECONDS = 10.0
 """Without a terminal an epoch is reported if the last line is at least this old."""
+STEP_LINE_SECONDS = 60.0
+"""And a step inside an epoch, or a batch that is measured, if it is this old."""
 
 
 @contextmanager
@@ -68,6 +70,15 @@ class Clock:
         return f"{time_text(an_epoch * (in_round + round.trainings_left * report.epochs // round.trainings))} left"
 
 
+def within(report: "StepReport") -> str:
+    """Such as "step 120/5004, 12 min left of this epoch"."""
+    if report.doing != "training":
+        return f"measuring on {report.doing}: batch {report.steps_done}" + (f"/{report.steps}" if report.steps else "")
+    a_step = report.seconds / max(1, report.steps_done - report.first_step)
+    left = time_text(a_step * (report.steps - report.steps_done))
+    return f"step {report.steps_done}/{report.steps}, {left} left of this epoch"
+
+
 class PlainLines:
     """One line a round, and now and then one an epoch."""
 
@@ -82,6 +93,13 @@ class PlainLines:
                 f"{round.prunable:,} prunable weights of {round.parameters:,} parameters; "
                 + (f"rounds 0 to {last_round}" if last_round is not None else "until the allowed loss is exceeded")
                 + (f"; continuing with round {round.number}" if round.number else "")
+            )
+
+    def step_finished(self, round: "Round", report: "StepReport") -> None:
+        if time.monotonic() - self._last_line >= STEP_LINE_SECONDS:
+            self._print(
+                f"round {round.number}  epoch {min(report.epochs_done + 1, report.epochs)}/{report.epochs}  "
+                f"{within(report)}"
             )
 
     def epoch_finished(self, round: "Round", report: "EpochReport") -> None:
@@ -110,6 +128,7 @@ class LiveDisplay:
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._clock = Clock()
+        self._last_epoch = time.monotonic()
         self._lines = PlainLines(bars.console)
         self._rounds = bars.add_task("rounds", total=None, position="", facts="")
         self._epochs = bars.add_task("epochs", total=None, position="", facts="")
@@ -126,8 +145,13 @@ class LiveDisplay:
         )
         self._bars.reset(self._epochs, position="", facts="")
 
+    def step_finished(self, round: "Round", report: "StepReport") -> None:
+        if time.monotonic() - self._last_epoch >= LINE_SECONDS:
+            self._bars.update(self._epochs, facts=within(report))
+
     def epoch_finished(self, round: "Round", report: "EpochReport") -> None:
         self._clock.epoch_took(report.seconds)
+        self._last_epoch = time.monotonic()
         self._bars.update(
             self._epochs,
             total=report.epochs,

@@ -76,7 +76,7 @@ def search(
     prices = _prices(asked, how.actions, price_list)
     subject = open_subject(run, data_folder=data, task=task).to(where)
     scope = subject.scope if scope == Scope() else scope
-    examples, sign = subject.data.validation.first(scoring.examples), _sign(subject, how.reward)
+    examples, sign = subject.validation.first(scoring.examples), _sign(subject, how.reward)
     _warn_of_no_agent(how)
     retrained = how.reward == "retrained"
     with _progress(subject.task.metric.name, sign) as callback:
@@ -159,7 +159,7 @@ def _budget(
     def of_time(layers: "Sequence[LayerFacts]") -> "Budget":
         from gossamer.search.expected_time import expected_milliseconds
 
-        inputs = subject.data.validation.batch(slice(0, 2))[0]
+        inputs = subject.validation.batch(slice(0, 2))[0]
         names = [layer.name for layer in layers]
         return milliseconds(layers, expected_milliseconds(subject.model, names, (inputs,), prices), limit)
 
@@ -280,6 +280,7 @@ def _print(subject: "Searched", policy: "Policy", scope: Scope, out: Path) -> No
             values = [
                 f"{split} {metric} {value_text(metric, subject.value(model, examples))}"
                 for split, examples in (("val", subject.data.validation), ("test", subject.data.test))
+                if examples is not None
             ]
         terminal.print(f"{rival + ', not retrained:':<34}{'  '.join(values)}")
     structure = "" if policy.structure == "unstructured" else f" --structure {policy.structure}"

@@ -64,7 +64,7 @@ def shrink(
     terminal = console()
     with terminal.status("looking for dead units"):
         finished = open_round(run, round, data_folder=data, task=task)
-        validation = finished.data.validation
+        validation = finished.validation
         inputs, _ = validation.batch(slice(0, 64))
         shrunk = shrink_model(finished.model, inputs, select_unused_inputs=select_inputs)
     if channels is not None:
@@ -103,7 +103,7 @@ def _slim(finished: "FinishedRound", shrunk: "Shrunk", inputs: "Tensor", share: 
         source = f"{finished.folder.name}, round {finished.record.round}, {slimmed.removed} channels removed"
         save_shrunk(out, slimmed, source=source)
         smaller = load_shrunk(out, finished.task.model())
-    validation, metric = finished.data.validation, finished.task.metric
+    validation, metric = finished.validation, finished.task.metric
     before, after = (evaluate(model, validation, metric) for model in (finished.model, smaller))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("layer", "channels"):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKLINE = 60
 """Columns."""
-OTHER_LINES = 9
+OTHER_LINES = 10
 """Lines of the display that are no rounds."""
 LOCAL_FLAGS = 3
 """Their place in what termios says of a terminal."""
@@ -159,8 +159,9 @@ def _table(records: "Sequence[RoundRecord]", most: int) -> Table:
 def _round(progress: "Progress") -> list[RenderableType]:
     last = "?" if progress.last_round is None else str(progress.last_round)
     words = Text(f"round {progress.round} of {last}, density {progress.density:.2%}")
+    within = _within(progress)
     if progress.epochs is None:
-        return [words, Text("in its first epoch")]
+        return [words, Text("in its first epoch" + (f": {within}" if within else ""))]
     bar = Table.grid(padding=(0, 1))
     bar.add_row(
         Text("epoch"),
@@ -168,7 +169,19 @@ def _round(progress: "Progress") -> list[RenderableType]:
         Text(f"{progress.epochs_done}/{progress.epochs}"),
         Text(_left(progress)),
     )
-    return [words, bar, Text(f"loss {sparkline(progress.losses, SPARKLINE)} {progress.losses[-1]:.4f}")]
+    loss = Text(f"loss {sparkline(progress.losses, SPARKLINE)} {progress.losses[-1]:.4f}")
+    return [words, bar, *([Text(within)] if within else []), loss]
+
+
+def _within(progress: "Progress") -> str:
+    """How far the epoch is that goes on, or the measuring after the last."""
+    if progress.doing != "training":
+        of = f" of {progress.steps}" if progress.steps else ""
+        return f"measuring on {printable(progress.doing)}: batch {progress.steps_done}{of}"
+    if not progress.steps or progress.step_seconds is None:
+        return ""
+    left = time_text(progress.step_seconds * (progress.steps - progress.steps_done))
+    return f"step {progress.steps_done} of {progress.steps}, {left} left of this epoch"
 
 
 def _left(progress: "Progress") -> str:

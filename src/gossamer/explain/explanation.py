@@ -125,7 +125,7 @@ def explain_round(ticket: FinishedRound, *, against: Sequence[Path] = (), **opti
     Raises:
         GossamerError: see `explain_model`; or a folder is no run, damaged, or one of another network.
     """
-    facts = explain_model(ticket.model, ticket.data.validation, ticket.task.metric, ticket.masks, **options)
+    facts = explain_model(ticket.model, ticket.validation, ticket.task.metric, ticket.masks, **options)
     missing = {name: why for name, why in facts.missing.items() if name != "signs"}
     signs = count_sign_flips(ticket.until_now()) if ticket.record.round > 0 else None
     if signs is None:

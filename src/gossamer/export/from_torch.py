@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from gossamer.errors import ExportError
-from gossamer.export.calls import Call, tensors_returned
+from gossamer.export.calls import tensors_returned
 from gossamer.export.precision import computing_in_fp32, fp32_by_default, in_fp32, precision_of
 from gossamer.graph.constants import prepared
 from gossamer.graph.messages import copied
 from gossamer.graph.names import unused
+from gossamer.model.call import Call
 
 BATCH = "batch"
 """The name of the first axis of all inputs and outputs."""

@@ -8,7 +8,7 @@ from gossamer.errors import ConfigurationError
 if TYPE_CHECKING:
     from gossamer.loop.record import RoundRecord
     from gossamer.loop.round import Round
-    from gossamer.tasks.training import EpochReport
+    from gossamer.tasks.training import EpochReport, StepReport
 
 FOLDER = "tensorboard"
 """A folder in the run's folder."""
@@ -40,6 +40,9 @@ class TensorBoard:
         self._writer: Any = None
 
     def round_started(self, round: "Round", last_round: int | None) -> None:
+        pass
+
+    def step_finished(self, round: "Round", report: "StepReport") -> None:
         pass
 
     def epoch_finished(self, round: "Round", report: "EpochReport") -> None:

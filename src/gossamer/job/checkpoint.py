@@ -14,10 +14,11 @@ from gossamer.rewind.optimizers import restore_memory_formats
 from gossamer.storage import state as states
 from gossamer.storage.files import remove, write_file
 from gossamer.storage.versions import refuse_newer
-from gossamer.tasks.training import EpochReport
+from gossamer.tasks.training import EpochReport, StepReport
 
-VERSION = 1
-"""The version of the file's format. A file without one is of version 1; what that lacks of it takes its default."""
+VERSION = 2
+"""The version of the file's format. A file without one is of version 1, which knew ends of epochs only; what that lacks
+takes its default."""
 
 
 class Checkpoint:
@@ -39,14 +40,15 @@ class Checkpoint:
         self.least_seconds = least_seconds
         self.last_save = time.monotonic()
 
-    def restore(self, replicate: int) -> int:
-        """Puts back what an interrupted attempt at this replicate saved; returns the epochs that need no repetition.
+    def restore(self, replicate: int) -> tuple[int, int]:
+        """Puts back what an interrupted attempt at this replicate saved; returns the epochs that need no repetition,
+        and the steps of the one after them.
 
         Raises:
             CheckpointError: the file is damaged, does not fit, or is of a later replicate or a newer version.
         """
         if not self.path.exists():
-            return 0
+            return 0, 0
         saved = states.load_entries(self.path)
         refuse_newer(saved.get("version", 1), VERSION, self.path)
         of_replicate = saved.get("replicate", 0)
@@ -55,7 +57,7 @@ class Checkpoint:
         if saved.get("round") != self.round.number or of_replicate < replicate:
             # Its round or its replicate is finished.
             self.remove()
-            return 0
+            return 0, 0
         if of_replicate > replicate:
             raise CheckpointError(
                 f"{self.path} is of replicate {of_replicate} of round {self.round.number}, but {REPLICATES} does not "
@@ -65,7 +67,9 @@ class Checkpoint:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             restore_memory_formats({"optimizer": self.optimizer})
-            epochs_done = int(saved["epochs_done"])
+            epochs_done, steps_done = int(saved["epochs_done"]), int(saved.get("steps_done", 0))
+            if steps_done and not (0 < steps_done < self.epoch_steps == saved["epoch_steps"]):
+                raise ValueError(f"an epoch has {self.epoch_steps} steps now, and had {saved['epoch_steps']}")
             # Snapshots are counted from the dense round's first step, whichever attempt took it.
             steps = int(saved.get("steps", epochs_done * self.epoch_steps))
             seconds, processor_seconds = float(saved["seconds"]), float(saved.get("processor_seconds", 0.0))
@@ -75,11 +79,15 @@ class Checkpoint:
                 f"{self.path} does not fit this run ({error}); remove it to repeat round {self.round.number} from its "
                 f"start"
             ) from error
-        return epochs_done
+        return epochs_done, steps_done
 
-    def save_if_due(self, report: EpochReport, replicate: int) -> None:
-        """Saves at the end of an epoch, if the last save is long enough ago; never after the last."""
-        if report.epochs_done == report.epochs or time.monotonic() - self.last_save < self.least_seconds:
+    def save_if_due(self, report: EpochReport | StepReport, replicate: int) -> None:
+        """Saves at the end of an epoch or after a step of one, if the last save is long enough ago; never after
+        the last epoch."""
+        steps_done = report.steps_done if isinstance(report, StepReport) else 0
+        # Not after an epoch's last step, whose end comes next.
+        over = report.epochs_done == report.epochs or steps_done == self.epoch_steps
+        if over or time.monotonic() - self.last_save < self.least_seconds:
             return
         spent = self.round.spent
         state: Mapping[str, Any] = {
@@ -87,6 +95,8 @@ class Checkpoint:
             "round": self.round.number,
             "replicate": replicate,
             "epochs_done": report.epochs_done,
+            "steps_done": steps_done,
+            "epoch_steps": self.epoch_steps,
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "steps": spent.steps,

@@ -1,15 +1,17 @@
 """The main job: a task's network, compressed round by round; the built-in counterpart of a user's own loop."""
 
 import copy
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from gossamer.errors import ConfigurationError
+from gossamer.errors import ConfigurationError, GossamerWarning
 from gossamer.job.callbacks import Callback, Callbacks
 from gossamer.job.checkpoint import Checkpoint
 from gossamer.job.training import DenseRound, Training
@@ -31,17 +33,20 @@ from gossamer.rewind.strategies import START, Retraining, Schedule, Span
 from gossamer.storage.files import absolute, remove
 from gossamer.tasks import processor
 from gossamer.tasks import retraining as of_task
+from gossamer.tasks.evaluation import measure
+from gossamer.tasks.loaded import Loaded
 from gossamer.tasks.loading import failing, load_data
 from gossamer.tasks.operations import Operations, count_operations
-from gossamer.tasks.task import Data, Examples, Recipe, Task, describe
+from gossamer.tasks.task import Data, Examples, Recipe, Split, Task, describe
 from gossamer.tasks.training import (
     EpochReport,
-    evaluate,
+    StepReport,
+    batch_size_of,
     initial_model,
     losses,
     schedule_of,
     steps_per_epoch,
-    train,
+    train_by_steps,
     training_inputs,
 )
 from gossamer.tasks.trial import check_task
@@ -94,7 +99,7 @@ def compress(
             _require_snapshots(round.folder, job.dense.keep_snapshots)
             break
         job.train(round, callback)
-        callback.round_finished(job.record(round))
+        callback.round_finished(job.record(round, callback))
     progress.remove()
     # Left by a kill between the end of the last round and its removal there.
     remove(folder / TRAINING)
@@ -157,6 +162,7 @@ class _Job:
         if self._data is None:
             self._data = load_data(self.task, self._data_folder, self.training.seed).to(self.device)
             check_task(self.task, self.model, self._data)
+            _tell_of(self.task, self._data)
         return self._data
 
     def train(self, round: Round, callback: Callback) -> None:
@@ -169,26 +175,34 @@ class _Job:
         checkpoint = Checkpoint(round, self.model, self.optimizer, epoch_steps, self.training.checkpoint_seconds)
         # Of an optimizer that ends with the round, the driver knows nothing.
         empty = copy.deepcopy(self.optimizer.state_dict()) if self.training.fresh_optimizer else None
-        for replicate in round.replicates(_inputs(self.recipe, examples, self.training.seed, round.number)):
+        for replicate in round.replicates(
+            _inputs(self.recipe, examples, self.training.seed, round.number, self.device)
+        ):
             if empty is not None:
                 self.optimizer.load_state_dict(copy.deepcopy(empty))
-            epochs_done = checkpoint.restore(replicate)
+            done = checkpoint.restore(replicate)
             schedule = round.schedule(self.epochs * epoch_steps, epoch_steps)
             for epoch in self.dense.keep_snapshots:
                 self._keep_snapshot(round, epoch, epoch_steps)
             if self.task.pretrained and round.number == 0:
                 continue
-            for report in self._trained(round, replicate, schedule, epochs_done):
-                checkpoint.save_if_due(report, replicate)
-                callback.epoch_finished(round, _of_round(report, replicate, round.trainings))
+            for report in self._trained(round, replicate, schedule, *done):
+                if isinstance(report, EpochReport):
+                    checkpoint.save_if_due(report, replicate)
+                    callback.epoch_finished(round, _of_round(report, replicate, round.trainings))
+                    continue
+                # Examples in memory, and those of an iterable, are gone on with from an epoch's end.
+                if isinstance(examples, Loaded) and examples.numbered:
+                    checkpoint.save_if_due(report, replicate)
+                callback.step_finished(round, _of_round(report, replicate, round.trainings))
 
-    def record(self, round: Round) -> RoundRecord:
+    def record(self, round: Round, callback: Callback) -> RoundRecord:
         """Measures the round and ends it."""
-        metric, splits = self.task.metric, self.data
-        metrics = {
-            metric.name: evaluate(self.model, splits.validation, metric),
-            f"{TEST_PREFIX}{metric.name}": evaluate(self.model, splits.test, metric),
-        }
+        splits = self.data
+        metrics = self._measured(round, "validation", splits.validation, callback)
+        if splits.test is not None:
+            on_test = self._measured(round, "test", splits.test, callback)
+            metrics |= {f"{TEST_PREFIX}{name}": value for name, value in on_test.items()}
         self._operations = self._operations or count_operations(self.model, self.recipe, splits.train)
         round.spent.work = _work(self._operations, round, self.model, self.recipe, splits.train)
         record = round.record(untrained=self.task.pretrained and round.number == 0, **metrics)
@@ -198,14 +212,28 @@ class _Job:
             snapshot.require(_kept(round.folder, epoch), epoch * epoch_steps, round.steps)
         return record
 
-    def _trained(self, round: Round, replicate: int, schedule: Schedule, epochs_done: int) -> Iterator[EpochReport]:
-        """Trains epoch by epoch; what the task's own functions raise on the way is told in one line."""
+    def _measured(self, round: Round, name: str, split: Split, callback: Callback) -> dict[str, float]:
+        """The task's metric on a split, by name."""
+        started = time.perf_counter()
+
+        def told(done: int, count: int | None) -> None:
+            report = StepReport(self.epochs, self.epochs, done, count or 0, time.perf_counter() - started, 0, name)
+            callback.step_finished(round, _of_round(report, round.trainings - 1, round.trainings))
+
+        with failing(self.task, f"measuring on the {name} split"):
+            return measure(self.model, split, self.task.metric, told=told)
+
+    def _trained(
+        self, round: Round, replicate: int, schedule: Schedule, epochs_done: int, steps_done: int
+    ) -> Iterator[EpochReport | StepReport]:
+        """Trains step by step; what the task's own functions raise on the way is told in one line."""
         epoch_steps = steps_per_epoch(self.recipe, self.data.train)
-        first_epoch, first_step = (epochs_done, 0) if epochs_done else divmod(schedule.first, epoch_steps)
+        begun = epochs_done or steps_done
+        first_epoch, first_step = (epochs_done, steps_done) if begun else divmod(schedule.first, epoch_steps)
         with failing(self.task, "its learning rate"):
             rate = _learning_rate(schedule, self.recipe, self.constant_rate)
         with failing(self.task, "training"):
-            yield from train(
+            yield from train_by_steps(
                 self.model,
                 self.optimizer,
                 self.recipe,
@@ -251,19 +279,38 @@ def _told_from_start(retraining: Retraining, epochs: int) -> Retraining:
     return replace(retraining, rewind_epochs=None, rewind_to_epoch=epochs - length)
 
 
-def _inputs(recipe: Recipe, examples: Examples, seed: int, round_number: int) -> Batches:
+def _inputs(recipe: Recipe, examples: Split, seed: int, round_number: int, device: torch.device) -> Batches:
     """What BatchNorm's statistics after averaging are computed from."""
-    return lambda: training_inputs(recipe, examples, derived_seed(seed, round_number, "statistics"))
+    return lambda: training_inputs(recipe, examples, derived_seed(seed, round_number, "statistics"), device)
 
 
-def _of_round(report: EpochReport, replicate: int, trainings: int) -> EpochReport:
+_Report = TypeVar("_Report", EpochReport, StepReport)
+
+
+def _of_round(report: _Report, replicate: int, trainings: int) -> _Report:
     """A report of one training as one of its round, which has `trainings` of them."""
     return replace(report, epochs_done=replicate * report.epochs + report.epochs_done, epochs=trainings * report.epochs)
 
 
-def _work(operations: Operations, round: Round, model: nn.Module, recipe: Recipe, examples: Examples) -> Work:
+def _tell_of(task: Task, data: Data) -> None:
+    """Warns of data that come in another order, or are others, when an epoch of them is read again."""
+    if not isinstance(data.train, Loaded):
+        return
+    why = data.train.why_not_repeated()
+    if why is not None:
+        warnings.warn(
+            f"{data.train.name} cannot be read again as it was ({why}): {task.name} trains, but the same command may "
+            f"give another result, and so may a run that was interrupted",
+            GossamerWarning,
+            stacklevel=2,
+        )
+
+
+def _work(operations: Operations, round: Round, model: nn.Module, recipe: Recipe, examples: Split) -> Work:
     """What this round computed, for the ledger."""
-    epoch_steps, batch_size = steps_per_epoch(recipe, examples), min(recipe.batch_size, len(examples))
+    epoch_steps = steps_per_epoch(recipe, examples)
+    # A loader's batches may differ in size; the first stands for them.
+    batch_size = batch_size_of(recipe, examples) if isinstance(examples, Examples) else operations.batch_size
     averaged = round.trainings > 1 and layers_with_statistics(model)
     statistics = epoch_steps * batch_size * operations.forward if averaged else 0.0
     return Work(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from gossamer.errors import ConfigurationError
+from gossamer.model.call import Call
 from gossamer.model.modes import in_evaluation, in_training
 
 Batches = Callable[[], Iterable[Any]]
@@ -61,7 +62,7 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Any]) -> None:
                 layer.reset_running_stats()
                 layer.train()
             for inputs in batches:
-                model(inputs)
+                inputs.of(model) if isinstance(inputs, Call) else model(inputs)
                 count += 1
     finally:
         for hook in hooks:

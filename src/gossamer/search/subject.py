@@ -16,9 +16,9 @@ from gossamer.randomness import derived_seed
 from gossamer.reopen import TaskNetwork, as_made, open_round
 from gossamer.search.errors import SearchError
 from gossamer.storage.files import absolute, same_working_directory
-from gossamer.tasks import Examples, Recipe, evaluate, find_task, train
+from gossamer.tasks import Examples, Recipe, Split, evaluate, find_task, train
 from gossamer.tasks.own_task import is_own_task
-from gossamer.tasks.training import in_memory_format
+from gossamer.tasks.training import batch_size_of, in_memory_format
 
 DENSE = 0
 """The round of a run whose network is searched."""
@@ -31,7 +31,7 @@ class Searched(TaskNetwork):
     @property
     def example(self) -> Tensor:
         """The network's input for one example."""
-        return self.data.validation.batch(slice(0, 1))[0]
+        return self.validation.batch(slice(0, 1))[0]
 
     def to(self, device: torch.device) -> "Searched":
         """The network and its data in the memory of `device`."""
@@ -79,12 +79,7 @@ def short_retraining(
     """Trains a copy of a pruned model for some steps at a tenth of the recipe's largest learning rate, on the same
     training examples every time."""
     recipe = subject.task.recipe
-    count = min(steps * recipe.batch_size, len(subject.data.train))
-    order = torch.randperm(
-        len(subject.data.train), generator=torch.Generator().manual_seed(derived_seed(seed, "retraining"))
-    )[:count]
-    train_on = subject.data.train
-    examples = Examples(train_on.inputs[order], train_on.targets[order], train_on.prepare)
+    examples = _some(subject.data.train, recipe, steps, derived_seed(seed, "retraining"))
     short = replace(recipe, epochs=1, learning_rate=Constant(_largest_rate(recipe) / 10))
 
     def retrain(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
@@ -95,6 +90,15 @@ def short_retraining(
         return trained
 
     return retrain
+
+
+def _some(train_on: Split, recipe: Recipe, steps: int, seed: int) -> Split:
+    """Examples for so many steps, drawn from the training examples."""
+    if not isinstance(train_on, Examples):
+        return replace(train_on, steps=min(steps, train_on.epoch_steps))
+    count = min(steps * batch_size_of(recipe, train_on), len(train_on))
+    order = torch.randperm(len(train_on), generator=torch.Generator().manual_seed(seed))[:count]
+    return Examples(train_on.inputs[order], train_on.targets[order], train_on.prepare)
 
 
 def _searched(found: TaskNetwork) -> Searched:

@@ -2,19 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from gossamer import randomness
 from gossamer.errors import GossamerError
 from gossamer.randomness import derived_seed
 from gossamer.tasks.errors import TaskError
+from gossamer.tasks.loaded import Loaded, bound
 from gossamer.tasks.task import Data, Examples, Task
 
-SPLITS = ("train", "validation", "test")
-EXPECTED = "gossamer.tasks.Data(train, validation, test), each of them gossamer.tasks.Examples(inputs, targets)"
+EXPECTED = (
+    "gossamer.tasks.Data(train, validation, test), each of them gossamer.tasks.Examples(inputs, targets), a torch "
+    "Dataset or a DataLoader (test may be left out)"
+)
 
 
 def load_data(task: Task, folder: Path | None, seed: int) -> Data:
@@ -35,8 +40,10 @@ def load_data(task: Task, folder: Path | None, seed: int) -> Data:
             ) from error
     if not isinstance(data, Data):
         raise TaskError(f"{task.name}: its data are a {type(data).__name__}; expected {EXPECTED}")
-    for split in SPLITS:
-        _check(getattr(data, split), split, task.name)
+    data = _bound(task, data)
+    for name, split in {"train": data.train, "validation": data.validation, **data.splits()}.items():
+        _check(split, name, task.name)
+    _check_recipe(task, data)
     return data
 
 
@@ -61,12 +68,17 @@ def in_one_line(error: BaseException) -> str:
 
 
 def _check(examples: object, split: str, task: str) -> None:
+    if isinstance(examples, Loaded):
+        if split == "train":
+            # Nothing is read: it says how many steps an epoch has.
+            _ = examples.epoch_steps
+        return
     if not isinstance(examples, Examples):
         got = "nothing" if examples is None else f"a {type(examples).__name__}"
         hint = "; set some of the training examples aside for it" if examples is None else ""
         raise TaskError(
             f"{task}: the {split} split is {got}; expected gossamer.tasks.Examples(inputs, targets), two tensors whose "
-            f"first dimension counts the examples{hint}"
+            f"first dimension counts the examples, or a torch Dataset or DataLoader{hint}"
         )
     for name, values in (("inputs", examples.inputs), ("targets", examples.targets)):
         if not isinstance(values, Tensor):
@@ -76,3 +88,34 @@ def _check(examples: object, split: str, task: str) -> None:
             )
     if len(examples) == 0:
         raise TaskError(f"{task}: the {split} split has no examples; expected at least one")
+
+
+def _check_recipe(task: Task, data: Data) -> None:
+    """Verifies that the recipe says what only it can say, and nothing that the training examples say."""
+    recipe, train = task.recipe, data.train
+    if isinstance(train, Examples):
+        if recipe.batch_size is None:
+            raise TaskError(
+                f"{task.name}: the recipe's batch_size is None, which only a DataLoader knows; expected one"
+            )
+        return
+    if recipe.augment is not None:
+        raise TaskError(
+            f"{task.name}: the recipe augments, and so would a Dataset or DataLoader by itself; leave augment out, and "
+            f"do it where an example is read"
+        )
+    own = getattr(train.source, "batch_size", None)
+    if isinstance(train.source, DataLoader) and own is not None and recipe.batch_size not in (None, own):
+        raise TaskError(
+            f"{task.name}: the recipe's batch_size is {recipe.batch_size}, but the DataLoader of the train split has "
+            f"{own}; give the recipe batch_size=None, which is that of the loader"
+        )
+
+
+def _bound(task: Task, data: Data) -> Data:
+    """The data with every split that is read while it is used told what the task says of it."""
+    splits = {
+        name: bound(split, f"{task.name}: the {name} split", task.recipe.batch_size, data.batch)
+        for name, split in data.splits().items()
+    }
+    return replace(data, **splits)

@@ -2,13 +2,17 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gossamer.errors import ConfigurationError
+from gossamer.tasks.batch import Batch
+from gossamer.tasks.loaded import Loaded
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,31 @@ class Examples:
         return (inputs if self.prepare is None else self.prepare(inputs)), self.targets[rows]
 
 
+Split = Examples | Loaded
+"""Examples in memory, or read while they are used."""
+
+
 @dataclass(frozen=True)
 class Data:
-    """The three splits. Choices are made on `validation`; `test` is only reported."""
+    """The splits. Choices are made on `validation`; `test` is only reported, where there is one.
 
-    train: Examples
-    validation: Examples
-    test: Examples
+    Each is `Examples`, or what is read while it is used: a torch `Dataset` or `DataLoader` as it is, or in `Loaded`.
+    """
+
+    train: Any
+    validation: Any
+    test: Any = None
+    batch: Callable[[Any], Batch] | None = None
+    """What a loader yields -> a `Batch`; unless given, tuples and dictionaries are read by `as_batch`."""
 
     def to(self, device: torch.device | str) -> "Data":
-        """The same splits in the memory of `device`."""
-        return Data(self.train.to(device), self.validation.to(device), self.test.to(device))
+        """The same splits in the memory of `device`; what is read while it is used comes there batch by batch."""
+        return replace(self, **{name: split.to(device) for name, split in self.splits().items()})
+
+    def splits(self) -> dict[str, Any]:
+        """The splits that there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
 
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -60,14 +78,82 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.argmax(dim=1) == targets).float()
 
 
+class SetMetric(Protocol):
+    """A number that is no mean over examples: F1, AUC, mean IoU, mean average precision; torchmetrics has many."""
+
+    def update(self, outputs: Any, targets: Any, /) -> Any:
+        """Takes in what the network returned for a batch, and its targets."""
+
+    def compute(self) -> Any:
+        """The metric of all batches: a number, or several by their names, of which the metric's own decides."""
+
+
 @dataclass(frozen=True)
 class Metric:
-    """How a model is measured: the mean of `score` over the examples of a split."""
+    """How a model is measured: by the mean of `score` over the examples of a split, or by `whole_set`."""
 
     name: str = "accuracy"
     better: Literal["higher", "lower"] = "higher"
-    score: Callable[[Tensor, Tensor], Tensor] = correct
-    """(outputs, targets) of a batch -> one number an example (or several; the mean is over all of them)."""
+    score: Callable[[Any, Any], Tensor] = correct
+    """(outputs, targets) of a batch -> one number an example (or several; the mean is over all of them). Outputs are
+    what the network returns."""
+    whole_set: Callable[[], SetMetric] | None = None
+    """Makes an object that measures a whole set, anew for every evaluation; `score` is not asked then."""
+
+    @classmethod
+    def over_set(
+        cls,
+        name: str,
+        make: Callable[[], Any],
+        better: Literal["higher", "lower"] | None = None,
+        given: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+    ) -> "Metric":
+        """A metric of a whole set, such as `Metric.over_set("f1", lambda: MulticlassF1Score(10))`.
+
+            Metric.over_set("map", MeanAveragePrecision)    # several numbers; the one named "map" decides
+
+        Args:
+            make: makes an object with `update(outputs, targets)` and `compute()`; called for every evaluation.
+            better: the direction; unless given, what the object says (`higher_is_better`, as torchmetrics' do).
+            given: (outputs, targets) of a batch -> what `update` takes, such as
+                `lambda outputs, targets: (outputs.logits, targets)`.
+
+        Raises:
+            ConfigurationError: nothing says which direction is better, or the object lacks a method.
+        """
+        one = make()
+        if not (callable(getattr(one, "update", None)) and callable(getattr(one, "compute", None))):
+            raise ConfigurationError(
+                f"the metric {name} is a {type(one).__name__}; expected an object with update(outputs, targets) and "
+                f"compute()"
+            )
+        told = getattr(one, "higher_is_better", None)
+        if better is None and told is None:
+            raise ConfigurationError(
+                f"nothing says whether the metric {name} is better when higher or lower; give better='higher' or "
+                f"'lower'"
+            )
+        direction = better or ("higher" if told else "lower")
+        return cls(name, direction, whole_set=make if given is None else functools.partial(Given, make, given))
+
+
+class Given:
+    """A metric of a whole set that is given something else than outputs and targets as they are."""
+
+    def __init__(self, make: Callable[[], Any], given: Callable[[Any, Any], tuple[Any, Any]]) -> None:
+        self.metric = make()
+        self.given = given
+
+    def to(self, device: torch.device | str) -> "Given":
+        if hasattr(self.metric, "to"):
+            self.metric = self.metric.to(device)
+        return self
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        self.metric.update(*self.given(outputs, targets))
+
+    def compute(self) -> Any:
+        return self.metric.compute()
 
 
 Precision = Literal["float32", "bfloat16"]
@@ -79,13 +165,15 @@ class Recipe:
     """How the dense network is trained once, from the first learning rate to the last. Every round replays it all."""
 
     epochs: int
-    batch_size: int
-    """Examples a step. Those left over at the end of an epoch are left out, other ones each time."""
+    batch_size: int | None
+    """Examples a step. Those left over at the end of an epoch are left out, other ones each time. None: as the task's
+    `DataLoader` has it."""
     learning_rate: Callable[[float], float]
     """Progress of the training time, 0 at the first step and 1 past the last -> learning rate of that step."""
     optimizer: Callable[[nn.Module], torch.optim.Optimizer]
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
-    """(outputs, targets) of a batch -> scalar. Outputs arrive in float32."""
+    loss: Callable[[Any, Any], Tensor] = F.cross_entropy
+    """(outputs, targets) of a batch -> scalar. Outputs are what the network returns: a tensor, or several in tuples,
+    lists, dictionaries or an object of a library; floating ones arrive in float32."""
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     """(stored inputs of a batch, generator on their device) -> inputs alike; applied to training batches only, before
     `Examples.prepare`."""
@@ -100,6 +188,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
+            if name == "batch_size" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"recipe: {name} is {value!r}; expected a whole number of at least 1")
 

@@ -5,18 +5,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from gossamer import randomness
 from gossamer.errors import GossamerError, TrainingDivergedError
-from gossamer.randomness import derived_seed
+from gossamer.model.nested import in_float32
+from gossamer.randomness import Draw, derived_seed
 from gossamer.tasks import processor
+from gossamer.tasks.batch import Batch, called
 from gossamer.tasks.errors import TaskError
+from gossamer.tasks.loaded import Loaded, order_of
 from gossamer.tasks.loading import in_one_line
-from gossamer.tasks.task import Examples, Metric, Precision, Recipe, Task
+from gossamer.tasks.task import Examples, Precision, Recipe, Split, Task
 
+SAMPLE = 32
+"""Examples to try things with, where the recipe does not say how many a step has."""
 GRADIENT_BATCHES = 16
 """How many batches a criterion that needs gradients looks at before a cut."""
 
@@ -67,11 +75,56 @@ def made_model(task: Task) -> nn.Module:
     return model
 
 
+@dataclass(frozen=True)
+class StepReport:
+    """How far an epoch of training is."""
+
+    epochs_done: int
+    """Epochs of the schedule that have passed."""
+    epochs: int
+    steps_done: int
+    """Optimizer steps of the epoch that goes on."""
+    steps: int
+    """Optimizer steps of an epoch."""
+    seconds: float
+    """Since the epoch began, or was gone on with."""
+    first_step: int = 0
+    """The step that it began with, or was gone on from."""
+    doing: str = "training"
+    """Or the split that is being measured; the steps are its batches then, 0 of them if nobody knows how many."""
+
+
+class TrainingOptions(TypedDict, total=False):
+    """The options of `train` by name; what they mean and their defaults are `train_by_steps`'s."""
+
+    seed: Required[int]
+    round_number: int
+    replicate: int
+    epochs: int | None
+    first_epoch: int
+    first_step: int
+    learning_rate: Callable[[int], float] | None
+    precision: Precision | None
+
+
 def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
-    examples: Examples,
+    examples: Split,
+    **options: Unpack[TrainingOptions],
+) -> Iterator[EpochReport]:
+    """Trains as `train_by_steps` does, and hands back control (to save, to show) after each epoch."""
+    for report in train_by_steps(model, optimizer, recipe, examples, **options):
+        if isinstance(report, EpochReport):
+            yield report
+
+
+def train_by_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    examples: Split,
     *,
     seed: int,
     round_number: int = 0,
@@ -81,13 +134,13 @@ def train(
     first_step: int = 0,
     learning_rate: Callable[[int], float] | None = None,
     precision: Precision | None = None,
-) -> Iterator[EpochReport]:
-    """Trains from `first_epoch` to the end of the schedule, handing back control (to save, to show) after each epoch.
+) -> Iterator[StepReport | EpochReport]:
+    """Trains from `first_epoch` to the end of the schedule, handing back control after each step and each epoch.
 
-    Nothing happens until the iterator is run through. Model, optimizer and examples are on one device. On the CPU the
-    weights after any epoch depend only on those before it, the optimizer's state, and the arguments, to the bit (for
-    one machine and number of threads). The global random numbers of torch, numpy and Python are seeded at the start of
-    each epoch.
+    Nothing happens until the iterator is run through. Model, optimizer and examples in memory are on one device. On the
+    CPU the weights after any epoch depend only on those before it, the optimizer's state, and the arguments, to the bit
+    (for one machine and number of threads). The global random numbers of torch, numpy and Python are seeded at the
+    start of each epoch; with examples that are read while they are used (`Loaded`), at each step.
 
     Args:
         seed, round_number, replicate: what the random numbers are derived from, with the epoch and what they are for.
@@ -100,17 +153,17 @@ def train(
 
     Raises:
         ValueError: there are no examples, or `first_epoch` lies outside the schedule.
+        TaskError: examples cannot be read.
         TrainingDivergedError: a loss of the epoch is not finite.
     """
     epochs = recipe.epochs if epochs is None else epochs
     if not 0 <= first_epoch <= epochs:
         raise ValueError(f"first_epoch is {first_epoch}; expected 0 to {epochs}, the epochs of the schedule")
-    if len(examples) == 0:
+    if isinstance(examples, Examples) and len(examples) == 0:
         raise ValueError("there are no examples to train on")
     device = next(model.parameters()).device
     compute = _autocast(device, precision or processor.precision(recipe, device))
     forward = processor.fastest_forward(model, device)
-    batch_size = min(recipe.batch_size, len(examples))
     steps = steps_per_epoch(recipe, examples)
     rate = learning_rate or schedule_of(recipe, epochs * steps)
     if not 0 <= first_step < steps:
@@ -120,25 +173,23 @@ def train(
     for epoch in range(first_epoch, epochs):
         started = time.perf_counter()
         model.train()
-        randomness.seed_all(derived_seed(seed, round_number, epoch, "layers", *repeated))
-        order = _order(len(examples), derived_seed(seed, round_number, epoch, "order", *repeated)).to(device)
-        drawn = derived_seed(seed, round_number, epoch, "augmentation", *repeated)
-        generator = torch.Generator(device).manual_seed(drawn)
+        draw = _drawing((seed, round_number, epoch), repeated)
+        randomness.seed_all(draw("layers"))
         total_loss = torch.zeros((), device=device)
         rate_now = 0.0
         skipped = first_step if epoch == first_epoch else 0
-        for step in range(skipped, steps):
-            inputs, targets = _batch(examples, order[step * batch_size : (step + 1) * batch_size], recipe, generator)
+        for step, batch in enumerate(training_batches(recipe, examples, draw, device, skipped), skipped):
             rate_now = rate(epoch * steps + step)
             for group in optimizer.param_groups:
                 group["lr"] = rate_now
             optimizer.zero_grad()
             with compute:
-                outputs = forward(inputs)
-            loss = recipe.loss(outputs.float(), targets)
+                outputs = called(forward, batch, recipe.loss)
+            loss = recipe.loss(in_float32(outputs), batch.targets)
             loss.backward()
             optimizer.step()
             total_loss += loss.detach()
+            yield StepReport(epoch, epochs, step + 1, steps, time.perf_counter() - started, skipped)
         # The only wait for the device in an epoch. Once a loss is not finite, neither is the sum.
         report = EpochReport(
             epoch + 1, epochs, float(total_loss) / (steps - skipped), rate_now, time.perf_counter() - started
@@ -156,9 +207,22 @@ def _refuse_diverged(report: EpochReport, round_number: int) -> None:
         )
 
 
-def steps_per_epoch(recipe: Recipe, examples: Examples) -> int:
+def steps_per_epoch(recipe: Recipe, examples: Split) -> int:
     """Optimizer steps of an epoch over these examples, at least one of them."""
-    return len(examples) // min(recipe.batch_size, len(examples))
+    if isinstance(examples, Loaded):
+        return examples.epoch_steps
+    return len(examples) // batch_size_of(recipe, examples)
+
+
+def batch_size_of(recipe: Recipe, examples: Examples) -> int:
+    """Examples in memory of one step.
+
+    Raises:
+        TaskError: the recipe does not say it.
+    """
+    if recipe.batch_size is None:
+        raise TaskError("the recipe's batch_size is None, which only a DataLoader knows; expected a whole number")
+    return min(recipe.batch_size, len(examples))
 
 
 def schedule_of(recipe: Recipe, total_steps: int) -> Callable[[int], float]:
@@ -166,66 +230,72 @@ def schedule_of(recipe: Recipe, total_steps: int) -> Callable[[int], float]:
     return lambda step: recipe.learning_rate(step / total_steps)
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, examples: Examples, metric: Metric, *, batch_size: int = 1024) -> float:
-    """The mean of the metric's score over all examples, computed in float32 and evaluation mode; the model's mode is
-    put back after. Model and examples are on one device.
-
-    Raises:
-        ValueError: there are no examples.
-        TrainingDivergedError: an output of the model is not a number, or the mean score is not finite.
-    """
-    if len(examples) == 0:
-        raise ValueError("there are no examples to evaluate on")
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    total, count = torch.zeros((), dtype=torch.float64, device=examples.targets.device), 0
-    try:
-        for start in range(0, len(examples), batch_size):
-            inputs, targets = examples.batch(slice(start, start + batch_size))
-            outputs = model(inputs)
-            scores = metric.score(outputs, targets)
-            # An output that is not a number still has an argmax, so accuracy alone would not notice.
-            total += torch.where(outputs.isnan().any(), torch.nan, scores.double().sum())
-            count += scores.numel()
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    mean = float(total) / count
-    if not math.isfinite(mean):
-        raise TrainingDivergedError(
-            f"the {metric.name} of the model is {mean}; expected a finite number. A weight or an output is not finite: "
-            "lower the learning rate, or go back to an earlier round."
+def losses(model: nn.Module, recipe: Recipe, examples: Split, seed: int) -> Iterator[Tensor]:
+    """The recipe's loss on `GRADIENT_BATCHES` batches of training examples as they are, without the recipe's
+    augmentation, computed in float32; the same examples whenever it is asked with this seed. Each a scalar to be
+    derived."""
+    draw = partial(derived_seed, seed, "gradients")
+    device = next(model.parameters()).device
+    if isinstance(examples, Examples):
+        batch_size = batch_size_of(recipe, examples)
+        order = order_of(len(examples), draw()).to(device)
+        read: Iterator[Batch] = (
+            Batch((inputs,), targets=targets) for inputs, targets in map(examples.batch, order.split(batch_size))
         )
-    return mean
+    else:
+        read = _isolated(examples, draw, device)
+    for batch in islice(read, GRADIENT_BATCHES):
+        yield recipe.loss(in_float32(called(model, batch, recipe.loss)), batch.targets)
 
 
-def losses(model: nn.Module, recipe: Recipe, examples: Examples, seed: int) -> Iterator[Tensor]:
-    """The recipe's loss on `GRADIENT_BATCHES` batches of training examples as they are, without augmentation, computed
-    in float32; the same examples whenever it is asked with this seed. Each a scalar to be derived."""
-    batch_size = min(recipe.batch_size, len(examples))
-    order = _order(len(examples), derived_seed(seed, "gradients")).to(examples.targets.device)
-    for rows in order.split(batch_size)[:GRADIENT_BATCHES]:
-        inputs, targets = examples.batch(rows)
-        yield recipe.loss(model(inputs).float(), targets)
+def _isolated(examples: Loaded, draw: Draw, device: torch.device) -> Iterator[Batch]:
+    """An epoch of batches; the global random numbers are as before once it is over."""
+    with randomness.seeded(draw("global")):
+        for batch in examples.epoch(draw):
+            yield batch.to(device)
 
 
-def training_inputs(recipe: Recipe, examples: Examples, seed: int) -> Iterator[Tensor]:
-    """The inputs of one epoch of training, batch by batch, in an order and with augmentation drawn from `seed`."""
-    batch_size = min(recipe.batch_size, len(examples))
-    device = examples.targets.device
-    order = _order(len(examples), derived_seed(seed, "order")).to(device)
-    generator = torch.Generator(device).manual_seed(derived_seed(seed, "augmentation"))
-    for step in range(steps_per_epoch(recipe, examples)):
-        yield _batch(examples, order[step * batch_size : (step + 1) * batch_size], recipe, generator)[0]
+def training_inputs(recipe: Recipe, examples: Split, seed: int, device: torch.device) -> Iterator[Batch]:
+    """One epoch of training batches, in an order and with augmentation drawn from `seed`."""
+    return training_batches(recipe, examples, partial(derived_seed, seed), device)
 
 
-def _order(count: int, seed: int) -> Tensor:
-    """A permutation of the examples, drawn on the CPU so that it is the same for every device. Shape (count,)."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+def training_batches(
+    recipe: Recipe, examples: Split, draw: Draw, device: torch.device, first_step: int = 0
+) -> Iterator[Batch]:
+    """The batches of an epoch of training, from `first_step` on, on the device."""
+    if isinstance(examples, Loaded):
+        for step, batch in enumerate(examples.epoch(draw, first_step), first_step):
+            # Anew for each step, so that an epoch can be gone on with from any.
+            randomness.seed_all(draw("layers", step))
+            moved = batch.to(device)
+            yield moved.mapped(_channels_last) if recipe.channels_last else moved
+        return
+    batch_size = batch_size_of(recipe, examples)
+    order = order_of(len(examples), draw("order")).to(device)
+    generator = torch.Generator(device).manual_seed(draw("augmentation"))
+    for step in range(first_step, steps_per_epoch(recipe, examples)):
+        yield _batch(examples, order[step * batch_size : (step + 1) * batch_size], recipe, generator)
 
 
-def _batch(examples: Examples, rows: Tensor, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample(recipe: Recipe, examples: Split, count: int | None = None) -> Batch:
+    """The first examples of a split, to try things with; the same ones each time, and nothing is drawn.
+
+    Args:
+        count: how many; None: as many as a step has.
+    """
+    if isinstance(examples, Loaded):
+        batch = examples.sample(count)
+        return batch if count is None else batch.first(count)
+    inputs, targets = examples.batch(slice(0, count or recipe.batch_size or SAMPLE))
+    return Batch((inputs,), targets=targets)
+
+
+def _drawing(first: tuple[int, ...], last: tuple[int, ...]) -> Draw:
+    return lambda *purpose: derived_seed(*first, *purpose, *last)
+
+
+def _batch(examples: Examples, rows: Tensor, recipe: Recipe, generator: torch.Generator) -> Batch:
     inputs = examples.inputs.index_select(0, rows)
     if recipe.augment is not None:
         inputs = recipe.augment(inputs, generator)
@@ -233,7 +303,13 @@ def _batch(examples: Examples, rows: Tensor, recipe: Recipe, generator: torch.Ge
         inputs = examples.prepare(inputs)
     if recipe.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-    return inputs, examples.targets.index_select(0, rows)
+    return Batch((inputs,), targets=examples.targets.index_select(0, rows))
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """Images with their channels innermost; anything else as it is."""
+    images = tensor.dim() == 4 and tensor.is_floating_point()
+    return tensor.contiguous(memory_format=torch.channels_last) if images else tensor
 
 
 def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -14,11 +14,13 @@ from gossamer.storage.typed import read_as
 if TYPE_CHECKING:
     from gossamer.loop.record import RoundRecord
     from gossamer.loop.round import Round
-    from gossamer.tasks.training import EpochReport
+    from gossamer.tasks.training import EpochReport, StepReport
 
 FILE = "progress.json"
 LEAST_SECONDS = 0.2
 """Between two writes inside a round, however short its epochs."""
+LEAST_STEP_SECONDS = 1.0
+"""Between two writes inside an epoch."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ class Progress:
     """How many trainings of equal length the epochs are."""
     trainings_left: int | None = None
     """The trainings of all later rounds, if the last one is known."""
+    doing: str = "training"
+    """Or the split that is being measured."""
+    steps_done: int = 0
+    """Steps of the epoch that goes on, or batches of the split."""
+    steps: int = 0
+    """Of so many; 0: not known, or nothing to tell of."""
+    step_seconds: float | None = None
+    """Seconds of a step of the epoch that goes on."""
 
 
 class ProgressFile:
@@ -69,6 +79,18 @@ class ProgressFile:
         )
         self._write()
 
+    def step_finished(self, round: "Round", report: "StepReport") -> None:
+        if time.time() - self._now.written < LEAST_STEP_SECONDS:
+            return
+        self._now = replace(
+            self._now,
+            doing=report.doing,
+            steps_done=report.steps_done,
+            steps=report.steps,
+            step_seconds=report.seconds / max(1, report.steps_done - report.first_step),
+        )
+        self._write()
+
     def epoch_finished(self, round: "Round", report: "EpochReport") -> None:
         due = time.time() - self._now.written >= LEAST_SECONDS or report.epochs_done == report.epochs
         self._now = replace(
@@ -78,6 +100,9 @@ class ProgressFile:
             losses=(*self._now.losses, report.loss),
             learning_rate=report.learning_rate,
             epoch_seconds=report.seconds,
+            steps_done=0,
+            steps=0,
+            step_seconds=None,
         )
         if due:
             self._write()
@@ -105,4 +130,5 @@ def read_progress(folder: Path) -> Progress | None:
         return None
     counted = found.epochs is None or (0 < found.epochs_done <= found.epochs and len(found.losses) > 0)
     timed = found.epoch_seconds is None or 0 <= found.epoch_seconds < LONGEST
-    return found if counted and timed and found.trainings >= 1 else None
+    stepped = found.steps_done >= 0 and (found.step_seconds is None or 0 <= found.step_seconds < LONGEST)
+    return found if counted and timed and stepped and found.trainings >= 1 else None
