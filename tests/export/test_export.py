@@ -359,9 +359,8 @@ def test_a_pretrained_resnet_scores_the_same(real_data: Path, tmp_path: Path) ->
         model = pruned(model, density)  # type: ignore[assignment]
         traced = to_onnx(model, [images[:2]])
         feeds = tuple({"images": part.numpy()} for part in images.split(100))
-        source = Source(
-            "resnet", traced.model, feeds, "images", Twin(model, traced.modules), ExampleScore(Metric(), targets)
-        )
+        scoring = ExampleScore(Metric(), targets.split(100), torch.zeros(2, 10))
+        source = Source("resnet", traced.model, feeds, "images", Twin(model, traced.modules), scoring)
         exported = export(source, tmp_path / f"{density}.onnx", costs=costs)
         assert exported.metric == exported.metric_before
         assert exported.metric is not None

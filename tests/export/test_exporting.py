@@ -46,10 +46,9 @@ def test_both_networks_are_scored(source: Source, tmp_path: Path) -> None:
         return outputs[:, 0] - targets
 
     feed = source.feeds[0]["x"]
-    scored = replace(
-        source, scoring=ExampleScore(Metric("own", "lower", score), torch.ones(5)), feeds=({"x": feed[:2]},) * 2
-    )
-    scored = replace(scored, feeds=({"x": feed[:2]}, {"x": feed[1:2]}, {"x": feed[:2]}))
+    targets = [torch.ones(2), torch.ones(1), torch.ones(2)]
+    scoring = ExampleScore(Metric("own", "lower", score), targets, torch.zeros(1, 24))
+    scored = replace(source, scoring=scoring, feeds=({"x": feed[:2]}, {"x": feed[1:2]}, {"x": feed[:2]}))
     found = export(scored, tmp_path / "m.onnx", form=FileForm(half=True))
     rows = feed[[0, 1, 1, 0, 1]]
     weight = numpy_helper.to_array(source.dense.graph.initializer[0])[:, 0]

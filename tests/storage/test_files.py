@@ -123,6 +123,44 @@ def test_a_folder_is_free_even_if_a_child_forked_inside_lives_on(tmp_path: Path)
         os.waitpid(child, 0)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_folder_is_free_once_its_process_was_killed_although_a_child_lives_on(tmp_path: Path) -> None:
+    """As the workers of a loader do, which look only now and then whether their parent is there."""
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        with locked(tmp_path):
+            child = os.fork()
+            if child == 0:
+                signal.pause()
+            os.write(writing, str(child).encode())
+            signal.pause()
+    child = int(os.read(reading, 20))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    try:
+        with locked(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_that_leaves_the_lock_leaves_it_to_its_parent(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    with locked(tmp_path):
+        child = os.fork()
+        if child == 0:
+            with pytest.raises(ConfigurationError, match="in use by another process"), locked(tmp_path):
+                pass
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+
 NO_LOCKS = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP]
 
 

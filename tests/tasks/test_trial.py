@@ -93,7 +93,10 @@ MISTAKES = {
         {"model": lambda: Output(lambda outputs: SimpleNamespace(logits=outputs))},
         "the loss fails on the train split: .*returns a SimpleNamespace: .* such as outputs.logits",
     ),
-    "an output tuple": ({"model": lambda: Output(lambda outputs: (outputs, None))}, "the loss fails on the train split: .*returns a tuple"),
+    "an output tuple": (
+        {"model": lambda: Output(lambda outputs: (outputs, None))},
+        "the loss fails on the train split: .*returns a tuple",
+    ),
     "inputs that do not fit": (
         {"model": lambda: nn.Sequential(nn.Linear(5, 3))},
         "the network fails on the train split: RuntimeError",

@@ -44,7 +44,9 @@ def print_run(folder: Path, terminal: Console) -> None:
 def _table(records: "Sequence[RoundRecord]") -> Table:
     metric = records[0].metric
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in ("round", "density", "kept/prunable", "compression", f"val {metric}", f"test {metric}", "seconds"):
+    tested = any(record.test is not None for record in records)
+    on_test = [f"test {metric}"] if tested else []
+    for heading in ("round", "density", "kept/prunable", "compression", f"val {metric}", *on_test, "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
         table.add_row(
@@ -53,7 +55,7 @@ def _table(records: "Sequence[RoundRecord]") -> Table:
             f"{record.kept:,}/{record.prunable:,}",
             f"{record.compression:.1f}x",
             value_text(metric, record.val),
-            value_text(metric, record.test),
+            *([value_text(metric, record.test)] if tested else []),
             f"{record.seconds:.1f}",
         )
     return table
@@ -72,6 +74,8 @@ def _summary(run: "FinishedRounds") -> list[str]:
             f"{best.compression:.1f}x, {value_text(best.metric, best.val)} against "
             f"{value_text(dense.metric, dense.val)} (validation)"
         )
+    if dense.test is None and "task" in run.tables.get("settings", {}):
+        lines.append("the task has no test split: what is shown was measured on validation")
     lines.append(f"run: {run.folder} (a round's model: gossamer.load_round({str(run.folder)!r}, {best.round}, model))")
     return lines
 

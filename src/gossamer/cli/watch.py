@@ -138,7 +138,9 @@ def _table(records: "Sequence[RoundRecord]", most: int) -> Table:
     """The dense round, and the latest ones that there is room for."""
     metric = printable(records[0].metric)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in ("round", "density", "compression", f"val {metric}", f"test {metric}", "seconds"):
+    tested = any(record.test is not None for record in records)
+    on_test = [f"test {metric}"] if tested else []
+    for heading in ("round", "density", "compression", f"val {metric}", *on_test, "seconds"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     left_out = len(records) - most
     shown = [records[0], *records[max(1, left_out + 1) :]]
@@ -148,11 +150,11 @@ def _table(records: "Sequence[RoundRecord]", most: int) -> Table:
             f"{record.density:.2%}",
             f"{record.compression:.1f}x",
             value_text(metric, record.val),
-            value_text(metric, record.test),
+            *([value_text(metric, record.test)] if tested else []),
             f"{record.seconds:.1f}",
         )
         if record is records[0] and left_out > 0:
-            table.add_row("...", *[""] * 5)
+            table.add_row("...", *[""] * (4 + len(on_test)))
     return table
 
 

@@ -50,10 +50,11 @@ def collect(grid: Grid) -> list[Point]:
                 records = read_records(folder) if folder.exists() else []
                 # Every one-shot run has the same dense network; once is enough.
                 for record in records if density == densities[0] else records[1:]:
-                    if record.val is None or record.test is None:
-                        raise CheckpointError(f"round {record.round} of {folder} has no metrics; expected val and test")
+                    if record.val is None:
+                        raise CheckpointError(f"round {record.round} of {folder} has no metrics; expected val")
                     size = (record.density, record.kept, record.prunable)
-                    values = (record.val, record.test, record.seconds)
+                    # Without a test split (`judged_on`) validation stands for it.
+                    values = (record.val, record.val if record.test is None else record.test, record.seconds)
                     asked = density if record.round > 0 else None
                     points.append(Point(str(method), method.family, seed, record.round, *size, *values, asked))
     return points
@@ -137,6 +138,7 @@ def write(grid: Grid, points: Sequence[Point]) -> list[Path]:
         "task": grid.task,
         "metric": metric,
         "better": better,
+        "judged_on": judged_on(grid),
         "methods": [str(method) for method in grid.methods],
         "seeds": list(grid.seeds),
         "target_sparsity": grid.target_sparsity,
@@ -152,7 +154,7 @@ def write(grid: Grid, points: Sequence[Point]) -> list[Path]:
     write_text(grid.folder / NUMBERS, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     write_text(grid.folder / TABLE, as_text(grid, metric, table, largest, paired, paid))
     written = [grid.folder / NUMBERS, grid.folder / TABLE]
-    return written + _plot(grid.folder, table, metric)
+    return written + _plot(grid.folder, table, metric, judged_on(grid))
 
 
 def metric_of(grid: Grid) -> tuple[str, Better]:
@@ -165,6 +167,12 @@ def metric_of(grid: Grid) -> tuple[str, Better]:
     raise CheckpointError(f"{grid.folder} holds no finished run to compare")
 
 
+def judged_on(grid: Grid) -> str:
+    """The split that methods are compared on: "test", or "validation" where the task has no other."""
+    found = [read_records(job.folder) for job in grid.cells() if job.folder.exists()]
+    return "validation" if any(record.test is None for records in found for record in records) else "test"
+
+
 def as_text(
     grid: Grid,
     metric: str,
@@ -174,10 +182,13 @@ def as_text(
     paid: Sequence[Price],
 ) -> str:
     """The comparison in Markdown."""
-    percent = metric in SHARES
+    percent, split = metric in SHARES, judged_on(grid)
     methods = list(dict.fromkeys(row.method for row in table))
     lines = [f"# {grid.task}: {', '.join(methods)}", ""]
-    lines += [f"Test {metric}{' in %' if percent else ''}, median (min, max) of {len(grid.seeds)} seeds.", ""]
+    lines += [
+        f"{split.capitalize()} {metric}{' in %' if percent else ''}, median (min, max) of {len(grid.seeds)} seeds.",
+        "",
+    ]
     lines += ["| density | compression | " + " | ".join(methods) + " |", "|---|---|" + "---|" * len(methods)]
     for density, compression, cells in _by_density(table):
         shown = [_spread(cells[method], percent, len(grid.seeds)) if method in cells else "-" for method in methods]
@@ -188,7 +199,10 @@ def as_text(
         "is chosen by its own median alone; larger networks of the same method may be worse than dense.",
         "",
     ]
-    lines += [f"| method | chosen on validation | its test {metric} | on test, told afterwards |", "|---|---|---|---|"]
+    lines += [
+        f"| method | chosen on validation | its {split} {metric} | on {split}, told afterwards |",
+        "|---|---|---|---|",
+    ]
     lines += [
         f"| {one.method} | {one.compression:.1f}x | {_value(one.test, percent)} | {one.compression_by_test:.1f}x |"
         for one in largest
@@ -197,7 +211,7 @@ def as_text(
         points = " (percentage points)" if percent else ""
         lines += [
             "",
-            f"{paired[0].reference} against the others, test {metric}{points}, seed by seed: mean and 95% interval "
+            f"{paired[0].reference} against the others, {split} {metric}{points}, seed by seed: mean and 95% interval "
             f"(Student's t); above zero is for {paired[0].reference}.{_sparser(paired)}",
             "",
         ]
@@ -282,7 +296,7 @@ def _by_density(table: Sequence[Row]) -> list[tuple[float, float, dict[str, Row]
     return [(row.density, row.compression, side) for row, side in sorted(firsts, key=lambda one: -one[0].density)]
 
 
-def _plot(folder: Path, table: Sequence[Row], metric: str) -> list[Path]:
+def _plot(folder: Path, table: Sequence[Row], metric: str, split: str) -> list[Path]:
     try:
         import altair
         import vl_convert  # noqa: F401
@@ -308,7 +322,7 @@ def _plot(folder: Path, table: Sequence[Row], metric: str) -> list[Path]:
         ),
         color=altair.Color("method:N", sort=list(dict.fromkeys(row.method for row in table)), title=None),
     )
-    height = altair.Y("median:Q", scale=altair.Scale(zero=False), title=f"test {metric}{unit}: median, min to max")
+    height = altair.Y("median:Q", scale=altair.Scale(zero=False), title=f"{split} {metric}{unit}: median, min to max")
     chart = altair.layer(
         base.mark_area(opacity=0.15).encode(y=altair.Y("min:Q", scale=altair.Scale(zero=False)), y2="max:Q"),
         base.mark_line(point=True).encode(y=height),

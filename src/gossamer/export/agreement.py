@@ -21,15 +21,15 @@ LAYERWISE_EXAMPLES = 2
 
 @dataclass
 class Recorded:
-    """A run that keeps the first output of each batch, and sees whether any output depends on the input."""
+    """A run that keeps the outputs of each batch, and sees whether any output depends on the input."""
 
     run: Run
-    first: list[NDArray[np.generic]] = field(default_factory=list)
+    kept: list[list[NDArray[np.generic]]] = field(default_factory=list)
     _outputs: list[Unvaried] = field(default_factory=list)
 
     def __call__(self, feed: Feed) -> list[NDArray[np.generic]]:
         outputs = self.run(feed)
-        self.first.append(outputs[0])
+        self.kept.append(outputs)
         self._outputs = self._outputs or [Unvaried() for _ in outputs]
         for seen, output in zip(self._outputs, outputs, strict=True):
             seen.see(output)

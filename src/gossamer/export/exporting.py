@@ -139,7 +139,7 @@ def _described(
     before, after = Recorded(source.run), Recorded(run)
     agreement = compare(before, after, source.feeds, nan=reader is None)
     scoring = source.scoring
-    scores = [None, None] if scoring is None else [scoring.of(run.first) for run in (before, after)]
+    scores = [None, None] if scoring is None else [scoring.of(run.kept) for run in (before, after)]
     return Exported(
         path,
         () if written is None else written.layers,

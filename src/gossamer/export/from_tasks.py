@@ -19,6 +19,7 @@ from gossamer.shrink import shrink
 from gossamer.shrink.verify import verify
 from gossamer.tasks import Data, Metric, Task, find_task
 from gossamer.tasks.built_in import BUILT_IN
+from gossamer.tasks.in_memory import first_batches
 from gossamer.tasks.own_task import call_own_function, is_own_task
 
 EXAMPLES = 1000
@@ -33,9 +34,9 @@ def from_run(folder: Path, number: int | None, data_folder: Path | None, task: s
     finished = open_round(folder, number, data_folder=data_folder, task=task)
     name, model = f"round {finished.record.round} of {folder}", finished.model
     if shrunk:
-        inputs, _ = finished.data.validation.batch(slice(0, SHRINK_EXAMPLES))
+        inputs, _ = finished.validation.batch(slice(0, SHRINK_EXAMPLES))
         found = shrink(model, inputs)
-        verify(model, found.model, finished.data.validation, finished.task.metric)
+        verify(model, found.model, finished.validation, finished.task.metric)
         name, model = f"{name} without {found.units_removed:,} dead units", found.model
     return _from_network(name, model, finished.data, finished.task.metric)
 
@@ -63,13 +64,15 @@ def _untrained(task: Task, name: str, data_folder: Path | None) -> Source:
 
 
 def _from_network(name: str, model: nn.Module, data: Data, metric: Metric) -> Source:
-    count = min(EXAMPLES, len(data.validation))
-    batches = [data.validation.batch(slice(start, min(count, start + BATCH))) for start in range(0, count, BATCH)]
-    traced = to_onnx(model, [batches[0][0][:2]])
-    feeds = tuple(_feed(traced, [inputs]) for inputs, _ in batches)
-    targets = torch.cat([targets for _, targets in batches])
-    compared = f"{count:,} validation examples"
-    twin, scoring = Twin(traced.twin, traced.modules), ExampleScore(metric, targets)
+    batches = first_batches(data.validation, EXAMPLES, BATCH)
+    few = batches[0].first(2)
+    traced = to_onnx(model, few)
+    feeds = tuple(_feed(traced, batch.tensors()) for batch in batches)
+    with torch.no_grad():
+        returned = traced.twin(*few.tensors())
+    compared = f"{sum(batch.examples for batch in batches):,} validation examples"
+    twin = Twin(traced.twin, traced.modules)
+    scoring = ExampleScore(metric, [batch.targets for batch in batches], returned)
     return Source(name, traced.model, feeds, compared, twin, scoring, notes=traced.notes)
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from gossamer.export.agreement import few_examples, how_wrong
 from gossamer.export.calls import tensors_returned
@@ -15,6 +17,7 @@ from gossamer.export.rounding import Rounding
 from gossamer.graph.outputs import with_outputs
 from gossamer.graph.sessions import Feed, Opened
 from gossamer.tasks import Metric
+from gossamer.tasks.evaluation import measure_outputs
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,28 @@ class ExampleScore:
     """A task's metric on the examples that networks are compared on."""
 
     metric: Metric
-    targets: Tensor
+    targets: Sequence[Any]
+    """Those of each batch."""
+    returned: Any
+    """What the network returns for some batch: how its tensors are arranged."""
 
     @property
     def name(self) -> str:
         return self.metric.name
 
-    def of(self, outputs: Sequence[NDArray[np.generic]]) -> float:
-        """The metric of a network's first output, given in batches."""
-        values = torch.from_numpy(np.concatenate(outputs))
-        return float(self.metric.score(values, self.targets).double().mean())
+    def of(self, outputs: Sequence[Sequence[NDArray[np.generic]]]) -> float:
+        """The metric of a network's outputs, batch by batch."""
+        arranged = (self._arranged(arrays) for arrays in outputs)
+        return measure_outputs(zip(arranged, self.targets, strict=True), self.metric)[self.name]
+
+    def _arranged(self, arrays: Sequence[NDArray[np.generic]]) -> Any:
+        """The arrays as the tensors of what the network returns."""
+        others = iter(arrays)
+        leaves, arrangement = _pytree.tree_flatten(self.returned)
+        placed = [_tensor(next(others), leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return _pytree.tree_unflatten(placed, arrangement)
+
+
+def _tensor(values: NDArray[np.generic], like: Tensor) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return torch.view_as_complex(tensor) if like.is_complex() else tensor

@@ -184,6 +184,8 @@ class Holder:
     thread: int
     end: Callable[[], None] | None
     """Makes it let go; None if only itself does."""
+    file: BinaryIO
+    """The lock's file, open."""
 
     def holds(self) -> bool:
         return self.process == os.getpid()
@@ -196,6 +198,18 @@ class Holder:
 
 _holders: dict[tuple[int, int], Holder] = {}
 """Device and inode of a lock's file -> who holds it. A lock of this very process looks like any other's."""
+
+
+def _leave_locks_to_the_parent() -> None:
+    """A lock is held by whoever has its file open: by workers too that load data, and that live on for seconds after
+    the process that forked them was killed. So a child has none of them open."""
+    for holder in _holders.values():
+        holder.file.close()
+    _holders.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks_to_the_parent)
 
 
 @contextmanager
@@ -227,15 +241,15 @@ def locked(folder: Path, end: Callable[[], None] | None = None) -> Iterator[None
             if error.errno not in NOT_SUPPORTED:
                 raise _explained(folder / ".lock", error) from error
             _warn(f"{folder} cannot be locked ({error.strerror}); see to it that no other process writes to it")
-        holder = _holders[identity] = Holder(os.getpid(), threading.get_ident(), end)
+        holder = _holders[identity] = Holder(os.getpid(), threading.get_ident(), end, file)
         try:
             yield
         finally:
             if _holders.get(identity) is holder:
                 del _holders[identity]
-            # Children that were forked meanwhile (workers that load data) have the file open too, and closing it here
-            # would leave the lock with them.
-            with suppress(OSError):
+            # A child that comes here has closed its file, and a process that was forked in C may have it open still:
+            # closing it here would leave the lock with that.
+            with suppress(OSError, ValueError):
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -47,14 +47,21 @@ def measure(
     """The metric as `evaluate` has it, by name; first the one that decides, then what else the metric of a whole set
     gave: its other numbers, as far as they are finite."""
     with in_evaluation(model):
-        outputs = _outputs(model, examples, batch_size, told)
-        values = _mean(outputs, metric) if metric.whole_set is None else _over_set(model, outputs, metric)
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        values = measure_outputs(_outputs(model, examples, batch_size, told), metric, device)
     if not math.isfinite(values[metric.name]):
         raise TrainingDivergedError(
             f"the {metric.name} of the model is {values[metric.name]}; expected a finite number. A weight or an output "
             "is not finite: lower the learning rate, or go back to an earlier round."
         )
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def measure_outputs(
+    outputs: Iterable[tuple[Any, Any]], metric: Metric, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """The metric of what a network returned, with the targets, batch by batch, by name; NaN if an output is that."""
+    return _mean(outputs, metric) if metric.whole_set is None else _over_set(outputs, metric, device)
 
 
 def batches_of(model: nn.Module, examples: Split, batch_size: int = BATCH) -> Iterator[Batch]:
@@ -83,7 +90,7 @@ def _outputs(model: nn.Module, examples: Split, batch_size: int, told: Told | No
             told(done, count)
 
 
-def _mean(outputs: Iterator[tuple[Any, Any]], metric: Metric) -> dict[str, float]:
+def _mean(outputs: Iterable[tuple[Any, Any]], metric: Metric) -> dict[str, float]:
     total, count = torch.zeros((), dtype=torch.float64), 0
     for output, targets in outputs:
         scores = metric.score(output, targets)
@@ -93,11 +100,10 @@ def _mean(outputs: Iterator[tuple[Any, Any]], metric: Metric) -> dict[str, float
     return {metric.name: float(total) / count if count else math.nan}
 
 
-def _over_set(model: nn.Module, outputs: Iterator[tuple[Any, Any]], metric: Metric) -> dict[str, float]:
+def _over_set(outputs: Iterable[tuple[Any, Any]], metric: Metric, device: torch.device | str) -> dict[str, float]:
     assert metric.whole_set is not None
     whole: Any = metric.whole_set()
-    device = next((parameter.device for parameter in model.parameters()), None)
-    if device is not None and hasattr(whole, "to"):
+    if hasattr(whole, "to"):
         whole = whole.to(device)
     wrong = torch.tensor(False)
     for output, targets in outputs:
