@@ -9,10 +9,12 @@
         state.safetensors  random generators, optimizers: what the next round starts from
         round.json         the round's line of rounds.jsonl
         cost.json          what the round cost
+        ...                what an adapter puts beside the model: configuration and tokenizer of transformers
         snapshot.safetensors  only of the dense round, if weights are rewound: what to
     round-01/ ...
     snapshot.safetensors   the same while the dense round goes on
     training.safetensors   a built-in task's state inside the round that is going on
+    trainer/round-00/ ...  checkpoints of another one's trainer, inside the round that is going on
     replicates.safetensors those of its replicates that are trained, if a round trains several
 
 A round exists from the moment its folder gets its name; `rounds.jsonl` is put together from the `round.json` files.
@@ -20,7 +22,7 @@ A round exists from the moment its folder gets its name; `rounds.jsonl` is put t
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,7 @@ def write_round(
     state: Any,
     snapshot: Path | None = None,
     cost: Cost | None = None,
+    beside: Callable[[Path], object] | None = None,
 ) -> RoundRecord:
     """Adds a finished round to the folder, whole or not at all, and returns its record with the files' checksums.
 
@@ -80,6 +83,7 @@ def write_round(
         tensors: the model's state, as `storable` returns it.
         snapshot: a file that goes into the round's folder too, as `SNAPSHOT`.
         cost: its page of the ledger. It is told only, and differs from run to run: no checksum covers it.
+        beside: writes what else belongs into the round's folder (`Round.beside`). No checksum covers it either.
 
     Raises:
         CheckpointError: it cannot be written, or the state cannot be stored without pickle.
@@ -88,6 +92,8 @@ def write_round(
 
     def write(destination: Path) -> None:
         nonlocal finished
+        if beside is not None:
+            beside(destination)
         save_file(dict(tensors), destination / MODEL)
         packed = {name: mask_files.pack(mask) for name, mask in masks.items()}
         shapes = {name: list(mask.shape) for name, mask in masks.items()}

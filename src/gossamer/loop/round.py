@@ -46,6 +46,9 @@ class Round:
     """What `schedule` returned last, with its `steps_per_epoch`."""
     averaged: bool
     """Whether all replicates were trained, and their average is in the model."""
+    beside: Callable[[Path], object] | None
+    """Writes further files into the folder that it is given, which becomes the round's when it is recorded, such as the
+    configuration of a model; None: there are none."""
     result: RoundRecord | None
     """What was recorded; None until then."""
 
@@ -61,6 +64,7 @@ class Round:
         self.spent = Spent(run.counter)
         self.taken_schedule = None
         self.averaged = False
+        self.beside = None
         self.result = None
         self._replicates_begun = False
 

@@ -216,7 +216,9 @@ class Run:
         lives_on = [name for name, thing in self.state.items() if averages.are_same(average, thing, self.model)]
         state = state_of(self.state, lives_on[-1] if lives_on else None)
         cost = round.spent.cost(round.number, self.retraining.method, self.network.device, seconds)
-        written = run_folder.write_round(self.folder, record, kept, round.masks, state, snapshot_file, cost)
+        written = run_folder.write_round(
+            self.folder, record, kept, round.masks, state, snapshot_file, cost, round.beside
+        )
         if average is not None:
             self.average = average
             fill(unwrap(self.model), kept, self.folder)

@@ -1,0 +1,124 @@
+"""The checkpoints of a Trainer inside a round: which of them are whole, and what the round needs to go on from one.
+
+A Trainer writes the files of a checkpoint one after the other, so one that was killed leaves some of them. When all are
+there, gossamer adds a file of its own, whole or not at all: the sizes of the others, and the state of the round.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gossamer.errors import CheckpointError
+from gossamer.loop.round import Round
+from gossamer.storage import state as states
+from gossamer.storage.files import write_file
+from gossamer.storage.versions import refuse_newer
+
+PREFIX = "checkpoint-"
+"""How the Trainer names their folders, followed by the number of optimizer steps."""
+MARK = "gossamer.safetensors"
+VERSION = 1
+"""The version of the file's format."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint of the round that is going on."""
+
+    folder: Path
+    finished: bool
+    """Whether the training came to its end with it."""
+
+
+class Checkpoints:
+    """Those of one round."""
+
+    def __init__(self, folder: Path, round: Round) -> None:
+        self.folder = folder
+        self.round = round
+
+    def mark(self, step: int, finished: bool) -> None:
+        """Says of the checkpoint after so many steps that it is whole.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        folder = self.folder / f"{PREFIX}{step}"
+        if not folder.is_dir():
+            return
+        state = {
+            "version": VERSION,
+            "files": _sizes(folder),
+            "finished": finished,
+            "round": self.round.state_dict(),
+        }
+        write_file(folder / MARK, lambda temporary: states.save(temporary, state))
+
+    def newest(self) -> Checkpoint | None:
+        """The last one that is whole, with the round's steps and time put back to it; None if there is none. What lies
+        there behind it is removed: halves, and those of another attempt at the round.
+
+        Raises:
+            CheckpointError: one is of a newer version.
+        """
+        found = None
+        for folder in sorted(_checkpoints(self.folder), key=_steps, reverse=True):
+            if found is None:
+                found = self._restored(folder)
+                if found is None:
+                    shutil.rmtree(folder)
+        return found
+
+    def _restored(self, folder: Path) -> Checkpoint | None:
+        try:
+            mark: dict[str, Any] = states.load_entries(folder / MARK)
+        except CheckpointError:
+            return None
+        refuse_newer(mark.get("version", 1), VERSION, folder / MARK)
+        if mark.get("files") != _sizes(folder) or not isinstance(mark.get("round"), dict):
+            return None
+        try:
+            self.round.load_state_dict(mark["round"])
+        except CheckpointError:
+            return None
+        return Checkpoint(folder, finished=mark.get("finished") is True)
+
+    def forget(self) -> None:
+        """Removes them."""
+        for folder in _checkpoints(self.folder):
+            shutil.rmtree(folder)
+
+
+def remove_checkpoints(folder: Path, before: int | None = None) -> None:
+    """Removes those of all rounds, or of the rounds before one. Whatever else the Trainers wrote stays.
+
+    Args:
+        folder: that of the Trainers, with a folder for each round.
+    """
+    for of_round in folder.glob("round-*"):
+        number = of_round.name.removeprefix("round-")
+        if number.isdecimal() and (before is None or int(number) < before):
+            for checkpoint in _checkpoints(of_round):
+                shutil.rmtree(checkpoint)
+            if not any(of_round.iterdir()):
+                of_round.rmdir()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(f"{PREFIX}*") if _steps(path) >= 0 and path.is_dir() and not path.is_symlink()]
+
+
+def _steps(folder: Path) -> int:
+    number = folder.name.removeprefix(PREFIX)
+    return int(number) if number.isdecimal() else -1
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MARK
+    }
