@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
-from gossamer.arguments import require_function, require_kind, truth
+from gossamer.arguments import require_kind, truth
 from gossamer.errors import ConfigurationError
 from gossamer.integrations.trainer_checkpoints import Checkpoints, remove_checkpoints
 from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
 from gossamer.loop.stop import Stop
+from gossamer.rewind.schedulers import OF_PARAMETERS
 from gossamer.rewind.strategies import Retraining
 from gossamer.storage.files import absolute
 
@@ -80,7 +82,10 @@ def rounds(
         ConfigurationError: as `gossamer.rounds`; or the Trainer is one of several processes, shards its model
             (DeepSpeed, FSDP), or would change it outside the training.
     """
-    require_function("make_trainer", make_trainer, "a function without arguments that makes a new Trainer")
+    if not callable(make_trainer):
+        raise ConfigurationError(
+            f"make_trainer is a {type(make_trainer).__name__}; expected a function without arguments that makes one"
+        )
     require_kind("folder", folder, (str, Path), "a path")
     keep_checkpoints = truth("keep_checkpoints", keep_checkpoints)
     first = _made(make_trainer)
@@ -113,18 +118,14 @@ def _with_trainers(
         before.refuse_again(trainer)
         before = _Once(trainer)
         _give(trainer, model)
-        forward = model.__dict__.get("forward")
+        forward = vars(model).get("forward")
         _InRound(trainer, round, folder / f"round-{round.number:02d}", retraining)
         round.beside = lambda destination, trainer=trainer: save_configuration(trainer, destination)
         yield round, trainer
         if round.result is None:
             round.record(**_measured(trainer))
         _release(trainer)
-        # Accelerate leaves one that casts (bf16), and would put another one around it in the next round.
-        model.__dict__.pop("_original_forward", None)
-        model.__dict__.pop("forward", None)
-        if forward is not None:
-            model.forward = forward
+        _unprepare(model, forward)
     if not keep_checkpoints:
         remove_checkpoints(folder)
 
@@ -175,8 +176,10 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
         kept = {id(thing): thing for thing in (self.trainer, self.trainer.model)}
 
         def make(stand_in: Any) -> Any:
+            # Schedulers want to have been made for their optimizer; this one is not used.
+            LambdaLR(stand_in, lambda step: 1.0)
             for group, current in zip(stand_in.param_groups, optimizer.param_groups, strict=True):
-                group.update({name: current[name] for name in group if name != "params"})
+                group.update({name: value for name, value in current.items() if name not in OF_PARAMETERS})
             return copy.deepcopy(own, kept | {id(optimizer): stand_in, id(self.trainer.optimizer): stand_in})
 
         scheduler = self.round.scheduler(optimizer, make, num_training_steps, self._steps_per_epoch())
@@ -224,7 +227,7 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
             batches: int = len(self.trainer.get_train_dataloader())
         except TypeError:
             return None
-        return max(math.ceil(batches / self.trainer.args.gradient_accumulation_steps), 1)
+        return max(math.ceil(batches / int(self.trainer.args.gradient_accumulation_steps)), 1)
 
 
 class _Once:
@@ -318,6 +321,19 @@ def _release(trainer: Trainer) -> None:
     for holder in (trainer, trainer.callback_handler):
         holder.optimizer = holder.lr_scheduler = None
     trainer.accelerator.free_memory()
+
+
+def _unprepare(model: Any, forward: Any) -> None:
+    """Puts the model's own `forward` back in the place of the one that accelerate made of it, which casts to bfloat16;
+    the next Trainer prepares it again.
+
+    Args:
+        forward: what the model had under this name in its own attributes, if anything.
+    """
+    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(model).pop(name, None)
+    if forward is not None:
+        model.forward = forward
 
 
 def save_configuration(trainer: Trainer, folder: Path) -> None:
