@@ -1,9 +1,8 @@
 """Rounds around the real Trainer of transformers: killed in mid-round, resumed, and compared with what went through."""
 
-import gc
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,6 @@ from gossamer.integrations.transformers import rounds  # noqa: E402
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),  # Of torch, without a GPU.
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _little_to_collect() -> Iterator[None]:
-    """Accelerate collects garbage at the beginning of every training, among all that transformers has imported."""
-    gc.collect()
-    gc.freeze()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    yield
-    gc.unfreeze()
 
 
 def weights(folder: Path, number: int) -> dict[str, Any]:
