@@ -64,8 +64,8 @@ PRUNABLE = {
 
 
 class InOrder(transformers.Trainer):  # type: ignore[misc]
-    """Reads the text from its beginning to its end, with a loss of its own: some versions of the Trainer divide the one of
-    a GPT-2 by all letters, and not by those that are foretold."""
+    """Reads the text from its beginning to its end, with a loss of its own: some versions of the Trainer divide the one
+    of a GPT-2 by all letters, and not by those that are foretold."""
 
     def _get_train_sampler(self, *arguments: Any) -> Any:
         return torch.utils.data.SequentialSampler(self.train_dataset)
