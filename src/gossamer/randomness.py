@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +39,20 @@ def restore(state: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         for index, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(generator, index)
+
+
+def as_tensors(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What `capture` returns, in plain numbers and tensors, as torch.load reads it with weights_only."""
+    numpy = dict(state["numpy"])
+    inner = {name: torch.from_numpy(value.copy()) if name == "key" else value for name, value in numpy["state"].items()}
+    return {**state, "numpy": {**numpy, "state": inner}}
+
+
+def from_tensors(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The opposite."""
+    numpy = dict(state["numpy"])
+    inner = {name: value.numpy() if name == "key" else value for name, value in numpy["state"].items()}
+    return {**state, "numpy": {**numpy, "state": inner}}
 
 
 def seed_all(seed: int) -> None:

@@ -5,9 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from gossamer import randomness
 from gossamer.errors import ConfigurationError, PrunedWeightError
 from gossamer.loop.metrics import TEST_PREFIX, is_on_test
@@ -50,7 +47,7 @@ class InRound:
         """What a checkpoint holds of the round, in plain numbers and tensors."""
         return {
             "round": self.round.state_dict(),
-            "random": _plain(randomness.capture()),
+            "random": randomness.as_tensors(randomness.capture()),
             "stopped": bool(self._trainer is not None and self._trainer.should_stop),
             "metrics": dict(self._metrics),
             "measured_after": self._measured_after,
@@ -148,7 +145,7 @@ class InRound:
 
     def _put_back_random(self) -> None:
         assert self._random is not None
-        randomness.restore(_original(self._random))
+        randomness.restore(randomness.from_tensors(self._random))
         self._random = None
 
 
@@ -178,16 +175,3 @@ def _begin_next_epoch(loop: Any) -> None:
         loops += [other for other in vars(part).values() if hasattr(other, "_restarting")]
     loop.update_restart_stage()
     loop.epoch_progress.increment_completed()
-
-
-def _plain(value: Any) -> Any:
-    """States of random generators as torch.load reads them with weights_only."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
-
-
-def _original(state: Mapping[str, Any]) -> dict[str, Any]:
-    numpy = dict(state["numpy"])
-    inner = {name: value.numpy() if torch.is_tensor(value) else value for name, value in numpy["state"].items()}
-    return {**state, "numpy": {**numpy, "state": inner}}

@@ -1,0 +1,193 @@
+"""Rounds around a loop with accelerate: what a round prepares is forgotten after it, and an interrupted round goes on
+from the last epoch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gossamer import randomness
+from gossamer.arguments import require_kind
+from gossamer.errors import ConfigurationError
+from gossamer.loop.driver import rounds as rounds_of_model
+from gossamer.loop.round import Round
+from gossamer.model.wrappers import unwrap
+from gossamer.prune.enforce import check
+from gossamer.storage import state as states
+from gossamer.storage.files import absolute, remove, write_folder
+
+try:
+    from accelerate import Accelerator
+except ImportError as missing:
+    raise ConfigurationError(
+        f"the adapter needs accelerate, which cannot be imported ({missing}). Install it with: "
+        f"pip install 'gossamer[accelerate]'"
+    ) from missing
+
+FOLDER = "trainer"
+"""The folder of a run in which the checkpoints of the round that is going on lie."""
+STATE = "round.safetensors"
+"""What a checkpoint has beside accelerate's own files. Not one of the objects that are registered with an Accelerator,
+whose files it reads with pickle."""
+PREPARED = ("_models", "_optimizers", "_schedulers", "_dataloaders", "_custom_objects")
+"""The lists of an Accelerator of what it prepared, all of which it saves."""
+IN_PIECES = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP")
+"""Kinds of training that keep parameters in pieces."""
+
+
+def rounds(
+    model: nn.Module, accelerator: Accelerator, *, folder: str | Path, **arguments: Any
+) -> Iterator[tuple[Round, "Checkpoints"]]:
+    """`gossamer.rounds` around a loop with accelerate.
+
+        for round, checkpoints in gossamer.integrations.accelerate.rounds(
+            model, accelerator, folder=..., target_sparsity=0.9
+        ):
+            optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+            network, optimizer, batches = accelerator.prepare(model, optimizer, loader)
+            for epoch in checkpoints.epochs(10):
+                train(network, optimizer, batches)
+            round.record(accuracy=...)
+
+    What a round prepares is forgotten after it: an Accelerator saves, in `save_state`, all that it ever prepared, and a
+    later process could not load it. What was prepared before the rounds stays; put an optimizer that lives on so into
+    `state`.
+
+    Args:
+        model: trained in place; as it was before it was prepared, or after.
+        accelerator: of one process.
+        folder: where the rounds are kept.
+        arguments: all others of `gossamer.rounds`.
+
+    Yields:
+        The round, and its checkpoints.
+
+    Raises:
+        ConfigurationError: as `gossamer.rounds`; or the Accelerator is one of several processes, or keeps parameters in
+            pieces (DeepSpeed, FSDP).
+    """
+    require_kind("accelerator", accelerator, Accelerator, "an Accelerator")
+    require_kind("folder", folder, (str, Path), "a path")
+    if accelerator.num_processes > 1:
+        raise ConfigurationError(
+            f"the Accelerator is one of {accelerator.num_processes} processes, each of which runs the whole program, "
+            f"and two cannot work in one folder; start it without accelerate launch or torchrun, in one process"
+        )
+    if accelerator.distributed_type.name in IN_PIECES:
+        raise ConfigurationError(
+            f"{accelerator.distributed_type.name} keeps the parameters in pieces, so that no weights can be chosen of "
+            f"all; expected an Accelerator without it"
+        )
+    folder = absolute(folder)
+    inner = rounds_of_model(model, folder=folder, **arguments)
+    return _with_checkpoints(inner, unwrap(model), accelerator, folder / FOLDER)
+
+
+def _with_checkpoints(
+    inner: Iterator[Round], model: nn.Module, accelerator: Accelerator, folder: Path
+) -> Iterator[tuple[Round, "Checkpoints"]]:
+    for round in inner:
+        before = {name: len(getattr(accelerator, name, ())) for name in PREPARED}
+        checkpoints = Checkpoints(round, accelerator, model, folder / f"round-{round.number:02d}")
+        yield round, checkpoints
+        if round.result is None:
+            round.record()
+        for name, count in before.items():
+            del getattr(accelerator, name, [])[count:]
+        remove(folder)
+
+
+class Checkpoints:
+    """The checkpoints of one round, which is trained epoch by epoch.
+
+    They are what `Accelerator.save_state` writes, and with it how far the round is, all random numbers, and the order
+    of the data: whole or not at all.
+    """
+
+    def __init__(self, round: Round, accelerator: Accelerator, model: nn.Module, folder: Path) -> None:
+        self.round = round
+        self.accelerator = accelerator
+        self.model = model
+        self.folder = folder
+        self.done = 0
+        """Epochs that are trained."""
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """The numbers of the epochs that are still to be trained, of `count` from 0 on; after each a checkpoint is
+        written. Call it when all is prepared."""
+        self._load()
+        for epoch in range(self.done, count):
+            yield epoch
+            self.done = epoch + 1
+            self._save()
+
+    def _save(self) -> None:
+        if self.round.number > 0:
+            check(self.model, masks=self.round.masks)
+        older = self._written()
+        write_folder(self.folder / str(self.done), self._write)
+        for path in older:
+            remove(path)
+
+    def _write(self, folder: Path) -> None:
+        with _named_here(self.accelerator):
+            self.accelerator.save_state(str(folder))
+        loaders = self.accelerator._dataloaders
+        state = {
+            "round": self.round.state_dict(),
+            "epochs": self.done,
+            "random": randomness.capture(),
+            "iterations": [getattr(loader, "iteration", 0) for loader in loaders],
+            "generators": [{name: one.get_state() for name, one in _generators(loader).items()} for loader in loaders],
+        }
+        states.save(folder / STATE, state)
+
+    def _load(self) -> None:
+        written = self._written()
+        if not written:
+            return
+        state = states.load_entries(written[-1] / STATE)
+        self.round.load_state_dict(state["round"])
+        with _named_here(self.accelerator):
+            self.accelerator.load_state(str(written[-1]))
+        self.done = state["epochs"]
+        for loader, iteration, found in zip(
+            self.accelerator._dataloaders, state["iterations"], state["generators"], strict=True
+        ):
+            # From it a seedable sampler draws its order.
+            loader.iteration = iteration
+            for name, generator in _generators(loader).items():
+                generator.set_state(found[name])
+        randomness.restore(state["random"])
+        if self.round.number > 0:
+            check(self.model, masks=self.round.masks)
+
+    def _written(self) -> list[Path]:
+        """The whole checkpoints, the last one last."""
+        found = [path for path in self.folder.glob("*") if path.name.isdecimal()]
+        return sorted(found, key=lambda path: int(path.name))
+
+
+def _generators(loader: Any) -> dict[str, Any]:
+    """The random generators that a data loader draws its order from, if they are its own."""
+    batches = getattr(loader, "batch_sampler", None)
+    samplers = {"sampler": getattr(loader, "sampler", None), "sampler of batches": getattr(batches, "sampler", None)}
+    owners = {"loader": loader, **samplers}
+    found = {name: getattr(owner, "generator", None) for name, owner in owners.items()}
+    return {name: generator for name, generator in found.items() if generator is not None}
+
+
+@contextmanager
+def _named_here(accelerator: Accelerator) -> Iterator[None]:
+    """Inside, a checkpoint lies where it is told to, whatever the project's own names are."""
+    project = accelerator.project_configuration
+    automatic, project.automatic_checkpoint_naming = project.automatic_checkpoint_naming, False
+    try:
+        yield
+    finally:
+        project.automatic_checkpoint_naming = automatic
+
+
+__all__ = ["Checkpoints", "rounds"]
