@@ -53,6 +53,13 @@ def bert(seed: int = 0, **options: Any) -> Any:
     return transformers.BertForMaskedLM(configuration)
 
 
+def mixtral(seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    experts = {"num_key_value_heads": 1, "num_local_experts": 2}
+    return transformers.MixtralForCausalLM(transformers.MixtralConfig(vocab_size=VOCABULARY, **small, **experts))
+
+
 def arguments(**options: Any) -> Any:
     """8 steps in 2 epochs, saved after every third, on the CPU and without a word."""
     quiet = {"report_to": [], "disable_tqdm": True, "use_cpu": True, "logging_strategy": "no"}

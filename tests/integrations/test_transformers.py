@@ -12,18 +12,21 @@ from safetensors.torch import load_file
 
 import gossamer
 from gossamer import Cut, Retraining, Stop
-from gossamer.errors import ConfigurationError
+from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.loop.records import read_ledger, read_records
 
 transformers = pytest.importorskip("transformers")
 
-from small_trainer import Killed, Killer, Rows, arguments, bert, drawn, gpt2, run  # noqa: E402
+from small_trainer import Killed, Killer, Rows, arguments, bert, drawn, gpt2, mixtral, run  # noqa: E402
 
 from gossamer.integrations.transformers import rounds  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),  # Of torch, without a GPU.
 ]
+
+
+BEST = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 3, "greater_is_better": True}
 
 
 def weights(folder: Path, number: int) -> dict[str, Any]:
@@ -138,15 +141,44 @@ def test_a_checkpoint_of_another_cut_is_passed_over(undisturbed: Path, tmp_path:
 
 
 def test_a_run_whose_folder_was_moved_finds_its_best_checkpoint(tmp_path: Path) -> None:
-    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 3, "greater_is_better": True}
-    run(tmp_path / "whole", **best)
+    run(tmp_path / "whole", **BEST)
     with pytest.raises(Killed):
-        run(tmp_path / "killed", killed_at=(1, 7), **best)
+        run(tmp_path / "killed", killed_at=(1, 7), **BEST)
     state = json.loads((tmp_path / "killed/trainer/round-01/checkpoint-6/trainer_state.json").read_text())
     assert state["best_global_step"] == 3
     (tmp_path / "killed").rename(tmp_path / "moved")
-    run(tmp_path / "moved", **best)
+    run(tmp_path / "moved", **BEST)
     assert_same(tmp_path / "moved", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("options", [{}, BEST], ids=["last", "best"])
+def test_names_that_files_of_transformers_have_otherwise(options: dict[str, Any], tmp_path: Path) -> None:
+    """Version 5 has the experts of a mixture in one tensor, and writes them apart as version 4 had them, which its own
+    Trainer does not read again: it would go on with the weights that the model happens to have."""
+    whole = run(tmp_path / "whole", mixtral(), **options)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", mixtral(), killed_at=(1, 7), **options)
+    model = run(tmp_path / "killed", mixtral(seed=7), **options)
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+    found = model.state_dict()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in whole.state_dict().items())
+
+
+def test_a_checkpoint_that_the_trainer_does_not_put_back_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, killed_at=(1, 4))
+    model = gpt2()
+
+    class Forgetful(transformers.Trainer):  # type: ignore[name-defined,misc]
+        def _load_from_checkpoint(self, *others: Any, **named: Any) -> None:
+            pass
+
+    def make_trainer() -> Any:
+        return Forgetful(model, arguments(), train_dataset=Rows(drawn()), eval_dataset=Rows(drawn()))
+
+    _, trainer = next(iter(rounds(make_trainer, folder=tmp_path, stop=Stop(rounds=1))))
+    with pytest.raises(CheckpointError, match=r"checkpoint-3: .* did not put back .*resume_from_checkpoint=False"):
+        trainer.train()
 
 
 @pytest.mark.parametrize("max_steps", [8, 7], ids=["at the end of an epoch", "inside an epoch"])
@@ -586,6 +618,7 @@ def llama() -> Any:
         (gpt2, "AutoModelForCausalLM"),
         (t5, "AutoModelForSeq2SeqLM"),
         (llama, "AutoModelForCausalLM"),
+        (mixtral, "AutoModelForCausalLM"),
     ],
 )
 def test_every_round_loads_by_from_pretrained(make: Any, of: str, tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from gossamer.errors import CheckpointError
+from gossamer.loop.fingerprint import of_state, summary
 from gossamer.loop.round import Round
 from gossamer.storage import state as states
 from gossamer.storage.files import write_file
@@ -29,6 +32,20 @@ class Checkpoint:
     folder: Path
     finished: bool
     """Whether the training came to its end with it."""
+    weights: str
+    """The digest of the model's state when it was written."""
+
+    def require(self, model: nn.Module) -> None:
+        """Verifies that the model has what the checkpoint was written of: a Trainer only warns of names that it misses.
+
+        Raises:
+            CheckpointError: it has other weights.
+        """
+        if _digest(model) != self.weights:
+            raise CheckpointError(
+                f"{self.folder}: the Trainer did not put back the weights that it saved, so the round cannot go on "
+                f"from it; begin the round anew with trainer.train(resume_from_checkpoint=False)"
+            )
 
 
 class Checkpoints:
@@ -38,8 +55,8 @@ class Checkpoints:
         self.folder = folder
         self.round = round
 
-    def mark(self, step: int, finished: bool) -> None:
-        """Says of the checkpoint after so many steps that it is whole.
+    def mark(self, step: int, model: nn.Module, finished: bool) -> None:
+        """Says of the checkpoint of the model after so many steps that it is whole.
 
         Raises:
             CheckpointError: the file cannot be written.
@@ -51,6 +68,7 @@ class Checkpoints:
             "version": VERSION,
             "files": _sizes(folder),
             "finished": finished,
+            "weights": _digest(model),
             "round": self.round.state_dict(),
         }
         write_file(folder / MARK, lambda temporary: states.save(temporary, state))
@@ -76,13 +94,14 @@ class Checkpoints:
         except CheckpointError:
             return None
         refuse_newer(mark.get("version", 1), VERSION, folder / MARK)
-        if mark.get("files") != _sizes(folder) or not isinstance(mark.get("round"), dict):
+        whole = mark.get("files") == _sizes(folder)
+        if not (whole and isinstance(mark.get("round"), dict) and isinstance(mark.get("weights"), str)):
             return None
         try:
             self.round.load_state_dict(mark["round"])
         except CheckpointError:
             return None
-        return Checkpoint(folder, finished=mark.get("finished") is True)
+        return Checkpoint(folder, mark.get("finished") is True, mark["weights"])
 
     def forget(self) -> None:
         """Removes them."""
@@ -114,6 +133,10 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _steps(folder: Path) -> int:
     number = folder.name.removeprefix(PREFIX)
     return int(number) if number.isdecimal() else -1
+
+
+def _digest(model: nn.Module) -> str:
+    return summary(of_state(model))
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -7,6 +7,7 @@ import copy
 import math
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gossamer.arguments import require_kind, truth
 from gossamer.errors import ConfigurationError
-from gossamer.integrations.trainer_checkpoints import Checkpoints, remove_checkpoints
+from gossamer.integrations.trainer_checkpoints import Checkpoint, Checkpoints, remove_checkpoints
 from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
 from gossamer.loop.stop import Stop
@@ -139,6 +140,8 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
         self.retraining = retraining
         self.checkpoints = Checkpoints(folder, round)
         self.trained = False
+        self.found: Checkpoint | None = None
+        """What the training goes on from."""
         self.last_step: int | None = None
         """After which the round is trained; None: as the Trainer's arguments say."""
         # Those that `make_trainer` was given may be the ones of all rounds.
@@ -159,12 +162,13 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
             self.checkpoints.forget()
             resume_from_checkpoint = None
         elif resume_from_checkpoint is None or resume_from_checkpoint is True:
-            found = self.checkpoints.newest()
+            self.found = found = self.checkpoints.newest()
             if found is not None and found.finished:
                 self.trained = True
-                return self._load_finished(found.folder)
+                return self._load_finished(found)
             resume_from_checkpoint = None if found is None else str(found.folder)
-        output = self._train(resume_from_checkpoint, *others, **named)
+        with _own_names(self.trainer.model):
+            output = self._train(resume_from_checkpoint, *others, **named)
         self.trained = True
         return output
 
@@ -189,6 +193,8 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **named: Any) -> None:
         """Ends the training where the round's schedule does."""
+        if self.found is not None:
+            self.found.require(self.trainer.model)
         if self.last_step is not None:
             state.max_steps = min(state.max_steps, self.last_step)
         self._find_best(state)
@@ -196,13 +202,14 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: TrainerState, control: Any, **named: Any) -> None:
         """Marks a checkpoint as whole, with what the round needs of itself to go on from it."""
         if not self.trained and not args.save_only_model:
-            self.checkpoints.mark(state.global_step, finished=control.should_training_stop)
+            self.checkpoints.mark(state.global_step, self.trainer.model, finished=control.should_training_stop)
 
-    def _load_finished(self, folder: Path) -> TrainOutput:
+    def _load_finished(self, found: Checkpoint) -> TrainOutput:
         """Puts a training back that came to its end before it was recorded. The Trainer itself would take a step more
         if the end is not that of an epoch."""
-        trainer = self.trainer
+        trainer, folder = self.trainer, found.folder
         trainer._load_from_checkpoint(str(folder))
+        found.require(trainer.model)
         trainer.state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
         self._find_best(trainer.state)
         if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
@@ -321,6 +328,26 @@ def _release(trainer: Trainer) -> None:
     for holder in (trainer, trainer.callback_handler):
         holder.optimizer = holder.lr_scheduler = None
     trainer.accelerator.free_memory()
+
+
+@contextmanager
+def _own_names(model: nn.Module) -> Iterator[None]:
+    """Has the Trainer's checkpoints written under the model's own names.
+
+    By default transformers 5 writes them under those of its earlier versions (ViT, Mixtral, ...), which
+    `from_pretrained` reads, and the Trainer itself does not: it would go on from weights that are not in the file.
+    """
+    if not isinstance(model, PreTrainedModel):
+        yield
+        return
+    own = vars(model).get("_weight_conversions")
+    model._weight_conversions = []
+    try:
+        yield
+    finally:
+        del model._weight_conversions
+        if own is not None:
+            model._weight_conversions = own
 
 
 def _unprepare(model: Any, forward: Any) -> None:
