@@ -77,7 +77,7 @@ def open_round(
     if number is None or not run.records:
         number = run.recommended.round
     here, data_folder = absolute(Path()), None if data_folder is None else absolute(data_folder)
-    found = _task_of(folder, run.tables, task)
+    found = _task_of(folder, run.tables, task).at(data_folder)
     model = made_model(found)
     # What the task's file does to the working directory is its own affair.
     place = folder if absolute(Path()) == here else here / folder
@@ -89,6 +89,7 @@ def open_round(
 
 def as_made(task: Task, data_folder: Path | None) -> TaskNetwork:
     """A task's network as the task makes it: with the initial weights of seed 0, or trained if it comes so."""
+    task = task.at(data_folder)
     return TaskNetwork(task, initial_model(task, seed=0).eval(), load_data(task, data_folder, seed=0), Scope())
 
 

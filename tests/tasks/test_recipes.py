@@ -23,6 +23,17 @@ RESIDUAL = {
     "bfloat16": True,
     "channels_last": True,
 }
+PASSED = (30 / 90, 60 / 90, 80 / 90)
+IMAGENET = {
+    "epochs": 90,
+    "batch_size": 1024,
+    "learning_rate": f"WarmUp(then=Steps(first=0.4, milestones={PASSED}, factor=0.1), share={5 / 90})",
+    "optimizer": "SelectiveSGD(momentum=0.9, nesterov=True, weight_decay=0.0001)",
+    "loss": "cross_entropy",
+    "augment": "none",
+    "bfloat16": True,
+    "channels_last": True,
+}
 RECIPES: dict[str, dict[str, object]] = {
     "digits": {
         "epochs": 20,
@@ -66,6 +77,8 @@ RECIPES: dict[str, dict[str, object]] = {
         "bfloat16": True,
         "channels_last": False,
     },
+    "image-folder-resnet-18": IMAGENET,
+    "image-folder-resnet-50": IMAGENET,
 }
 OTHERS = {
     "digits": ("accuracy", "higher", 0.03, "1,797 real 8x8 digits"),
@@ -74,6 +87,8 @@ OTHERS = {
     "resnet-20": ("accuracy", "higher", None, "271,152 prunable weights"),
     "resnet-56": ("accuracy", "higher", None, "851,760 prunable weights"),
     "char-gpt": ("loss", "lower", 4e-5, "819,200 prunable weights"),
+    "image-folder-resnet-18": ("accuracy", "higher", None, "your folder of images"),
+    "image-folder-resnet-50": ("accuracy", "higher", None, "your folder of images"),
 }
 
 

@@ -55,7 +55,7 @@ def run(
         raise ConfigurationError(f"got {passes} passes of {steps} steps; expected at least 1 pass, and 0 steps or more")
     processor.keep_freed_memory()
     processor.flush_denormals()
-    task = find_task(task_name)
+    task = find_task(task_name).at(data_folder)
     real = data_folder is not None or task_name == "digits"
     examples: Split = load_data(task, data_folder, seed=0).train if real else stand_in(task_name)
     batch = sample(task.recipe, examples).examples

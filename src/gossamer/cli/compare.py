@@ -48,7 +48,7 @@ def compare(
     from gossamer.tasks import find_task
 
     with same_working_directory():
-        what = find_task(task)
+        what = find_task(task).at(data)
     threads = running.threads or threads_before(out) or max(1, (os.cpu_count() or 1) // running.jobs)
     # On a cluster the runs start elsewhere: what they are told has to mean the same there.
     anchored = Path if running.cluster is None else Path.resolve

@@ -91,6 +91,7 @@ def compress(
     # A task's own code may change the working directory.
     folder = absolute(folder)
     data_folder = None if data_folder is None else absolute(data_folder)
+    task = task.at(data_folder)
     progress = ProgressFile(folder)
     job = _Job(task, data_folder, retraining or Retraining(), training or Training(), dense or DenseRound())
     callback = Callbacks(progress, *callbacks)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from gossamer.tasks.errors import DataError, TaskError
     from gossamer.tasks.evaluation import evaluate
     from gossamer.tasks.loaded import Loaded
-    from gossamer.tasks.optimizers import SGD, AdamW
-    from gossamer.tasks.schedules import OneCycle, Steps
+    from gossamer.tasks.optimizers import SGD, AdamW, SelectiveSGD
+    from gossamer.tasks.schedules import Linear, OneCycle, Steps, WarmUp
     from gossamer.tasks.table import TASKS, find_task
     from gossamer.tasks.task import Data, Examples, Metric, Precision, Recipe, SetMetric, Split, Task, describe
     from gossamer.tasks.training import EpochReport, StepReport, initial_model, train, train_by_steps
@@ -25,17 +25,20 @@ __all__ = [
     "DataError",
     "EpochReport",
     "Examples",
+    "Linear",
     "Loaded",
     "Metric",
     "OneCycle",
     "Precision",
     "Recipe",
+    "SelectiveSGD",
     "SetMetric",
     "Split",
     "StepReport",
     "Steps",
     "Task",
     "TaskError",
+    "WarmUp",
     "as_batch",
     "derived_seed",
     "describe",
@@ -52,8 +55,8 @@ _MODULES = {
     "errors": "DataError TaskError",
     "evaluation": "evaluate",
     "loaded": "Loaded",
-    "optimizers": "SGD AdamW",
-    "schedules": "OneCycle Steps",
+    "optimizers": "SGD SelectiveSGD AdamW",
+    "schedules": "Linear OneCycle Steps WarmUp",
     "table": "TASKS find_task",
     "task": "Data Examples Metric Precision Recipe SetMetric Split Task describe",
     "training": "EpochReport StepReport initial_model train train_by_steps",

@@ -31,4 +31,23 @@ CHAR_GPT = BuiltIn(
     "char-gpt", "a GPT of 4 blocks on a text file, by characters (819,200 prunable weights)", epochs=4, metric="loss"
 )
 
-BUILT_IN = {task.name: task for task in (DIGITS, LENET_300_100, LENET_5, RESNET_20, RESNET_56, CHAR_GPT)}
+IMAGE_FOLDER_RESNET_18 = BuiltIn(
+    "image-folder-resnet-18", "ResNet-18 on your folder of images (--data DIR, with DIR/train/CLASS/*.jpg)", epochs=90
+)
+IMAGE_FOLDER_RESNET_50 = BuiltIn(
+    "image-folder-resnet-50", "ResNet-50 on your folder of images, by the paper's recipe for ImageNet", epochs=90
+)
+
+BUILT_IN = {
+    task.name: task
+    for task in (
+        DIGITS,
+        LENET_300_100,
+        LENET_5,
+        RESNET_20,
+        RESNET_56,
+        CHAR_GPT,
+        IMAGE_FOLDER_RESNET_18,
+        IMAGE_FOLDER_RESNET_50,
+    )
+}

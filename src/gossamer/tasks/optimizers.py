@@ -27,6 +27,26 @@ class SGD:
 
 
 @dataclass(frozen=True)
+class SelectiveSGD(SGD):
+    """As `SGD`, with weight decay kept off vectors (biases and normalisation)."""
+
+    def __call__(self, model: nn.Module) -> torch.optim.SGD:
+        parameters = list(model.parameters())
+        groups: list[dict[str, object]] = [
+            {"params": [parameter for parameter in parameters if parameter.dim() >= 2]},
+            {"params": [parameter for parameter in parameters if parameter.dim() < 2], "weight_decay": 0.0},
+        ]
+        return torch.optim.SGD(
+            groups,
+            lr=0.0,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+
+@dataclass(frozen=True)
 class AdamW:
     """Adam with decoupled weight decay, which is kept off vectors (biases, normalisation) and embeddings."""
 

@@ -1,6 +1,7 @@
 """Learning-rate schedules as functions of the progress of the training time: 0 at the first step, 1 past the last."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -17,6 +18,31 @@ class Steps:
         # A step that lies exactly on a milestone must be past it although progress is a rounded quotient.
         passed = sum(progress >= milestone - 1e-9 for milestone in self.milestones)
         return self.first * self.factor**passed
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Straight down from `peak` to `last`."""
+
+    peak: float
+    last: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        return self.peak + (self.last - self.peak) * min(progress, 1.0)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Another schedule, whose first share is replaced by a straight line up from zero to it (Goyal et al., 2017)."""
+
+    then: Callable[[float], float]
+    share: float
+    """Of the training time, that the way up takes."""
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.share:
+            return self.then(self.share) * progress / self.share
+        return self.then(progress)
 
 
 @dataclass(frozen=True)

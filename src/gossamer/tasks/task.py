@@ -209,12 +209,19 @@ class Task:
     pretrained: bool = False
     """Whether `model` comes trained, by somebody else perhaps. The dense round is then that network as it is, and the
     recipe is how it is retrained after every cut."""
+    for_data: "Callable[[Path | None], Task] | None" = None
+    """Makes the task for the data of a `--data` folder, where the network or the recipe depend on them (on the number
+    of classes, say); what it returns is used in place of this one. None: they do not."""
 
     def __post_init__(self) -> None:
         for name, kind in {"name": str, "recipe": Recipe, "metric": Metric}.items():
             value = getattr(self, name)
             if not isinstance(value, kind):
                 raise ValueError(f"task: {name} is a {type(value).__name__}; expected a {kind.__name__}")
+
+    def at(self, folder: Path | None) -> "Task":
+        """The task for the data of a folder."""
+        return self if self.for_data is None else replace(self.for_data(folder), for_data=None)
 
 
 def describe(recipe: Recipe) -> dict[str, str | int | float | bool]:
