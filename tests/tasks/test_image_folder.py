@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+import gossamer
+from gossamer.job.callbacks import Callback
 from gossamer.job.compress import compress
 from gossamer.job.training import Training
 from gossamer.loop.record import RoundRecord
@@ -23,6 +25,7 @@ from gossamer.tasks.image_folder import batch_size_for, central_crop, decoded, f
 from gossamer.tasks.loading import load_data
 from gossamer.tasks.resnet import Depth, ResNet
 from gossamer.tasks.schedules import Linear
+from gossamer.tasks.training import EpochReport
 
 images = pytest.importorskip("PIL.Image")
 NAME = "image-folder-resnet-18"
@@ -248,6 +251,10 @@ def test_weights_have_the_names_and_shapes_of_torchvision(depth: Depth) -> None:
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == TORCHVISION[depth]
 
 
+class Interrupted(Exception):
+    pass
+
+
 @pytest.mark.slow
 def test_a_folder_made_of_cifar_10(real_data: Path, tmp_path: Path) -> None:
     """Trained, stopped and gone on with: the same bits, and better than chance."""
@@ -261,17 +268,25 @@ def test_a_folder_made_of_cifar_10(real_data: Path, tmp_path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             images.open(io.BytesIO(struct["bytes"])).save(path)
 
-    def run(folder: str, rounds: int) -> list[RoundRecord]:
+    class Stopping(Callback):
+        def epoch_finished(self, round: gossamer.Round, report: EpochReport) -> None:
+            if (round.number, report.epochs_done) == (1, 1):
+                raise Interrupted
+
+    def run(folder: str, *callbacks: Callback) -> list[RoundRecord]:
         return compress(
             TASKS[NAME],
             folder=tmp_path / folder,
             data_folder=tmp_path / "data",
-            stop=Stop(rounds=rounds),
-            training=Training(epochs=2),
+            stop=Stop(rounds=1),
+            training=Training(epochs=2, checkpoint_seconds=0),
+            callbacks=callbacks,
         )
 
-    run("again", 1)
-    records, again = run("whole", 2), run("again", 2)
-    assert [record.sha256 for record in records] == [record.sha256 for record in again]
-    assert [record.metrics.keys() for record in records] == [{"accuracy"}] * 3
+    with pytest.raises(Interrupted):
+        run("again", Stopping())
+    records, again = run("whole"), run("again")
+    for name in ("model.safetensors", "state.safetensors"):
+        assert [record.sha256[name] for record in again] == [record.sha256[name] for record in records]
+    assert [record.metrics.keys() for record in records] == [{"accuracy"}] * 2
     assert records[-1].kept < records[0].kept

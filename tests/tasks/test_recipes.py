@@ -79,6 +79,16 @@ RECIPES: dict[str, dict[str, object]] = {
     },
     "image-folder-resnet-18": IMAGENET,
     "image-folder-resnet-50": IMAGENET,
+    "text-classification": {
+        "epochs": 4,
+        "batch_size": 32,
+        "learning_rate": "WarmUp(then=Linear(peak=0.0005, last=0.0), share=0.1)",
+        "optimizer": "AdamW(betas=(0.9, 0.999), weight_decay=0.01)",
+        "loss": "cross_entropy",
+        "augment": "none",
+        "bfloat16": True,
+        "channels_last": False,
+    },
 }
 OTHERS = {
     "digits": ("accuracy", "higher", 0.03, "1,797 real 8x8 digits"),
@@ -89,6 +99,7 @@ OTHERS = {
     "char-gpt": ("loss", "lower", 4e-5, "819,200 prunable weights"),
     "image-folder-resnet-18": ("accuracy", "higher", None, "your folder of images"),
     "image-folder-resnet-50": ("accuracy", "higher", None, "your folder of images"),
+    "text-classification": ("accuracy", "higher", 5e-5, "a small BERT"),
 }
 
 

@@ -37,6 +37,9 @@ IMAGE_FOLDER_RESNET_18 = BuiltIn(
 IMAGE_FOLDER_RESNET_50 = BuiltIn(
     "image-folder-resnet-50", "ResNet-50 on your folder of images, by the paper's recipe for ImageNet", epochs=90
 )
+TEXT_CLASSIFICATION = BuiltIn(
+    "text-classification", "a small BERT on your folder of labelled texts (--data DIR, with DIR/train.csv)", epochs=4
+)
 
 BUILT_IN = {
     task.name: task
@@ -49,5 +52,6 @@ BUILT_IN = {
         CHAR_GPT,
         IMAGE_FOLDER_RESNET_18,
         IMAGE_FOLDER_RESNET_50,
+        TEXT_CLASSIFICATION,
     )
 }
