@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,19 @@ def run_command(line: str) -> None:
         raise RuntimeError(f"exit code {status}: {line}")
 
 
+OF_OTHERS = (
+    # Lightning, of torch's names and of data loaders on machines with several processors.
+    ".*LeafSpec.* is deprecated",
+    "The '.*dataloader' does not have many workers",
+    ".*tensorboardX.* has been removed",
+    "The number of training batches",
+)
+"""Warnings of other packages, which a reader sees too and a page need not silence."""
+
+
 def main(document: Path) -> None:
+    for message in OF_OTHERS:
+        warnings.filterwarnings("ignore", message)
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(document):
         if not block.runs:
