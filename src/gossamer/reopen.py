@@ -111,8 +111,9 @@ def _task_of(folder: Path, settings: dict[str, Any], given: str | None) -> Task:
     if recorded is None:
         raise ConfigurationError(
             f"{folder} is a run of a training loop of your own, so its model and data are not known here; expected a "
-            f"run of gossamer compress. From Python: gossamer.load_round, then gossamer.shrink.shrink(model, inputs) "
-            f"or gossamer.explain.explain_model(model, ...)."
+            f"run of gossamer compress. To export it: gossamer export path/file.py:function, where the function "
+            f"returns the model, with gossamer.load_round({str(folder)!r}, -1, model), and example inputs. To study "
+            f"it from Python: gossamer.shrink.shrink(model, inputs), gossamer.explain.explain_model(model, ...)."
         )
     if not isinstance(recorded, str):
         raise CheckpointError(
