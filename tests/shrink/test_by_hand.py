@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gossamer.shrink import ShrinkError, Shrunk, shrink
-from gossamer.shrink.shrinking import tolerance
+from gossamer.shrink.outputs import tolerance
 
 
 def removed(shrunk: Shrunk) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -579,8 +579,8 @@ class Returning(nn.Module):
 
 
 def test_a_network_returns_a_tensor() -> None:
-    with pytest.raises(ShrinkError, match="Returning returns a tuple; expected a tensor"):
-        shrink(Returning(lambda model, inputs: (model.layers(inputs),)), torch.randn(4, 3))
+    with pytest.raises(ShrinkError, match="Returning returns a tuple without tensors; expected a tensor"):
+        shrink(Returning(lambda model, inputs: (1, "two")), torch.randn(4, 3))
 
 
 def test_what_a_trace_does_not_hold_is_an_error() -> None:

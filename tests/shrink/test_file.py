@@ -174,8 +174,8 @@ def test_a_file_of_another_format(tmp_path: Path) -> None:
     tensors = load_file(path)
     with safe_open(path, framework="pt") as file:
         text = json.loads(file.metadata()["gossamer.shrunk"])["text"]
-    assert json.loads(text)["format"] == 2
-    for format, message in ((3, "of another format than 2; read it with the gossamer that wrote it"), ("2", "damaged")):
+    assert json.loads(text)["format"] == 3
+    for format, message in ((4, "of another format than 3; read it with the gossamer that wrote it"), ("2", "damaged")):
         other = json.dumps(json.loads(text) | {"format": format})
         entry = json.dumps({"text": other, "blake2b": digest_of(other, tensors)})
         save_file(tensors, path, metadata={"gossamer.shrunk": entry})

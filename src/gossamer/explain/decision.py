@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.explain.unit_graph import NOTHING, UnitGraph
+from gossamer.model.nested import tensors_in
 from gossamer.prune.layers import has_outputs_second, kind_of
 from gossamer.prune.masks import Masks
 from gossamer.shrink.constants import scale_and_shift
@@ -88,8 +89,8 @@ def find_decision(
     model = copy.deepcopy(model)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    outputs = model(inputs)
-    if outputs.dim() != 2 or outputs.shape[1] < 2:
+    outputs = _only_tensor(model(inputs))
+    if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
         return None
     predicted, rival = outputs[0].topk(2).indices.tolist()
     margin = outputs[0, predicted] - outputs[0, rival]
@@ -129,6 +130,12 @@ Position = tuple[str, tuple[int, ...]]
 """The position of a connection: name of the weight tensor, index in it."""
 
 
+def _only_tensor(outputs: object) -> Tensor | None:
+    """What a network returns, if that is one tensor, wherever in a tuple or an object it is."""
+    found = list(tensors_in(outputs))
+    return found[0] if len(found) == 1 else None
+
+
 def _contribution(weight: Tensor) -> Tensor:
     gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
     return (weight * gradient).detach()
@@ -155,7 +162,9 @@ def _take_away(
     with torch.no_grad():
         for count, (name, index) in enumerate(ranked[:TRIED], start=1):
             parameters[name][index] = 0
-            now = int(model(inputs)[0].argmax())
+            outputs = _only_tensor(model(inputs))
+            assert outputs is not None
+            now = int(outputs[0].argmax())
             if now != predicted:
                 return count, now
     return None, None

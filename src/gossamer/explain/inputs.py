@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gossamer.explain.paths import Paths, reached_units
@@ -13,6 +14,7 @@ from gossamer.shrink.operations import (
     FullLayer,
     Normalisation,
     OperationGraph,
+    Padding,
     Rearrangement,
     SizeOf,
     Value,
@@ -84,6 +86,9 @@ def _connections(
                 counts = counts + _with_ones(operation, alive)(found[value]).sum()
             case Rearrangement(function, _, _, value, output):
                 found[output] = function(found[value])
+            case Padding(amounts, _, float(), value, output):
+                ends = [end for pair in reversed(amounts) for end in pair]
+                found[output] = F.pad(found[value], ends)
             case Elementwise(_, value, output) | Normalisation(_, _, value, output):
                 found[output] = found[value]
             case SizeOf():

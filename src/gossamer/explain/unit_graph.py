@@ -26,12 +26,13 @@ from gossamer.shrink.operations import (
     Operation,
     OperationGraph,
     Output,
+    Padding,
     Pooling,
     Rearrangement,
     SizeOf,
     Value,
 )
-from gossamer.shrink.positions import along, on_distinct, on_distinct_pairs, same_along, spread
+from gossamer.shrink.positions import along, on_distinct, on_distinct_pairs, padded, same_along, spread
 
 NOTHING = -1
 """The vertex of a position to which no unit leads."""
@@ -168,6 +169,11 @@ class _Builder:
                     for term in self.terms[value]
                 ]
                 return self._uniform(value, 0)
+            case Padding(amounts, _, _, value, output):
+                self.terms[output] = [
+                    Term(padded(term.vertices, amounts, NOTHING), padded(term.times, amounts, 0))
+                    for term in self.terms[value]
+                ]
             case Elementwise(_, value, output):
                 self.terms[output] = self.terms[value]
             case Mean(dimensions, keep, value, output):

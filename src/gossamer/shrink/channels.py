@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gossamer.errors import ConfigurationError
+from gossamer.model.nested import tensors_in
 from gossamer.prune.prunable import count_parameters
+from gossamer.shrink.arguments import Arguments, Examples, as_arguments
 from gossamer.shrink.coupling import NEEDED, couple
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.shrinking import Shrunk, read_network
-from gossamer.shrink.trace import Examples, as_arguments
 
 MOST = 0.9
 """Share of a layer's channels that may go at most, so that none is cut through."""
@@ -45,7 +46,7 @@ class Slimmed:
     """Layers whose channels stay, since they are outputs or reach operations that are not understood."""
     parameters_before: int
     parameters: int
-    arguments: int
+    arguments: Arguments
     open_sizes: tuple[str, ...]
 
     @property
@@ -79,7 +80,7 @@ def remove_channels(shrunk: Shrunk, examples: Examples, share: float) -> Slimmed
     try:
         pruner = pruning.pruner.MetaPruner(
             model,
-            arguments,
+            dict(arguments.named) if arguments.named else arguments.positional,
             importance=pruning.importance.GroupMagnitudeImportance(p=2, normalizer="mean"),
             global_pruning=True,
             pruning_ratio=share,
@@ -88,13 +89,13 @@ def remove_channels(shrunk: Shrunk, examples: Examples, share: float) -> Slimmed
         )
         pruner.step()
         with torch.no_grad():
-            outputs = model(*(argument.clone() for argument in arguments))
+            outputs = list(tensors_in(arguments.given_to(model)))
     except Exception as error:
         raise ShrinkError(
             f"channels cannot be cut out of this {type(model).__name__} ({type(error).__name__}: {error}); "
             f"torch-pruning does not understand one of its operations. Exact shrinking still works."
         ) from error
-    if not isinstance(outputs, Tensor) or not bool(outputs.isfinite().all()):
+    if not outputs or not all(bool(output.isfinite().all()) for output in outputs):
         raise ShrinkError("the network without these channels gives outputs that are not finite; remove fewer")
     for name, parameter in model.named_parameters():
         parameter.grad = None
@@ -111,7 +112,7 @@ def remove_channels(shrunk: Shrunk, examples: Examples, share: float) -> Slimmed
     )
 
 
-def _untouched(model: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[str, ...]:
+def _untouched(model: nn.Module, arguments: Arguments) -> tuple[str, ...]:
     """Layers with a unit that has to stay whatever it is worth: an output, or one that an operation reads of which it
     is not known what it does with its channels."""
     network = read_network(model, arguments)

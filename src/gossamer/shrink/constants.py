@@ -1,6 +1,6 @@
 """Which positions of a network hold the same number for every input, and which number."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,12 +21,13 @@ from gossamer.shrink.operations import (
     Operation,
     OperationGraph,
     Output,
+    Padding,
     Pooling,
     Rearrangement,
     SizeOf,
     Value,
 )
-from gossamer.shrink.positions import along, on_distinct, on_distinct_pairs, spread
+from gossamer.shrink.positions import along, on_distinct, on_distinct_pairs, padded, spread
 
 UNKNOWN = float("nan")
 """The entry of a position that is not constant, or not known to be."""
@@ -110,6 +111,8 @@ def _constants(
             channels = _unit_constants(constants[value], 0)
             kept = channels if keeps_constants else torch.where(channels == 0, channels, UNKNOWN)
             return spread(kept, 0, network.shapes[output])
+        case Padding(amounts, dimensions, fill, value, _):
+            return _padded(constants[value], amounts, dimensions, fill)
         case Mean(dimensions, keep, value, _):
             return constants[value].mean(dimensions, keepdim=keep)
         case Rearrangement(function, _, _, value, _):
@@ -146,6 +149,18 @@ def _of_layer(layer: Affine, inputs: Tensor) -> Tensor:
     """The constants of a layer's outputs, shape (outputs,), from those of its inputs, shape (inputs,)."""
     unknown = layer.reads() & inputs.isnan() | layer.reads_padding() & (inputs != 0)
     return torch.where(unknown.any(1), UNKNOWN, layer.sums() @ inputs.nan_to_num() + layer.bias)
+
+
+def _padded(
+    constants: Tensor, amounts: Sequence[tuple[int, int]], dimensions: Sequence[int], fill: float | None
+) -> Tensor:
+    """The constants with those around them. Of what is padded by a number, only that number is taken for a constant:
+    for inputs of another size there may be more padding. Channels that are added (dimension 0) have their own."""
+    if fill is None:
+        return padded(constants, amounts, UNKNOWN)
+    if dimensions != (0,) or amounts[0] == (0, 0):
+        constants = on_distinct(lambda entries: torch.where(entries == fill, entries, UNKNOWN), constants)
+    return padded(constants, amounts, fill)
 
 
 def _finite(entries: Tensor) -> Tensor:

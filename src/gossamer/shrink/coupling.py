@@ -19,13 +19,14 @@ from gossamer.shrink.operations import (
     Operation,
     OperationGraph,
     Output,
+    Padding,
     Pooling,
     Rearrangement,
     Shape,
     SizeOf,
     Value,
 )
-from gossamer.shrink.positions import along, distinct, distinct_pairs, on_distinct, same_along, spread
+from gossamer.shrink.positions import along, distinct, distinct_pairs, on_distinct, padded, same_along, spread
 
 NEEDED = 0
 """The unit of everything that has to stay because something that is not understood, or the caller, sees it."""
@@ -65,18 +66,14 @@ def couple(network: OperationGraph) -> Coupling:
     """
     units = _Units()
     unit_at: dict[Value, Tensor] = {}
-    given: list[Tensor] = []
     for operation in network.operations:
         found = _carry(operation, unit_at, units, network.shapes)
-        if isinstance(operation, Input):
-            given.append(found)
         if isinstance(operation, SizeOf | Output) or operation.output is None:
             continue
         unit_at[operation.output] = found
     number = units.numbered()
     is_given = torch.zeros(int(number.max()) + 1, dtype=torch.bool)
-    for inputs in given:
-        is_given[number[inputs]] = True
+    is_given[number[torch.tensor(units.given, dtype=torch.int64)]] = True
     renumbered = {value: on_distinct(number.__getitem__, found) for value, found in unit_at.items()}
     return Coupling(len(is_given), renumbered, is_given)
 
@@ -85,7 +82,7 @@ def _carry(operation: Operation, unit_at: dict[Value, Tensor], units: "_Units", 
     """The units at the positions of the operation's output; merges those that the operation ties together."""
     match operation:
         case Input(output):
-            return units.new(math.prod(shapes[output])).reshape(shapes[output])
+            return units.new(math.prod(shapes[output]), given=True).reshape(shapes[output])
         case FullLayer(_, _, value, output):
             dimension = unit_dimension(operation)
             units.merge_across(unit_at[value], dimension)
@@ -93,6 +90,12 @@ def _carry(operation: Operation, unit_at: dict[Value, Tensor], units: "_Units", 
         case Depthwise(_, _, value, output) | Normalisation(_, _, value, output) | Pooling(_, _, value, output):
             units.merge_across(unit_at[value], 0)
             return spread(along(unit_at[value], 0), 0, shapes[output])
+        case Padding(amounts, dimensions, _, value, _):
+            for dimension in dimensions:
+                # Pixels of an input stay in any case; of channels the code goes on adding as many.
+                if dimension > 0 and units.are_given(unit_at[value]):
+                    units.merge_along(unit_at[value], dimension)
+            return padded(units.represented(unit_at[value]), amounts, NEEDED)
         case Mean(dimensions, keep, value, _):
             kept = unit_at[value]
             for dimension in dimensions:
@@ -129,11 +132,26 @@ class _Units:
 
     def __init__(self) -> None:
         self.parent = [NEEDED]
+        self.given: list[int] = []
+        """Those of the network's inputs."""
 
-    def new(self, count: int) -> Tensor:
+    def new(self, count: int, *, given: bool = False) -> Tensor:
         first = len(self.parent)
-        self.parent.extend(range(first, first + count))
+        numbers = range(first, first + count)
+        self.parent.extend(numbers)
+        if given:
+            self.given.extend(numbers)
         return torch.arange(first, first + count)
+
+    def are_given(self, positions: Tensor) -> bool:
+        """Whether all of them are the network's inputs."""
+        return set(distinct(positions).unique().tolist()) <= set(self.given)
+
+    def represented(self, positions: Tensor) -> Tensor:
+        """The same units, those that were merged under one number."""
+        unique, place = distinct(positions).unique(return_inverse=True)
+        numbers = torch.tensor([self._representative(unit) for unit in unique.tolist()], dtype=torch.int64)
+        return numbers[place].expand(positions.shape)
 
     def merge(self, left: Tensor, right: Tensor) -> None:
         """Makes one unit of those at the same position of two tensors of the same shape."""
@@ -145,7 +163,11 @@ class _Units:
         """Makes one unit of all positions with the same index along a dimension."""
         for other in range(positions.dim()):
             if other != dimension % positions.dim():
-                self.merge(positions.narrow(other, 0, 1).expand_as(positions), positions)
+                self.merge_along(positions, other)
+
+    def merge_along(self, positions: Tensor, dimension: int) -> None:
+        """Makes one unit of all positions that differ in their index along a dimension only."""
+        self.merge(positions.narrow(dimension, 0, 1).expand_as(positions), positions)
 
     def need(self, positions: Tensor) -> None:
         """Makes all of them stay."""

@@ -6,7 +6,7 @@ original module and has `load_shrunk` give its layers the file's sizes.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gossamer.errors import CheckpointError
 from gossamer.model.stored import misfits, storable
 from gossamer.model.wrappers import unwrap
+from gossamer.shrink.arguments import Arguments
 from gossamer.shrink.channels import Slimmed
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.resize import leave_sizes_open, resize_layer, resize_normalisation, select_inputs
@@ -30,8 +31,24 @@ from gossamer.storage.typed import read_as
 
 DESCRIPTION = "gossamer.shrunk"
 """The entry of the file's metadata that describes the network."""
-FORMAT = 2
-"""Since 2 with a digest, over the description and the bytes of every tensor."""
+FORMAT = 3
+"""Since 2 with a digest, over the description and the bytes of every tensor; since 3 with the shapes of the forward
+pass's arguments."""
+TYPES = {
+    name: getattr(torch, name)
+    for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool")
+}
+"""The types of arguments, by name."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What the forward pass was given, without its numbers."""
+
+    name: str
+    """Empty for one that is given by its position."""
+    shape: tuple[int, ...]
+    type: str
 
 
 @dataclass(frozen=True)
@@ -42,8 +59,7 @@ class Description:
     source: str
     """Where it came from, for people."""
     parameters: int
-    arguments: int
-    """How many arguments the forward pass was given."""
+    arguments: tuple[Argument, ...]
     open_sizes: tuple[str, ...]
     """Nodes of the graph that no longer say how many features there are."""
 
@@ -57,7 +73,7 @@ def save_shrunk(path: Path, shrunk: Shrunk | Slimmed, source: str = "") -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    description = Description(FORMAT, source, shrunk.parameters, shrunk.arguments, shrunk.open_sizes)
+    description = Description(FORMAT, source, shrunk.parameters, _described(shrunk.arguments), shrunk.open_sizes)
     text, tensors = json.dumps(asdict(description)), storable(shrunk.model)
     # One entry only: the format's writer puts several in an order that changes from process to process.
     metadata = {DESCRIPTION: json.dumps({"text": text, "blake2b": digest_of(text, tensors)})}
@@ -83,7 +99,7 @@ def load_shrunk(path: str | Path, model: nn.Module) -> nn.Module:
         for name, module in model.named_modules():
             _resize(module, name, tensors)
         if description.open_sizes:
-            model = leave_sizes_open(model, description.open_sizes, description.arguments)
+            model = leave_sizes_open(model, description.open_sizes, _of_zeros(description.arguments))
         problems = misfits(model, tensors)
         if problems:
             raise ValueError("; ".join(problems[:3]))
@@ -117,6 +133,22 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Description]:
     if description.format != FORMAT:
         raise CheckpointError(f"{path} is of another format than {FORMAT}; read it with the gossamer that wrote it")
     return tensors, description
+
+
+def _described(arguments: Arguments) -> tuple[Argument, ...]:
+    given = [("", tensor) for tensor in arguments.positional] + list(arguments.named.items())
+    return tuple(
+        Argument(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in given
+    )
+
+
+def _of_zeros(described: Iterable[Argument]) -> Arguments:
+    """Arguments of these shapes, without memory."""
+    tensors = [
+        (one.name, torch.zeros((), dtype=TYPES[one.type]).expand([max(size, 1) for size in one.shape]))
+        for one in described
+    ]
+    return Arguments(tuple(tensor for name, tensor in tensors if not name), {n: tensor for n, tensor in tensors if n})
 
 
 def _take_selections(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -68,12 +68,26 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class Pooling:
-    """Pooling over the dimensions after the channels."""
+    """Pooling over the dimensions after the channels, or interpolation between their positions."""
 
     function: Callable[[Tensor], Tensor]
     """(batch, channels, ...) -> (batch, channels, ...), every channel by itself."""
     keeps_constants: bool
     """Whether a channel that is the same everywhere comes out the same. Zero does in any case."""
+    input: Value
+    output: Value
+
+
+@dataclass(frozen=True)
+class Padding:
+    """More positions before and after some dimensions."""
+
+    amounts: tuple[tuple[int, int], ...]
+    """Positions before and after, for every dimension of one example; none is negative."""
+    dimensions: tuple[int, ...]
+    """The dimensions that are padded: maybe by nothing for the example inputs, and by something for others."""
+    fill: float | None
+    """The number that they hold; None if they repeat others, so that what is the same everywhere stays so."""
     input: Value
     output: Value
 
@@ -155,6 +169,7 @@ Operation = (
     | Normalisation
     | Elementwise
     | Pooling
+    | Padding
     | Mean
     | Rearrangement
     | Combination

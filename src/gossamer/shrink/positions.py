@@ -1,8 +1,9 @@
 """Tensors with an entry for every position of a value. A channel's positions mostly hold the same entry: such a tensor
 is an expanded view, which takes the memory of its distinct entries and is worked on through them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from gossamer.shrink.operations import Shape
@@ -42,7 +43,27 @@ def on_distinct_pairs(function: Callable[[Tensor, Tensor], Tensor], left: Tensor
 def same_along(entries: Tensor, dimension: int) -> bool:
     """Whether all indices along a dimension hold the same entries."""
     first, every = distinct_pairs(entries.narrow(dimension, 0, 1).expand_as(entries), entries)
-    return bool((first == every).all())
+    # An unknown constant, NaN, is the same as another one here.
+    return bool(((first == every) | (first != first) & (every != every)).all())
+
+
+def padded(entries: Tensor, amounts: Sequence[tuple[int, int]], outside: float) -> Tensor:
+    """More positions before and after every dimension: where all along it hold the same, they do too, else `outside`.
+
+    Args:
+        amounts: positions before and after, for each dimension.
+    """
+    for dimension, (before, after) in enumerate(amounts):
+        if before + after == 0:
+            continue
+        if same_along(entries, dimension):
+            shape = list(entries.shape)
+            shape[dimension] += before + after
+            entries = entries.narrow(dimension, 0, 1).expand(shape)
+        else:
+            ends = [0, 0] * (entries.dim() - dimension - 1) + [before, after]
+            entries = F.pad(entries, ends, value=outside)
+    return entries
 
 
 def _first_along(dimensions: list[int], entries: Tensor) -> Tensor:

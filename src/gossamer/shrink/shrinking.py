@@ -1,7 +1,7 @@
 """Exact removal of what cannot matter: the same outputs from a smaller network."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,15 @@ from torch import Tensor, nn
 
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.prunable import count_parameters
+from gossamer.shrink.arguments import Arguments, Examples, as_arguments
 from gossamer.shrink.cut import cut, outdated_sizes, selections
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.operations import FullLayer, OperationGraph
+from gossamer.shrink.outputs import Difference, compare, tensors_of, worst
 from gossamer.shrink.removal import Removal, find_removal
 from gossamer.shrink.resize import leave_sizes_open, resize_layer, select_inputs
-from gossamer.shrink.trace import Examples, as_arguments, trace
+from gossamer.shrink.trace import trace
 from gossamer.shrink.understand import understand
-
-TOLERANCE = 1e-4
-"""Largest difference of an output, relative to the largest output (or to 1), that rounding is held responsible for.
-Beyond it no model is returned. (Differences measured in the tests are below 1e-5.)"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class Shrunk:
     """Largest absolute difference between an output of the original and of the smaller network, on the examples."""
     largest_output: float
     """Largest absolute output of the original on the examples: what the difference is to be compared with."""
-    arguments: int
-    """How many arguments the forward pass was given."""
+    arguments: Arguments
+    """What the forward pass was given."""
     not_understood: tuple[str, ...]
     """Operations around which everything was left as it was."""
     open_sizes: tuple[str, ...]
@@ -82,15 +80,16 @@ def shrink(model: nn.Module, examples: Examples, *, select_unused_inputs: bool =
     A unit (a feature of a linear layer, a channel of a convolution) cannot matter if no path of weights other than zero
     leads from it to the output, or if it is the same for every input; what it contributes is then added to the biases
     of the layers that read it. This is repeated until no unit is left that can go (`removal.find_removal`). Channels of
-    residual sums go if they can go in all of the sum's terms. What a network takes and returns keeps its shape.
+    residual sums go if they can go in all of the sum's terms. What a network takes and returns keeps its shape; it may
+    return several tensors, in tuples, lists, dictionaries and objects such as transformers' `ModelOutput`.
 
     Around operations that are not understood (attention, LayerNorm, grouped convolutions, ...) units stay. BatchNorm is
     taken with its statistics of training, so the result is for use, not for further training.
 
     Args:
         model: is not changed. Wrappers (`torch.compile`, data-parallel) are taken off.
-        examples: a batch of inputs, or the sequence of the forward pass's arguments; on the model's device. Shapes are
-            learned from them, and outputs compared on them.
+        examples: a batch of inputs, the sequence of the forward pass's arguments, or a dictionary of them by name; on
+            the model's device. Shapes are learned from them, and outputs compared on them.
         select_unused_inputs: whether features of the input that the first layer has no weight for are cut out of its
             tensor as well, behind an explicit `index_select` (`resize.SelectedInputs`). Off by default: the result then
             consists of the original's classes only.
@@ -111,7 +110,7 @@ def shrink(model: nn.Module, examples: Examples, *, select_unused_inputs: bool =
     cut(smaller, network, removal)
     open_sizes = outdated_sizes(network, removal)
     if open_sizes:
-        smaller = leave_sizes_open(smaller, open_sizes, len(arguments))
+        smaller = leave_sizes_open(smaller, open_sizes, arguments)
     if select_unused_inputs:
         for name, index in selected.items():
             layer: Any = smaller.get_submodule(name)
@@ -119,7 +118,8 @@ def shrink(model: nn.Module, examples: Examples, *, select_unused_inputs: bool =
             resize_layer(layer, layer.weight.detach().index_select(1, index), None)
             select_inputs(smaller, name, index)
     with torch.no_grad():
-        difference = _compared(traced.output, smaller(*(argument.clone() for argument in arguments)))
+        outputs = arguments.given_to(smaller)
+    difference = _compared(traced.outputs, tensors_of(outputs, type(original).__name__))
     return Shrunk(
         smaller,
         layers,
@@ -127,26 +127,21 @@ def shrink(model: nn.Module, examples: Examples, *, select_unused_inputs: bool =
         count_parameters(smaller),
         count_weights(original),
         count_weights(smaller),
-        difference,
-        float(traced.output.abs().max()),
-        len(arguments),
+        difference.largest,
+        difference.largest_output,
+        arguments,
         network.not_understood,
         tuple(open_sizes),
     )
 
 
-def read_network(model: nn.Module, examples: Examples) -> OperationGraph:
+def read_network(model: nn.Module, examples: Examples | Arguments) -> OperationGraph:
     """The model, in evaluation mode, as operations on units.
 
     Raises:
         ShrinkError: it cannot be traced.
     """
     return understand(trace(copy.deepcopy(unwrap(model)).eval(), as_arguments(examples)))
-
-
-def tolerance(largest_output: float, dtype: torch.dtype) -> float:
-    """How much of a difference rounding may make to such outputs: see `TOLERANCE`; more for types of few digits."""
-    return max(TOLERANCE, 10 * torch.finfo(dtype).eps) * max(1.0, largest_output)
 
 
 def count_weights(model: nn.Module) -> int:
@@ -180,14 +175,13 @@ def _check_finite(model: nn.Module) -> None:
             )
 
 
-def _compared(expected: Tensor, got: Tensor) -> float:
-    """The largest absolute difference, if it is no larger than rounding."""
-    difference = float((expected - got).abs().max())
-    allowed = tolerance(float(expected.abs().max()), expected.dtype)
-    if not difference <= allowed:
+def _compared(expected: Sequence[Tensor], got: Sequence[Tensor]) -> Difference:
+    """The difference, if it is no larger than rounding."""
+    found = worst(compare(expected, got))
+    if not found.largest <= found.allowed:
         raise ShrinkError(
-            f"the smaller network's outputs differ by {difference:.3g} on the examples; expected at most "
-            f"{allowed:.3g}. No model is returned. Does the forward pass depend on sizes, or change a value in place "
-            f"that it reads again? If not, this is a defect of gossamer: please report it with the model."
+            f"the smaller network's outputs differ by {found.largest:.3g} on the examples; expected at most "
+            f"{found.allowed:.3g}. No model is returned. Does the forward pass depend on sizes, or change a value in "
+            f"place that it reads again? If not, this is a defect of gossamer: please report it with the model."
         )
-    return difference
+    return found

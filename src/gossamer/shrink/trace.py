@@ -1,17 +1,21 @@
 """Traces a model to its graph, by torch.fx: what the forward pass calls, in order, and the shapes that come out."""
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from gossamer.shrink.arguments import Arguments, Examples, as_arguments
 from gossamer.shrink.errors import ShrinkError
+from gossamer.shrink.outputs import same, tensors_of
+from gossamer.shrink.sizes import KnownSizes, SizedProxy, agreed
 
-Examples = Tensor | Sequence[Tensor]
-"""Example inputs: the only argument of the forward pass, or all of them. The first dimension counts examples."""
+HARMLESS = {name for name in dir(object) if name != "__getattribute__"} | {
+    *("__module__", "__annotations__", "__doc__", "__dict__", "__weakref__", "extra_repr", "reset_parameters"),
+}
+"""What a class may have of its own without computing something else."""
 
 
 @dataclass(frozen=True)
@@ -21,62 +25,43 @@ class Traced:
     module: fx.GraphModule
     shapes: dict[str, tuple[int, ...]]
     """Node's name -> whole shape; a node that is no tensor has none."""
-    output: Tensor
-    """What the model itself returns for the example inputs."""
+    numbers: dict[str, int]
+    """Node's name -> the number that it comes to for these inputs, for those that are sizes."""
+    outputs: tuple[Tensor, ...]
+    """The tensors that the model itself returns for the example inputs, wherever in what it returns."""
 
 
-def as_arguments(examples: Examples) -> tuple[Tensor, ...]:
-    """The example inputs as positional arguments.
-
-    Raises:
-        ShrinkError: they are no tensors.
-    """
-    arguments = (examples,) if isinstance(examples, Tensor) else tuple(examples)
-    if not arguments or not all(isinstance(argument, Tensor) and argument.dim() for argument in arguments):
-        raise ShrinkError(
-            f"the example inputs are {[type(argument).__name__ for argument in arguments]}; expected a tensor, or a "
-            f"sequence of the forward pass's positional arguments, whose first dimension counts examples"
-        )
-    if any(argument.numel() == 0 for argument in arguments):
-        raise ShrinkError(
-            f"the example inputs have the shapes {[tuple(argument.shape) for argument in arguments]}; expected at "
-            f"least one example, on which the two networks are compared"
-        )
-    return arguments
-
-
-def trace(model: nn.Module, examples: tuple[Tensor, ...]) -> Traced:
+def trace(model: nn.Module, examples: Examples | Arguments) -> Traced:
     """Traces the model, which has to be in evaluation mode. A submodule that cannot be traced is left as one piece.
 
     Raises:
         ShrinkError: the model's own forward pass cannot be traced, or the trace computes something else.
     """
-    module = trace_graph(model, len(examples))
+    arguments = as_arguments(examples)
+    module = trace_graph(model, arguments)
     with torch.no_grad():
-        expected = model(*(example.clone() for example in examples))
-        recorder = _ShapeRecorder(module)
-        got = recorder.run(*(example.clone() for example in examples), *_left_out(model, len(examples)).values())
-    if not isinstance(expected, Tensor):
-        raise ShrinkError(f"{_name(model)} returns a {type(expected).__name__}; expected a tensor")
-    if not torch.allclose(got, expected, rtol=1e-4, atol=1e-5):
+        expected = tensors_of(arguments.given_to(model), type(model).__name__)
+        recorder = _ValueRecorder(module)
+        got = tensors_of(recorder.run(*(tensor.clone() for tensor in arguments.tensors())), type(model).__name__)
+    if not same(expected, got):
         raise ShrinkError(
             f"{_name(model)} computes something else than its torch.fx trace; its forward pass does what a trace "
             f"cannot hold (random numbers, a value changed in place that is read again). Rewrite that part."
         )
-    return Traced(module, recorder.shapes, expected)
+    return Traced(module, recorder.shapes, recorder.numbers, tuple(expected))
 
 
-def trace_graph(model: nn.Module, arguments: int) -> fx.GraphModule:
-    """The model's graph for so many positional arguments; others take their defaults.
+def trace_graph(model: nn.Module, arguments: Arguments) -> fx.GraphModule:
+    """The model's graph for these arguments; others take their defaults.
 
     Raises:
         ShrinkError: the model's own forward pass cannot be traced.
     """
     whole: set[str] = set()
     while True:
-        tracer = _Tracer(whole)
+        tracer = Tracer(whole, arguments)
         try:
-            return fx.GraphModule(model, tracer.trace(model, concrete_args=_left_out(model, arguments)))
+            return fx.GraphModule(model, tracer.trace(model))
         except Exception as error:
             if not tracer.inside:
                 reason = " ".join(str(error).split())[:300]
@@ -88,47 +73,111 @@ def trace_graph(model: nn.Module, arguments: int) -> fx.GraphModule:
             whole.add(tracer.inside[-1])
 
 
-class _Tracer(fx.Tracer):
-    """Remembers in which submodule tracing failed, and steps over those that failed before."""
+class Tracer(fx.Tracer):
+    """Remembers in which submodule tracing failed, steps over those that failed before, and knows sizes."""
 
-    def __init__(self, whole: set[str]) -> None:
+    def __init__(self, whole: set[str], arguments: Arguments) -> None:
         super().__init__()
         self.whole = whole
+        self.arguments = arguments
         self.inside: list[str] = []
+        self.known: list[KnownSizes] = []
+        self.evaluating = False
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """The tensors that are given, and no others: what takes its default is no part of the graph. (torch's own makes
+        a value of each parameter, and cannot call a forward pass behind a wrapper that takes `*args`.)"""
+        root: Any = self.root
+        names = self.arguments.names(root)
+        given = [self.create_proxy("placeholder", name, (), {}) for name in names]
+        count = len(self.arguments.positional)
+
+        def forward(*tensors: Any) -> Any:
+            return root_fn(root, *tensors[:count], **dict(zip(names[count:], tensors[count:], strict=True)))
+
+        return forward, given
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name in self.whole or super().is_leaf_module(m, module_qualified_name)
+        known = module_qualified_name in self.whole or torch_class(m) is not None
+        return known or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if self.evaluating:
+            return forward(*args, **kwargs)
         self.inside.append(self.path_of_module(m))
         result = super().call_module(m, forward, args, kwargs)
         # Not in a `finally`: after a failure it says where.
         self.inside.pop()
         return result
 
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+        return attr_val if self.evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
 
-class _ShapeRecorder(fx.Interpreter):
-    """Runs the graph and notes the shape of every tensor."""
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return SizedProxy(node, self)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        return bool(self._agreed(obj.node, _as_number))
+
+    def iter(self, obj: Any) -> Iterator[fx.Proxy]:
+        return iter([obj[index] for index in range(self.length(obj.node))])
+
+    def number(self, node: fx.Node) -> int | float:
+        """What a node that holds a size, or arithmetic with sizes, comes to."""
+        return self._agreed(node, _as_number)  # type: ignore[no-any-return]
+
+    def length(self, node: fx.Node) -> int:
+        """How many entries a node's value has."""
+        return self._agreed(node, _length)  # type: ignore[no-any-return]
+
+    def _agreed(self, node: fx.Node, read: Callable[[Any], Any]) -> Any:
+        assert isinstance(self.root, nn.Module)
+        self.evaluating = True
+        try:
+            if not self.known:
+                # Twice as many examples, too: what differs then depends on their number.
+                several = (self.arguments, self.arguments.twice())
+                self.known = [KnownSizes(self.root, arguments) for arguments in several]
+            return agreed(node, self.known, read)
+        finally:
+            self.evaluating = False
+
+
+def torch_class(module: nn.Module) -> type[nn.Module] | None:
+    """The class of torch.nn that a module is of, or that it computes as: a class derived from it may have another
+    `__init__`, but nothing else that is torch's."""
+    mine = list(type(module).__mro__)
+    torch_s = next(kind for kind in mine if kind.__module__.startswith("torch.nn."))
+    if torch_s in (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict):
+        return None
+    own = {name for kind in mine[: mine.index(torch_s)] for name in vars(kind)}
+    overridden = own & (set(dir(torch_s)) | {"__call__", "__getattr__"}) - HARMLESS
+    return None if overridden else torch_s
+
+
+def _as_number(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float) else None
+
+
+def _length(value: Any) -> int | None:
+    return len(value) if isinstance(value, Tensor | tuple | list) else None
+
+
+class _ValueRecorder(fx.Interpreter):
+    """Runs the graph and notes the shape of every tensor, and every whole number."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.numbers: dict[str, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor):
             self.shapes[n.name] = tuple(result.shape)
+        elif isinstance(result, int):
+            self.numbers[n.name] = result
         return result
-
-
-def _left_out(model: nn.Module, given: int) -> dict[str, Any]:
-    """The forward pass's further arguments, with their defaults."""
-    parameters = list(inspect.signature(model.forward).parameters.values())[given:]
-    return {
-        parameter.name: parameter.default
-        for parameter in parameters
-        if parameter.default is not inspect.Parameter.empty
-    }
 
 
 def _name(model: nn.Module) -> str:

@@ -2,7 +2,7 @@
 
 import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,9 +25,22 @@ from gossamer.shrink.operations import (
     Output,
     Pooling,
     Rearrangement,
+    Shape,
     SizeOf,
+    Value,
 )
-from gossamer.shrink.trace import Traced
+from gossamer.shrink.resampling import (
+    INTERPOLATIONS,
+    PADDING_MODULES,
+    SPLITS,
+    UPSAMPLINGS,
+    interpolation,
+    padding_of_call,
+    padding_of_module,
+    parts,
+)
+from gossamer.shrink.sizes import only_asks_for_sizes, sizes_asked_for
+from gossamer.shrink.trace import Traced, torch_class
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -63,14 +76,13 @@ POOLING_FUNCTIONS: set[Callable[..., Any]] = {
     *(torch.max_pool1d, torch.max_pool2d, torch.max_pool3d),
 }
 DROPOUT_FUNCTIONS: set[Callable[..., Any]] = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout}
-NO_SIZES = ("ndim", "dim", "device", "dtype")
 
 
 def understand(traced: Traced) -> OperationGraph:
     """The operations of a traced model."""
     reader = _Reader(traced)
     operations = [operation for node in traced.module.graph.nodes for operation in reader.read(node)]
-    shapes = {name: shape[1:] for name, shape in traced.shapes.items() if shape}
+    shapes = {name: shape[1:] for name, shape in traced.shapes.items() if shape} | reader.expanded
     return OperationGraph(tuple(operations), shapes)
 
 
@@ -79,6 +91,8 @@ class _Reader:
 
     def __init__(self, traced: Traced) -> None:
         self.traced = traced
+        self.expanded: dict[Value, Shape] = {}
+        """Shapes of values that have no node of their own: what a sum or product takes in another shape than it has."""
         self.changed = reread_after_change(traced.module.graph)
         self.calls = Counter(id(self._module(node)) for node in traced.module.graph.nodes if node.op == "call_module")
         self.owners = _owners_of_parameters(traced.module)
@@ -90,17 +104,22 @@ class _Reader:
             case "placeholder":
                 return [Input(node.name)] if node.name in self.traced.shapes else []
             case "output":
-                return [Output(self._values(node))]
+                return [Output(tuple(dict.fromkeys(self._returned(node))))]
             case "get_attr":
                 return [self._opaque(node)]
-        if _only_asks_for_sizes(node):
+        if only_asks_for_sizes(node):
             return self._sizes(node)
         if node.name not in self.traced.shapes and not self._values(node):
             return []  # Arithmetic with sizes.
-        understood = None
+        if self._only_arranges(node) or self._parts(node):
+            return []
+        understood: list[Operation] = []
         if node.name in self.traced.shapes and self.traced.shapes[node.name] and not self._is_changed(node):
-            understood = self._module_call(node) if node.op == "call_module" else self._call(node)
-        return [understood or self._opaque(node)]
+            if node.target in ARITHMETIC:
+                understood = self._combination(node)
+            elif (operation := self._module_call(node) if node.op == "call_module" else self._call(node)) is not None:
+                understood = [operation]
+        return understood or [self._opaque(node)]
 
     def _is_changed(self, node: fx.Node) -> bool:
         return node.name in self.changed or any(argument.name in self.changed for argument in node.all_input_nodes)
@@ -110,13 +129,15 @@ class _Reader:
         if len(node.args) != 1 or node.kwargs or not self._values(node) or _has_hooks(module):
             return None
         value = self._values(node)[0]
-        kind = type(module)
+        kind = torch_class(module)
         if kind in IDENTITIES:
             return Rearrangement(lambda positions: positions, (), False, value, node.name)
         if kind in ACTIVATIONS:
             return Elementwise(_on_a_copy(module), value, node.name)
-        if kind in POOLINGS:
+        if kind in POOLINGS or (kind in UPSAMPLINGS and getattr(module, "mode", "nearest") in INTERPOLATIONS):
             return self._pooling(module, value, node.name)
+        if kind in PADDING_MODULES:
+            return padding_of_module(module, self._shape(value), value, node.name)
         if kind is nn.Flatten:
             assert isinstance(module, nn.Flatten)
             return self._flatten(module.start_dim, module.end_dim, value, node.name)
@@ -137,10 +158,10 @@ class _Reader:
 
     def _call(self, node: fx.Node) -> Operation | None:
         target: Any = node.target
-        if target in ARITHMETIC:
-            return self._combination(node)
         if target in (torch.cat, torch.concat):
             return self._concatenation(node)
+        if target is operator.getitem and isinstance(node.args[0], fx.Node) and (taken := self._parts(node.args[0])):
+            return taken[node]
         if not node.args or not isinstance(node.args[0], fx.Node) or node.args[0].name not in self._values(node):
             return None
         value, rest = node.args[0].name, node.args[1:]
@@ -153,7 +174,7 @@ class _Reader:
                 return Elementwise(_on_a_copy(called, *rest, **options), value, node.name)
             if target in POOLING_FUNCTIONS:
                 return self._pooling(lambda images: target(images, *rest, **options), value, node.name)
-            if target in DROPOUT_FUNCTIONS and options.get("training") is False:
+            if self._is_dropout(node):
                 return Rearrangement(lambda positions: positions, (), False, value, node.name)
             if target in (torch.mean, "mean"):
                 return self._mean(node, value)
@@ -164,9 +185,46 @@ class _Reader:
                 return self._permutation(node, value)
             if target is operator.getitem:
                 return self._slices(node, value)
+        if target is F.pad and self._values(node) == (value,):
+            return padding_of_call(node, self.traced.numbers, self._shape(value), value)
+        if target is F.interpolate and self._values(node) == (value,):
+            return self._interpolation(node, value)
         if target in ("view", "reshape") or target is torch.reshape:
             return self._reshape_to_rows(node, value)
         return None
+
+    def _is_dropout(self, node: fx.Node) -> bool:
+        """Whether the call returns what it is given, since nothing is trained."""
+        if getattr(node.target, "__name__", "") == "stochastic_depth":  # torchvision's
+            return _arguments(node, p=0.0, mode="", training=True)[2] is False
+        return node.target in DROPOUT_FUNCTIONS and node.kwargs.get("training") is False
+
+    def _interpolation(self, node: fx.Node, value: str) -> Operation | None:
+        function = interpolation(node, self._shape(node.name)[1:])
+        return None if function is None else self._pooling(function, value, node.name)
+
+    def _parts(self, node: fx.Node) -> dict[fx.Node, Rearrangement]:
+        """What is taken out of the node's parts, if it splits a tensor."""
+        values = self._values(node)
+        if node.target not in SPLITS or len(values) != 1 or not node.args or self._is_changed(node):
+            return {}
+        return parts(node, self.traced.numbers, self._shape(values[0]), values[0]) or {}
+
+    def _only_arranges(self, node: fx.Node) -> bool:
+        """Whether the node puts tensors into an object that is returned (transformers' `ModelOutput`)."""
+        return (
+            isinstance(node.target, type)
+            and node.name not in self.traced.shapes
+            and all(user.op == "output" or self._only_arranges(user) for user in node.users)
+        )
+
+    def _returned(self, node: fx.Node) -> Iterator[str]:
+        """The tensors in what a node returns, wherever they are."""
+        for argument in node.all_input_nodes:
+            if self.traced.shapes.get(argument.name):
+                yield argument.name
+            elif self._only_arranges(argument):
+                yield from self._returned(argument)
 
     def _pooling(self, function: Callable[[Tensor], Tensor], value: str, output: str) -> Operation | None:
         shape = self._shape(value)
@@ -222,26 +280,36 @@ class _Reader:
         whole = tuple(dimension - 1 for dimension, entry in enumerate(index) if entry != everything)
         return Rearrangement(lambda positions: positions[index], whole, False, value, node.name)
 
-    def _combination(self, node: fx.Node) -> Operation | None:
+    def _combination(self, node: fx.Node) -> list[Operation]:
         function = ARITHMETIC.get(node.target)
         if function is None or node.kwargs or len(node.args) != 2:
-            return None
+            return []
         left, right = node.args
         if isinstance(left, int | float) or isinstance(right, int | float):
             operand = left if isinstance(left, fx.Node) else right
             if not isinstance(operand, fx.Node) or operand.name not in self.traced.shapes:
-                return None
+                return []
             fixed = (lambda x: function(x, right)) if operand is left else (lambda x: function(left, x))
-            return Elementwise(fixed, operand.name, node.name)
+            return [Elementwise(fixed, operand.name, node.name)]
         values = self._values(node)
         if left is right and len(values) == 1:
             values = (values[0], values[0])
         shape = self.traced.shapes[node.name]
-        if len(values) != 2 or any(self.traced.shapes[value] != shape for value in values):
-            return None
-        if function is operator.truediv:
-            return None
-        return Combination(function, function is operator.mul, (values[0], values[1]), node.name)
+        ranks = [len(self.traced.shapes[value]) for value in values]
+        examples = [self.traced.shapes[value][0] for value in values]
+        if ranks != [len(shape)] * 2 or examples != [shape[0]] * 2 or function is operator.truediv:
+            return []
+        expansions, terms = [], []
+        for value in values:
+            terms.append(value)
+            if self.traced.shapes[value] != shape:
+                # Such as the weights of channels, (channels, 1, 1), of squeeze and excitation.
+                terms[-1] = f"{value} in {node.name}"
+                self.expanded[terms[-1]] = shape[1:]
+                expansions.append(
+                    Rearrangement(lambda positions: positions.expand(1, *shape[1:]), (), False, value, terms[-1])
+                )
+        return [*expansions, Combination(function, function is operator.mul, (terms[0], terms[1]), node.name)]
 
     def _concatenation(self, node: fx.Node) -> Operation | None:
         (dimension,) = _arguments(node, dim=0)
@@ -257,7 +325,7 @@ class _Reader:
         if value not in self.traced.shapes:
             return []
         rank = len(self.traced.shapes[value])
-        return [SizeOf(asked % rank - 1, value) for asked in _sizes_asked_for(node, rank) if asked % rank > 0]
+        return [SizeOf(asked % rank - 1, value) for asked in sizes_asked_for(node, rank) if asked % rank > 0]
 
     def _opaque(self, node: fx.Node) -> Opaque:
         output = node.name if self.traced.shapes.get(node.name) else None
@@ -324,23 +392,3 @@ def _arguments(node: fx.Node, **defaults: Any) -> list[Any]:
 def _are_known(*dimensions: Any) -> bool:
     """Whether they are numbers, and not computed by the network from sizes."""
     return all(isinstance(dimension, int) for dimension in dimensions)
-
-
-def _only_asks_for_sizes(node: fx.Node) -> bool:
-    if node.target is getattr:
-        return node.args[1] in ("shape", *NO_SIZES)
-    return node.op == "call_method" and node.target in ("size", *NO_SIZES)
-
-
-def _sizes_asked_for(node: fx.Node, rank: int) -> list[int]:
-    """The dimensions whose lengths matter; all of them if it cannot be told."""
-    if node.target in NO_SIZES or (node.target is getattr and node.args[1] in NO_SIZES):
-        return []
-    if node.target == "size" and len(node.args) == 2 and isinstance(node.args[1], int):
-        return [node.args[1]]
-    asked: list[int] = []
-    for user in node.users:
-        if user.target is not operator.getitem or not isinstance(user.args[1], int):
-            return list(range(rank))
-        asked.append(user.args[1])
-    return asked

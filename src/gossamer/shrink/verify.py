@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gossamer.shrink.errors import ShrinkError
-from gossamer.shrink.shrinking import tolerance
+from gossamer.shrink.outputs import compare, over_batches, tensors_of, worst
 from gossamer.tasks import Examples, Metric, evaluate
 
 BATCH = 500
@@ -29,24 +29,25 @@ def verify(original: nn.Module, smaller: nn.Module, examples: Examples, metric: 
     """Compares all outputs on the examples, and the metric; both networks are in evaluation mode and on one device.
 
     Raises:
-        ShrinkError: an output differs by more than `tolerance` lets rounding do.
+        ShrinkError: an output differs by more than `outputs.tolerance` lets rounding do.
     """
-    # Kept as tensors: their maximum is NaN if one is.
-    differences, sizes = [], []
+    compared = []
     with torch.no_grad():
         for start in range(0, len(examples), BATCH):
             inputs, _ = examples.batch(slice(start, start + BATCH))
-            expected = original(inputs)
-            differences.append((smaller(inputs) - expected).abs().max())
-            sizes.append(expected.abs().max())
-    difference, largest = (float(torch.stack(found).max()) for found in (differences, sizes))
-    allowed = tolerance(largest, sizes[0].dtype)
-    if not difference <= allowed:
+            expected, got = (tensors_of(model(inputs), type(model).__name__) for model in (original, smaller))
+            compared.append(compare(expected, got))
+    found = worst(over_batches(compared))
+    if not found.largest <= found.allowed:
         raise ShrinkError(
-            f"on {len(examples)} examples the smaller network's outputs differ by up to {difference:.3g} (outputs are "
-            f"up to {largest:.3g}); expected at most {allowed:.3g}. This is a defect of gossamer: please report it "
-            f"with the model."
+            f"on {len(examples)} examples the smaller network's outputs differ by up to {found.largest:.3g} (outputs "
+            f"are up to {found.largest_output:.3g}); expected at most {found.allowed:.3g}. This is a defect of "
+            f"gossamer: please report it with the model."
         )
     return OutputsCompared(
-        len(examples), difference, largest, evaluate(original, examples, metric), evaluate(smaller, examples, metric)
+        len(examples),
+        found.largest,
+        found.largest_output,
+        evaluate(original, examples, metric),
+        evaluate(smaller, examples, metric),
     )
