@@ -30,7 +30,12 @@ RESNET_56 = BuiltIn("resnet-56", "ResNet-56 on CIFAR-10 (851,760 prunable weight
 CHAR_GPT = BuiltIn(
     "char-gpt", "a GPT of 4 blocks on a text file, by characters (819,200 prunable weights)", epochs=4, metric="loss"
 )
-
+SHAPES_DETECTOR = BuiltIn(
+    "shapes-detector",
+    "a detector of the YOLO kind on drawn shapes (embedded; 1,206,896 prunable weights)",
+    epochs=6,
+    metric="mAP",
+)
 IMAGE_FOLDER_RESNET_18 = BuiltIn(
     "image-folder-resnet-18", "ResNet-18 on your folder of images (--data DIR, with DIR/train/CLASS/*.jpg)", epochs=90
 )
@@ -53,5 +58,6 @@ BUILT_IN = {
         IMAGE_FOLDER_RESNET_18,
         IMAGE_FOLDER_RESNET_50,
         TEXT_CLASSIFICATION,
+        SHAPES_DETECTOR,
     )
 }
