@@ -98,7 +98,9 @@ def explain_model(
         if reach is None:
             missing["inputs"] = "there are several inputs, or something else than layers reads the input"
     ablation = None
-    if ablation_examples is not None:
+    if metric.whole_set is not None:
+        missing["ablation"] = f"{metric.name} is measured over a whole set, and not by example"
+    elif ablation_examples is not None:
         ablation = ablate(model, masks, _first(examples, ablation_examples), metric, fractions)
     else:
         missing["ablation"] = "it was not asked for"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gossamer.model.call import Call
 from gossamer.shrink.errors import ShrinkError
 
 Examples = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -50,7 +51,7 @@ class Arguments:
         )
 
 
-def as_arguments(examples: Examples | Arguments) -> Arguments:
+def as_arguments(examples: Examples | Call | Arguments) -> Arguments:
     """The example inputs as arguments.
 
     Raises:
@@ -58,7 +59,9 @@ def as_arguments(examples: Examples | Arguments) -> Arguments:
     """
     if isinstance(examples, Arguments):
         return examples
-    if isinstance(examples, Mapping):
+    if isinstance(examples, Call):
+        arguments = Arguments(examples.positional, dict(examples.named))
+    elif isinstance(examples, Mapping):
         arguments = Arguments((), dict(examples))
     else:
         arguments = Arguments((examples,) if isinstance(examples, Tensor) else tuple(examples))

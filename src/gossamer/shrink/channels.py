@@ -54,7 +54,7 @@ class Slimmed:
         return sum(layer.before - layer.after for layer in self.layers)
 
 
-def remove_channels(shrunk: Shrunk, examples: Examples, share: float) -> Slimmed:
+def remove_channels(shrunk: Shrunk, examples: Examples | Arguments, share: float) -> Slimmed:
     """Cuts the channels of the smallest norm out of a network that was shrunk before.
 
     Args:

@@ -74,7 +74,7 @@ class Shrunk:
         return sum(layer.removed for layer in self.layers)
 
 
-def shrink(model: nn.Module, examples: Examples, *, select_unused_inputs: bool = False) -> Shrunk:
+def shrink(model: nn.Module, examples: Examples | Arguments, *, select_unused_inputs: bool = False) -> Shrunk:
     """Cuts out of a network, in evaluation mode, every unit that cannot matter.
 
     A unit (a feature of a linear layer, a channel of a convolution) cannot matter if no path of weights other than zero

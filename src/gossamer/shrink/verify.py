@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from gossamer.shrink.errors import ShrinkError
-from gossamer.shrink.outputs import compare, over_batches, tensors_of, worst
-from gossamer.tasks import Examples, Metric, evaluate
+from gossamer.shrink.outputs import Difference, compare, over_batches, tensors_of, worst
+from gossamer.tasks import Batch, Examples, Metric, Split
+from gossamer.tasks.evaluation import measure_outputs
+from gossamer.tasks.in_memory import MOST, first_batches
 
 BATCH = 500
 
@@ -25,29 +27,32 @@ class OutputsCompared:
     metric: float
 
 
-def verify(original: nn.Module, smaller: nn.Module, examples: Examples, metric: Metric) -> OutputsCompared:
+def verify(original: nn.Module, smaller: nn.Module, examples: Split, metric: Metric) -> OutputsCompared:
     """Compares all outputs on the examples, and the metric; both networks are in evaluation mode and on one device.
+
+    Args:
+        examples: of those that are read while they are used, the first `in_memory.MOST`.
 
     Raises:
         ShrinkError: an output differs by more than `outputs.tolerance` lets rounding do.
     """
-    compared = []
+    most = len(examples) if isinstance(examples, Examples) else MOST
+    batches = first_batches(examples, most, BATCH)
     with torch.no_grad():
-        for start in range(0, len(examples), BATCH):
-            inputs, _ = examples.batch(slice(start, start + BATCH))
-            expected, got = (tensors_of(model(inputs), type(model).__name__) for model in (original, smaller))
-            compared.append(compare(expected, got))
-    found = worst(over_batches(compared))
-    if not found.largest <= found.allowed:
-        raise ShrinkError(
-            f"on {len(examples)} examples the smaller network's outputs differ by up to {found.largest:.3g} (outputs "
-            f"are up to {found.largest_output:.3g}); expected at most {found.allowed:.3g}. This is a defect of "
-            f"gossamer: please report it with the model."
+        found = worst(over_batches(_compared(original, smaller, batch) for batch in batches))
+        count = sum(batch.examples for batch in batches)
+        if not found.largest <= found.allowed:
+            raise ShrinkError(
+                f"on {count} examples the smaller network's outputs differ by up to {found.largest:.3g} (outputs are "
+                f"up to {found.largest_output:.3g}); expected at most {found.allowed:.3g}. This is a defect of "
+                f"gossamer: please report it with the model."
+            )
+        before, after = (
+            measure_outputs(((batch.of(model), batch.targets) for batch in batches), metric)[metric.name]
+            for model in (original, smaller)
         )
-    return OutputsCompared(
-        len(examples),
-        found.largest,
-        found.largest_output,
-        evaluate(original, examples, metric),
-        evaluate(smaller, examples, metric),
-    )
+    return OutputsCompared(count, found.largest, found.largest_output, before, after)
+
+
+def _compared(original: nn.Module, smaller: nn.Module, batch: Batch) -> list[Difference]:
+    return compare(*(tensors_of(batch.of(model), type(model).__name__) for model in (original, smaller)))

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from gossamer.tasks import built_in
-from gossamer.tasks.detection.average_precision import detections, mean_average_precision, objects
+from gossamer.tasks.detection.average_precision import MeanAveragePrecision
 from gossamer.tasks.detection.loss import DetectionLoss
 from gossamer.tasks.detection.network import Detector
 from gossamer.tasks.detection.shapes import SHAPES, shapes
@@ -37,18 +36,15 @@ def drawn(folder: Path | None) -> Data:
     if folder is not None:
         raise DataError(f"{built_in.SHAPES_DETECTOR.name} draws its own data; got --data {folder}. Leave --data out.")
     counts = (TRAINING, VALIDATION, TEST)
-    return Data(*(Examples(*shapes(count, SIDE, seed), scaled) for count, seed in zip(counts, SEEDS, strict=True)))
+    train, validation, test = (
+        Examples(*shapes(count, SIDE, seed), scaled) for count, seed in zip(counts, SEEDS, strict=True)
+    )
+    return Data(train, validation, test)
 
 
 def scaled(images: Tensor) -> Tensor:
     """Bytes -> numbers from -1 to 1."""
     return images.float() / 127.5 - 1
-
-
-def average_precision(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean average precision at an overlap of 0.5; of a batch, which the splits are one of; shape (1,)."""
-    found = [detections(output) for output in outputs.cpu()]
-    return torch.tensor([mean_average_precision(found, [objects(target) for target in targets.cpu()])])
 
 
 TASK = Task(
@@ -66,5 +62,5 @@ TASK = Task(
         channels_last=True,
         fine_tune_rate=4e-5,
     ),
-    metric=Metric(name=built_in.SHAPES_DETECTOR.metric, score=average_precision),
+    metric=Metric.over_set(built_in.SHAPES_DETECTOR.metric, MeanAveragePrecision, "higher"),
 )

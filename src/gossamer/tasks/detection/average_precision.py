@@ -75,6 +75,26 @@ COCO = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """The overlaps of COCO's first measure: 0.5 to 0.95."""
 
 
+class MeanAveragePrecision:
+    """The metric of a whole set: "mAP" at an overlap of 0.5, and "mAP_50_95", COCO's mean over ten overlaps."""
+
+    def __init__(self) -> None:
+        self.found: list[Detections] = []
+        self.true: list[Detections] = []
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Takes in what the detector returned for some images, and their targets (`detections`, `objects`)."""
+        self.found += [detections(output) for output in outputs.float().cpu()]
+        self.true += [objects(target) for target in targets.cpu()]
+
+    def compute(self) -> dict[str, float]:
+        """Both measures."""
+        return {
+            "mAP": mean_average_precision(self.found, self.true),
+            "mAP_50_95": mean_average_precision(self.found, self.true, COCO),
+        }
+
+
 def average_precision(pairs: list[tuple[Detections, Detections]], number: int, least_overlap: float) -> float:
     """The precision, averaged over 101 recalls, with which the objects of one class are found.
 
