@@ -89,6 +89,16 @@ RECIPES: dict[str, dict[str, object]] = {
         "bfloat16": True,
         "channels_last": False,
     },
+    "shapes-detector": {
+        "epochs": 6,
+        "batch_size": 16,
+        "learning_rate": "OneCycle(peak=0.004, warm_up=0.2, first=0.0, last=0.0)",
+        "optimizer": "AdamW(betas=(0.9, 0.99), weight_decay=0.05)",
+        "loss": "DetectionLoss(side=96)",
+        "augment": "none",
+        "bfloat16": True,
+        "channels_last": True,
+    },
 }
 OTHERS = {
     "digits": ("accuracy", "higher", 0.03, "1,797 real 8x8 digits"),
@@ -100,6 +110,7 @@ OTHERS = {
     "image-folder-resnet-18": ("accuracy", "higher", None, "your folder of images"),
     "image-folder-resnet-50": ("accuracy", "higher", None, "your folder of images"),
     "text-classification": ("accuracy", "higher", 5e-5, "a small BERT"),
+    "shapes-detector": ("mAP", "higher", 4e-5, "1,206,896 prunable weights"),
 }
 
 
