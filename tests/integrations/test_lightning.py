@@ -339,6 +339,8 @@ TRAINERS: dict[str, dict[str, Any]] = {
     "stopped early": {"callbacks": callbacks_of("EarlyStopping", monitor="val_loss", patience=1, min_delta=9.0)},
     "deterministic": {"deterministic": True, "benchmark": False, "inference_mode": False},
     "several validations": {"val_check_interval": 2},
+    "loaders made anew": {"reload_dataloaders_every_n_epochs": 1, "limit_train_batches": 0.8},
+    "seldom validated": {"check_val_every_n_epoch": 3, "callbacks": callbacks_of("Timer")},
 }
 
 
@@ -532,6 +534,8 @@ def test_what_remembers_the_round_before_is_refused(tmp_path: Path, batches: Dat
     (stopping,) = callbacks_of("EarlyStopping", monitor="train_loss")()
     with pytest.raises(ConfigurationError, match="the same EarlyStopping in two rounds"):
         train(tmp_path / "2", [batches], make_module(), make=trainers(callbacks=[stopping]))
+    with pytest.raises(ConfigurationError, match="LearningRateFinder searches anew in every fit"):
+        train(tmp_path / "4", [batches], make=trainers(callbacks=callbacks_of("LearningRateFinder")))
     with pytest.raises(ConfigurationError, match="make_trainer returned a NoneType; expected a Trainer"):
         train(tmp_path / "3", [batches], make_module(), make=lambda folder: None)
 
@@ -602,6 +606,28 @@ def test_two_optimizers_that_are_stepped_by_hand(tmp_path: Path, batches: DataLo
     assert same(tmp_path / "whole", tmp_path / "killed")
     with pytest.raises(ConfigurationError, match="the training has 2 optimizers and 0 schedulers, stepped by hand"):
         train(tmp_path / "other", [batches], make(), retraining=Retraining("fine-tune"))
+
+
+def test_a_part_that_is_frozen_at_first(tmp_path: Path, batches: DataLoader[Any]) -> None:
+    """By Lightning's own callback, which adds the part to the optimizer when it thaws, in every round anew."""
+
+    class Thawing(import_module("lightning.pytorch.callbacks").BaseFinetuning):  # type: ignore[misc]
+        def freeze_before_training(self, module: Any) -> None:
+            self.freeze(module.network[0])
+
+        def finetune_function(self, module: Any, epoch: int, optimizer: Any) -> None:
+            if epoch == 1:
+                self.unfreeze_and_add_param_group(module.network[0], optimizer, lr=0.05)
+
+    def unfrozen(module: Any) -> Any:
+        return torch.optim.SGD([one for one in module.parameters() if one.requires_grad], lr=0.2, momentum=0.9)
+
+    make = trainers(callbacks=lambda: [Thawing()])
+    train(tmp_path / "whole", [batches], make_module(unfrozen), make)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", [batches], make_module(unfrozen), make, killed_at=(1, 9))
+    train(tmp_path / "killed", [batches], make_module(unfrozen), make)
+    assert same(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_loop_of_fabric(tmp_path: Path, batches: DataLoader[Any], examples: TensorDataset) -> None:

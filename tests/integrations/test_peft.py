@@ -156,7 +156,7 @@ def test_masks_of_a_folder_for_an_adapter_that_was_saved(tmp_path: Path) -> None
     other.load_state_dict(base.state_dict())
     loaded = peft.PeftModel.from_pretrained(other, str(tmp_path / "adapter"))
     with pytest.raises(
-        ConfigurationError, match=r"no masks are attached to this PeftModel.*masks=gossamer\.load_masks"
+        ConfigurationError, match=r"no masks are attached to it.*masks=gossamer\.load_masks"
     ):
         merge(loaded)
     with pytest.warns(GossamerWarning, match="by norm"):
@@ -253,6 +253,42 @@ def test_masked_adapters_of_gpt2(tmp_path: Path) -> None:
     merged = merge(trained)
     zeros(merged, masks)
     torch.testing.assert_close(outputs(merged, inputs), expected)
+
+
+@pytest.mark.parametrize("kind", ["attention", "experts"])
+def test_layers_around_which_adapters_are_merged_and_not_masked(kind: str, tmp_path: Path) -> None:
+    """Of nn.MultiheadAttention peft makes the weight a tensor that is no parameter; those of stacked experts are
+    parameters without a layer. What could be masked beside them is told apart from what could not."""
+    if kind == "attention":
+        model: nn.Module = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+        options: dict[str, Any] = {"target_modules": ["self_attn", "linear1"]}
+        inputs = torch.randn(4, 3, 8)
+    else:
+        transformers = pytest.importorskip("transformers")
+        configuration = transformers.MixtralConfig(
+            vocab_size=11,
+            hidden_size=8,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            num_local_experts=4,
+        )
+        model = transformers.MixtralForCausalLM(configuration).eval()
+        options = {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
+        inputs = torch.arange(8)[None]
+    masks = pruned(model, tmp_path)
+    trained = adapted(model, r=2, **options)
+    outputs(trained, inputs)
+    if kind == "attention":
+        for call in (merge, mask_adapters):
+            with pytest.raises(ConfigurationError, match=r"peft replaces the weights of self_attn.*masks=gossamer"):
+                call(trained)
+    with pytest.raises(ConfigurationError, match="may do more than add a product"):
+        mask_adapters(trained, masks)
+    with pytest.warns(GossamerWarning, match="by norm"):
+        merged = merge(trained, masks)
+    zeros(merged, masks)
 
 
 def test_masked_adapters_merged_in_place_and_switched_off(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ RESUME = "resume.ckpt"
 """The checkpoint in it that an interrupted round goes on from."""
 IN_THIS_PROCESS = ("SingleDeviceStrategy", "SingleDeviceXLAStrategy", "DDPStrategy")
 """Strategies that train the module itself, whole, in the process that the rounds are in."""
+FINDERS = ("LearningRateFinder", "BatchSizeFinder")
+"""Callbacks that begin every fit with a search."""
 ONCE = ("ModelCheckpoint", "EarlyStopping", "WeightAveraging", "StochasticWeightAveraging", "Timer")
 """Callbacks that remember the training before."""
 
@@ -177,6 +179,12 @@ def _made(make_trainer: Callable[[Path], Any], folder: Path) -> Any:
         raise ConfigurationError(
             f"{strategy} keeps parameters in pieces or moves them elsewhere, so that no weights can be chosen of all; "
             f"expected Trainer(devices=1), without a strategy"
+        )
+    found = [type(one).__name__ for one in trainer.callbacks if type(one).__name__ in FINDERS]
+    if found:
+        raise ConfigurationError(
+            f"the {found[0]} searches anew in every fit, so that rounds are trained differently, and an interrupted "
+            f"one from its beginning; expected what it finds: search before the rounds (lightning.pytorch.tuner.Tuner)"
         )
     return trainer
 

@@ -1,6 +1,7 @@
 """What gossamer does inside a training of Lightning, as a callback: every checkpoint gets what a round needs to go on
 from it, and no checkpoint leaves with a pruned weight that is not zero."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class InRound:
         """After which the round is trained; None: as the Trainer's arguments say."""
         self._trainer: Any = None
         self._random: dict[str, Any] | None = None
+        self._frozen: set[str] | None = None
+        """Parameters that were frozen when the checkpoint was written that the training goes on from."""
         self._stopped = False
         self._metrics: dict[str, float] = {}
         self._measured_after = 0
@@ -45,8 +48,11 @@ class InRound:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of the round, in plain numbers and tensors."""
+        module = None if self._trainer is None else self._trainer.lightning_module
+        parameters = [] if module is None else module.named_parameters()
         return {
             "round": self.round.state_dict(),
+            "frozen": [name for name, parameter in parameters if not parameter.requires_grad],
             "random": randomness.as_tensors(randomness.capture()),
             "stopped": bool(self._trainer is not None and self._trainer.should_stop),
             "metrics": dict(self._metrics),
@@ -59,6 +65,7 @@ class InRound:
             return
         self.round.load_state_dict(state_dict["round"])
         self._random = state_dict["random"]
+        self._frozen = {*state_dict["frozen"]}
         self._stopped = state_dict["stopped"]
         self._metrics = dict(state_dict["metrics"])
         self._measured_after = state_dict["measured_after"]
@@ -75,6 +82,11 @@ class InRound:
                 )
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._frozen is not None:
+            # Callbacks that freeze do so anew, and forget what had thawed.
+            for name, parameter in pl_module.named_parameters():
+                parameter.requires_grad_(name not in self._frozen)
+            self._frozen = None
         if self._stopped:
             trainer.should_stop = True
         if trainer.fit_loop.restarted_on_epoch_end:
@@ -84,10 +96,7 @@ class InRound:
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if self._random is not None:
             self._put_back_random()
-            # Its iterator was made before, of other random numbers.
-            fetcher = trainer.fit_loop._data_fetcher
-            if not any(hasattr(loader, "load_state_dict") for loader in fetcher.combined_loader.flattened):
-                iter(fetcher)
+            _iterate_anew(trainer.fit_loop)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         # In the middle of an epoch, of which Lightning begins the loader anew.
@@ -164,6 +173,18 @@ class RoundCallback(InRound, Checkpoint):
         round: the round that is trained.
         resume: a file that a checkpoint is written to after every epoch; None: your own ModelCheckpoint writes them.
     """
+
+
+def _iterate_anew(loop: Any) -> None:
+    """Makes the loader's iterator once more: the one that is there was made of other random numbers."""
+    if loop.trainer.reload_dataloaders_every_n_epochs == 1:
+        # As before every epoch.
+        loop._last_train_dl_reload_epoch = -math.inf
+        loop.setup_data()
+    fetcher = loop._data_fetcher
+    # One that can be resumed was put back by Lightning.
+    if not any(hasattr(loader, "load_state_dict") for loader in fetcher.combined_loader.flattened):
+        iter(fetcher)
 
 
 def _begin_next_epoch(loop: Any) -> None:

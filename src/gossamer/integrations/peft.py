@@ -22,11 +22,10 @@ from gossamer.errors import ConfigurationError, GossamerWarning
 from gossamer.model.whole import require_plain
 from gossamer.prune.enforce import attach_masks, attached_masks
 
-BASE = "base_layer"
-"""What a layer of peft calls the layer that it adds to."""
-COPIES = ("modules_to_save", "original_module")
-"""What a layer that is trained as a whole beside the adapters calls the copies of each adapter, and the original."""
-
+INSIDE = ("base_layer", "original_module")
+"""What peft's modules call the one of the network that they stand for."""
+COPY = "modules_to_save"
+"""What they call the copies that are trained in its place, one for each adapter."""
 METHODS = ("lora", "loha", "lokr")
 """The methods of peft that add a product to the weight and do nothing else."""
 LAYERS = ("Linear", "Embedding", "Conv1d", "Conv2d", "Conv3d")
@@ -60,15 +59,15 @@ def merge(model: nn.Module, masks: Mapping[str, Tensor] | None = None, adapters:
     """
     network = _network_of(model)
     masks = _masks_of(model, network, masks)
-    exact = _are_masked(model)
-    pruned = {name: weight.detach().to("cpu", copy=True) for name, weight in _weights(model, network, masks).items()}
+    told = {*masks} - {f"{path}.weight" for path, layer in _layers(network) if _is_masked(layer)}
+    pruned = {name: _weight(network, name).detach().to("cpu", copy=True) for name in masks}
     merged: nn.Module = model.merge_and_unload(safe_merge=True, adapter_names=adapters)  # type: ignore[operator]
     weights = dict(merged.named_parameters(remove_duplicate=False))
-    taken, added = _taken(weights, pruned, masks)
+    taken, added = _taken(weights, pruned, {name: masks[name] for name in masks if name in told})
     attach_masks(merged, {name: weights[name] for name in masks}, masks)
-    if taken > 0 and not exact:
+    if taken > 0:
         warnings.warn(
-            f"the masks took {taken / added:.1%} of what the adapters add to the {len(masks)} pruned tensors (by "
+            f"the masks took {taken / added:.1%} of what the adapters add to the {len(told)} pruned tensors (by "
             f"norm), so that the zeros stay: the merged network is not the one that was trained. Measure it anew, and "
             f"train it on if it lost too much; nothing is lost with gossamer.integrations.peft.mask_adapters(model) "
             f"before the adapters are trained.",
@@ -98,16 +97,21 @@ def mask_adapters(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -
     """
     network = _network_of(model)
     masks = _masks_of(model, network, masks)
-    plain = _plain_names(model, network)
-    layers = {}
-    for path, layer in model.named_modules():
-        mask = masks.get(plain[f"{path}.{BASE}.weight"]) if f"{path}.{BASE}.weight" in plain else None
-        if mask is not None:
+    layers: dict[nn.Module, Tensor] = {}
+    for path, layer in _layers(network):
+        for name in [name for name in masks if name.rpartition(".")[0] == path]:
             _refuse_other_products(path, layer)
-            layers[layer] = mask
-    found = dict(model.named_parameters(remove_duplicate=False))
-    whole = {name: weight for name, weight in found.items() if COPIES[0] in name.split(".") and plain[name] in masks}
-    attach_masks(model, whole, {name: masks[plain[name]] for name in whole})
+            layers[layer] = masks[name]
+    copies = {
+        name: (_plain(name), weight)
+        for name, weight in network.named_parameters(remove_duplicate=False)
+        if COPY in name.split(".") and _plain(name) in masks
+    }
+    attach_masks(
+        network,
+        {name: weight for name, (_, weight) in copies.items()},
+        {name: masks[plain] for name, (plain, _) in copies.items()},
+    )
     for layer in layers:
         for key, hook in list(layer._forward_hooks.items()):
             if isinstance(hook, _MaskedProduct):
@@ -149,55 +153,68 @@ def _network_of(model: nn.Module) -> nn.Module:
     return network
 
 
-def _plain_names(model: nn.Module, network: nn.Module) -> dict[str, str]:
-    """Name of a parameter in the model -> its name in the network without adapters."""
-    within = next(f"{path}." if path else "" for path, module in model.named_modules() if module is network)
-    names = {}
-    for name, _ in model.named_parameters(remove_duplicate=False):
-        parts = [part for part in name.removeprefix(within).split(".") if part not in (BASE, COPIES[1])]
-        if COPIES[0] in parts:
-            # The name of the adapter follows.
-            at = parts.index(COPIES[0])
-            del parts[at : at + 2]
-        names[name] = ".".join(parts)
-    return names
+def _plain(name: str) -> str:
+    """The name of a module or parameter as it is in the network without adapters."""
+    parts = [part for part in name.split(".") if part not in INSIDE]
+    if COPY in parts:
+        # The name of the adapter follows.
+        at = parts.index(COPY)
+        del parts[at : at + 2]
+    return ".".join(parts)
+
+
+def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of peft around those of the network, each with its plain name."""
+    for path, module in network.named_modules():
+        if hasattr(module, "adapter_layer_names") and "base_layer" in module._modules:
+            yield _plain(path), module
+
+
+def _weight(network: nn.Module, name: str) -> Tensor:
+    """The network's own weight of a plain name, not what is trained in its place. Around some layers
+    (nn.MultiheadAttention) peft replaces the parameter by a tensor that is none.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    *path, attribute = name.split(".")
+    module: Any = _innermost(network)
+    for part in path:
+        module = _innermost(getattr(module, part, None))
+    weight = getattr(module, attribute, None)
+    if not isinstance(weight, Tensor):
+        raise ConfigurationError(f"there is a mask for {name}, which is no weight of {type(network).__name__}")
+    return weight
+
+
+def _innermost(module: Any) -> Any:
+    while isinstance(module, nn.Module) and (inner := next((i for i in INSIDE if i in module._modules), None)):
+        module = module._modules[inner]
+    return module
 
 
 def _masks_of(model: nn.Module, network: nn.Module, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """The masks by plain name, those of the adapters' own weights left out."""
-    masks = attached_masks(model) if masks is None else masks
-    if not masks:
+    given, masks = masks is not None, attached_masks(model) if masks is None else masks
+    replaced = [path for path, layer in _layers(network) if isinstance(_innermost(layer), nn.MultiheadAttention)]
+    if not masks or (replaced and not given):
+        why = f"peft replaces the weights of {replaced[0]}" if replaced else "no masks are attached to it"
         raise ConfigurationError(
-            f"no masks are attached to this {type(model).__name__}; expected adapters on a network that gossamer "
-            f"pruned or loaded (gossamer.load_round, before peft.get_peft_model), or its masks: "
+            f"which masks this {type(model).__name__} has is not known ({why}); expected adapters on a network that "
+            f"gossamer pruned or loaded (gossamer.load_round, before peft.get_peft_model), or its masks: "
             f"masks=gossamer.load_masks(folder, -1)"
         )
-    plain = _plain_names(model, network)
-    own = _of_adapters(model)
-    named = {plain.get(name, name): mask for name, mask in masks.items() if name not in own}
-    unknown = sorted({*named} - {*plain.values()})
-    if unknown:
-        raise ConfigurationError(f"there is a mask for {unknown[0]}, which is no weight of {type(network).__name__}")
-    for name, weight in _weights(model, network, named).items():
-        _require_unquantized(name, weight, named[name])
-    return named
-
-
-def _of_adapters(model: nn.Module) -> set[str]:
-    """The names of the adapters' own weights, which go when they are merged."""
-    return {
+    within = next(f"{path}." if path else "" for path, module in model.named_modules() if module is network)
+    own = {
         f"{path}.{name}"
         for path, layer in model.named_modules()
         for name, _ in layer.named_parameters()
-        if name.partition(".")[0] in getattr(layer, "adapter_layer_names", ()) and not name.startswith(COPIES[0])
+        if name.partition(".")[0] in getattr(layer, "adapter_layer_names", ()) and not name.startswith(COPY)
     }
-
-
-def _weights(model: nn.Module, network: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
-    """The pruned network's own weights by plain name, not what is trained in their place."""
-    plain = _plain_names(model, network)
-    found = dict(model.named_parameters(remove_duplicate=False))
-    return {plain[name]: found[name] for name in plain if plain[name] in masks and COPIES[0] not in name.split(".")}
+    named = {_plain(name.removeprefix(within)): mask for name, mask in masks.items() if name not in own}
+    for name, mask in named.items():
+        _require_unquantized(name, _weight(network, name), mask)
+    return named
 
 
 def _require_unquantized(name: str, weight: Tensor, mask: Tensor) -> None:
@@ -222,10 +239,8 @@ def _taken(
     return taken**0.5, added**0.5
 
 
-def _are_masked(model: nn.Module) -> bool:
-    return any(
-        isinstance(hook, _MaskedProduct) for module in model.modules() for hook in module._forward_hooks.values()
-    )
+def _is_masked(layer: nn.Module) -> bool:
+    return any(isinstance(hook, _MaskedProduct) for hook in layer._forward_hooks.values())
 
 
 def _products(layer: Any) -> Iterator[str]:
