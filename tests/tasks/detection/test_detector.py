@@ -25,6 +25,12 @@ def test_images_and_boxes_are_the_same_for_a_seed() -> None:
     assert not torch.equal(images, others)
 
 
+@pytest.mark.parametrize("side", [48, 100])
+def test_images_that_shapes_do_not_fit_into_are_refused(side: int) -> None:
+    with pytest.raises(ValueError, match=f"side is {side}; expected a multiple of 8 that is at least 60"):
+        shapes(1, side, seed=0)
+
+
 def test_what_is_drawn_fills_its_box() -> None:
     """Every shape touches all four sides of its box, and covers the share of it that geometry says."""
     shares = {"disk": math.pi / 4, "rectangle": 1.0, "triangle": 0.5, "ring": math.pi / 4 * (1 - 0.36), "cross": 5 / 9}

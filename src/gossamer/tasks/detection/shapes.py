@@ -34,7 +34,12 @@ def shapes(count: int, side: int, seed: int) -> tuple[Tensor, Tensor]:
     Returns:
         Images (count, 3, side, side), uint8; and their shapes (count, `MOST`, 5), float32: class, left, top, right,
         bottom, in the order in which they were drawn; of class -1 where there is none.
+
+    Raises:
+        ValueError: the images are too small for the largest shape, or no multiple of 8 pixels.
     """
+    if side < LARGEST or side % 8:
+        raise ValueError(f"side is {side}; expected a multiple of 8 that is at least {LARGEST}, the largest shape")
     generator = torch.Generator().manual_seed(seed)
     targets = _placed(count, side, generator)
     images = [_drawn(some, side, generator) for some in targets.split(_AT_ONCE)]
