@@ -20,6 +20,9 @@ VERSION = 2
 """The version of the file's format. A file without one is of version 1, which knew ends of epochs only; what that lacks
 takes its default."""
 
+LEAST_SHARE = 50
+"""Inside an epoch the time between two saves is at least so many times what one takes, for networks that take long."""
+
 
 class Checkpoint:
     """Model, optimizer, and how much of the schedule has passed."""
@@ -39,6 +42,7 @@ class Checkpoint:
         self.epoch_steps = epoch_steps
         self.least_seconds = least_seconds
         self.last_save = time.monotonic()
+        self.save_seconds = 0.0
 
     def restore(self, replicate: int) -> tuple[int, int]:
         """Puts back what an interrupted attempt at this replicate saved; returns the epochs that need no repetition,
@@ -87,8 +91,10 @@ class Checkpoint:
         steps_done = report.steps_done if isinstance(report, StepReport) else 0
         # Not after an epoch's last step, whose end comes next.
         over = report.epochs_done == report.epochs or steps_done == self.epoch_steps
-        if over or time.monotonic() - self.last_save < self.least_seconds:
+        since, least = time.monotonic() - self.last_save, self.least_seconds
+        if over or since < least or (least and steps_done and since < LEAST_SHARE * self.save_seconds):
             return
+        started = time.monotonic()
         spent = self.round.spent
         state: Mapping[str, Any] = {
             "version": VERSION,
@@ -105,6 +111,7 @@ class Checkpoint:
         }
         write_file(self.path, lambda temporary: states.save(temporary, state))
         self.last_save = time.monotonic()
+        self.save_seconds = self.last_save - started
 
     def remove(self) -> None:
         """Forgets the state: its round is finished."""

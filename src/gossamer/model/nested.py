@@ -9,22 +9,25 @@ import torch
 from torch import Tensor
 
 
-def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """The same arrangement with `function` of each tensor in its place; what is neither tensor nor container stays."""
+def map_tensors(function: Callable[[Tensor], Any], value: Any, others: Callable[[Any], Any] | None = None) -> Any:
+    """The same arrangement with `function` of each tensor in its place, and `others` of what is neither tensor nor
+    container; without `others` that stays."""
     if isinstance(value, Tensor):
         return function(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-        return dataclasses.replace(value, **{name: map_tensors(function, entry) for name, entry in fields.items()})
+        return dataclasses.replace(
+            value, **{name: map_tensors(function, entry, others) for name, entry in fields.items()}
+        )
     if isinstance(value, Mapping):
-        entries = {name: map_tensors(function, entry) for name, entry in value.items()}
+        entries = {name: map_tensors(function, entry, others) for name, entry in value.items()}
         return entries if type(value) is dict else _with_entries(value, entries)
     if isinstance(value, tuple):
-        found = [map_tensors(function, entry) for entry in value]
+        found = [map_tensors(function, entry, others) for entry in value]
         return type(value)(*found) if hasattr(value, "_fields") else tuple(found)
     if isinstance(value, list):
-        return [map_tensors(function, entry) for entry in value]
-    return value
+        return [map_tensors(function, entry, others) for entry in value]
+    return value if others is None else others(value)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

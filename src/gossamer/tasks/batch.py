@@ -1,6 +1,6 @@
 """One batch of a task's data: what the network is called with, and the targets that loss and metric compare with."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,16 +34,18 @@ class Batch(Call):
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch in the memory of `device`."""
-        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def mapped(self, function: Any) -> "Batch":
-        """The same batch with `function` of every tensor."""
-        return Batch(
-            map_tensors(function, self.positional),
-            map_tensors(function, dict(self.named)),
-            map_tensors(function, self.targets),
-            self.targets_name,
-        )
+        def moved(other: Any) -> Any:
+            # Such as a batch of graphs, which moves itself.
+            return other.to(device) if callable(getattr(other, "to", None)) else other
+
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True), moved)
+
+    def mapped(self, function: Callable[[Tensor], Any], others: Callable[[Any], Any] | None = None) -> "Batch":
+        """The same batch with `function` of every tensor, and `others` of what else it holds."""
+        parts = (self.positional, dict(self.named), self.targets)
+        positional, named, targets = map_tensors(function, parts, others)
+        return Batch(positional, named, targets, self.targets_name)
 
     def first(self, count: int) -> "Batch":
         """So many of its examples, where every tensor's first dimension counts them; else all."""

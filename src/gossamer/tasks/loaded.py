@@ -70,9 +70,11 @@ class Loaded:
     @property
     def numbered(self) -> bool:
         """Whether the examples have numbers, so that an epoch can be read again from any batch on."""
-        if type(self.source) is DataLoader:
-            return self.source.batch_sampler is not None and _has_length(self.source.dataset)
-        return not isinstance(self.source, DataLoader) and _has_length(self.source)
+        if not isinstance(self.source, DataLoader):
+            return _has_length(self.source)
+        # A loader that reads in a way of its own is left to it.
+        own = type(self.source).__iter__ is not DataLoader.__iter__
+        return not own and self.source.batch_sampler is not None and _has_length(self.source.dataset)
 
     @property
     def dataset(self) -> Any:
