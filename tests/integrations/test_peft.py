@@ -155,9 +155,7 @@ def test_masks_of_a_folder_for_an_adapter_that_was_saved(tmp_path: Path) -> None
     other = network()
     other.load_state_dict(base.state_dict())
     loaded = peft.PeftModel.from_pretrained(other, str(tmp_path / "adapter"))
-    with pytest.raises(
-        ConfigurationError, match=r"no masks are attached to it.*masks=gossamer\.load_masks"
-    ):
+    with pytest.raises(ConfigurationError, match=r"no masks are attached to it.*masks=gossamer\.load_masks"):
         merge(loaded)
     with pytest.warns(GossamerWarning, match="by norm"):
         zeros(merge(loaded, masks=gossamer.load_masks(tmp_path / "run", -1)), masks)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +160,15 @@ def test_a_folder_with_a_network_of_its_own(folder: Path) -> None:
     theirs = found.model()
     theirs.save_pretrained(folder / "model")  # type: ignore[operator]
     found.tokenizer.save_pretrained(folder / "model")
+    # A third class: the head is another one then, the rest is theirs.
+    with (folder / "train.csv").open("a") as file:
+        file.write("neither,so so\nnor,so so\n")
     task = TASK.at(folder)
     ours = initial_model(task, seed=0)
     assert torch.equal(ours.state_dict()["bert.pooler.dense.weight"], theirs.state_dict()["bert.pooler.dense.weight"])
     assert task.recipe.learning_rate(0.1) == pytest.approx(4.5e-5)
-    assert TASK.at(folder).data(folder).train[3]["input_ids"].tolist() == found.data().train[3]["input_ids"].tolist()
+    text = "a fine film"
+    assert find_folder(folder).tokenizer(text)["input_ids"] == found.tokenizer(text)["input_ids"]
 
 
 def as_pickle(model: Path) -> None:
@@ -177,6 +182,9 @@ def with_code(model: Path) -> None:
     configuration["auto_map"] = {"AutoModelForSequenceClassification": "evil.Evil", "AutoConfig": "evil.Evil"}
     configuration["model_type"] = "evil"
     (model / "config.json").write_text(json.dumps(configuration))
+    (model / "tokenizer_config.json").write_text(
+        json.dumps({"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "Evil"})
+    )
     (model / "evil.py").write_text("from pathlib import Path\nPath('executed').touch()\nclass Evil: pass\n")
 
 
@@ -197,6 +205,8 @@ def test_a_network_that_is_not_loaded(
     with pytest.raises(DataError, match="model: holds no network that can be loaded") as told:
         TASK.at(folder).model()
     assert "\n" not in str(told.value)
+    with suppress(DataError):
+        _ = find_folder(folder).tokenizer
     assert not (tmp_path / "executed").exists()
 
 

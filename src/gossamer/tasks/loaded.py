@@ -23,9 +23,8 @@ from gossamer.model.nested import tensors_in
 from gossamer.randomness import Draw
 from gossamer.tasks.batch import Batch, as_batch
 from gossamer.tasks.errors import TaskError
+from gossamer.tasks.reading import Reading, as_it_is, has_length, parts_of, reseed, told
 
-LARGEST_EPOCH = 2**31
-"""What a `set_epoch` is given is below it."""
 COMPARED_BATCHES = 4
 """How many batches of a loader's order are drawn twice, to see whether it can be drawn again."""
 
@@ -71,10 +70,10 @@ class Loaded:
     def numbered(self) -> bool:
         """Whether the examples have numbers, so that an epoch can be read again from any batch on."""
         if not isinstance(self.source, DataLoader):
-            return _has_length(self.source)
+            return has_length(self.source)
         # A loader that reads in a way of its own is left to it.
         own = type(self.source).__iter__ is not DataLoader.__iter__
-        return not own and self.source.batch_sampler is not None and _has_length(self.source.dataset)
+        return not own and self.source.batch_sampler is not None and has_length(self.source.dataset)
 
     @property
     def dataset(self) -> Any:
@@ -154,7 +153,7 @@ class Loaded:
         with randomness.seeded(draw("global")):
             if self.numbered and getattr(self.source, "batch_size", 1) is not None:
                 size = min(count or self._size, len(self.dataset))
-                reading = _Reading(self.dataset, self._collate)
+                reading = Reading(self.dataset, self._collate)
                 return next(self._batches(reading.__getitems__((draw("batch"), list(range(size)))) for _ in range(1)))
             return next(self.once(draw))
 
@@ -169,7 +168,7 @@ class Loaded:
             return None if first == second else "its sampler gives another order each time, whatever is seeded"
         if getattr(self.source, "persistent_workers", False) and self.source.num_workers:
             return "its workers live on from epoch to epoch, with random numbers of their own"
-        if any(callable(getattr(part, "set_epoch", None)) for part in _parts(self.source)):
+        if any(callable(getattr(part, "set_epoch", None)) for part in parts_of(self.source)):
             return None
         one, other = (self._first_passing(draw) for _ in range(2))
         same = len(one) == len(other) and all(map(_equal, one, other))
@@ -206,14 +205,14 @@ class Loaded:
         """The numbers of the examples of each batch."""
         if isinstance(self.source, DataLoader):
             with randomness.seeded(draw("order")):
-                _reseed(self.source, draw)
+                reseed(self.source, draw)
                 assert self.source.batch_sampler is not None
                 numbers = list(islice(self.source.batch_sampler, self.steps))
             yield from numbers
             return
         count = len(self.source)
         if shuffled:
-            _reseed(self.source, draw)
+            reseed(self.source, draw)
             # Those left over are left out, other ones each time.
             order = order_of(count, draw("order"))[: count // self._size * self._size]
         else:
@@ -233,9 +232,9 @@ class Loaded:
             own |= {"prefetch_factor": given.prefetch_factor, "multiprocessing_context": given.multiprocessing_context}
         return iter(
             DataLoader(
-                _Reading(self.dataset, self._collate),  # type: ignore[arg-type]
+                Reading(self.dataset, self._collate),  # type: ignore[arg-type]
                 batch_sampler=plan,  # type: ignore[arg-type]
-                collate_fn=_as_it_is,
+                collate_fn=as_it_is,
                 generator=torch.Generator().manual_seed(draw("workers")),
                 **own,
             )
@@ -243,7 +242,7 @@ class Loaded:
 
     def _passing(self, draw: Draw, drop_last: bool) -> Iterator[Any]:
         """What comes out of a source whose examples have no numbers, seeded as far as it lets itself be."""
-        _reseed(self.source, draw)
+        reseed(self.source, draw)
         source = self._loader(drop_last) if isinstance(self.source, IterableDataset) else self.source
         if source is not self.source:
             source.generator = torch.Generator().manual_seed(draw("workers"))
@@ -284,10 +283,10 @@ class Loaded:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            kind, told = _told(error)
+            kind, message = told(error)
             if isinstance(error, GossamerError):
-                raise type(error)(f"{self.name}: {told}") from error
-            raise TaskError(f"{self.name}: reading a batch failed: {kind}: {told}") from error
+                raise type(error)(f"{self.name}: {message}") from error
+            raise TaskError(f"{self.name}: reading a batch failed: {kind}: {message}") from error
 
 
 def bound(split: Any, name: str, batch_size: int | None, batch: Callable[[Any], Batch] | None) -> Any:
@@ -311,82 +310,6 @@ def bound(split: Any, name: str, batch_size: int | None, batch: Callable[[Any], 
 def order_of(count: int, seed: int) -> Tensor:
     """A permutation of the examples, drawn on the CPU so that it is the same for every device. Shape (count,)."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-
-
-class _Reading:
-    """A dataset that is asked for a batch at a time, with the seed of its random numbers. Otherwise it passes for the
-    dataset, which a worker finds in `torch.utils.data.get_worker_info()`."""
-
-    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any]) -> None:
-        self.__dict__.update(dataset=dataset, collate=collate)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getattr__(self, name: str) -> Any:
-        # Asked for while it is unpickled, before there is one.
-        if name == "dataset":
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.dataset, name, value)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-    def __getitems__(self, batch: tuple[int, list[int]]) -> Any:
-        seed, rows = batch
-        with randomness.seeded_on_cpu(seed):
-            together = getattr(self.dataset, "__getitems__", None)
-            examples = together(rows) if together is not None else [self.dataset[row] for row in rows]
-            return self.collate(examples)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _has_length(source: Any) -> bool:
-    """Whether a source's examples have the numbers from 0 to its length."""
-    if isinstance(source, IterableDataset) or not (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
-        return False
-    try:
-        len(source)
-    except (TypeError, NotImplementedError):
-        return False
-    return True
-
-
-def _parts(source: Any) -> list[Any]:
-    """A source, and what a loader is made of, each once."""
-    found = [source]
-    if isinstance(source, DataLoader):
-        batched = source.batch_sampler
-        found += [source.dataset, source.sampler, batched, getattr(batched, "sampler", None)]
-    return list({id(part): part for part in found if part is not None}.values())
-
-
-def _reseed(source: Any, draw: Draw) -> None:
-    """Seeds the generators of a source and tells it which epoch begins."""
-    for part in _parts(source):
-        generator, set_epoch = getattr(part, "generator", None), getattr(part, "set_epoch", None)
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(draw("generator"))
-        if callable(set_epoch):
-            set_epoch(draw("number") % LARGEST_EPOCH)
-
-
-def _told(error: Exception) -> tuple[str, str]:
-    """An error's kind and its message in one line; of a worker's, those at the end of the traceback that it sent."""
-    text = str(error)
-    if "Original Traceback" in text:
-        # Of a chain of errors the last; its frames are indented.
-        lines = text.rpartition("Traceback (most recent call last):")[2].splitlines()
-        first = next((number for number, line in enumerate(lines) if line and not line[0].isspace()), 0)
-        kind, _, told = " ".join(" ".join(lines[first:]).split()).partition(": ")
-        return kind.rpartition(".")[2], told
-    return type(error).__name__, " ".join(text.split())
 
 
 def _plain(loaded: Any) -> Any:

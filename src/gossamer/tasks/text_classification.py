@@ -75,7 +75,10 @@ class TextFolder:
             return made_tokenizer(self.train.texts)
         transformers = optional_module("transformers", "transformers")
         with _loading(self.pretrained, "tokenizer"):
-            return transformers.AutoTokenizer.from_pretrained(str(self.pretrained), local_files_only=True)
+            # Asked otherwise, transformers asks in turn on the terminal whether to run a folder's code.
+            return transformers.AutoTokenizer.from_pretrained(
+                str(self.pretrained), local_files_only=True, trust_remote_code=False
+            )
 
     def model(self) -> nn.Module:
         """The folder's network with a head for these classes, or a small one with random weights."""
@@ -84,7 +87,13 @@ class TextFolder:
             with _loading(self.pretrained, "network"):
                 # Never the weights of a pickle, nor code that the folder brings along.
                 found: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(
-                    str(self.pretrained), num_labels=len(self.classes), local_files_only=True, use_safetensors=True
+                    str(self.pretrained),
+                    num_labels=len(self.classes),
+                    # A head of other classes is replaced by one with random weights.
+                    ignore_mismatched_sizes=True,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
                 )
                 return found
         configuration = transformers.BertConfig(
