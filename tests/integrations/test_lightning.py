@@ -1,5 +1,6 @@
 """Rounds around the Trainer of Lightning, the real one, of both of its packages."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -511,6 +512,41 @@ def test_a_checkpoint_with_pruned_weights_that_are_not_zero(tmp_path: Path, batc
         train(tmp_path / "1", [batches], make_module(on_train_batch_end=spoil))
     with pytest.raises(PrunedWeightError, match=r"a checkpoint was to be written in which pruned.*network\.0"):
         train(tmp_path / "2", [batches], make=trainers(callbacks=lambda: [Stored()]))
+
+
+def test_arguments_that_only_pickle_reads(tmp_path: Path, batches: DataLoader[Any]) -> None:
+    """Lightning stores the module's arguments in every checkpoint, and torch refuses to read such ones."""
+
+    def made() -> Any:
+        module = make_module()
+        module.save_hyperparameters({"loss": functools.partial(functional.cross_entropy), "path": tmp_path})
+        return module
+
+    train(tmp_path / "whole", [batches], made())
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", [batches], made(), killed_at=(1, 5))
+    assert len(train(tmp_path / "killed", [batches], made()).rates) == 8 + 12
+    assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_the_best_epoch_is_what_a_round_keeps(
+    tmp_path: Path, batches: DataLoader[Any], held_out: DataLoader[Any]
+) -> None:
+    checkpoints = callbacks_of("ModelCheckpoint", monitor="val_loss", mode="max", filename="worst")
+    module = make_module()
+    for round, trainer in rounds(
+        module, trainers(callbacks=checkpoints, enable_checkpointing=True), folder=tmp_path, stop=Stop(rounds=1)
+    ):
+        trainer.fit(module, batches, held_out)
+        (last,) = (float(trainer.callback_metrics["val_loss"]),)
+        (best,) = trainer.validate(module, held_out, ckpt_path="best", verbose=False, weights_only=True)
+        assert best["val_loss"] > last
+        steps = round.steps
+    record = read_records(tmp_path)[-1]
+    assert (record.val, steps) == (best["val_loss"], 12)
+    kept_weights = load_file(tmp_path / "round-01" / "model.safetensors")
+    stored = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)["state_dict"]
+    assert all(torch.equal(kept_weights[name], stored[name]) for name in stored)
 
 
 # --- what cannot be ---------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ except ImportError:
             f"pip install 'gossamer[lightning]'"
         ) from missing
 
+HYPERPARAMETERS = ("hyper_parameters", "hparams_name", "hparams_type")
+"""How entries of a checkpoint end that hold arguments of the module, or of its data."""
 TRAINING = ("train", "training", "lr", "epoch", "step")
 """The first words of metrics that say nothing about how good a network is on examples that it has not seen."""
 
@@ -40,6 +42,8 @@ class InRound:
         self._frozen: set[str] | None = None
         """Parameters that were frozen when the checkpoint was written that the training goes on from."""
         self._stopped = False
+        self._writes = False
+        """Whether the checkpoint that is being written is `resume`."""
         self._metrics: dict[str, float] = {}
         self._measured_after = 0
 
@@ -70,7 +74,7 @@ class InRound:
         self._metrics = dict(state_dict["metrics"])
         self._measured_after = state_dict["measured_after"]
 
-    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Mapping[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         # Not the module: what an averaging callback stores in its place is looked at too.
         for name, mask in self.round.masks.items() if self.round.number > 0 else ():
             tensor = checkpoint["state_dict"].get(name)
@@ -80,6 +84,11 @@ class InRound:
                     f"where the round's mask prunes. Something wrote to the weights outside an optimizer step, or "
                     f"averages them with others; gossamer.enforce(module) sets them to zero again."
                 )
+
+        if self._writes:
+            # The module is there already; they may be objects that only pickle can read.
+            for name in [name for name in checkpoint if name.endswith(HYPERPARAMETERS)]:
+                del checkpoint[name]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if self._frozen is not None:
@@ -115,6 +124,12 @@ class InRound:
         if trainer.ckpt_path == str(self.resume):
             # It was for this fit alone, not for a later validate or test.
             trainer.ckpt_path = None
+        # As one of several that write checkpoints it would make `ckpt_path="best"` a question. What is validated and
+        # tested from now on is still looked at. (A new list: this one is being gone through.)
+        base = next(kind for kind in type(self).__mro__ if kind.__name__ == "Callback")
+        # Of the same name, under which checkpoints have its state.
+        afterwards = type(type(self).__name__, (Measuring, base), {})(self)
+        trainer.callbacks = [afterwards if one is self else one for one in trainer.callbacks]
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.sanity_checking:
@@ -129,7 +144,9 @@ class InRound:
         self._check(pl_module)
         self._measure(trainer)
         if self.resume is not None:
+            self._writes = True
             trainer.save_checkpoint(self.resume, weights_only=False)
+            self._writes = False
 
     def measured(self, trainer: Any) -> dict[str, Any]:
         """What the module logged, as it was last: first what a callback monitors, then what was measured on examples
@@ -156,6 +173,19 @@ class InRound:
         assert self._random is not None
         randomness.restore(randomness.from_tensors(self._random))
         self._random = None
+
+
+class Measuring:
+    """What is left of a callback after the training: it looks at what is measured."""
+
+    def __init__(self, inside: InRound) -> None:
+        self.inside = inside
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self.inside.on_validation_end(trainer, pl_module)
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        self.inside.on_test_end(trainer, pl_module)
 
 
 class RoundCallback(InRound, Checkpoint):
