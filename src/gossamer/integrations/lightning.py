@@ -3,7 +3,6 @@
 Both of its packages are taken, `lightning` and `pytorch_lightning`.
 """
 
-import copy
 import math
 import warnings
 import weakref
@@ -26,7 +25,7 @@ from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
 from gossamer.loop.stop import Stop
 from gossamer.model.wrappers import unwrap
-from gossamer.rewind.schedulers import RoundScheduler
+from gossamer.rewind.schedulers import RoundScheduler, copies_of
 from gossamer.rewind.strategies import Retraining
 from gossamer.storage.files import absolute, remove
 
@@ -261,7 +260,7 @@ def _with_round_scheduler(configured: Any, module: Any, round: Round, trainer: A
         )
     batches = trainer.num_training_batches
     per_epoch = math.ceil(batches / trainer.accumulate_grad_batches) if batches < math.inf else None
-    make = _copies(scheduler, optimizer, module, trainer)
+    make = _constant if scheduler is None else copies_of(scheduler, optimizer, module, trainer)
     interval: Any = settings.get("interval", "epoch") if schedulers else "step"
     return optimizer, round.scheduler(optimizer, make, int(total), per_epoch, interval)
 
@@ -279,17 +278,5 @@ def _parts(configured: Any) -> tuple[list[Any], list[Any]]:
     return [] if configured is None else [configured], []
 
 
-def _copies(scheduler: Any, optimizer: Optimizer, module: Any, trainer: Any) -> Callable[[Any], Any]:
-    """A function that makes the scheduler once more, for another optimizer."""
-
-    def make(stand_in: Any) -> Any:
-        # It wraps the optimizer's step, as torch's schedulers expect of the one that they were made for.
-        constant = LambdaLR(stand_in, lambda step: 1.0)
-        if scheduler is None:
-            return constant
-        for group, current in zip(stand_in.param_groups, optimizer.param_groups, strict=True):
-            group.update({name: value for name, value in current.items() if name != "params"})
-        kept = {id(thing): thing for thing in (module, trainer)}
-        return copy.deepcopy(scheduler, kept | {id(optimizer): stand_in})
-
-    return make
+def _constant(optimizer: Any) -> LambdaLR:
+    return LambdaLR(optimizer, lambda step: 1.0)

@@ -5,13 +5,14 @@ and what it sets is written down: the learning rate of every group and every ste
 momentum of OneCycleLR). A round then plays those steps of it that its `Schedule` names.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import Optimizer
 
 from gossamer.errors import CheckpointError, ConfigurationError
@@ -93,6 +94,25 @@ class RoundScheduler(LRScheduler):
     @property
     def _index(self) -> int:
         return min(self.last_epoch, self.total_steps - 1)
+
+
+def copies_of(scheduler: LRScheduler, optimizer: Optimizer, *kept: Any) -> Callable[[Any], Any]:
+    """A function that makes a scheduler once more, for another optimizer, as `round_scheduler` asks for one: where a
+    trainer makes schedulers itself.
+
+    Args:
+        scheduler: as it was made for `optimizer`, before any step.
+        kept: what it refers to and is not to be copied with it, a module or a trainer.
+    """
+
+    def make(other: Any) -> Any:
+        # Schedulers want to have been made for their optimizer; this one, which is not used, was.
+        LambdaLR(other, lambda step: 1.0)
+        for group, current in zip(other.param_groups, optimizer.param_groups, strict=True):
+            group.update({name: value for name, value in current.items() if name not in OF_PARAMETERS})
+        return copy.deepcopy(scheduler, {id(thing): thing for thing in kept} | {id(optimizer): other})
+
+    return make
 
 
 def round_scheduler(
