@@ -183,3 +183,24 @@ def test_dense_paths_are_the_product_of_the_widths() -> None:
 
 def test_a_softmax_at_the_end_is_no_obstacle() -> None:
     assert count_paths(read(nn.Sequential(mlp(), nn.LogSoftmax(1)), 3)[1]).total == 5
+
+
+class Decoding(nn.Module):
+    """Two heads on two hidden units; the second is scaled by its size and put beside the first, times a softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.first, self.second = nn.Linear(3, 2), nn.Linear(2, 1), nn.Linear(2, 1)
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        hidden = self.hidden(inputs)
+        first, second = self.first(hidden), self.second(hidden)
+        scaled = second * torch.arange(1, 2).float()
+        return {"both": torch.cat([first.softmax(1), scaled], dim=1), "hidden": hidden.relu()}
+
+
+def test_what_decodes_outputs_at_the_end_is_no_obstacle() -> None:
+    """3 inputs, 2 hidden units, which are returned themselves, and one unit each behind them."""
+    _, graph = read(Decoding(), 3)
+    assert len(graph.outputs) == 2 + 1 + 1
+    assert count_paths(graph).total == 3 * 2 + 2 * (3 * 2)

@@ -161,6 +161,52 @@ def test_convolutional_networks(
     verify(sparse(model, density, seed), 1, 11, 11)
 
 
+class Pyramid(nn.Module):
+    """Padding by functions, a split, channels weighed by themselves, an interpolation, and two results."""
+
+    def __init__(self, mode: str, value: float, amounts: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6)
+        self.depthwise, self.middle = nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(3, 5, 1)
+        self.weigh, self.coarse, self.fine = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 6, 3, 2, 1), nn.Conv2d(14, 3, 3)
+        self.mode, self.value, self.amounts = mode, value, amounts
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        value = self.value if self.mode == "constant" else None
+        features = F.pad(F.relu(self.norm(self.stem(images))), self.amounts, self.mode, value)
+        left, right = self.depthwise(features).chunk(2, 1)
+        joined = torch.cat([left, F.silu(self.middle(right))], 1)
+        joined = joined * torch.sigmoid(self.weigh(F.adaptive_avg_pool2d(joined, 1)))
+        coarse = F.relu(self.coarse(joined))
+        fine = torch.cat([F.interpolate(coarse, size=joined.shape[-2:], mode="nearest"), joined], 1)
+        odd = int(fine.shape[-1]) % 2
+        return {"coarse": coarse, "fine": self.fine(F.pad(fine, (odd, 0, 0, odd)))}
+
+
+@given(
+    seed=SEEDS,
+    density=DENSITIES,
+    mode=st.sampled_from(["constant", "reflect", "replicate", "circular"]),
+    value=st.sampled_from([0.0, 0.5]),
+    amounts=st.tuples(*(st.integers(0, 2) for _ in range(4))),
+    side=st.integers(8, 11),
+)
+@pytest.mark.slow
+def test_pyramids(
+    seed: int, density: float, mode: str, value: float, amounts: tuple[int, int, int, int], side: int
+) -> None:
+    model = sparse(Pyramid(mode, value, amounts), density, seed)
+    generator = torch.Generator().manual_seed(0)
+    shrunk = shrink(model, torch.randn(2, 2, side, side, generator=generator))
+    assert shrunk.not_understood == ()
+    for other in (side, side + 1):
+        images = torch.randn(4, 2, other, other, generator=generator) * 3
+        with torch.no_grad():
+            expected, got = model(images), shrunk.model(images)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(got[name], tensor, rtol=1e-5, atol=1e-5)
+
+
 class Sequences(nn.Module):
     """1-d convolutions side by side and multiplied, then a linear layer over the features of every step."""
 

@@ -137,6 +137,36 @@ def test_every_output_is_compared_by_its_own_size() -> None:
         compare(expected, [near])
 
 
+class Keeping(nn.Module):
+    """Keeps what it computed for images of a size, as the heads of YOLO do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 2, 1)
+        self.shape: torch.Size | None = None
+        self.columns: Tensor | None = None
+        with torch.no_grad():
+            self.head.weight[:, 1] = 0
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        found = self.head(self.features(images))
+        if self.shape != found.shape[2:]:
+            self.shape, self.columns = found.shape[2:], torch.arange(int(found.shape[3])).float()
+        assert self.columns is not None
+        return {"found": found, "moved": found + self.columns}
+
+
+def test_what_a_forward_pass_keeps_is_not_what_tracing_made_of_it() -> None:
+    torch.manual_seed(0)
+    model = Keeping().eval()
+    shrunk = shrink(model, torch.randn(2, 1, 8, 8))
+    assert model.columns is None
+    assert {layer.name: layer.unused for layer in shrunk.layers} == {"features": (1,), "head": ()}
+    for side in (8, 8, 11):
+        images = torch.randn(3, 1, side, side)
+        torch.testing.assert_close(shrunk.model(images)["moved"], model(images)["moved"])
+
+
 def removed(shrunk: Shrunk) -> dict[str, int]:
     return {layer.name: layer.removed for layer in shrunk.layers if layer.removed}
 

@@ -31,6 +31,7 @@ from gossamer.shrink.operations import (
     Rearrangement,
     SizeOf,
     Value,
+    read_by,
 )
 from gossamer.shrink.positions import along, on_distinct, on_distinct_pairs, padded, same_along, spread
 
@@ -91,27 +92,40 @@ class UnitGraph:
 
 
 def unit_graph(network: OperationGraph, *, dense: bool = False) -> UnitGraph | None:
-    """The graph of a network's units; None if it holds operations that are not understood, other than the last one.
+    """The graph of a network's units; None if it holds operations that are not understood, other than at its end.
 
     Args:
         dense: as if no weight were zero.
     """
-    operations = _without_last_opaque(network.operations)
+    operations = _without_end(network.operations)
     if any(isinstance(operation, Opaque) for operation in operations):
         return None
     builder = _Builder(network, couple(network), dense)
     return builder.graph() if all(builder.add(operation) for operation in operations) else None
 
 
-def _without_last_opaque(operations: tuple[Operation, ...]) -> list[Operation]:
-    """The operations without one (such as a softmax) that makes the output of a single value: that value is the
-    output instead."""
-    *body, last = operations
-    opaque = body[-1] if body else last
-    if not (isinstance(last, Output) and isinstance(opaque, Opaque)):
-        return list(operations)
-    alone = len(opaque.inputs) == 1 and last.inputs == (opaque.output,)
-    return [*body[:-1], Output(opaque.inputs)] if alone else list(operations)
+def _without_end(operations: tuple[Operation, ...]) -> list[Operation]:
+    """The operations without those that are not understood and behind which there is no layer (a softmax, the decoding
+    of boxes), and without all that they lead to: what these read is the output instead."""
+    leading: set[Value] = set()
+    """Values that a layer reads, or what is made of them."""
+    for operation in reversed(operations):
+        made = () if isinstance(operation, SizeOf | Output) else (operation.output,)
+        if isinstance(operation, FullLayer | Depthwise | Normalisation) or leading.intersection(filter(None, made)):
+            leading.update(read_by(operation))
+    body: list[Operation] = []
+    end: set[Value | None] = set()
+    returned: dict[Value, None] = {}
+    for operation in operations:
+        inside = [value for value in read_by(operation) if value not in end]
+        if (isinstance(operation, Opaque) and operation.output not in leading) or len(inside) < len(read_by(operation)):
+            returned |= dict.fromkeys(inside)
+            end.add(None if isinstance(operation, SizeOf | Output) else operation.output)
+        elif isinstance(operation, Output):
+            returned |= dict.fromkeys(inside)
+        else:
+            body.append(operation)
+    return [*body, Output(tuple(returned))]
 
 
 class _Builder:

@@ -1,5 +1,7 @@
 """Traces a model to its graph, by torch.fx: what the forward pass calls, in order, and the shapes that come out."""
 
+import copy
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +62,10 @@ def trace_graph(model: nn.Module, arguments: Arguments) -> fx.GraphModule:
     whole: set[str] = set()
     while True:
         tracer = Tracer(whole, arguments)
+        # A forward pass may keep what it computed (YOLO's heads keep their anchors), which are no tensors here.
+        traced = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
         try:
-            return fx.GraphModule(model, tracer.trace(model))
+            return _of_graph(model, traced, tracer.trace(traced))
         except Exception as error:
             if not tracer.inside:
                 reason = " ".join(str(error).split())[:300]
@@ -71,6 +75,17 @@ def trace_graph(model: nn.Module, arguments: Arguments) -> fx.GraphModule:
                     f"a submodule that cannot be traced is left as it is."
                 ) from error
             whole.add(tracer.inside[-1])
+
+
+def _of_graph(model: nn.Module, traced: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    """The graph with the model's own modules and tensors, and with the constants that tracing found."""
+    held: dict[str, Any] = {}
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            name = str(node.target)
+            constant = node.op == "get_attr" and name in vars(traced) and not hasattr(model, name)
+            held[name] = operator.attrgetter(name)(traced if constant else model)
+    return fx.GraphModule(held, graph, class_name=_name(model))
 
 
 class Tracer(fx.Tracer):
