@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from command_line import Started, gossamer
 
+from gossamer.loop.records import read_records
+
 TASK = '''
 """Examples that are read by workers, each with noise of all three global generators."""
 
@@ -20,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from gossamer.tasks import SGD, Data, Loaded, OneCycle, Recipe, Task
+from gossamer.tasks import SGD, Data, Loaded, Metric, OneCycle, Recipe, Task
 
 INPUTS = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
 TARGETS = INPUTS.abs()[:, :3].argmax(1)
@@ -61,6 +63,47 @@ def made(train):
 
 def task():
     return made(Loaded(Jittered(), workers=2))
+
+
+class Pairs(Dataset):
+    """Two inputs by their names."""
+
+    def __len__(self):
+        return len(INPUTS)
+
+    def __getitem__(self, row):
+        return {"first": INPUTS[row, :3], "second": INPUTS[row, 3:], "labels": TARGETS[row]}
+
+
+class Both(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(3, 8), nn.Linear(3, 8), nn.Linear(16, 3)
+
+    def forward(self, first, second):
+        hidden = torch.cat([self.left(first), self.right(second)], 1).relu()
+        return {"hidden": hidden, "logits": self.head(hidden)}
+
+
+class Wrong:
+    """How many are classified wrongly."""
+
+    higher_is_better = False
+
+    def __init__(self):
+        self.count = 0
+
+    def update(self, outputs, targets):
+        self.count += int((outputs["logits"].argmax(1) != targets).sum())
+
+    def compute(self):
+        return {"wrong": self.count, "right": len(INPUTS) - self.count}
+
+
+def pairs():
+    recipe = Recipe(2, 10, OneCycle(peak=0.1), SGD(), loss=lambda o, t: F.cross_entropy(o["logits"], t))
+    metric = Metric.over_set("wrong", Wrong)
+    return Task("pairs", "", Both, lambda folder: Data(Pairs(), Pairs()), recipe, metric)
 
 
 def dying():
@@ -128,3 +171,37 @@ COMMANDS = {
 def test_every_command_takes_the_task(command: str, folder: Path) -> None:
     done = gossamer(folder, *COMMANDS[command])
     assert (done.returncode, done.stderr) == (0, "")
+
+
+PAIRS = ("--task", "own.py:pairs")
+
+
+@pytest.fixture(scope="module")
+def pairs(folder: Path) -> Path:
+    done = gossamer(folder, "compress", "own.py:pairs", "--rounds", 1, "--out", "pairs")
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder
+
+
+def test_several_inputs_and_outputs_are_exported_with_a_metric_of_the_whole_set(pairs: Path) -> None:
+    import onnx
+
+    done = gossamer(pairs, "export", "pairs", *PAIRS, "--shrink", "--dense", "-o", "pairs.onnx")
+    assert (done.returncode, done.stderr) == (0, "")
+    graph = onnx.load(pairs / "pairs.onnx").graph
+    assert [value.name for value in graph.input] == ["first", "second"]
+    assert len(graph.output) == 2
+    record = read_records(pairs / "pairs")[-1]
+    assert f"wrong {record.val:.4f} -> {record.val:.4f}" in done.stdout
+    assert record.metrics == {"wrong": record.val, "right": 60 - (record.val or 0)}
+
+
+def test_they_are_shrunk(pairs: Path) -> None:
+    done = gossamer(pairs, "shrink", "pairs", *PAIRS)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_looks_at_one_input_says_so(pairs: Path) -> None:
+    done = gossamer(pairs, "explain", "pairs", *PAIRS)
+    assert done.returncode == 2
+    assert "the network takes first=, second=; expected one tensor" in done.stderr

@@ -161,6 +161,43 @@ def test_an_epoch_is_gone_on_with_from_any_batch() -> None:
     assert all(torch.equal(a.positional[0], b.positional[0]) for a, b in zip(batches[4:], rest, strict=True))
 
 
+class OwnGenerators(Dataset[tuple[Tensor, Tensor]]):
+    """Noise out of generators of its own, of which a forked worker gets a copy."""
+
+    def __init__(self) -> None:
+        self.torch, self.python = torch.Generator().manual_seed(0), random.Random(0)
+        self.numpy, self.older = np.random.default_rng(0), np.random.RandomState(0)
+        self.transform = OwnTransform()
+
+    def __len__(self) -> int:
+        return len(INPUTS)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        drawn = [self.python.random(), self.numpy.random(), self.older.rand(), self.transform.draw()]
+        return torch.cat([torch.rand(1, generator=self.torch), torch.tensor(drawn)]), TARGETS[row]
+
+
+class OwnTransform:
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng(0)
+
+    def draw(self) -> float:
+        return float(self.generator.random())
+
+
+@pytest.mark.parametrize("source", [Jittered, OwnGenerators])
+def test_no_two_examples_of_two_epochs_have_the_same_noise(source: type[Any]) -> None:
+    """As they have where workers begin with copies of one generator (pytorch issues 5059 and 15849)."""
+    results = []
+    for workers in (0, 2):
+        loaded = Loaded(source(), batch_size=8, workers=workers)
+        draws = [functools.partial(gossamer.tasks.derived_seed, number) for number in (0, 1)]
+        noise = torch.cat([batch.positional[0] for draw in draws for batch in loaded.epoch(draw)])
+        assert all(len(column.unique()) == 96 for column in noise.T)
+        results.append(noise)
+    assert torch.equal(results[0], results[1])
+
+
 class Interrupted(Exception):
     pass
 
@@ -209,10 +246,10 @@ class Stateful(Sampler[int]):
     """An order out of a generator that nobody can reach."""
 
     def __init__(self) -> None:
-        self._own = np.random.default_rng(0)
+        self._own = [np.random.default_rng(0)]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._own.permutation(len(INPUTS)).tolist())
+        return iter(self._own[0].permutation(len(INPUTS)).tolist())
 
     def __len__(self) -> int:
         return len(INPUTS)
@@ -220,15 +257,15 @@ class Stateful(Sampler[int]):
 
 class Shuffled(Stream):
     def __init__(self) -> None:
-        self._own = random.Random(0)
+        self._own = [random.Random(0)]
 
     def order(self) -> list[int]:
-        return self._own.sample(range(len(INPUTS)), len(INPUTS))
+        return self._own[0].sample(range(len(INPUTS)), len(INPUTS))
 
 
 class Seeded(Shuffled):
     def set_epoch(self, epoch: int) -> None:
-        self._own = random.Random(epoch)
+        self._own = [random.Random(epoch)]
 
 
 @pytest.mark.parametrize(

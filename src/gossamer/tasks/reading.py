@@ -1,8 +1,10 @@
 """How examples are read in whatever process reads them: seeded batch by batch; and what a source is made of."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -38,6 +40,7 @@ class Reading:
     def __getitems__(self, batch: tuple[int, list[int]]) -> Any:
         seed, rows = batch
         with randomness.seeded_on_cpu(seed):
+            seed_generators(self.dataset, seed)
             together = getattr(self.dataset, "__getitems__", None)
             examples = together(rows) if together is not None else [self.dataset[row] for row in rows]
             return self.collate(examples)
@@ -70,11 +73,26 @@ def parts_of(source: Any) -> list[Any]:
 def reseed(source: Any, draw: Draw) -> None:
     """Seeds the generators of a source and tells it which epoch begins."""
     for part in parts_of(source):
-        generator, set_epoch = getattr(part, "generator", None), getattr(part, "set_epoch", None)
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(draw("generator"))
+        seed_generators(part, draw("generator"))
+        set_epoch = getattr(part, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(draw("number") % LARGEST_EPOCH)
+
+
+def seed_generators(part: Any, seed: int) -> None:
+    """Seeds the generators that an object, its dataset or its transform has as attributes: torch's, numpy's, Python's.
+    Workers are forked with a copy of them, and would draw the same numbers, in every worker and every epoch."""
+    for owner in (part, getattr(part, "dataset", None), getattr(part, "transform", None)):
+        for name, value in vars(owner).items() if hasattr(owner, "__dict__") else ():
+            own = randomness.derived_seed(seed, name)
+            if isinstance(value, torch.Generator):
+                value.manual_seed(own)
+            elif isinstance(value, random.Random):
+                value.seed(own)
+            elif isinstance(value, np.random.RandomState):
+                value.seed(own % 2**32)
+            elif isinstance(value, np.random.Generator):
+                value.bit_generator.state = type(value.bit_generator)(own).state
 
 
 def told(error: Exception) -> tuple[str, str]:
