@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import gossamer
@@ -363,3 +364,68 @@ def test_a_quantized_base_is_refused_with_the_way(tmp_path: Path) -> None:
         merge(trained, masks=masks)
     with pytest.raises(ConfigurationError, match=r"0\.weight"):
         gossamer.rounds(model, folder=tmp_path / "other", stop=gossamer.Stop(rounds=1))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*have adapters beside them:gossamer.GossamerWarning")
+def test_adapters_that_the_trainer_of_transformers_trains(tmp_path: Path) -> None:
+    """Its checkpoints hold the adapters alone; the pruned network, and its masks, come from the round before."""
+    transformers = pytest.importorskip("transformers")
+    from gossamer.integrations.transformers import rounds
+
+    rows = [{"input_ids": row, "labels": row} for row in torch.arange(512).remainder(11).view(64, 8)]
+
+    class Killer(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+        def on_step_end(self, arguments: Any, state: Any, control: Any, **others: Any) -> None:
+            if state.global_step == 5:
+                raise KeyError("killed")
+
+    def train(folder: Path, killed_in: int | None = None) -> Any:
+        torch.manual_seed(0)
+        options = peft.LoraConfig(target_modules=["c_attn", "c_fc"], r=2, fan_in_fan_out=True)
+        model = peft.get_peft_model(gpt2(), options)
+
+        def make_trainer() -> Any:
+            arguments = transformers.TrainingArguments(
+                output_dir=str(tmp_path / "unused"),
+                num_train_epochs=2,
+                per_device_train_batch_size=16,
+                save_strategy="steps",
+                save_steps=3,
+                learning_rate=0.01,
+                report_to=[],
+                use_cpu=True,
+                disable_tqdm=True,
+                logging_strategy="no",
+            )
+            return transformers.Trainer(model, arguments, train_dataset=rows, eval_dataset=rows)
+
+        for round, trainer in rounds(
+            make_trainer,
+            folder=folder,
+            stop=gossamer.Stop(rounds=2),
+            cut=gossamer.Cut(per_round=0.5),
+            scope=gossamer.Scope(exclude=["*lora*"]),
+        ):
+            mask_adapters(model, round.masks)
+            if killed_in == round.number:
+                trainer.add_callback(Killer())
+            trainer.train()
+            round.record(**trainer.evaluate())
+        return model
+
+    model = train(tmp_path / "whole")
+    for number in (0, 1):
+        with pytest.raises(KeyError, match="killed"):
+            train(tmp_path / "killed", number)
+    train(tmp_path / "killed")
+    for number in range(3):
+        name = f"round-{number:02d}/model.safetensors"
+        expected, found = load_file(tmp_path / "whole" / name), load_file(tmp_path / "killed" / name)
+        assert all(torch.equal(expected[key], found[key]) for key in expected | found)
+    inputs = torch.arange(8)[None]
+    expected_outputs = outputs(model.eval(), inputs)
+    merged = merge(model)
+    gossamer.check(merged)
+    torch.testing.assert_close(outputs(merged, inputs), expected_outputs)
