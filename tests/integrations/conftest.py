@@ -18,3 +18,9 @@ def _little_to_collect() -> Iterator[None]:
         transformers.utils.logging.set_verbosity_error()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before version 5, arguments with bf16 leave it in the environment, for all Trainers that follow."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")

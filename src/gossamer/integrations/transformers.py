@@ -21,6 +21,7 @@ from gossamer.integrations.trainer_checkpoints import Checkpoint, Checkpoints, r
 from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
 from gossamer.loop.stop import Stop
+from gossamer.model.wrappers import unwrap
 from gossamer.rewind.schedulers import OF_PARAMETERS
 from gossamer.rewind.strategies import Retraining
 from gossamer.storage.files import absolute
@@ -365,7 +366,7 @@ def _unprepare(model: Any, forward: Any) -> None:
 
 def save_configuration(trainer: Trainer, folder: Path) -> None:
     """Writes what `from_pretrained` needs beside the weights: the configurations and the processing class."""
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    model = unwrap(trainer.model)
     if not isinstance(model, PreTrainedModel):
         return
     configuration = copy.deepcopy(model.config)
