@@ -55,8 +55,12 @@ class Checkpoints:
         self.folder = folder
         self.round = round
 
-    def mark(self, step: int, model: nn.Module, finished: bool) -> None:
+    def mark(self, step: int, model: nn.Module, *, finished: bool, to_go_on: bool) -> None:
         """Says of the checkpoint of the model after so many steps that it is whole.
+
+        Args:
+            finished: whether the training ends with it.
+            to_go_on: whether an interrupted round may go on from it.
 
         Raises:
             CheckpointError: the file cannot be written.
@@ -69,7 +73,7 @@ class Checkpoints:
             "files": _sizes(folder),
             "finished": finished,
             "weights": _digest(model),
-            "round": self.round.state_dict(),
+            "round": self.round.state_dict() if to_go_on else None,
         }
         write_file(folder / MARK, lambda temporary: states.save(temporary, state))
 
@@ -102,6 +106,15 @@ class Checkpoints:
         except CheckpointError:
             return None
         return Checkpoint(folder, mark.get("finished") is True, mark["weights"])
+
+    def require_best(self, folder: Path, model: nn.Module) -> None:
+        """Verifies that the model has the weights of a checkpoint that was the best one.
+
+        Raises:
+            CheckpointError: it has not, or the checkpoint's mark is damaged.
+        """
+        if (folder / MARK).exists():
+            Checkpoint(folder, True, str(states.load_entries(folder / MARK).get("weights"))).require(model)
 
     def forget(self) -> None:
         """Removes them."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from gossamer.arguments import require_kind, truth
 from gossamer.errors import ConfigurationError
@@ -22,7 +21,7 @@ from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
 from gossamer.loop.stop import Stop
 from gossamer.model.wrappers import unwrap
-from gossamer.rewind.schedulers import OF_PARAMETERS
+from gossamer.rewind.schedulers import copies_of
 from gossamer.rewind.strategies import Retraining
 from gossamer.storage.files import absolute
 
@@ -170,23 +169,14 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
             resume_from_checkpoint = None if found is None else str(found.folder)
         with _own_names(self.trainer.model):
             output = self._train(resume_from_checkpoint, *others, **named)
-        self.trained = True
+        self.trained, self.found = True, None
         return output
 
     def create_scheduler(self, num_training_steps: int, *others: Any, **named: Any) -> Any:
         """The Trainer's own scheduler, played as the round's method says."""
         own = self._create_scheduler(num_training_steps, *others, **named)
         optimizer = getattr(own, "optimizer", self.trainer.optimizer)
-        # What the scheduler refers to is not copied with it; its optimizer is another one.
-        kept = {id(thing): thing for thing in (self.trainer, self.trainer.model)}
-
-        def make(stand_in: Any) -> Any:
-            # Schedulers want to have been made for their optimizer; this one is not used.
-            LambdaLR(stand_in, lambda step: 1.0)
-            for group, current in zip(stand_in.param_groups, optimizer.param_groups, strict=True):
-                group.update({name: value for name, value in current.items() if name not in OF_PARAMETERS})
-            return copy.deepcopy(own, kept | {id(optimizer): stand_in, id(self.trainer.optimizer): stand_in})
-
+        make = copies_of(own, optimizer, self.trainer, unwrap(self.trainer.model))
         scheduler = self.round.scheduler(optimizer, make, num_training_steps, self._steps_per_epoch())
         self.last_step = scheduler.total_steps
         self.trainer.lr_scheduler = scheduler
@@ -202,8 +192,14 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **named: Any) -> None:
         """Marks a checkpoint as whole, with what the round needs of itself to go on from it."""
-        if not self.trained and not args.save_only_model:
-            self.checkpoints.mark(state.global_step, self.trainer.model, finished=control.should_training_stop)
+        to_go_on = not self.trained and not args.save_only_model
+        finished = control.should_training_stop
+        self.checkpoints.mark(state.global_step, self.trainer.model, finished=finished, to_go_on=to_go_on)
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **named: Any) -> None:
+        """Verifies that the best weights were put back, if these are asked for."""
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self.checkpoints.require_best(Path(state.best_model_checkpoint), self.trainer.model)
 
     def _load_finished(self, found: Checkpoint) -> TrainOutput:
         """Puts a training back that came to its end before it was recorded. The Trainer itself would take a step more
@@ -215,6 +211,7 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
         self._find_best(trainer.state)
         if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
             trainer._load_best_model()
+        self.on_train_end(trainer.args, trainer.state, trainer.control)
         trainer._load_rng_state(str(folder))
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         return TrainOutput(trainer.state.global_step, losses[-1] if losses else math.nan, {})
