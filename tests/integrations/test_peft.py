@@ -20,6 +20,8 @@ pytestmark = [
     # peft's and transformers' own.
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Already unmerged:UserWarning"),
+    # Of parameters without a layer, in the oldest version.
+    pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning"),
 ]
 
 

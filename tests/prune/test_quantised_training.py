@@ -99,8 +99,17 @@ def test_a_round_comes_back_into_a_network_whose_observers_have_seen_nothing(tmp
     gossamer.load_round(tmp_path, -1, fresh)
     for name, tensor in model.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], tensor)
-    with pytest.raises(CheckpointError, match="does not fit"):
-        gossamer.load_round(tmp_path, -1, nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3)))
+
+
+def test_statistics_of_another_size_do_not_fit(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False))
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
+        round.record(loss=1.0, untrained=True)
+    other = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(4, affine=False))
+    before = other[0].weight.detach().clone()
+    with pytest.raises(CheckpointError, match=r"1\.running_mean has shape \(3,\), the model's \(4,\)"):
+        gossamer.load_round(tmp_path, -1, other)
+    assert torch.equal(other[0].weight, before)
 
 
 @pytest.mark.parametrize("stop", [1, 2])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from gossamer.errors import CheckpointError
 from gossamer.model.ties import ties
@@ -74,4 +75,5 @@ def _gets_its_size(model: nn.Module, name: str) -> bool:
     path, _, attribute = name.rpartition(".")
     owner = model.get_submodule(path)
     loads_itself = type(owner)._load_from_state_dict is not nn.Module._load_from_state_dict
-    return loads_itself and attribute in owner._buffers
+    # Normalisation only looks for older files there.
+    return loads_itself and attribute in owner._buffers and not isinstance(owner, _NormBase)
