@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.shrink import ShrinkError
-from gossamer.shrink.verify import BATCH, OutputsCompared, verify
+from gossamer.shrink.verify import OutputsCompared, verify
 from gossamer.tasks import Examples, Metric
+from gossamer.tasks.sample import BATCH
 
 
 def linear(weight: list[list[float]]) -> nn.Linear:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from gossamer.explain.intervals import Interval, mean_change
 from gossamer.prune.masks import Masks
 from gossamer.tasks import Examples, Metric
+from gossamer.tasks.sample import Sample
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)
 """Shares of a layer's survivors that are removed."""
-BATCH = 500
 
 Which = Literal["weakest", "strongest"]
 HOW = (
@@ -58,7 +58,7 @@ class Ablation:
 
 
 def ablate(
-    model: nn.Module, masks: Masks, examples: Examples, metric: Metric, fractions: Sequence[float] = FRACTIONS
+    model: nn.Module, masks: Masks, examples: Sample | Examples, metric: Metric, fractions: Sequence[float] = FRACTIONS
 ) -> Ablation:
     """Removes every layer's weakest and strongest survivors in turn, and measures.
 
@@ -98,14 +98,13 @@ def ablate(
     return Ablation(metric.name, float(baseline.mean()), len(examples), tuple(points))
 
 
-def scores(model: nn.Module, examples: Examples, metric: Metric) -> Tensor:
+def scores(model: nn.Module, examples: Sample | Examples, metric: Metric) -> Tensor:
     """The metric's score of every example, averaged where one has several; float64, shape (examples,)."""
     found = []
     with torch.no_grad():
-        for start in range(0, len(examples), BATCH):
-            inputs, targets = examples.batch(slice(start, start + BATCH))
-            score = metric.score(model(inputs), targets)
-            found.append(score.double().reshape(len(inputs), -1).mean(1))
+        for batch in examples if isinstance(examples, Sample) else Sample(examples):
+            score = metric.score(batch.of(model), batch.targets)
+            found.append(score.double().reshape(batch.examples, -1).mean(1))
     return torch.cat(found)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from gossamer.shrink.arguments import as_arguments
 from gossamer.shrink.coupling import unit_dimension
 from gossamer.shrink.operations import Elementwise, FullLayer, Normalisation, Operation, OperationGraph, Value, read_by
 from gossamer.shrink.trace import Traced
 from gossamer.tasks import Examples
-
-BATCH = 500
+from gossamer.tasks.sample import Sample
 
 
 def activations(network: OperationGraph) -> dict[str, Value]:
@@ -31,7 +31,7 @@ def activations(network: OperationGraph) -> dict[str, Value]:
     return found
 
 
-def never_active(traced: Traced, network: OperationGraph, examples: Examples) -> dict[str, Tensor]:
+def never_active(traced: Traced, network: OperationGraph, examples: Sample | Examples) -> dict[str, Tensor]:
     """For every layer, by name, whether each unit has the same activation for every example and at every position (for
     ReLU: zero); bool, shape (units,)."""
     ends = activations(network)
@@ -50,9 +50,8 @@ def never_active(traced: Traced, network: OperationGraph, examples: Examples) ->
 
     observer = _Observer(traced.module, note)
     with torch.no_grad():
-        for start in range(0, len(examples), BATCH):
-            inputs, _ = examples.batch(slice(start, start + BATCH))
-            observer.run(inputs.clone())
+        for batch in examples if isinstance(examples, Sample) else Sample(examples):
+            observer.run(*(tensor.clone() for tensor in as_arguments(batch).tensors()))
     return {name: lowest[name] == highest[name] for name in ends}
 
 

@@ -17,6 +17,7 @@ from gossamer.shrink.positions import along
 from gossamer.shrink.removal import Removal, find_removal
 from gossamer.shrink.trace import Traced
 from gossamer.tasks import Examples
+from gossamer.tasks.sample import Sample
 
 HOW = (
     "A unit is unread if no path of non-zero weights leads from it to the output, and constant if none leads to "
@@ -64,7 +65,7 @@ class DeadUnits:
     how: str = HOW
 
 
-def find_dead_units(traced: Traced, network: OperationGraph, masks: Masks, examples: Examples) -> DeadUnits:
+def find_dead_units(traced: Traced, network: OperationGraph, masks: Masks, examples: Sample | Examples) -> DeadUnits:
     """Finds dead units.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
 from gossamer.explain.ablation import FRACTIONS, Ablation, ablate
@@ -22,9 +22,11 @@ from gossamer.explain.unit_graph import unit_graph
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.masks import Masks
 from gossamer.reopen import FinishedRound, ticket_of_size
+from gossamer.shrink.arguments import as_arguments
 from gossamer.shrink.trace import trace
 from gossamer.shrink.understand import understand
-from gossamer.tasks import Examples, Metric
+from gossamer.tasks import Metric, Split
+from gossamer.tasks.sample import sample
 
 NOT_A_GRAPH = "the network holds operations that are not understood as connections between units: "
 
@@ -56,7 +58,7 @@ class Explanation:
 
 def explain_model(
     model: nn.Module,
-    examples: Examples,
+    examples: Split,
     metric: Metric,
     masks: Masks,
     *,
@@ -68,7 +70,7 @@ def explain_model(
 
     Args:
         model: on the CPU; is not changed. Taken in evaluation mode.
-        examples: validation data.
+        examples: validation data; of those that are read while they are used the first, see `tasks.sample`.
         masks: of the prunable weights, True where kept, such as those of `gossamer.load_masks`.
         example: row of `examples` whose prediction is explained.
         ablation_examples: how many of them the ablation is measured on; None: no ablation.
@@ -77,11 +79,11 @@ def explain_model(
     Raises:
         GossamerError: the model cannot be traced, or there is no such example.
     """
-    if not 0 <= example < len(examples):
-        raise ConfigurationError(f"there is no example {example}; expected 0 to {len(examples) - 1}")
+    seen = sample(examples)
+    if not 0 <= example < len(seen):
+        raise ConfigurationError(f"there is no example {example}; expected 0 to {len(seen) - 1}")
     model = copy.deepcopy(unwrap(model)).eval()
-    inputs, _ = examples.batch(slice(0, 16))
-    traced = trace(model, (inputs,))
+    traced = trace(model, as_arguments(next(iter(seen.first(16)))))
     network = understand(traced)
     graph = unit_graph(network)
     missing: dict[str, str] = {}
@@ -101,18 +103,18 @@ def explain_model(
     if metric.whole_set is not None:
         missing["ablation"] = f"{metric.name} is measured over a whole set, and not by example"
     elif ablation_examples is not None:
-        ablation = ablate(model, masks, _first(examples, ablation_examples), metric, fractions)
+        ablation = ablate(model, masks, seen.first(ablation_examples), metric, fractions)
     else:
         missing["ablation"] = "it was not asked for"
-    one, target = examples.batch(slice(example, example + 1))
+    one = seen.one(example)
     decision = None
-    if target.shape == (1,) and not target.is_floating_point():
-        decision = find_decision(model, one, int(target), masks, example=example, graph=graph)
+    if isinstance(one.targets, Tensor) and one.targets.shape == (1,) and not one.targets.is_floating_point():
+        decision = find_decision(model, as_arguments(one), int(one.targets), masks, example=example, graph=graph)
     if decision is None:
         missing["decision"] = "the network does not return one row of classes"
     missing["signs"] = "they are compared between the rounds of a run"
     return Explanation(
-        find_dead_units(traced, network, masks, examples), reach, fans, paths, ablation, decision, None, (), missing
+        find_dead_units(traced, network, masks, seen), reach, fans, paths, ablation, decision, None, (), missing
     )
 
 
@@ -127,7 +129,7 @@ def explain_round(ticket: FinishedRound, *, against: Sequence[Path] = (), **opti
     Raises:
         GossamerError: see `explain_model`; or a folder is no run, damaged, or one of another network.
     """
-    facts = explain_model(ticket.model, ticket.validation, ticket.task.metric, ticket.masks, **options)
+    facts = explain_model(ticket.model, ticket.data.validation, ticket.task.metric, ticket.masks, **options)
     missing = {name: why for name, why in facts.missing.items() if name != "signs"}
     signs = count_sign_flips(ticket.until_now()) if ticket.record.round > 0 else None
     if signs is None:
@@ -149,7 +151,3 @@ def explain_round(ticket: FinishedRound, *, against: Sequence[Path] = (), **opti
 def _compare(ticket: FinishedRound, other: Path) -> Overlap:
     nearest, masks = ticket_of_size(other, ticket.record.kept)
     return compare_tickets(ticket.masks, masks, name=str(other), number=nearest.round, seed=nearest.seed)
-
-
-def _first(examples: Examples, count: int) -> Examples:
-    return Examples(examples.inputs[:count], examples.targets[:count], examples.prepare)

@@ -7,11 +7,9 @@ from torch import nn
 
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.outputs import Difference, compare, over_batches, tensors_of, worst
-from gossamer.tasks import Batch, Examples, Metric, Split
+from gossamer.tasks import Batch, Metric, Split
 from gossamer.tasks.evaluation import measure_outputs
-from gossamer.tasks.in_memory import MOST, first_batches
-
-BATCH = 500
+from gossamer.tasks.sample import sample
 
 
 @dataclass(frozen=True)
@@ -31,16 +29,15 @@ def verify(original: nn.Module, smaller: nn.Module, examples: Split, metric: Met
     """Compares all outputs on the examples, and the metric; both networks are in evaluation mode and on one device.
 
     Args:
-        examples: of those that are read while they are used, the first `in_memory.MOST`.
+        examples: of those that are read while they are used, the first `tasks.in_memory.MOST`.
 
     Raises:
         ShrinkError: an output differs by more than `outputs.tolerance` lets rounding do.
     """
-    most = len(examples) if isinstance(examples, Examples) else MOST
-    batches = first_batches(examples, most, BATCH)
+    batches = sample(examples)
     with torch.no_grad():
         found = worst(over_batches(_compared(original, smaller, batch) for batch in batches))
-        count = sum(batch.examples for batch in batches)
+        count = len(batches)
         if not found.largest <= found.allowed:
             raise ShrinkError(
                 f"on {count} examples the smaller network's outputs differ by up to {found.largest:.3g} (outputs are "
