@@ -1,10 +1,13 @@
 """What `import gossamer` promises."""
 
+import importlib
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 import gossamer
 import gossamer.tasks
@@ -23,6 +26,16 @@ def test_public_names_are_those_of_the_reference() -> None:
         for name in module.__all__:
             assert getattr(module, name) is not None
             assert name in dir(module)
+
+
+@pytest.mark.parametrize("name", ["transformers", "lightning", "accelerate", "peft"])
+def test_what_the_adapters_are_for_is_in_the_reference(name: str) -> None:
+    pytest.importorskip(name)
+    module = importlib.import_module(f"gossamer.integrations.{name}")
+    text = (ROOT / "docs" / "reference" / "integrations.md").read_text(encoding="utf-8")
+    listed = re.findall(rf"^::: gossamer\.integrations\.{name}\.(\w+)$", text, re.M)
+    assert sorted(listed) == sorted(getattr(module, "__all__", listed))
+    assert all(getattr(module, found).__doc__ for found in listed)
 
 
 def test_the_version_is_the_one_that_is_declared() -> None:
@@ -50,5 +63,7 @@ tasks()
 assert 'torch' not in sys.modules, 'torch'
 gossamer.rounds
 assert 'torch' in sys.modules
+import gossamer.integrations
+assert not {'transformers', 'lightning', 'accelerate', 'peft', 'tensorboard'} & {*sys.modules}
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

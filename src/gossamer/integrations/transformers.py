@@ -121,7 +121,7 @@ def _with_trainers(
         _give(trainer, model)
         forward = vars(model).get("forward")
         _InRound(trainer, round, folder / f"round-{round.number:02d}", retraining)
-        round.beside = lambda destination, trainer=trainer: save_configuration(trainer, destination)
+        round.beside = lambda destination, trainer=trainer: _save_configuration(trainer, destination)
         yield round, trainer
         if round.result is None:
             round.record(**_measured(trainer))
@@ -361,7 +361,7 @@ def _unprepare(model: Any, forward: Any) -> None:
         model.forward = forward
 
 
-def save_configuration(trainer: Trainer, folder: Path) -> None:
+def _save_configuration(trainer: Trainer, folder: Path) -> None:
     """Writes what `from_pretrained` needs beside the weights: the configurations and the processing class."""
     model = unwrap(trainer.model)
     if not isinstance(model, PreTrainedModel):
@@ -377,3 +377,6 @@ def save_configuration(trainer: Trainer, folder: Path) -> None:
     processing = trainer.processing_class or getattr(trainer.data_collator, "tokenizer", None)
     if processing is not None:
         processing.save_pretrained(folder)
+
+
+__all__ = ["rounds"]
