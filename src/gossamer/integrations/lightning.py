@@ -7,7 +7,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -137,6 +137,10 @@ def _with_trainers(
                 )
             round.record(**callback.measured(trainer))
         remove(place / RESUME)
+        with suppress(OSError):
+            # Unless something of the Trainer's own lies there.
+            place.rmdir()
+            folder.rmdir()
 
 
 @cache
