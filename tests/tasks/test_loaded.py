@@ -371,6 +371,18 @@ MISTAKES: dict[str, tuple[Callable[[], Task], str]] = {
         lambda: own_task(Data(GOOD, Empty())),
         "^own: the validation split: there is no batch; expected at least one",
     ),
+    "an empty dataset": (
+        lambda: own_task(Data(GOOD, TensorDataset(INPUTS[:0], TARGETS[:0]))),
+        "^own: the validation split: there is no batch; expected at least one",
+    ),
+    "a stream without a batch size": (
+        lambda: own_task(Data(Loaded(Stream(), steps=2), GOOD), batch_size=None),
+        "^own: the train split: nothing says how large a batch is",
+    ),
+    "workers of what has its own": (
+        lambda: own_task(lambda: Data(Loaded(DataLoader(WHOLE, 8), workers=2), GOOD)),
+        "^Loaded: a DataLoader has workers, collate and batch size of its own",
+    ),
     "more steps than there are": (
         lambda: own_task(Data(Loaded(WHOLE, steps=7), GOOD)),
         "^own: the train split: steps is 7, but there are 6 batches",

@@ -59,12 +59,20 @@ class Loaded:
         for name, (value, smallest) in least.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < smallest):
                 raise TaskError(f"Loaded: {name} is {value!r}; expected a whole number of at least {smallest}")
-        if isinstance(self.source, DataLoader) and (self.workers or self.collate or self.batch_size):
-            raise TaskError("Loaded: a DataLoader has workers, collate and batch size of its own; give them to it")
+        if not self.of_examples and (self.workers or self.collate or self.batch_size):
+            raise TaskError(
+                f"Loaded: a {type(self.source).__name__} has workers, collate and batch size of its own; give them to "
+                f"it"
+            )
 
     def to(self, device: torch.device | str) -> "Loaded":
         """Itself: batches are moved as they are read."""
         return self
+
+    @property
+    def of_examples(self) -> bool:
+        """Whether the source gives examples, of which batches are made here; otherwise it gives batches."""
+        return not isinstance(self.source, DataLoader) and (isinstance(self.source, Dataset) or has_length(self.source))
 
     @property
     def numbered(self) -> bool:
@@ -153,6 +161,8 @@ class Loaded:
         with randomness.seeded(draw("global")):
             if self.numbered and getattr(self.source, "batch_size", 1) is not None:
                 size = min(count or self._size, len(self.dataset))
+                if not size:
+                    raise TaskError(f"{self.name}: there is no batch; expected at least one")
                 reading = Reading(self.dataset, self._collate)
                 return next(self._batches(reading.__getitems__((draw("batch"), list(range(size)))) for _ in range(1)))
             return next(self.once(draw))
@@ -179,9 +189,13 @@ class Loaded:
         """Examples of a batch, where they are numbered."""
         if isinstance(self.source, DataLoader):
             return self.source.batch_size or 1
+        return min(self._asked_size, len(self.source)) or 1
+
+    @property
+    def _asked_size(self) -> int:
         if self.batch_size is None:
             raise TaskError(f"{self.name}: nothing says how large a batch is; give the recipe a batch_size")
-        return min(self.batch_size, len(self.source)) or 1
+        return self.batch_size
 
     @property
     def _collate(self) -> Callable[[list[Any]], Any]:
@@ -252,7 +266,7 @@ class Loaded:
         """The loader of an `IterableDataset`."""
         return DataLoader(
             self.source,
-            batch_size=self.batch_size or 1,
+            batch_size=self._asked_size,
             num_workers=self.workers,
             collate_fn=self.collate,
             drop_last=drop_last,
@@ -298,7 +312,7 @@ def bound(split: Any, name: str, batch_size: int | None, batch: Callable[[Any], 
     if not loads:
         return split
     loaded = split if isinstance(split, Loaded) else Loaded(split)
-    own = not isinstance(loaded.source, DataLoader) and loaded.batch_size is None
+    own = loaded.of_examples and loaded.batch_size is None
     return replace(
         loaded,
         name=name,
