@@ -23,7 +23,7 @@ from gossamer.model.nested import tensors_in
 from gossamer.randomness import Draw
 from gossamer.tasks.batch import Batch, as_batch
 from gossamer.tasks.errors import TaskError
-from gossamer.tasks.reading import Reading, as_it_is, has_length, parts_of, reseed, told
+from gossamer.tasks.reading import Reading, as_it_is, begin_worker, has_length, parts_of, reseed, told
 
 COMPARED_BATCHES = 4
 """How many batches of a loader's order are drawn twice, to see whether it can be drawn again."""
@@ -241,7 +241,7 @@ class Loaded:
         workers = self.workers if given is None else given.num_workers
         own: dict[str, Any] = {"num_workers": workers}
         if given is not None:
-            own |= {"worker_init_fn": given.worker_init_fn, "timeout": given.timeout, "pin_memory": given.pin_memory}
+            own |= {"timeout": given.timeout, "pin_memory": given.pin_memory}
         if given is not None and workers:
             own |= {"prefetch_factor": given.prefetch_factor, "multiprocessing_context": given.multiprocessing_context}
         return iter(
@@ -249,6 +249,7 @@ class Loaded:
                 Reading(self.dataset, self._collate),  # type: ignore[arg-type]
                 batch_sampler=plan,  # type: ignore[arg-type]
                 collate_fn=as_it_is,
+                worker_init_fn=functools.partial(begin_worker, getattr(given, "worker_init_fn", None)),
                 generator=torch.Generator().manual_seed(draw("workers")),
                 **own,
             )
@@ -269,6 +270,7 @@ class Loaded:
             batch_size=self._asked_size,
             num_workers=self.workers,
             collate_fn=self.collate,
+            worker_init_fn=functools.partial(begin_worker, None),
             drop_last=drop_last,
         )
 

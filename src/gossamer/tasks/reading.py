@@ -1,6 +1,7 @@
 """How examples are read in whatever process reads them: seeded batch by batch; and what a source is made of."""
 
 import random
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,14 @@ class Reading:
             together = getattr(self.dataset, "__getitems__", None)
             examples = together(rows) if together is not None else [self.dataset[row] for row in rows]
             return self.collate(examples)
+
+
+def begin_worker(given: Callable[[int], Any] | None, number: int) -> None:
+    """What a worker does first: it leaves an interruption (Ctrl-C reaches all processes of a terminal) to the training,
+    which ends it, and then what the loader's own `worker_init_fn` wants."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if given is not None:
+        given(number)
 
 
 def as_it_is(batch: Any) -> Any:
