@@ -570,8 +570,11 @@ def test_what_remembers_the_round_before_is_refused(tmp_path: Path, batches: Dat
     (stopping,) = callbacks_of("EarlyStopping", monitor="train_loss")()
     with pytest.raises(ConfigurationError, match="the same EarlyStopping in two rounds"):
         train(tmp_path / "2", [batches], make_module(), make=trainers(callbacks=[stopping]))
-    with pytest.raises(ConfigurationError, match="LearningRateFinder searches anew in every fit"):
+    with pytest.raises(ConfigurationError, match="a LearningRateFinder, which searches anew in every"):
         train(tmp_path / "4", [batches], make=trainers(callbacks=callbacks_of("LearningRateFinder")))
+    pruning = callbacks_of("ModelPruning", pruning_fn="l1_unstructured")
+    with pytest.raises(ConfigurationError, match="a ModelPruning, which prunes inside every training"):
+        train(tmp_path / "5", [batches], make=trainers(callbacks=pruning))
     with pytest.raises(ConfigurationError, match="make_trainer returned a NoneType; expected a Trainer"):
         train(tmp_path / "3", [batches], make_module(), make=lambda folder: None)
 

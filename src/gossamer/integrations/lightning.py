@@ -37,8 +37,16 @@ RESUME = "resume.ckpt"
 """The checkpoint in it that an interrupted round goes on from."""
 IN_THIS_PROCESS = ("SingleDeviceStrategy", "SingleDeviceXLAStrategy", "DDPStrategy")
 """Strategies that train the module itself, whole, in the process that the rounds are in."""
-FINDERS = ("LearningRateFinder", "BatchSizeFinder")
-"""Callbacks that begin every fit with a search."""
+SEARCHES = (
+    "searches anew in every fit, so that rounds are trained differently, and an interrupted one from its beginning; "
+    "expected what it finds: search before the rounds (lightning.pytorch.tuner.Tuner)"
+)
+REFUSED = {
+    "LearningRateFinder": SEARCHES,
+    "BatchSizeFinder": SEARCHES,
+    "ModelPruning": "prunes inside every training, the dense one too; expected the rounds alone to prune: leave it out",
+}
+"""Callbacks that no round can be trained with -> why, and what to do."""
 ONCE = ("ModelCheckpoint", "EarlyStopping", "WeightAveraging", "StochasticWeightAveraging", "Timer")
 """Callbacks that remember the training before."""
 
@@ -183,12 +191,9 @@ def _made(make_trainer: Callable[[Path], Any], folder: Path) -> Any:
             f"{strategy} keeps parameters in pieces or moves them elsewhere, so that no weights can be chosen of all; "
             f"expected Trainer(devices=1), without a strategy"
         )
-    found = [type(one).__name__ for one in trainer.callbacks if type(one).__name__ in FINDERS]
-    if found:
-        raise ConfigurationError(
-            f"the {found[0]} searches anew in every fit, so that rounds are trained differently, and an interrupted "
-            f"one from its beginning; expected what it finds: search before the rounds (lightning.pytorch.tuner.Tuner)"
-        )
+    for name in (type(one).__name__ for one in trainer.callbacks):
+        if name in REFUSED:
+            raise ConfigurationError(f"the Trainer has a {name}, which {REFUSED[name]}")
     return trainer
 
 
