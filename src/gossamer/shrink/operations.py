@@ -203,5 +203,16 @@ class OperationGraph:
 
     @property
     def not_understood(self) -> tuple[str, ...]:
-        """Descriptions of the operations whose inputs and outputs have to stay as they are."""
-        return tuple(operation.description for operation in self.operations if isinstance(operation, Opaque))
+        """Descriptions of the operations whose inputs and outputs have to stay as they are; those that only work on
+        numbers of the code's own (the positions of a grid) hold nothing back."""
+        given: set[Value | None] = set()
+        """Values that depend on the inputs."""
+        found = []
+        for operation in self.operations:
+            if isinstance(operation, SizeOf | Output):
+                continue
+            if isinstance(operation, Input) or given.intersection(read_by(operation)):
+                given.add(operation.output)
+                if isinstance(operation, Opaque):
+                    found.append(operation.description)
+        return tuple(found)
