@@ -654,6 +654,15 @@ def test_every_round_loads_by_from_pretrained(make: Any, of: str, tmp_path: Path
     assert gossamer.load_round(tmp_path, -1, make()).round == 1
 
 
+def test_a_dense_round_that_is_taken_over_brings_its_configuration(undisturbed: Path, tmp_path: Path) -> None:
+    retraining = Retraining("fine-tune")
+    model = run(tmp_path, of_rounds={"dense": undisturbed, "retraining": retraining})
+    for number, masks in enumerate(gossamer.load_masks(tmp_path, number) for number in (0, 1)):
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / f"round-{number:02d}")
+        gossamer.check(loaded, masks=masks)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+
+
 def test_a_configuration_that_cannot_be_written_leaves_no_half_of_a_round(tmp_path: Path) -> None:
     class Broken(Exception):
         pass

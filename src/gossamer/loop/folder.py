@@ -177,9 +177,10 @@ def take_over_dense(folder: Path, dense: Path, moment: str | None) -> RoundRecor
         if any(finished.sha256[name] != records[0].sha256[name] for name in (MODEL, MASKS, STATE)):
             raise CheckpointError(f"{dense} changed while its dense round was copied; run the same command again")
         (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
-        cost = round_folder(dense, 0) / COST
-        if cost.exists():
-            shutil.copyfile(regular(cost), destination / COST)
+        # What it cost, and what an adapter put beside the model; no link, which could lead anywhere.
+        for path in round_folder(dense, 0).iterdir():
+            if path.is_file() and not path.is_symlink() and path.name not in (MODEL, MASKS, STATE, SNAPSHOT, RECORD):
+                shutil.copyfile(path, destination / path.name)
 
     write_folder(round_folder(folder, 0), write)
     return finished
