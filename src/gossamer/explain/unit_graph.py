@@ -169,13 +169,9 @@ class _Builder:
                     for term in self.terms[value]
                 ]
             case Normalisation(_, module, value, output):
-                passes = (scale_and_shift(module)[0].ne(0) | self.dense).long()
+                passes = spread((scale_and_shift(module)[0].ne(0) | self.dense).long(), 0, shapes[output])
                 self.terms[output] = [
-                    Term(
-                        term.vertices,
-                        on_distinct_pairs(torch.mul, term.times, spread(passes, 0, tuple(term.times.shape))),
-                    )
-                    for term in self.terms[value]
+                    Term(term.vertices, on_distinct_pairs(torch.mul, term.times, passes)) for term in self.terms[value]
                 ]
             case Pooling(_, _, value, output):
                 self.terms[output] = [
@@ -191,11 +187,9 @@ class _Builder:
             case Elementwise(_, value, output):
                 self.terms[output] = self.terms[value]
             case Mean(dimensions, keep, value, output):
-                for term in self.terms[value]:
-                    if not all(
-                        same_along(part, dimension) for part in (term.vertices, term.times) for dimension in dimensions
-                    ):
-                        return False
+                parts = [part for term in self.terms[value] for part in (term.vertices, term.times)]
+                if not all(same_along(part, dimension) for part in parts for dimension in dimensions):
+                    return False
                 self.terms[output] = [
                     Term(*(_first(part, dimensions, keep) for part in (term.vertices, term.times)))
                     for term in self.terms[value]

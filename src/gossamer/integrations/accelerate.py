@@ -11,6 +11,7 @@ from torch import nn
 from gossamer import randomness
 from gossamer.arguments import require_kind
 from gossamer.errors import ConfigurationError
+from gossamer.integrations.prepared import as_before
 from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
 from gossamer.model.wrappers import unwrap
@@ -33,9 +34,6 @@ STATE = "round.safetensors"
 whose files it reads with pickle."""
 PREPARED = ("_models", "_optimizers", "_schedulers", "_dataloaders", "_custom_objects")
 """The lists of an Accelerator of what it prepared, all of which it saves."""
-MARKS = ("forward", "_original_forward", "_is_accelerate_prepared")
-"""What an Accelerator sets in a model that it prepares. One that casts (bf16) is put around it in every round, by older
-versions around that of the round before."""
 IN_PIECES = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP")
 """Kinds of training that keep parameters in pieces."""
 
@@ -93,16 +91,13 @@ def _with_checkpoints(
 ) -> Iterator[tuple[Round, "Checkpoints"]]:
     for round in inner:
         before = {name: len(getattr(accelerator, name, ())) for name in PREPARED}
-        marks = {name: value for name, value in vars(model).items() if name in MARKS}
         checkpoints = Checkpoints(round, accelerator, model, folder / f"round-{round.number:02d}")
-        yield round, checkpoints
-        if round.result is None:
-            round.record()
+        with as_before(model):
+            yield round, checkpoints
+            if round.result is None:
+                round.record()
         for name, count in before.items():
             del getattr(accelerator, name, [])[count:]
-        for name in MARKS:
-            vars(model).pop(name, None)
-        vars(model).update(marks)
         remove(folder)
 
 

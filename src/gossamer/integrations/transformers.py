@@ -16,6 +16,7 @@ from torch import nn
 
 from gossamer.arguments import require_kind, truth
 from gossamer.errors import ConfigurationError
+from gossamer.integrations.prepared import as_before
 from gossamer.integrations.trainer_checkpoints import Checkpoint, Checkpoints, remove_checkpoints
 from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
@@ -119,14 +120,13 @@ def _with_trainers(
         before.refuse_again(trainer)
         before = _Once(trainer)
         _give(trainer, model)
-        forward = vars(model).get("forward")
         _InRound(trainer, round, folder / f"round-{round.number:02d}", retraining)
         round.beside = lambda destination, trainer=trainer: _save_configuration(trainer, destination)
-        yield round, trainer
-        if round.result is None:
-            round.record(**_measured(trainer))
-        _release(trainer)
-        _unprepare(model, forward)
+        with as_before(model):
+            yield round, trainer
+            if round.result is None:
+                round.record(**_measured(trainer))
+            _release(trainer)
     if not keep_checkpoints:
         remove_checkpoints(folder)
 
@@ -346,19 +346,6 @@ def _own_names(model: nn.Module) -> Iterator[None]:
         del model._weight_conversions
         if own is not None:
             model._weight_conversions = own
-
-
-def _unprepare(model: Any, forward: Any) -> None:
-    """Puts the model's own `forward` back in the place of the one that accelerate made of it, which casts to bfloat16;
-    the next Trainer prepares it again.
-
-    Args:
-        forward: what the model had under this name in its own attributes, if anything.
-    """
-    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
-        vars(model).pop(name, None)
-    if forward is not None:
-        model.forward = forward
 
 
 def _save_configuration(trainer: Trainer, folder: Path) -> None:
