@@ -14,7 +14,7 @@ from gossamer.prune.prunable import count_parameters, prunable_weights
 from gossamer.prune.select import keep_largest
 from gossamer.tasks import TASKS, Examples, Metric, evaluate, initial_model, train
 from gossamer.tasks.cifar10 import CIFAR10, standardised
-from gossamer.tasks.cifar_resnet import CifarResNet, Padding
+from gossamer.tasks.cifar_resnet import CifarResNet, PaddedShortcut
 from gossamer.tasks.hub_images import load_split
 
 WEIGHTS = "resnet20-12fca82f.th"
@@ -62,7 +62,7 @@ def test_images_shrink_as_channels_grow() -> None:
 
 def test_padding() -> None:
     inputs = torch.arange(2 * 4 * 4).float().view(1, 2, 4, 4)
-    outputs = Padding()(inputs)
+    outputs = PaddedShortcut()(inputs)
     assert outputs.shape == (1, 4, 2, 2)
     assert outputs[0].tolist() == [
         [[0, 0], [0, 0]],

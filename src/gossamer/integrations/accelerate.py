@@ -40,7 +40,7 @@ IN_PIECES = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP")
 
 def rounds(
     model: nn.Module, accelerator: Accelerator, *, folder: str | Path, **arguments: Any
-) -> Iterator[tuple[Round, "Checkpoints"]]:
+) -> Iterator[tuple[Round, "EpochCheckpoints"]]:
     """`gossamer.rounds` around a loop with accelerate.
 
         for round, checkpoints in gossamer.integrations.accelerate.rounds(
@@ -88,10 +88,10 @@ def rounds(
 
 def _with_checkpoints(
     inner: Iterator[Round], model: nn.Module, accelerator: Accelerator, folder: Path
-) -> Iterator[tuple[Round, "Checkpoints"]]:
+) -> Iterator[tuple[Round, "EpochCheckpoints"]]:
     for round in inner:
         before = {name: len(getattr(accelerator, name, ())) for name in PREPARED}
-        checkpoints = Checkpoints(round, accelerator, model, folder / f"round-{round.number:02d}")
+        checkpoints = EpochCheckpoints(round, accelerator, model, folder / f"round-{round.number:02d}")
         with as_before(model):
             yield round, checkpoints
             if round.result is None:
@@ -101,7 +101,7 @@ def _with_checkpoints(
         remove(folder)
 
 
-class Checkpoints:
+class EpochCheckpoints:
     """The checkpoints of one round, which is trained epoch by epoch.
 
     They are what `Accelerator.save_state` writes, and with it how far the round is, all random numbers, and the order
@@ -192,4 +192,4 @@ def _named_here(accelerator: Accelerator) -> Iterator[None]:
         project.automatic_checkpoint_naming = automatic
 
 
-__all__ = ["Checkpoints", "rounds"]
+__all__ = ["EpochCheckpoints", "rounds"]

@@ -26,7 +26,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainerCheckpoint:
     """A whole checkpoint of the round that is going on."""
 
     folder: Path
@@ -48,7 +48,7 @@ class Checkpoint:
             )
 
 
-class Checkpoints:
+class TrainerCheckpoints:
     """Those of one round."""
 
     def __init__(self, folder: Path, round: Round) -> None:
@@ -77,7 +77,7 @@ class Checkpoints:
         }
         write_file(folder / MARK, lambda temporary: states.save(temporary, state))
 
-    def newest(self) -> Checkpoint | None:
+    def newest(self) -> TrainerCheckpoint | None:
         """The last one that is whole, with the round's steps and time put back to it; None if there is none. What lies
         there behind it is removed: halves, and those of another attempt at the round.
 
@@ -92,7 +92,7 @@ class Checkpoints:
                     shutil.rmtree(folder)
         return found
 
-    def _restored(self, folder: Path) -> Checkpoint | None:
+    def _restored(self, folder: Path) -> TrainerCheckpoint | None:
         try:
             mark: dict[str, Any] = states.load_entries(folder / MARK)
         except CheckpointError:
@@ -105,7 +105,7 @@ class Checkpoints:
             self.round.load_state_dict(mark["round"])
         except CheckpointError:
             return None
-        return Checkpoint(folder, mark.get("finished") is True, mark["weights"])
+        return TrainerCheckpoint(folder, mark.get("finished") is True, mark["weights"])
 
     def require_best(self, folder: Path, model: nn.Module) -> None:
         """Verifies that the model has the weights of a checkpoint that was the best one.
@@ -114,7 +114,7 @@ class Checkpoints:
             CheckpointError: it has not, or the checkpoint's mark is damaged.
         """
         if (folder / MARK).exists():
-            Checkpoint(folder, True, str(states.load_entries(folder / MARK).get("weights"))).require(model)
+            TrainerCheckpoint(folder, True, str(states.load_entries(folder / MARK).get("weights"))).require(model)
 
     def forget(self) -> None:
         """Removes them."""

@@ -17,7 +17,7 @@ from torch import nn
 from gossamer.arguments import require_kind, truth
 from gossamer.errors import ConfigurationError
 from gossamer.integrations.prepared import as_before
-from gossamer.integrations.trainer_checkpoints import Checkpoint, Checkpoints, remove_checkpoints
+from gossamer.integrations.trainer_checkpoints import TrainerCheckpoint, TrainerCheckpoints, remove_checkpoints
 from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
 from gossamer.loop.stop import Stop
@@ -138,9 +138,9 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
         self.trainer = trainer
         self.round = round
         self.retraining = retraining
-        self.checkpoints = Checkpoints(folder, round)
+        self.checkpoints = TrainerCheckpoints(folder, round)
         self.trained = False
-        self.found: Checkpoint | None = None
+        self.found: TrainerCheckpoint | None = None
         """What the training goes on from."""
         self.last_step: int | None = None
         """After which the round is trained; None: as the Trainer's arguments say."""
@@ -201,7 +201,7 @@ class _InRound(TrainerCallback):  # type: ignore[misc]
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self.checkpoints.require_best(Path(state.best_model_checkpoint), self.trainer.model)
 
-    def _load_finished(self, found: Checkpoint) -> TrainOutput:
+    def _load_finished(self, found: TrainerCheckpoint) -> TrainOutput:
         """Puts a training back that came to its end before it was recorded. The Trainer itself would take a step more
         if the end is not that of an epoch."""
         trainer, folder = self.trainer, found.folder

@@ -17,7 +17,7 @@ Beyond it no model is returned. (Differences measured in the tests are below 1e-
 
 
 @dataclass(frozen=True)
-class Difference:
+class Distance:
     """How far one of two networks' outputs are apart."""
 
     largest: float
@@ -47,7 +47,7 @@ def tensors_of(outputs: Any, name: str) -> list[Tensor]:
     return found
 
 
-def compare(expected: Sequence[Tensor], got: Sequence[Tensor]) -> list[Difference]:
+def compare(expected: Sequence[Tensor], got: Sequence[Tensor]) -> list[Distance]:
     """Compares what two networks returned, tensor by tensor.
 
     Raises:
@@ -59,15 +59,15 @@ def compare(expected: Sequence[Tensor], got: Sequence[Tensor]) -> list[Differenc
     return [_difference(*pair) for pair in zip(expected, got, strict=True)]
 
 
-def over_batches(compared: Iterable[Sequence[Difference]]) -> list[Difference]:
+def over_batches(compared: Iterable[Sequence[Distance]]) -> list[Distance]:
     """The differences of each output over several batches."""
     return [
-        Difference(_largest(one.largest for one in ones), max(one.largest_output for one in ones), ones[0].dtype)
+        Distance(_largest(one.largest for one in ones), max(one.largest_output for one in ones), ones[0].dtype)
         for ones in zip(*compared, strict=True)
     ]
 
 
-def worst(differences: Iterable[Difference]) -> Difference:
+def worst(differences: Iterable[Distance]) -> Distance:
     """The one that is largest beside what is allowed; the first that is not a number, if there is one."""
     return max(differences, key=lambda one: math.inf if math.isnan(one.largest) else one.largest / one.allowed)
 
@@ -86,12 +86,12 @@ def tolerance(largest_output: float, dtype: torch.dtype) -> float:
     return max(TOLERANCE, 10 * digits) * max(1.0, largest_output)
 
 
-def _difference(expected: Tensor, got: Tensor) -> Difference:
+def _difference(expected: Tensor, got: Tensor) -> Distance:
     one, other = expected.double(), got.double()
     # Infinite scores, of what is masked, are the same in both.
     largest = torch.where(one == other, 0.0, (one - other).abs()).max()
     finite = one[one.isfinite()].abs()
-    return Difference(float(largest), float(finite.max()) if len(finite) else 0.0, expected.dtype)
+    return Distance(float(largest), float(finite.max()) if len(finite) else 0.0, expected.dtype)
 
 
 def _largest(numbers: Iterable[float]) -> float:

@@ -14,7 +14,7 @@ from gossamer.shrink.arguments import Arguments, Examples, as_arguments
 from gossamer.shrink.cut import cut, outdated_sizes, selections
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.operations import FullLayer, OperationGraph
-from gossamer.shrink.outputs import Difference, compare, tensors_of, worst
+from gossamer.shrink.outputs import Distance, compare, tensors_of, worst
 from gossamer.shrink.removal import Removal, find_removal
 from gossamer.shrink.resize import leave_sizes_open, resize_layer, select_inputs
 from gossamer.shrink.trace import trace
@@ -175,7 +175,7 @@ def _check_finite(model: nn.Module) -> None:
             )
 
 
-def _compared(expected: Sequence[Tensor], got: Sequence[Tensor]) -> Difference:
+def _compared(expected: Sequence[Tensor], got: Sequence[Tensor]) -> Distance:
     """The difference, if it is no larger than rounding."""
     found = worst(compare(expected, got))
     if not found.largest <= found.allowed:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gossamer.shrink.errors import ShrinkError
-from gossamer.shrink.outputs import Difference, compare, over_batches, tensors_of, worst
+from gossamer.shrink.outputs import Distance, compare, over_batches, tensors_of, worst
 from gossamer.tasks import Batch, Metric, Split
 from gossamer.tasks.evaluation import measure_outputs
 from gossamer.tasks.sample import sample
@@ -51,5 +51,5 @@ def verify(original: nn.Module, smaller: nn.Module, examples: Split, metric: Met
     return OutputsCompared(count, found.largest, found.largest_output, before, after)
 
 
-def _compared(original: nn.Module, smaller: nn.Module, batch: Batch) -> list[Difference]:
+def _compared(original: nn.Module, smaller: nn.Module, batch: Batch) -> list[Distance]:
     return compare(*(tensors_of(batch.of(model), type(model).__name__) for model in (original, smaller)))

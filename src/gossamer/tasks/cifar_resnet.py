@@ -75,7 +75,7 @@ class Block(nn.Module):
         return F.relu(features, inplace=True)
 
 
-class Padding(nn.Module):
+class PaddedShortcut(nn.Module):
     """Every second pixel of every second row, between as many channels of zeros on both sides.
 
     Shapes: (batch, channels, height, width) -> (batch, 2 channels, height / 2, width / 2).
@@ -109,7 +109,7 @@ def _stage(channels_in: int, channels: int, blocks: int, shortcut: Shortcut) -> 
 
 def _first_shortcut(channels_in: int, channels: int, shortcut: Shortcut) -> nn.Module:
     if shortcut == "padding":
-        return Padding() if channels != channels_in else nn.Identity()
+        return PaddedShortcut() if channels != channels_in else nn.Identity()
     stride = _stride(channels_in, channels)
     return nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels))
 

@@ -134,17 +134,17 @@ class Metric:
                 f"'lower'"
             )
         direction = better or ("higher" if told else "lower")
-        return cls(name, direction, whole_set=make if given is None else functools.partial(Given, make, given))
+        return cls(name, direction, whole_set=make if given is None else functools.partial(OtherValues, make, given))
 
 
-class Given:
+class OtherValues:
     """A metric of a whole set that is given something else than outputs and targets as they are."""
 
     def __init__(self, make: Callable[[], Any], given: Callable[[Any, Any], tuple[Any, Any]]) -> None:
         self.metric = make()
         self.given = given
 
-    def to(self, device: torch.device | str) -> "Given":
+    def to(self, device: torch.device | str) -> "OtherValues":
         if hasattr(self.metric, "to"):
             self.metric = self.metric.to(device)
         return self
