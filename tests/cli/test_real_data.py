@@ -182,7 +182,12 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+SLOW = ("compare", "export of a task")
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in COMMANDS]
+)
 def test_every_command_takes_the_task(command: str, folder: Path) -> None:
     done = gossamer(folder, *COMMANDS[command])
     assert (done.returncode, done.stderr) == (0, "")
