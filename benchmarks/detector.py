@@ -3,7 +3,7 @@
 Command: nice -n 15 gossamer compress shapes-detector --target-sparsity 0.9 --per-round 0.4152 --out RUN;
     then, on a quiet machine, python benchmarks/detector.py RUN
 n: 31 runs of each session, in turn, on one thread, after 3 that are not counted; 256 images
-Hardware: 2 cores of AMD Zen 4
+Hardware: 2 cores of AMD Zen 5
 Date: 2026-11-28
 
 Images have 320 pixels on a side and up to six shapes each, drawn from a seed that no training used; the networks were
