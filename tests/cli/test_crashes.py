@@ -89,6 +89,39 @@ def test_an_interruption_says_that_the_run_can_be_continued(
     assert content(tmp_path / "run") == content(uninterrupted)
 
 
+OWN_TASK = """
+import os, signal, time
+import torch
+from torch import nn
+from gossamer.tasks import SGD, Data, Examples, Recipe, Task
+
+class Passing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)
+
+def rate(progress):
+    if progress > 0.05:
+        Passing()
+    time.sleep(0.001)
+    return 0.1
+
+def task():
+    examples = Examples(torch.randn(64, 4), torch.arange(64) % 2)
+    recipe = Recipe(epochs=1000, batch_size=8, learning_rate=rate, optimizer=SGD())
+    return Task("passing", "", lambda: nn.Linear(4, 2), lambda folder: Data(examples, examples, examples), recipe)
+"""
+
+
+def test_an_interruption_in_a_destructor_is_not_lost(tmp_path: Path) -> None:
+    """Python passes over what a destructor raises: torch's loaders stop their workers in one."""
+    (tmp_path / "own.py").write_text(OWN_TASK)
+    interrupted = gossamer(tmp_path, "compress", "own.py:task", "--rounds", "1", "--out", "run")
+    assert interrupted.returncode == 128 + signal.SIGINT
+    assert interrupted.stderr.count("\n") == 1
+    assert not list((tmp_path / "run").glob("round-*"))
+
+
 def test_a_full_disk_loses_no_finished_round(uninterrupted: Path, tmp_path: Path) -> None:
     smaller_than_a_model = 100_000
     full = Started(tmp_path, *RUN, "--out", "run", largest_file=smaller_than_a_model).completed()

@@ -32,6 +32,8 @@ from gossamer.errors import ConfigurationError, GossamerError, GossamerWarning
 USERS_MISTAKE = 2
 INTERRUPTED = 128
 """Plus the signal's number, as shells count."""
+SOON = 0.01
+"""Seconds."""
 
 
 class Commands(TyperGroup):
@@ -91,6 +93,7 @@ def main() -> None:
         # Shells have what they put in the background ignore SIGINT.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    sys.unraisablehook = _interrupt_again
     # A line on standard error, whatever Python was told to do about warnings in code.
     warnings.simplefilter("always", GossamerWarning)
     warnings.showwarning = _show_warning
@@ -131,6 +134,17 @@ def _working_directory() -> re.Pattern[str]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
+
+
+def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """An interruption that came while a destructor ran (torch's loaders stop their workers in one) ends the destructor
+    alone: it is raised once more, as soon as that is over."""
+    interrupted = lost.exc_value
+    if not isinstance(interrupted, Interrupted):
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGALRM, lambda number, frame: _interrupt(interrupted.number, frame))
+    signal.setitimer(signal.ITIMER_REAL, SOON)
 
 
 def _show_warning(
