@@ -1,6 +1,9 @@
 """A task whose data are read by workers, on the command line: killed, with workers that die, in every command."""
 
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -134,6 +137,20 @@ def test_a_run_that_is_killed_in_the_middle_of_an_epoch_ends_with_the_same_bytes
     assert (done.returncode, done.stderr) == (0, "")
     for name in ("round-00/model.safetensors", "round-01/model.safetensors", "round-01/masks.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (folder / "run" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_training_and_workers(folder: Path) -> None:
+    """Ctrl-C reaches the workers too. One that is just being forked says so, in lines of its own."""
+    command = ("compress", "own.py:task", "--rounds", 1, "--epochs", 1000, "--out", "interrupted")
+    process = Started(folder, *command, session=True)
+    while not (folder / "interrupted" / "training.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    done = process.completed()
+    assert done.returncode == 130
+    assert "interrupted; runs, comparisons and searches keep what was finished" in done.stderr
 
 
 def test_a_worker_that_dies(folder: Path) -> None:
