@@ -138,6 +138,21 @@ def test_what_is_not_finite_has_diverged(split: str) -> None:
         evaluate(nn.Identity(), SPLITS[split], Metric.over_set("map", lambda: Several(math.inf), better="higher"))
 
 
+def test_which_direction_is_better_is_told_by_the_metric_of_a_collection_or_by_the_name() -> None:
+    classification = pytest.importorskip("torchmetrics.classification")
+    collection = pytest.importorskip("torchmetrics").MetricCollection
+
+    def make() -> Any:
+        return collection(
+            {"own": classification.MulticlassCalibrationError(3), "other": classification.MulticlassF1Score(3)},
+            prefix="val_",
+        )
+
+    assert (Metric.over_set("val_own", make).better, Metric.over_set("val_other", make).better) == ("lower", "higher")
+    assert Metric.over_set("mean_iou", lambda: Several(1.0)).better == "higher"
+    assert Metric.over_set("val_loss", lambda: Several(1.0)).better == "lower"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -179,6 +179,28 @@ def tiny(folder: Path) -> None:
     paint(folder / "train" / "red" / "3.png", (1, 2, 3), (5, 9))
 
 
+def two_validations(folder: Path) -> None:
+    paint(folder / "valid" / "red" / "0.png", (1, 2, 3))
+
+
+def test_images_in_folders_inside_that_of_a_class(folder: Path) -> None:
+    for hidden in (".ipynb_checkpoints/0.png", ".0.png"):
+        paint(folder / "train" / "red" / hidden, (255, 0, 0))
+    (folder / "train" / "red" / "deep").mkdir()
+    (folder / "train" / "red" / "0.png").rename(folder / "train" / "red" / "deep" / "0.png")
+    found = find_images(folder)
+    assert (len(found.train), list(found.train.labels[8:])) == (12, [2, 2, 2, 2])
+
+
+def test_images_that_are_not_read_are_told(folder: Path) -> None:
+    for name in ("red/5.webp", "6.png"):
+        paint(folder / "train" / name, (255, 0, 0))
+    (folder / "train" / "red" / "7.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "train" / "red" / "notes.txt").write_text("none")
+    with pytest.warns(gossamer.GossamerWarning, match=r"train: 3 images are not read, such as .*; expected .jpg"):
+        assert len(find_images(folder).train) == 12
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -187,6 +209,7 @@ def tiny(folder: Path) -> None:
         (empty_class, "yellow holds no .jpg or .png"),
         (other_class, "yellow is no class of the training images; expected blue, green, red"),
         (tiny, "an image is 5 pixels wide or high; expected at least 8"),
+        (two_validations, "val and .*valid are both there; expected one folder of validation images"),
     ],
 )
 def test_folders_that_are_none_of_images(change: Callable[[Path], None], message: str, folder: Path) -> None:

@@ -338,6 +338,31 @@ def test_an_example_that_cannot_be_read(
     assert "\n" not in str(told.value)
 
 
+class FailingSampler(Sampler[int]):
+    def __len__(self) -> int:
+        return len(WHOLE)
+
+    def __iter__(self) -> Iterator[int]:
+        yield 0
+        raise ValueError("no weights")
+
+
+class FailingStream(IterableDataset[tuple[Tensor, Tensor]]):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        raise ValueError("no file")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_fails_before_the_first_batch(workers: int, tmp_path: Path) -> None:
+    loader = DataLoader(WHOLE, 8, sampler=FailingSampler(), num_workers=workers)
+    for data, split in ((Data(loader, GOOD), "train"), (Data(GOOD, loader), "validation")):
+        with pytest.raises(TaskError, match=f"^own: the {split} split: reading .* failed: ValueError: no weights$"):
+            trained(own_task(data), tmp_path / split)
+    stream = Data(Loaded(FailingStream(), workers=workers, steps=2), GOOD)
+    with pytest.raises(TaskError, match=r"^own: the train split: reading a batch failed: ValueError: no file$"):
+        trained(own_task(stream), tmp_path / "stream")
+
+
 class Endless(IterableDataset[tuple[Tensor, Tensor]]):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:

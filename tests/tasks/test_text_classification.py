@@ -71,6 +71,11 @@ def test_the_three_kinds_of_files(name: str, content: str, tmp_path: Path) -> No
     assert find_folder(tmp_path).classes == ("7", "10")
 
 
+def test_spaces_around_a_label_make_no_other_class(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na, good\nb,good\nc,bad \n")
+    assert read_texts(tmp_path / "train.csv").labels == ("good", "good", "bad")
+
+
 MISTAKES: dict[str, tuple[str, str | bytes, str]] = {
     "no column": ("train.csv", "sentence,label\na,b\n", r"has the columns \['sentence', 'label'\], and no text"),
     "no label": ("train.csv", "text,label\na,b\nc\n", "row 2: expected a text and a label"),
@@ -82,6 +87,20 @@ MISTAKES: dict[str, tuple[str, str | bytes, str]] = {
     "a list": ("train.jsonl", "[1]\n", "row 1: expected a text and a label"),
     "a truth for a label": ("train.jsonl", '{"text": "a", "label": true}\n', "row 1: expected a text and a label"),
     "deep JSON": ("train.jsonl", "[" * 100_000 + "\n", "cannot be read|is no JSON"),
+    "a text with a comma": (
+        "train.csv",
+        "text,label\nwell, good,b\n",
+        "row 1: has more fields than the first line",
+    ),
+    "a quote that stays open": (
+        "train.csv",
+        'text,label\na,b\n"c,d\ne,f\n',
+        r"row 2: unexpected end",
+    ),
+    "a quote inside": ("train.csv", 'text,label\n"a" b,c\n', r"row 1: .* expected after.* written twice"),
+    "a book": ("train.csv", f"text,label\n{'a' * 140_000},b\n", r"row 1: .*belong into a .jsonl"),
+    "half a letter": ("train.jsonl", '{"text": "\\ud800", "label": 1}\n', "row 1: half a letter"),
+    "two files": ("train.jsonl", '{"text": "a", "label": 1}\n', "train.csv and train.jsonl are both there"),
     "nothing": ("other.csv", "", "there is no train.csv, train.tsv or train.jsonl"),
     "another label": (
         "test.csv",
@@ -94,7 +113,7 @@ MISTAKES: dict[str, tuple[str, str | bytes, str]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_files_that_are_no_labelled_texts(mistake: str, folder: Path) -> None:
     name, content, message = MISTAKES[mistake]
-    if name != "test.csv":
+    if name != "test.csv" and mistake != "two files":
         (folder / "train.csv").unlink()
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message) as told:

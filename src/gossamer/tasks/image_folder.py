@@ -7,6 +7,7 @@ told by its name.
 import functools
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from gossamer.errors import GossamerWarning
 from gossamer.tasks.batch import Batch, as_batch
 from gossamer.tasks.built_in import BuiltIn
 from gossamer.tasks.errors import DataError
@@ -29,8 +31,10 @@ from gossamer.tasks.splits import SPLIT_SEED
 from gossamer.tasks.task import Data, Recipe, Task
 
 ENDINGS, FORMATS = (".jpg", ".jpeg", ".png"), ("JPEG", "PNG")
+OTHER_ENDINGS = (".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".heic", ".avif", ".jp2", ".ppm", ".pgm")
+"""Of images that are not read."""
 VALIDATION = ("val", "validation", "valid")
-"""Names of the folder of validation images, the first that is there."""
+"""Names of the folder of validation images; one of them."""
 VALIDATION_SHARE = 0.1
 """Of the training images, set aside where there is no such folder."""
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -119,6 +123,9 @@ def find_images(folder: Path | None) -> ImageFolder:
 
     Raises:
         DataError: no folder was given, it holds something else, or a class has no images.
+
+    Warns:
+        GossamerWarning: images in it are not read, being of another format or in no class.
     """
     if folder is None:
         raise DataError(f"this task needs a folder of images: give it with --data DIR. {WHERE}")
@@ -134,7 +141,10 @@ def find_images(folder: Path | None) -> ImageFolder:
         raise DataError(f"{folder / 'train' / empty[0]} holds no .jpg or .png. {WHERE}")
     size = _size(list(one_of_each.values()))
     train = Images(paths, labels, size, augment=True)
-    named = next((folder / name for name in VALIDATION if (folder / name).is_dir()), None)
+    there = [folder / name for name in VALIDATION if (folder / name).is_dir()]
+    if len(there) > 1:
+        raise DataError(f"{there[0]} and {there[1]} are both there; expected one folder of validation images")
+    named = there[0] if there else None
     if named is None:
         train, validation = _set_aside(train)
     else:
@@ -231,20 +241,41 @@ def _for_folder(entry: BuiltIn, depth: Depth, found: ImageFolder) -> Task:
 
 
 def _folders(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return (path for path in _visible(folder) if path.is_dir())
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _listed(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
-    """The images of a split with their classes, in the order of their names."""
-    paths, labels = [], []
+    """The images of a split with their classes, in the order of their names; those that are left out are told."""
+    paths, labels, left_out = [], [], list[Path]()
     for inside in sorted(_folders(folder)):
         if inside.name not in classes:
             raise DataError(f"{inside} is no class of the training images; expected {', '.join(classes[:10])} ...")
-        for path in sorted(inside.iterdir()):
-            if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file():
+        for path in sorted(_files(inside)):
+            if path.suffix.lower() in ENDINGS and path.is_file():
                 paths.append(path)
                 labels.append(classes.index(inside.name))
+            elif path.suffix.lower() in ENDINGS + OTHER_ENDINGS:
+                left_out.append(path)
+    left_out += (path for path in _visible(folder) if path.suffix.lower() in ENDINGS + OTHER_ENDINGS and path.is_file())
+    if left_out:
+        warnings.warn(
+            f"{folder}: {len(left_out):,} images are not read, such as {left_out[0]}; expected .jpg or .png in the "
+            f"folder of a class",
+            GossamerWarning,
+            stacklevel=2,
+        )
     return paths, labels
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What lies in a folder and in those inside it, but for what is hidden."""
+    for inside, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(inside, name) for name in names if not name.startswith("."))
 
 
 def _size(some: Sequence[Path]) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +37,19 @@ class Texts:
 
 
 def find_texts(folder: Path | None, names: tuple[str, ...]) -> Texts | None:
-    """The texts of the first file of one of these names; None if there is none.
+    """The texts of the file of one of these names; None if there is none.
 
     Raises:
-        DataError: no folder was given, or the file is no such table.
+        DataError: no folder was given, there are several files, or the file is no such table.
     """
     if folder is None or not folder.is_dir():
         got = "" if folder is None else f"--data {folder}: there is no such folder. "
         raise DataError(f"{got}This task needs a folder of labelled texts: give it with --data DIR. {WHERE}")
-    paths = (folder / f"{name}{ending}" for name in names for ending in ENDINGS)
-    path = next((path for path in paths if path.is_file()), None)
-    return None if path is None else read_texts(path)
+    paths = [folder / f"{name}{ending}" for name in names for ending in ENDINGS]
+    there = [path for path in paths if path.is_file()]
+    if len(there) > 1:
+        raise DataError(f"{there[0]} and {there[1].name} are both there; expected one file. Put them together.")
+    return read_texts(there[0]) if there else None
 
 
 def read_texts(path: Path) -> Texts:
@@ -60,9 +63,12 @@ def read_texts(path: Path) -> Texts:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, row in _rows(path, file):
                 text, label = row.get(TEXT), row.get(LABEL)
+                label = label.strip() if isinstance(label, str) else label
                 whole = isinstance(label, int) and not isinstance(label, bool)
                 if not isinstance(text, str) or not (whole or (isinstance(label, str) and label)):
                     raise DataError(f"{path}, row {number}: expected a text and a label; got {str(row)[:100]}")
+                if re.search("[\ud800-\udfff]", text):
+                    raise DataError(f"{path}, row {number}: half a letter (a lone surrogate) is in {text[:100]!r}")
                 texts.append(text)
                 labels.append(str(label))
     except UnicodeDecodeError as error:
@@ -118,9 +124,24 @@ def _rows(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     # Of a tab-separated file quotes are letters like others.
     reader = (
-        csv.DictReader(file) if path.suffix == ".csv" else csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        csv.DictReader(file, strict=True)
+        if path.suffix == ".csv"
+        else csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
     )
     missing = {TEXT, LABEL} - set(reader.fieldnames or ())
     if missing:
         raise DataError(f"{path}: has the columns {reader.fieldnames}, and no {' and '.join(sorted(missing))}. {WHERE}")
-    yield from enumerate(reader, 1)
+    number = 0
+    try:
+        for number, row in enumerate(reader, 1):
+            if None in row:
+                raise DataError(
+                    f"{path}, row {number}: has more fields than the first line has columns; put texts with commas or "
+                    f"tabs between quotes (.csv), or into a .jsonl. Got {str(row)[:100]}"
+                )
+            yield number, row
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, row {number + 1}: {error}. A quote that opens has to close, one inside "
+            f"a text is written twice; texts of more than {csv.field_size_limit():,} letters belong into a .jsonl."
+        ) from error

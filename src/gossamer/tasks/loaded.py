@@ -116,10 +116,12 @@ class Loaded:
             GossamerError: what reads raised it.
         """
         steps = self.epoch_steps
-        if self.numbered:
-            read = self._read(islice(self._order(draw, shuffled=True), steps), draw, first_step)
-        else:
-            read = islice(self._passing(draw, drop_last=True), first_step, steps)
+
+        def read() -> Iterator[Any]:
+            if self.numbered:
+                return self._read(islice(self._order(draw, shuffled=True), steps), draw, first_step)
+            return islice(self._passing(draw, drop_last=True), first_step, steps)
+
         count = first_step
         for batch in self._batches(read):
             count += 1
@@ -132,10 +134,12 @@ class Loaded:
 
     def once(self, draw: Draw) -> Iterator[Batch]:
         """All batches once, for measuring: those of a `Dataset` in its order, the last one perhaps smaller."""
-        if self.numbered:
-            read = self._read(islice(self._order(draw, shuffled=False), self.steps), draw)
-        else:
-            read = islice(self._passing(draw, drop_last=False), self.steps)
+
+        def read() -> Iterator[Any]:
+            if self.numbered:
+                return self._read(islice(self._order(draw, shuffled=False), self.steps), draw)
+            return islice(self._passing(draw, drop_last=False), self.steps)
+
         count = 0
         for batch in self._batches(read):
             count += 1
@@ -164,17 +168,23 @@ class Loaded:
                 if not size:
                     raise TaskError(f"{self.name}: there is no batch; expected at least one")
                 reading = Reading(self.dataset, self._collate)
-                return next(self._batches(reading.__getitems__((draw("batch"), list(range(size)))) for _ in range(1)))
+                rows = (draw("batch"), list(range(size)))
+                return next(self._batches(lambda: (reading.__getitems__(rows) for _ in range(1))))
             return next(self.once(draw))
 
     def why_not_repeated(self) -> str | None:
         """Why an epoch may have other batches when it is read again, such as after an interruption; None if it has the
-        same ones, as far as two short looks can tell."""
+        same ones, as far as two short looks can tell.
+
+        Raises:
+            TaskError: drawing the order fails.
+        """
         draw = functools.partial(randomness.derived_seed, "repeated")
         if self.numbered:
             if not isinstance(self.source, DataLoader):
                 return None
-            first, second = (list(islice(self._order(draw, shuffled=True), COMPARED_BATCHES)) for _ in range(2))
+            with self._failing():
+                first, second = (list(islice(self._order(draw, shuffled=True), COMPARED_BATCHES)) for _ in range(2))
             return None if first == second else "its sampler gives another order each time, whatever is seeded"
         if getattr(self.source, "persistent_workers", False) and self.source.num_workers:
             return "its workers live on from epoch to epoch, with random numbers of their own"
@@ -278,10 +288,13 @@ class Loaded:
         with randomness.seeded(draw("global")), self._failing():
             return list(tensors_in(_plain(next(self._passing(draw, drop_last=False), None))))
 
-    def _batches(self, read: Iterator[Any]) -> Iterator[Batch]:
-        """What is read, as batches; what goes wrong on the way is told in one line."""
+    def _batches(self, begin: Callable[[], Iterator[Any]]) -> Iterator[Batch]:
+        """What is read, as batches; what goes wrong on the way, from the first step on (a sampler is asked, workers are
+        started), is told in one line."""
         make = self.batch or as_batch
         nothing = object()
+        with self._failing():
+            read = begin()
         while True:
             with self._failing():
                 loaded = next(read, nothing)

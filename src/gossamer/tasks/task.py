@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
+from gossamer.loop.directions import direction_of
 from gossamer.tasks.batch import Batch
 from gossamer.tasks.loaded import Loaded
 
@@ -114,7 +115,8 @@ class Metric:
 
         Args:
             make: makes an object with `update(outputs, targets)` and `compute()`; called for every evaluation.
-            better: the direction; unless given, what the object says (`higher_is_better`, as torchmetrics' do).
+            better: the direction; unless given, what the object says (`higher_is_better`, as torchmetrics' do; of a
+                collection, the one named `name`), or else the name (`accuracy`, `val_loss`).
             given: (outputs, targets) of a batch -> what `update` takes, such as
                 `lambda outputs, targets: (outputs.logits, targets)`.
 
@@ -127,14 +129,23 @@ class Metric:
                 f"the metric {name} is a {type(one).__name__}; expected an object with update(outputs, targets) and "
                 f"compute()"
             )
-        told = getattr(one, "higher_is_better", None)
-        if better is None and told is None:
+        better = better or _direction(one, name)
+        if better is None:
             raise ConfigurationError(
                 f"nothing says whether the metric {name} is better when higher or lower; give better='higher' or "
                 f"'lower'"
             )
-        direction = better or ("higher" if told else "lower")
-        return cls(name, direction, whole_set=make if given is None else functools.partial(OtherValues, make, given))
+        return cls(name, better, whole_set=make if given is None else functools.partial(OtherValues, make, given))
+
+
+def _direction(metric: Any, name: str) -> Literal["higher", "lower"] | None:
+    """Whether more or less is better of what a metric computes under a name; None if nothing says so."""
+    parts = getattr(metric, "items", None)
+    part = dict(parts()).get(name, metric) if callable(parts) else metric
+    told = getattr(part, "higher_is_better", None)
+    if told is None:
+        return direction_of(name)
+    return "higher" if told else "lower"
 
 
 class OtherValues:
