@@ -25,6 +25,8 @@ class Traced:
     """A model's graph, with the shape of every tensor that it computes for the example inputs."""
 
     module: fx.GraphModule
+    model: nn.Module
+    """What was traced."""
     shapes: dict[str, tuple[int, ...]]
     """Node's name -> whole shape; a node that is no tensor has none."""
     numbers: dict[str, int]
@@ -50,7 +52,7 @@ def trace(model: nn.Module, examples: Examples | Arguments) -> Traced:
             f"{_name(model)} computes something else than its torch.fx trace; its forward pass does what a trace "
             f"cannot hold (random numbers, a value changed in place that is read again). Rewrite that part."
         )
-    return Traced(module, recorder.shapes, recorder.numbers, tuple(expected))
+    return Traced(module, model, recorder.shapes, recorder.numbers, tuple(expected))
 
 
 def trace_graph(model: nn.Module, arguments: Arguments) -> fx.GraphModule:

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from gossamer.shrink.aliasing import reread_after_change
+from gossamer.shrink.functional import called_layer, owners_of_parameters
 from gossamer.shrink.operations import (
+    BatchNorm,
     Combination,
     Concatenation,
     Depthwise,
@@ -95,7 +97,7 @@ class _Reader:
         """Shapes of values that have no node of their own: what a sum or product takes in another shape than it has."""
         self.changed = reread_after_change(traced.module.graph)
         self.calls = Counter(id(self._module(node)) for node in traced.module.graph.nodes if node.op == "call_module")
-        self.owners = _owners_of_parameters(traced.module)
+        self.owners = owners_of_parameters(traced.module)
         # Parameters that the forward pass of an untraced part reads by itself.
         self.read_directly = {str(node.target) for node in traced.module.graph.nodes if node.op == "get_attr"}
 
@@ -165,6 +167,8 @@ class _Reader:
         if not node.args or not isinstance(node.args[0], fx.Node) or node.args[0].name not in self._values(node):
             return None
         value, rest = node.args[0].name, node.args[1:]
+        if (layer := called_layer(node, self.traced.model)) is not None:
+            return self._layer(*layer, value, node.name)
         name = target.removesuffix("_") if isinstance(target, str) else ""
         if len(node.all_input_nodes) == 1:
             # The only other thing that these could be given is a size.
@@ -192,6 +196,14 @@ class _Reader:
         if target in ("view", "reshape") or target is torch.reshape:
             return self._reshape_to_rows(node, value)
         return None
+
+    def _layer(self, name: str, module: nn.Linear | BatchNorm, value: str, output: str) -> Operation | None:
+        """The operation of a layer that is called through a function."""
+        if not self._alone_has_its_parameters(module) or not self._shape(value):
+            return None
+        if isinstance(module, nn.Linear):
+            return FullLayer(name, module, value, output)
+        return Normalisation(name, module, value, output)
 
     def _is_dropout(self, node: fx.Node) -> bool:
         """Whether the call returns what it is given, since nothing is trained."""
@@ -353,25 +365,15 @@ class _Reader:
         or read by somebody else."""
         names = {f"{name}.{attribute}" for attribute in module._parameters}
         return (
-            "weight" in module._parameters
-            and not names & self.read_directly
-            and all(
-                self.owners[parameter.data_ptr()] == 1
-                for parameter in module._parameters.values()
-                if parameter is not None and parameter.numel()
-            )
+            "weight" in module._parameters and not names & self.read_directly and self._alone_has_its_parameters(module)
         )
 
-
-def _owners_of_parameters(model: nn.Module) -> Counter[int]:
-    """How many modules hold each parameter's memory."""
-    modules = {id(module): module for module in model.modules()}.values()
-    return Counter(
-        parameter.data_ptr()
-        for module in modules
-        for parameter in module._parameters.values()
-        if parameter is not None and parameter.numel()
-    )
+    def _alone_has_its_parameters(self, module: nn.Module) -> bool:
+        return all(
+            self.owners[parameter.data_ptr()] == 1
+            for parameter in module._parameters.values()
+            if parameter is not None and parameter.numel()
+        )
 
 
 def _has_hooks(module: nn.Module) -> bool:
