@@ -23,7 +23,17 @@ void AppendLittleEndian(uint64_t value, size_t count, std::vector<uint8_t>* byte
   for (size_t i = 0; i < count; ++i) bytes->push_back(static_cast<uint8_t>(value >> (8 * i)));
 }
 
-size_t BytesPerValue(ValueType type) { return type == ValueType::kFloat16 ? 2 : 4; }
+size_t BytesPerValue(ValueType type) { return type == ValueType::kInt8 ? 1 : type == ValueType::kFloat16 ? 2 : 4; }
+
+Status CheckValueType(ValueType type, float) {
+  if (type != ValueType::kInt8) return Status::Ok();
+  return Status::Problem("sparse weight: holds int8 values, expected fp32 or fp16; is it one for a quantised op?");
+}
+
+Status CheckValueType(ValueType type, int8_t) {
+  if (type == ValueType::kInt8) return Status::Ok();
+  return Status::Problem("sparse weight: holds fp32 or fp16 values, expected int8; is it one for an op of floats?");
+}
 
 // What the header says, checked against itself and against the number of bytes that are there.
 struct Header {
@@ -36,7 +46,8 @@ struct Header {
   const uint8_t* values;
 };
 
-Status ReadShape(const uint8_t* bytes, size_t rank, SparseWeight* weight, uint64_t* elements) {
+template <class Value>
+Status ReadShape(const uint8_t* bytes, size_t rank, SparseMatrix<Value>* weight, uint64_t* elements) {
   weight->shape.clear();
   *elements = 1;
   for (size_t axis = 0; axis < rank; ++axis) {
@@ -55,7 +66,8 @@ Status ReadShape(const uint8_t* bytes, size_t rank, SparseWeight* weight, uint64
   return Status::Ok();
 }
 
-Status ReadHeader(const uint8_t* bytes, size_t size, SparseWeight* weight, Header* header) {
+template <class Value>
+Status ReadHeader(const uint8_t* bytes, size_t size, SparseMatrix<Value>* weight, Header* header) {
   if (bytes == nullptr || size < kFixedHeader + 4 + 4) {
     return Status::Problem("sparse weight: too few bytes for a header");
   }
@@ -66,11 +78,12 @@ Status ReadHeader(const uint8_t* bytes, size_t size, SparseWeight* weight, Heade
     return Status::Problem("sparse weight: of another version than 1; this gossamer-runtime is older than the file");
   }
   if (bytes[5] > 1) return Status::Problem("sparse weight: unknown position code, expected 0 or 1");
-  if (bytes[6] > 1) return Status::Problem("sparse weight: unknown value type, expected 0 or 1");
+  if (bytes[6] > 2) return Status::Problem("sparse weight: unknown value type, expected 0, 1 or 2");
   const size_t rank = bytes[7];
   if (rank < 1 || rank > kMaximumRank) return Status::Problem("sparse weight: the rank is not within 1 to 8");
   header->position_code = static_cast<PositionCode>(bytes[5]);
   header->value_type = static_cast<ValueType>(bytes[6]);
+  if (const Status status = CheckValueType(header->value_type, Value()); !status.ok()) return status;
   header->kept = ReadLittleEndian(bytes + 8, 8);
   const uint64_t position_bytes = ReadLittleEndian(bytes + 16, 8);
 
@@ -95,9 +108,10 @@ Status ReadHeader(const uint8_t* bytes, size_t size, SparseWeight* weight, Heade
 }
 
 // Receives the positions of kept weights in ascending order and lays them out as compressed rows.
+template <class Value>
 class RowBuilder {
  public:
-  explicit RowBuilder(SparseWeight* weight) : weight_(weight) {
+  explicit RowBuilder(SparseMatrix<Value>* weight) : weight_(weight) {
     weight_->row_start.assign(1, 0);
     weight_->row_start.reserve(static_cast<size_t>(weight->rows) + 1);
   }
@@ -117,11 +131,12 @@ class RowBuilder {
     row_end_ += static_cast<uint64_t>(weight_->columns);
   }
 
-  SparseWeight* weight_;
+  SparseMatrix<Value>* weight_;
   uint64_t row_end_ = static_cast<uint64_t>(weight_->columns);
 };
 
-Status DecodeBitmask(const Header& header, SparseWeight* weight) {
+template <class Value>
+Status DecodeBitmask(const Header& header, SparseMatrix<Value>* weight) {
   if (header.position_bytes != (header.elements + 7) / 8) {
     return Status::Problem("sparse weight: the bitmask has not one bit for each element");
   }
@@ -135,7 +150,7 @@ Status DecodeBitmask(const Header& header, SparseWeight* weight) {
       return Status::Problem("sparse weight: the bitmask has bits after the last element");
     }
   }
-  RowBuilder rows(weight);
+  RowBuilder<Value> rows(weight);
   for (size_t i = 0; i < header.position_bytes; ++i) {
     for (unsigned bits = header.positions[i]; bits != 0; bits &= bits - 1) {
       rows.Add(uint64_t{8} * i + static_cast<unsigned>(__builtin_ctz(bits)));
@@ -145,8 +160,9 @@ Status DecodeBitmask(const Header& header, SparseWeight* weight) {
   return Status::Ok();
 }
 
-Status DecodeGaps(const Header& header, SparseWeight* weight) {
-  RowBuilder rows(weight);
+template <class Value>
+Status DecodeGaps(const Header& header, SparseMatrix<Value>* weight) {
+  RowBuilder<Value> rows(weight);
   uint64_t next = 0;  // the first element that no code has spoken of yet
   for (size_t i = 0; i < header.position_bytes; ++i) {
     const uint8_t gap = header.positions[i];
@@ -180,7 +196,13 @@ void DecodeValues(const Header& header, SparseWeight* weight) {
   }
 }
 
-std::vector<uint8_t> EncodeBitmask(const SparseWeight& weight) {
+void DecodeValues(const Header& header, SparseByteWeight* weight) {
+  const uint8_t* const end = header.values + header.kept;
+  for (const uint8_t* byte = header.values; byte != end; ++byte) weight->value.push_back(static_cast<int8_t>(*byte));
+}
+
+template <class Value>
+std::vector<uint8_t> EncodeBitmask(const SparseMatrix<Value>& weight) {
   std::vector<uint8_t> mask((static_cast<size_t>(weight.rows) * static_cast<size_t>(weight.columns) + 7) / 8, 0);
   for (size_t row = 0; row < static_cast<size_t>(weight.rows); ++row) {
     for (uint32_t i = weight.row_start[row]; i < weight.row_start[row + 1]; ++i) {
@@ -191,7 +213,8 @@ std::vector<uint8_t> EncodeBitmask(const SparseWeight& weight) {
   return mask;
 }
 
-std::vector<uint8_t> EncodeGaps(const SparseWeight& weight) {
+template <class Value>
+std::vector<uint8_t> EncodeGaps(const SparseMatrix<Value>& weight) {
   std::vector<uint8_t> gaps;
   gaps.reserve(weight.kept());
   size_t next = 0;
@@ -207,7 +230,18 @@ std::vector<uint8_t> EncodeGaps(const SparseWeight& weight) {
   return gaps;
 }
 
-std::vector<uint8_t> Assemble(const SparseWeight& weight, ValueType value_type, PositionCode code,
+void AppendValue(float value, ValueType type, std::vector<uint8_t>* bytes) {
+  uint32_t bits = HalfFromFloat(value);
+  if (type == ValueType::kFloat32) std::memcpy(&bits, &value, sizeof(bits));
+  AppendLittleEndian(bits, BytesPerValue(type), bytes);
+}
+
+void AppendValue(int8_t value, ValueType, std::vector<uint8_t>* bytes) {
+  bytes->push_back(static_cast<uint8_t>(value));
+}
+
+template <class Value>
+std::vector<uint8_t> Assemble(const SparseMatrix<Value>& weight, ValueType value_type, PositionCode code,
                               const std::vector<uint8_t>& positions) {
   std::vector<uint8_t> bytes(kMagic, kMagic + sizeof(kMagic));
   bytes.push_back(kVersion);
@@ -218,18 +252,13 @@ std::vector<uint8_t> Assemble(const SparseWeight& weight, ValueType value_type, 
   AppendLittleEndian(positions.size(), 8, &bytes);
   for (const int64_t extent : weight.shape) AppendLittleEndian(static_cast<uint64_t>(extent), 4, &bytes);
   bytes.insert(bytes.end(), positions.begin(), positions.end());
-  for (const float value : weight.value) {
-    uint32_t bits = HalfFromFloat(value);
-    if (value_type == ValueType::kFloat32) std::memcpy(&bits, &value, sizeof(bits));
-    AppendLittleEndian(bits, BytesPerValue(value_type), &bytes);
-  }
+  for (const Value value : weight.value) AppendValue(value, value_type, &bytes);
   AppendLittleEndian(Checksum(bytes.data(), bytes.size()), 4, &bytes);
   return bytes;
 }
 
-}  // namespace
-
-Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseWeight* weight) {
+template <class Value>
+Status Decode(const uint8_t* bytes, size_t size, SparseMatrix<Value>* weight) {
   Header header;
   if (const Status status = ReadHeader(bytes, size, weight, &header); !status.ok()) return status;
   weight->column.clear();
@@ -237,42 +266,49 @@ Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseWeight* weigh
   const Status status = header.position_code == PositionCode::kBitmask ? DecodeBitmask(header, weight)
                                                                        : DecodeGaps(header, weight);
   if (!status.ok()) return status;
+  weight->value.clear();
+  weight->value.reserve(static_cast<size_t>(header.kept));
   DecodeValues(header, weight);
   return Status::Ok();
 }
 
-SparseWeight SparseWeightFromDense(const std::vector<int64_t>& shape, const float* dense) {
-  SparseWeight weight;
-  weight.shape = shape;
-  weight.rows = shape[0];
-  weight.columns = 1;
-  for (size_t axis = 1; axis < shape.size(); ++axis) weight.columns *= shape[axis];
-  weight.row_start.push_back(0);
-  for (int64_t row = 0; row < weight.rows; ++row) {
-    for (int64_t column = 0; column < weight.columns; ++column) {
-      const float value = dense[row * weight.columns + column];
-      if (value == 0.0f) continue;
-      weight.column.push_back(static_cast<uint32_t>(column));
-      weight.value.push_back(value);
-    }
-    weight.row_start.push_back(static_cast<uint32_t>(weight.column.size()));
-  }
-  return weight;
-}
-
-std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const float* dense, ValueType value_type,
-                                        PositionCode position_code) {
-  const SparseWeight weight = SparseWeightFromDense(shape, dense);
+template <class Value>
+std::vector<uint8_t> Encode(const SparseMatrix<Value>& weight, ValueType value_type, PositionCode position_code) {
   return Assemble(weight, value_type, position_code,
                   position_code == PositionCode::kBitmask ? EncodeBitmask(weight) : EncodeGaps(weight));
 }
 
-std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const float* dense, ValueType value_type) {
-  const SparseWeight weight = SparseWeightFromDense(shape, dense);
+template <class Value>
+std::vector<uint8_t> EncodeShorter(const SparseMatrix<Value>& weight, ValueType value_type) {
   const std::vector<uint8_t> mask = EncodeBitmask(weight);
   const std::vector<uint8_t> gaps = EncodeGaps(weight);
   return gaps.size() < mask.size() ? Assemble(weight, value_type, PositionCode::kGaps, gaps)
                                    : Assemble(weight, value_type, PositionCode::kBitmask, mask);
+}
+
+}  // namespace
+
+Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseWeight* weight) { return Decode(bytes, size, weight); }
+Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseByteWeight* weight) {
+  return Decode(bytes, size, weight);
+}
+
+std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const float* dense, ValueType value_type,
+                                        PositionCode position_code) {
+  return Encode(SparseWeightFromDense(shape, dense), value_type, position_code);
+}
+
+std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const float* dense, ValueType value_type) {
+  return EncodeShorter(SparseWeightFromDense(shape, dense), value_type);
+}
+
+std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const int8_t* dense,
+                                        PositionCode position_code) {
+  return Encode(SparseWeightFromDense(shape, dense), ValueType::kInt8, position_code);
+}
+
+std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const int8_t* dense) {
+  return EncodeShorter(SparseWeightFromDense(shape, dense), ValueType::kInt8);
 }
 
 }  // namespace gossamer

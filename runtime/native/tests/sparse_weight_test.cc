@@ -87,6 +87,34 @@ TEST(SparseWeight, BytesByHand) {
   EXPECT_EQ(weight.value, (std::vector<float>{1.0f, -2.0f}));
 }
 
+TEST(SparseWeight, BytesOfInt8ByHand) {
+  const std::vector<int8_t> dense = {0, 1, 0, 0, -128, 0};
+  const std::vector<uint8_t> expected = {
+      'G', 'S', 'P', 'W', 1, 0, 2, 2,  // version 1, bitmask, int8, rank 2
+      2,   0,   0,   0,   0, 0, 0, 0,  // kept
+      1,   0,   0,   0,   0, 0, 0, 0,  // bytes of positions
+      2,   0,   0,   0,   3, 0, 0, 0,  // shape
+      0x12,                            // elements 1 and 4
+      0x01, 0x80,                      // 1 and -128
+  };
+  const std::vector<uint8_t> bytes = EncodeSparseWeight({2, 3}, dense.data());
+  ASSERT_EQ(bytes.size(), expected.size() + 4);
+  EXPECT_TRUE(std::equal(expected.begin(), expected.end(), bytes.begin()));
+
+  SparseByteWeight weight;
+  ASSERT_TRUE(DecodeSparseWeight(bytes.data(), bytes.size(), &weight).ok());
+  EXPECT_EQ(weight.shape, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(weight.row_start, (std::vector<uint32_t>{0, 1, 2}));
+  EXPECT_EQ(weight.column, (std::vector<uint32_t>{1, 1}));
+  EXPECT_EQ(weight.value, (std::vector<int8_t>{1, -128}));
+
+  SparseWeight floats;
+  EXPECT_FALSE(Decode(bytes, &floats).ok());
+  const float one = 1.0f;
+  const std::vector<uint8_t> of_floats = EncodeSparseWeight({1, 1}, &one, ValueType::kFloat32);
+  EXPECT_FALSE(DecodeSparseWeight(of_floats.data(), of_floats.size(), &weight).ok());
+}
+
 TEST(SparseWeight, GapsByHand) {
   std::vector<float> dense(600, 0.0f);
   dense[0] = 1.0f;
@@ -199,7 +227,8 @@ TEST(SparseWeight, NamesWhatIsWrong) {
   EXPECT_NE(problem(0, 'X').find("GSPW"), std::string::npos);
   EXPECT_NE(problem(4, 2).find("version"), std::string::npos);
   EXPECT_NE(problem(5, 2).find("position code"), std::string::npos);
-  EXPECT_NE(problem(6, 2).find("value type"), std::string::npos);
+  EXPECT_NE(problem(6, 2).find("int8"), std::string::npos);
+  EXPECT_NE(problem(6, 3).find("value type"), std::string::npos);
   EXPECT_NE(problem(7, 0).find("rank"), std::string::npos);
   EXPECT_NE(problem(8, 3).find("kept weights"), std::string::npos);
   EXPECT_NE(problem(24, 0).find("axis"), std::string::npos);
