@@ -29,64 +29,92 @@ using FloatTag = hn::CappedTag<float, 16>;
 using FloatVector = hn::Vec<FloatTag>;
 inline constexpr size_t kLanes = HWY_MAX_LANES_D(FloatTag);
 
-template <size_t kFull, size_t kTail>
-struct AccumulatorRow {
+// What an entry of the stream does to a sum: here one float times another. A Product has
+//   Lane, Tag                      what a sum's lanes are
+//   Weight<kEntry>                 one of the weights of a vector that holds four entries' in each 128 bits, made ready
+//   MulAdd(d, weight, from, sum)   sum + weight * from[0 .. lanes)
+struct FloatProduct {
+  using Lane = float;
+  using Tag = FloatTag;
+
+  template <size_t kEntry>
+  struct Weight {
+    FloatVector all;
+    HWY_INLINE explicit Weight(FloatVector weights) {
+#if HWY_TARGET == HWY_SCALAR
+      all = weights;
+#else
+      all = hn::Broadcast<kEntry>(weights);
+#endif
+    }
+  };
+
+  template <class D, size_t kEntry>
+  HWY_INLINE static hn::Vec<D> MulAdd(D d, const Weight<kEntry>& weight, const float* HWY_RESTRICT from,
+                                      hn::Vec<D> sum) {
+    return hn::MulAdd(hn::ResizeBitCast(d, weight.all), hn::LoadU(d, from), sum);
+  }
+};
+
+template <class SumProduct, size_t kFull, size_t kTail>
+struct SumRow {
+  using Product = SumProduct;
+  using Lane = typename Product::Lane;
+  using Tag = typename Product::Tag;
+  using Vector = hn::Vec<Tag>;
   // A tail of 8 lanes needs vectors of 16, one of 4 needs vectors of 8; without a tail the tag is not used.
-  using TailTag = hn::FixedTag<float, kTail == 0 ? kLanes : kTail>;
+  using TailTag = hn::FixedTag<Lane, kTail == 0 ? kLanes : kTail>;
   static constexpr size_t kStored = kFull == 0 ? 1 : kFull;
   // Vectors if the tail is counted as a whole one.
   static constexpr size_t kVectors = kFull + (kTail != 0);
   static constexpr size_t kLaneCount = kFull * kLanes + kTail;
 
-  FloatVector full[kStored];
+  Vector full[kStored];
   hn::Vec<TailTag> tail;
 
-  HWY_INLINE void Fill(float value) {
-    const FloatVector all = hn::Set(FloatTag(), value);
+  HWY_INLINE void Fill(Lane value) {
+    const Vector all = hn::Set(Tag(), value);
     GOSSAMER_UNROLL
     for (size_t i = 0; i < kFull; ++i) full[i] = all;
     if constexpr (kTail != 0) tail = hn::ResizeBitCast(TailTag(), all);
   }
 
-  HWY_INLINE void Load(const float* HWY_RESTRICT from) {
+  HWY_INLINE void Load(const Lane* HWY_RESTRICT from) {
     GOSSAMER_UNROLL
-    for (size_t i = 0; i < kFull; ++i) full[i] = hn::LoadU(FloatTag(), from + i * kLanes);
+    for (size_t i = 0; i < kFull; ++i) full[i] = hn::LoadU(Tag(), from + i * kLanes);
     if constexpr (kTail != 0) tail = hn::LoadU(TailTag(), from + kFull * kLanes);
   }
 
-  HWY_INLINE void Store(float* HWY_RESTRICT to) const {
+  HWY_INLINE void Store(Lane* HWY_RESTRICT to) const {
     GOSSAMER_UNROLL
-    for (size_t i = 0; i < kFull; ++i) hn::StoreU(full[i], FloatTag(), to + i * kLanes);
+    for (size_t i = 0; i < kFull; ++i) hn::StoreU(full[i], Tag(), to + i * kLanes);
     if constexpr (kTail != 0) hn::StoreU(tail, TailTag(), to + kFull * kLanes);
   }
 
-  HWY_INLINE void Add(const float* HWY_RESTRICT from) {
+  HWY_INLINE void Add(const Lane* HWY_RESTRICT from) {
     GOSSAMER_UNROLL
-    for (size_t i = 0; i < kFull; ++i) full[i] = hn::Add(full[i], hn::LoadU(FloatTag(), from + i * kLanes));
+    for (size_t i = 0; i < kFull; ++i) full[i] = hn::Add(full[i], hn::LoadU(Tag(), from + i * kLanes));
     if constexpr (kTail != 0) tail = hn::Add(tail, hn::LoadU(TailTag(), from + kFull * kLanes));
   }
 
-  HWY_INLINE void AddAll(float value) {
-    const FloatVector all = hn::Set(FloatTag(), value);
+  HWY_INLINE void AddAll(Lane value) {
+    const Vector all = hn::Set(Tag(), value);
     GOSSAMER_UNROLL
     for (size_t i = 0; i < kFull; ++i) full[i] = hn::Add(full[i], all);
     if constexpr (kTail != 0) tail = hn::Add(tail, hn::ResizeBitCast(TailTag(), all));
   }
 
-  // += weight * from[0 .. lanes); the weight is in all lanes.
-  HWY_INLINE void MulAdd(FloatVector weight, const float* HWY_RESTRICT from) {
+  // += weight * from[0 .. lanes)
+  template <size_t kEntry>
+  HWY_INLINE void MulAdd(const typename Product::template Weight<kEntry>& weight, const Lane* HWY_RESTRICT from) {
     GOSSAMER_UNROLL
-    for (size_t i = 0; i < kFull; ++i) {
-      full[i] = hn::MulAdd(weight, hn::LoadU(FloatTag(), from + i * kLanes), full[i]);
-    }
-    if constexpr (kTail != 0) {
-      tail = hn::MulAdd(hn::ResizeBitCast(TailTag(), weight), hn::LoadU(TailTag(), from + kFull * kLanes), tail);
-    }
+    for (size_t i = 0; i < kFull; ++i) full[i] = Product::MulAdd(Tag(), weight, from + i * kLanes, full[i]);
+    if constexpr (kTail != 0) tail = Product::MulAdd(TailTag(), weight, from + kFull * kLanes, tail);
   }
 
-  HWY_INLINE void Clamp(float lower, float upper) {
-    const FloatVector low = hn::Set(FloatTag(), lower);
-    const FloatVector high = hn::Set(FloatTag(), upper);
+  HWY_INLINE void Clamp(Lane lower, Lane upper) {
+    const Vector low = hn::Set(Tag(), lower);
+    const Vector high = hn::Set(Tag(), upper);
     GOSSAMER_UNROLL
     for (size_t i = 0; i < kFull; ++i) full[i] = Clamped(full[i], low, high);
     if constexpr (kTail != 0) {
@@ -95,8 +123,11 @@ struct AccumulatorRow {
   }
 
   // The tail as a whole vector, zeros after it.
-  HWY_INLINE FloatVector WidenedTail() const { return hn::ZeroExtendResizeBitCast(FloatTag(), TailTag(), tail); }
+  HWY_INLINE Vector WidenedTail() const { return hn::ZeroExtendResizeBitCast(Tag(), TailTag(), tail); }
 };
+
+template <size_t kFull, size_t kTail>
+using AccumulatorRow = SumRow<FloatProduct, kFull, kTail>;
 
 }  // namespace HWY_NAMESPACE
 }  // namespace gossamer

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/convolution_plan.h"
+#include "kernels/product_plan.h"
 #include "kernels/share.h"
 
 namespace gossamer {

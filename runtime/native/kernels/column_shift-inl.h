@@ -64,79 +64,99 @@ HWY_INLINE FloatVector ShiftLeft(FloatVector v, FloatVector after, const ColumnM
 #endif
 }
 
-template <size_t kFull, size_t kTail>
-HWY_INLINE void ShiftRowRight(AccumulatorRow<kFull, kTail>& sums, const ColumnMask& keep) {
+// Lanes are 32 bits, whatever is in them.
+template <class Vector>
+HWY_INLINE Vector ShiftedRight(Vector before, Vector v, const ColumnMask& keep, size_t index) {
   const FloatTag d;
+  return hn::BitCast(hn::DFromV<Vector>(), ShiftRight(hn::BitCast(d, before), hn::BitCast(d, v), keep, index));
+}
+template <class Vector>
+HWY_INLINE Vector ShiftedLeft(Vector v, Vector after, const ColumnMask& keep, size_t index) {
+  const FloatTag d;
+  return hn::BitCast(hn::DFromV<Vector>(), ShiftLeft(hn::BitCast(d, v), hn::BitCast(d, after), keep, index));
+}
+
+template <class Product, size_t kFull, size_t kTail>
+HWY_INLINE void ShiftRowRight(SumRow<Product, kFull, kTail>& sums, const ColumnMask& keep) {
+  using Row = SumRow<Product, kFull, kTail>;
+  const typename Row::Tag d;
   if constexpr (kTail != 0) {
-    const FloatVector before = kFull == 0 ? hn::Zero(d) : sums.full[AccumulatorRow<kFull, kTail>::kStored - 1];
-    const FloatVector shifted = ShiftRight(before, sums.WidenedTail(), keep, kFull);
-    sums.tail = hn::ResizeBitCast(typename AccumulatorRow<kFull, kTail>::TailTag(), shifted);
+    const auto before = kFull == 0 ? hn::Zero(d) : sums.full[Row::kStored - 1];
+    const auto shifted = ShiftedRight(before, sums.WidenedTail(), keep, kFull);
+    sums.tail = hn::ResizeBitCast(typename Row::TailTag(), shifted);
   }
   GOSSAMER_UNROLL
   for (size_t done = 1; done < kFull; ++done) {
     const size_t i = kFull - done;  // downwards: each takes a lane of the one before it
-    sums.full[i] = ShiftRight(sums.full[i - 1], sums.full[i], keep, i);
+    sums.full[i] = ShiftedRight(sums.full[i - 1], sums.full[i], keep, i);
   }
-  if constexpr (kFull != 0) sums.full[0] = ShiftRight(hn::Zero(d), sums.full[0], keep, 0);
+  if constexpr (kFull != 0) sums.full[0] = ShiftedRight(hn::Zero(d), sums.full[0], keep, 0);
 }
 
-template <size_t kFull, size_t kTail>
-HWY_INLINE void AddShiftedLeft(const AccumulatorRow<kFull, kTail>& right, const ColumnMask& keep,
-                               AccumulatorRow<kFull, kTail>& sums) {
-  const FloatTag d;
+template <class Product, size_t kFull, size_t kTail>
+HWY_INLINE void AddShiftedLeft(const SumRow<Product, kFull, kTail>& right, const ColumnMask& keep,
+                               SumRow<Product, kFull, kTail>& sums) {
+  using Row = SumRow<Product, kFull, kTail>;
+  const typename Row::Tag d;
   GOSSAMER_UNROLL
   for (size_t i = 0; i < kFull; ++i) {
-    FloatVector after = hn::Zero(d);
+    auto after = hn::Zero(d);
     if (i + 1 < kFull) {
       after = right.full[i + 1];
     } else if constexpr (kTail != 0) {
       after = right.WidenedTail();
     }
-    sums.full[i] = hn::Add(sums.full[i], ShiftLeft(right.full[i], after, keep, i));
+    sums.full[i] = hn::Add(sums.full[i], ShiftedLeft(right.full[i], after, keep, i));
   }
   if constexpr (kTail != 0) {
-    const FloatVector shifted = ShiftLeft(right.WidenedTail(), hn::Zero(d), keep, kFull);
-    sums.tail = hn::Add(sums.tail, hn::ResizeBitCast(typename AccumulatorRow<kFull, kTail>::TailTag(), shifted));
+    const auto shifted = ShiftedLeft(right.WidenedTail(), hn::Zero(d), keep, kFull);
+    sums.tail = hn::Add(sums.tail, hn::ResizeBitCast(typename Row::TailTag(), shifted));
   }
 }
 
 // A step of 2 nonzeros where there is an odd one, and steps of 4.
-template <size_t kFull, size_t kTail>
+template <class Row>
 HWY_INLINE const uint8_t* MulAddPairs(const uint8_t* HWY_RESTRICT entry, uint32_t pairs,
-                                      const float* HWY_RESTRICT input, AccumulatorRow<kFull, kTail> (&sums)[1]) {
+                                      const typename Row::Lane* HWY_RESTRICT input, Row (&sums)[1]) {
   if (pairs % 2 != 0) entry = MulAddStep<2>(entry, input, sums);
   for (pairs /= 2; pairs != 0; --pairs) {
-    PrefetchStream<AccumulatorRow<kFull, kTail>>(entry);
+    PrefetchStream<Row>(entry);
     entry = MulAddStep<4>(entry, input, sums);
   }
   return entry;
 }
 
-template <size_t kFull, size_t kTail>
-HWY_NOINLINE const uint8_t* ColumnShiftRows(const RowCall& call) {
+// What a row's sums over all blocks begin with where columns were shifted: beside the bias, integer sums take what the
+// padding contributes to the columns beside it (quantised_row-inl.h). Zeros, which shift in, are right for floats.
+template <class Row>
+HWY_INLINE void AddFirst(const RowCall& call, int32_t row, Row& sums) {
+  sums.AddAll(call.bias[row]);
+}
+
+template <class Call, size_t kFull, size_t kTail>
+HWY_NOINLINE const uint8_t* ColumnShiftRows(const Call& call) {
+  using Row = SumRow<typename CallOf<Call>::Product, kFull, kTail>;
   const uint8_t* HWY_RESTRICT entry = call.entries;
   const uint32_t* HWY_RESTRICT pairs = call.counts;
   for (int64_t i = 0; i < call.groups; ++i, pairs += 3) {
     const int32_t row = call.rows[i];
-    float* accumulators = call.accumulators + row * call.accumulator_pitch;
-    AccumulatorRow<kFull, kTail> sums[1];
-    sums[0].Fill(0.0f);
-    if (i + kGroupsAhead < call.groups) {
-      PrefetchRow<AccumulatorRow<kFull, kTail>>(call, call.rows[i + kGroupsAhead]);
-    }
+    typename Row::Lane* accumulators = call.accumulators + row * call.accumulator_pitch;
+    Row sums[1];
+    sums[0].Fill(0);
+    if (i + kGroupsAhead < call.groups) PrefetchRow<Row>(call, call.rows[i + kGroupsAhead]);
     if (pairs[0] != 0) {
       entry = MulAddPairs(entry, pairs[0], call.input, sums);
       ShiftRowRight(sums[0], *call.keep_after_right);
     }
     entry = MulAddPairs(entry, pairs[1], call.input, sums);
     if (pairs[2] != 0) {
-      AccumulatorRow<kFull, kTail> right[1];
-      right[0].Fill(0.0f);
+      Row right[1];
+      right[0].Fill(0);
       entry = MulAddPairs(entry, pairs[2], call.input, right);
       AddShiftedLeft(right[0], *call.keep_after_left, sums[0]);
     }
     if (call.first) {
-      sums[0].AddAll(call.bias[row]);
+      AddFirst(call, row, sums[0]);
     } else {
       sums[0].Add(accumulators);
     }
@@ -149,24 +169,25 @@ HWY_NOINLINE const uint8_t* ColumnShiftRows(const RowCall& call) {
   return entry;
 }
 
-template <size_t kRowLanes>
-constexpr RowKernel ShiftKernelOf() {
+template <class Call, size_t kRowLanes>
+constexpr RowKernel<Call> ShiftKernelOf() {
   constexpr RowSplit kSplit = SplitRow(kRowLanes);
-  return &ColumnShiftRows<kSplit.full, kSplit.tail>;
+  return &ColumnShiftRows<Call, kSplit.full, kSplit.tail>;
 }
 
-template <size_t... kQuarter>
-constexpr std::array<RowKernel, sizeof...(kQuarter)> ShiftTable(std::index_sequence<kQuarter...>) {
-  return {ShiftKernelOf<4 * (kQuarter + 1)>()...};
+template <class Call, size_t... kQuarter>
+constexpr std::array<RowKernel<Call>, sizeof...(kQuarter)> ShiftTable(std::index_sequence<kQuarter...>) {
+  return {ShiftKernelOf<Call, 4 * (kQuarter + 1)>()...};
 }
 
 // The kernel for one row of `lanes` (a multiple of 4) pixels, null on targets without one.
-inline RowKernel ShiftKernel(int64_t lanes) {
-  if constexpr (Traits().shift_lanes == 0) {
+template <class Call>
+HWY_INLINE RowKernel<Call> ShiftKernel(int64_t lanes) {
+  constexpr int64_t kMost = CallOf<Call>::kTraits.shift_lanes;
+  if constexpr (kMost == 0) {
     return nullptr;
   } else {
-    using Quarters = std::make_index_sequence<static_cast<size_t>(Traits().shift_lanes) / 4>;
-    static constexpr auto kTable = ShiftTable(Quarters());
+    static constexpr auto kTable = ShiftTable<Call>(std::make_index_sequence<static_cast<size_t>(kMost) / 4>());
     return kTable[static_cast<size_t>(lanes / 4 - 1)];
   }
 }

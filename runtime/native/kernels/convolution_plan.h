@@ -1,174 +1,18 @@
-// A sparse convolution made ready for one processor and one image size: which pixels are computed together, where each
-// nonzero finds its input, which thread takes which rows. Made once when a session is created, never written again.
+// A sparse convolution of floats made ready for one processor and one image size.
 #ifndef GOSSAMER_KERNELS_CONVOLUTION_PLAN_H_
 #define GOSSAMER_KERNELS_CONVOLUTION_PLAN_H_
 
 #include <cstdint>
 #include <vector>
 
-#include "format/sparse_weight.h"
-#include "format/status.h"
 #include "kernels/epilogue.h"
-#include "kernels/large_pages.h"
-#include "kernels/machine.h"
-#include "kernels/panel.h"
+#include "kernels/product_plan.h"
 
 namespace gossamer {
 
-struct ConvolutionShape {
-  int64_t input_channels = 0;
-  int64_t output_channels = 0;
-  int64_t groups = 1;
-  int64_t kernel_height = 1, kernel_width = 1;
-  int64_t stride_height = 1, stride_width = 1;
-  int64_t dilation_height = 1, dilation_width = 1;
-  int64_t pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;
-
-  int64_t taps() const { return kernel_height * kernel_width; }
-  int64_t output_height(int64_t height) const {
-    return (height + pad_top + pad_bottom - dilation_height * (kernel_height - 1) - 1) / stride_height + 1;
-  }
-  int64_t output_width(int64_t width) const {
-    return (width + pad_left + pad_right - dilation_width * (kernel_width - 1) - 1) / stride_width + 1;
-  }
-};
-
-// Whether a convolution goes along the only column of its images: a row of one pixel would fill one lane of a vector.
-inline bool GoesAlongOneColumn(const ConvolutionShape& shape, int64_t height, int64_t width) {
-  return height > 1 && width == 1 && shape.kernel_width == 1 && shape.pad_left == 0 && shape.pad_right == 0;
-}
-
-// The same convolution of the image turned by a quarter, whose panels are the same memory (MakePanelLayout).
-ConvolutionShape Turned(const ConvolutionShape& shape);
-
-// Whether the numbers are those of a convolution: positive, within limits, groups that divide the channels.
-Status CheckNumbers(const ConvolutionShape& shape);
-
-// CheckNumbers, and whether they are of a weight [output_channels, input_channels / groups, kh, kw].
-Status CheckConvolution(const ConvolutionShape& shape, const SparseWeight& weight);
-
-// Whether the image is large enough for one output pixel, and small enough to count its elements. Needs CheckNumbers to
-// have passed.
-Status CheckImage(const ConvolutionShape& shape, int64_t height, int64_t width);
-
-struct PlanOptions {
-  KernelTraits traits;       // of the kernels that will run the plan: CurrentKernelTraits()
-  int64_t threads = 1;       // that tiles or output channels are dealt to (Dealing)
-  int64_t block_bytes = 0;   // of staged input that a kernel call works on; 0: from the cache and the density
-  bool column_shift = true;  // whether the in-register column shift may be used
-};
-
-// One copy of a piece of an image row into the staged block, done for every channel of the block.
-struct StageCopy {
-  int64_t source;      // floats from the image's first channel; -1: there is no source, write zeros
-  int32_t target;      // floats from the staged channel
-  int32_t zeros_left;  // written before
-  int32_t count;       // pixels copied
-  int32_t zeros_right; // written after
-};
-
-// A staged row of a tile that is a segment of its image row: one pixel, `count` pixels, one pixel. Sources are floats from
-// the image's first channel; -1: outside the image, zeros.
-struct StageRow {
-  int64_t left;
-  int64_t source;
-  int64_t right;
-  int32_t target;  // floats from the staged channel, a multiple of 16
-  int32_t count;
-};
-
-// Consecutive accumulator lanes that one kernel call computes.
-struct LaneSpan {
-  int32_t begin;
-  int32_t lanes;
-};
-
-struct TilePlan {
-  int32_t rows;
-  int32_t columns;
-  int32_t window;  // which streams it is computed with (tap_windows.h)
-  bool compact;  // rows of `row_lanes` accumulators are stored as rows of `columns` pixels
-  std::vector<StageCopy> copies;
-  std::vector<StageRow> wide_rows;  // instead of copies
-  std::vector<LaneSpan> spans;
-};
-
-// Input channels that are worked on together, for the output channels that read them.
-struct ChannelBlock {
-  int64_t first_channel;
-  int64_t channels;
-  bool first;  // the sums start with the bias
-  bool last;   // the sums are finished and stored
-};
-
-// Where in a slice the nonzeros of one channel block stand.
-struct BlockStream {
-  size_t entry;
-  size_t count;
-  size_t row;
-  int32_t groups;   // of rows_per_group rows each, after
-  int32_t singles;  // rows by themselves
-};
-
-// Nonzeros of each of `rows` rows of a group that stand together in one step of the stream.
-constexpr int64_t StepNonzeros(int64_t rows) { return rows == 4 ? 1 : 2; }
-
-// The rows (output channels) that one thread computes, or all of them where tiles are dealt out whole. `entries` is what
-// the kernels read from beginning to end. A step of it is [n x float weight][n x uint16 offset in floats], with the
-// nonzeros of the group's rows in turn:
-//   group of 4 rows  one nonzero of each a step
-//   group of 1, 2    two of each a step; if their number is odd, the first step has one
-//   column shift     a row's nonzeros by the shift, each in pairs; two pairs a step, if odd one in the first
-struct RowSlice {
-  StoredBytes entries;
-  std::vector<uint32_t> counts;
-  std::vector<int32_t> rows;
-  std::vector<BlockStream> streams;  // one a block
-};
-
-// Lanes to keep, in both forms that processors use: a word a lane, and a bit a lane (AVX-512, 16 lanes a register).
-struct ColumnMask {
-  std::vector<uint32_t> words;
-  std::vector<uint16_t> bits;
-};
-
-struct ConvolutionPlan {
-  ConvolutionShape shape;
-  PanelLayout input;
-  PanelLayout output;
+struct ConvolutionPlan : ProductPlan {
   Epilogue epilogue;
-  KernelTraits traits;
   std::vector<float> bias;
-
-  bool direct = false;        // the input panel is read as it lies: 1x1, or all but the middle tap reads padding
-  bool column_shift = false;  // kernel columns are told apart by shifts in registers, not by shifted copies
-  bool wide_rows = false;     // and so that rows may be cut into segments (wide_row-inl.h)
-  int64_t row_lanes = 0;      // lanes from one image row to the next among the accumulators
-  int64_t rows_per_group = 1;
-  int64_t channel_floats = 0;  // of one staged channel
-  int64_t accumulator_pitch = 0;
-  int64_t stage_floats = 0;        // scratch of one thread
-  int64_t accumulator_floats = 0;  // scratch of one thread
-  std::vector<ChannelBlock> blocks;
-  int64_t tile_slices = 1;       // of each tile; more than one where output.dealing is not kTiles
-  std::vector<RowSlice> slices;  // tile_slices for every window of taps
-  std::vector<TilePlan> tiles;
-  // What a shift to the right (left) keeps: all lanes but those of the first (last) column.
-  ColumnMask keep_after_right;
-  ColumnMask keep_after_left;
-
-  size_t nonzeros = 0;
-  size_t entries = 0;  // nonzeros and padding
-
-  int64_t items(int64_t images) const {
-    return images * static_cast<int64_t>(tiles.size()) * tile_slices;
-  }
-  // Consecutive items that one thread does best at once: the slices of a tile, which is then staged once.
-  int64_t together() const { return output.dealing == Dealing::kChannels ? 1 : tile_slices; }
-  const RowSlice& slice(const TilePlan& tile, size_t number) const {
-    return slices[static_cast<size_t>(tile.window * tile_slices) + number];
-  }
-  int64_t scratch_floats() const { return stage_floats + accumulator_floats; }
 };
 
 // `bias` holds output_channels floats or is null. Of a convolution that GoesAlongOneColumn, the plan is that of the

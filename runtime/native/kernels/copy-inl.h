@@ -8,7 +8,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/accumulator-inl.h"
-#include "kernels/convolution_plan.h"
+#include "kernels/product_plan.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
@@ -24,93 +24,110 @@ HWY_INLINE void ForEachVector(int64_t count, const Full& full, const Part& part)
   if (i < count) part(i, static_cast<size_t>(count - i));
 }
 
-// The functions below write whole vectors, so up to kLanes - 1 floats too many. Staging writes a block from its
+// The functions below write whole vectors, so up to kLanes - 1 lanes too many. Staging writes a block from its
 // beginning to its end, and what was too much is overwritten by what belongs there, or lies in the slack at the end.
 
-HWY_INLINE void FillZeros(float* HWY_RESTRICT to, int64_t count) {
-  const FloatTag d;
-  const FloatVector zero = hn::Zero(d);
-  for (int64_t i = 0; i < count; i += static_cast<int64_t>(kLanes)) hn::StoreU(zero, d, to + i);
+template <class Lane>
+HWY_INLINE void FillLanes(Lane* HWY_RESTRICT to, int64_t count, Lane value) {
+  const hn::CappedTag<Lane, 16> d;
+  const auto all = hn::Set(d, value);
+  for (int64_t i = 0; i < count; i += static_cast<int64_t>(kLanes)) hn::StoreU(all, d, to + i);
 }
 
-// to[i] = from[kStride * i], then zeros. Reads nothing but the pixels that it copies and those between them.
+// `v`, whose last lanes beyond `count` are zeros, with padding there. Of floats the padding is zeros anyway.
+template <class D, class Vector>
+HWY_INLINE Vector PadBehind(D d, Vector v, size_t count, hn::TFromD<D> padding) {
+  if constexpr (hwy::IsFloat<hn::TFromD<D>>()) {
+    return v;
+  } else {
+    return hn::IfThenElse(hn::FirstN(d, count), v, hn::Set(d, padding));
+  }
+}
+
+// to[i] = from[kStride * i], then padding. Reads nothing but the pixels that it copies and those between them.
 template <int64_t kStride>
 struct PixelCopy {
-  HWY_INLINE static void Copy(const float* HWY_RESTRICT from, int64_t, float* HWY_RESTRICT to, int64_t count,
-                              int64_t zeros) {
-    const FloatTag d;
+  template <class Lane>
+  HWY_INLINE static void Copy(const Lane* HWY_RESTRICT from, int64_t, Lane* HWY_RESTRICT to, int64_t count,
+                              int64_t padded, Lane padding) {
+    const hn::CappedTag<Lane, 16> d;
     const int64_t lanes = static_cast<int64_t>(kLanes);
     int64_t i = 0;
     for (; i + lanes <= count; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
     if (i < count) {
-      hn::StoreU(hn::LoadN(d, from + i, static_cast<size_t>(count - i)), d, to + i);
+      const size_t rest = static_cast<size_t>(count - i);
+      hn::StoreU(PadBehind(d, hn::LoadN(d, from + i, rest), rest, padding), d, to + i);
       i += lanes;
     }
-    if (i < count + zeros) FillZeros(to + i, count + zeros - i);
+    if (i < count + padded) FillLanes(to + i, count + padded - i, padding);
   }
 };
 
 // Any stride.
 template <>
 struct PixelCopy<0> {
-  HWY_INLINE static void Copy(const float* HWY_RESTRICT from, int64_t stride, float* HWY_RESTRICT to, int64_t count,
-                              int64_t zeros) {
+  template <class Lane>
+  HWY_INLINE static void Copy(const Lane* HWY_RESTRICT from, int64_t stride, Lane* HWY_RESTRICT to, int64_t count,
+                              int64_t padded, Lane padding) {
     for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
-    if (zeros != 0) FillZeros(to + count, zeros);
+    if (padded != 0) FillLanes(to + count, padded, padding);
   }
 };
 
 #if HWY_TARGET != HWY_SCALAR
 template <>
 struct PixelCopy<2> {
-  HWY_INLINE static void Copy(const float* HWY_RESTRICT from, int64_t, float* HWY_RESTRICT to, int64_t count,
-                              int64_t zeros) {
-    const FloatTag d;
+  template <class Lane>
+  HWY_INLINE static void Copy(const Lane* HWY_RESTRICT from, int64_t, Lane* HWY_RESTRICT to, int64_t count,
+                              int64_t padded, Lane padding) {
+    const hn::CappedTag<Lane, 16> d;
     const int64_t lanes = static_cast<int64_t>(kLanes);
     int64_t i = 0;
     // The last vector may have no pixel between its last one and the end of memory.
     for (; i + lanes < count; i += lanes) {
-      const FloatVector low = hn::LoadU(d, from + 2 * i);
+      const auto low = hn::LoadU(d, from + 2 * i);
       hn::StoreU(hn::ConcatEven(d, hn::LoadU(d, from + 2 * i + lanes), low), d, to + i);
     }
     if (i < count) {
       const size_t read = static_cast<size_t>(2 * (count - i) - 1);
-      const FloatVector low = hn::LoadN(d, from + 2 * i, HWY_MIN(read, kLanes));
-      const FloatVector high = read > kLanes ? hn::LoadN(d, from + 2 * i + lanes, read - kLanes) : hn::Zero(d);
-      hn::StoreU(hn::ConcatEven(d, high, low), d, to + i);
+      const auto low = hn::LoadN(d, from + 2 * i, HWY_MIN(read, kLanes));
+      const auto high = read > kLanes ? hn::LoadN(d, from + 2 * i + lanes, read - kLanes) : hn::Zero(d);
+      hn::StoreU(PadBehind(d, hn::ConcatEven(d, high, low), static_cast<size_t>(count - i), padding), d, to + i);
       i += lanes;
     }
-    if (i < count + zeros) FillZeros(to + i, count + zeros - i);
+    if (i < count + padded) FillLanes(to + i, count + padded - i, padding);
   }
 };
 #endif
 
-template <int64_t kStride>
-HWY_NOINLINE void StageChannels(const TilePlan& tile, const float* HWY_RESTRICT image, int64_t image_pitch,
-                                int64_t stride, int64_t channels, int64_t channel_floats,
-                                float* HWY_RESTRICT staged) {
+template <int64_t kStride, class Lane>
+HWY_NOINLINE void StageChannels(const TilePlan& tile, const Lane* HWY_RESTRICT image, int64_t image_pitch,
+                                int64_t stride, int64_t channels, int64_t channel_lanes, Lane padding,
+                                Lane* HWY_RESTRICT staged) {
   const StageCopy* const end = tile.copies.data() + tile.copies.size();
-  for (int64_t channel = 0; channel < channels; ++channel, image += image_pitch, staged += channel_floats) {
+  for (int64_t channel = 0; channel < channels; ++channel, image += image_pitch, staged += channel_lanes) {
     for (const StageCopy* copy = tile.copies.data(); copy != end; ++copy) {
-      float* to = staged + copy->target;
-      if (copy->zeros_left != 0) FillZeros(to, copy->zeros_left);
+      Lane* to = staged + copy->target;
+      if (copy->zeros_left != 0) FillLanes(to, copy->zeros_left, padding);
       if (copy->source < 0) continue;
-      PixelCopy<kStride>::Copy(image + copy->source, stride, to + copy->zeros_left, copy->count, copy->zeros_right);
+      PixelCopy<kStride>::Copy(image + copy->source, stride, to + copy->zeros_left, copy->count, copy->zeros_right,
+                               padding);
     }
   }
 }
 
 // Stages the channels of a block. `image` is the image's first channel of the block.
-HWY_INLINE void StageBlock(const TilePlan& tile, const float* image, int64_t image_pitch, int64_t stride,
-                           int64_t channels, int64_t channel_floats, float* staged) {
+template <class Lane>
+HWY_INLINE void StageBlock(const TilePlan& tile, const Lane* image, int64_t image_pitch, int64_t stride,
+                           int64_t channels, int64_t channel_lanes, Lane padding, Lane* staged) {
   if (stride == 1) {
-    StageChannels<1>(tile, image, image_pitch, stride, channels, channel_floats, staged);
+    StageChannels<1>(tile, image, image_pitch, stride, channels, channel_lanes, padding, staged);
 #if HWY_TARGET != HWY_SCALAR
   } else if (stride == 2) {
-    StageChannels<2>(tile, image, image_pitch, stride, channels, channel_floats, staged);
+    StageChannels<2>(tile, image, image_pitch, stride, channels, channel_lanes, padding, staged);
 #endif
   } else {
-    StageChannels<0>(tile, image, image_pitch, stride, channels, channel_floats, staged);
+    StageChannels<0>(tile, image, image_pitch, stride, channels, channel_lanes, padding, staged);
   }
 }
 

@@ -326,7 +326,8 @@ HWY_NOINLINE void StagedChannels(const DepthwisePlan& plan, int64_t index, const
   for (int64_t channel = first_channel; channel < last_channel; ++channel) {
     if (channel / multiplier != staged) {
       staged = channel / multiplier;
-      StageBlock(tile, image + staged * plan.input.pitch, plan.input.pitch, shape.stride_width, 1, 0, scratch);
+      StageBlock(tile, image + staged * plan.input.pitch, plan.input.pitch, shape.stride_width, 1, 0, 0.0f,
+                 scratch);
     }
     const float* weight = plan.weights.data() + channel * static_cast<int64_t>(plan.tap_offsets.size());
     const float bias = plan.bias[static_cast<size_t>(channel)];

@@ -2,6 +2,12 @@
 
 #include <unistd.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 namespace gossamer {
 
 int64_t FirstLevelCacheBytes() {
@@ -9,6 +15,20 @@ int64_t FirstLevelCacheBytes() {
   if (const long bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE); bytes > 0) return bytes;
 #endif
   return int64_t{32} << 10;
+}
+
+// Whether the system saves their registers is Highway's to know: it has chosen AVX-512 or AVX2 before anyone asks.
+bool HasQuadProducts(QuadProducts kind) {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (kind == QuadProducts::kAvx512Vnni) return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c >> 11 & 1) != 0;
+  if (kind == QuadProducts::kAvxVnni) return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 4 & 1) != 0;
+#elif defined(__aarch64__)
+  constexpr unsigned long kDotProducts = 1ul << 20;  // HWCAP_ASIMDDP
+  if (kind == QuadProducts::kArmDotProduct) return (getauxval(AT_HWCAP) & kDotProducts) != 0;
+#endif
+  (void)kind;
+  return false;
 }
 
 }  // namespace gossamer

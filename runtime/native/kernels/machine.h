@@ -9,6 +9,11 @@ namespace gossamer {
 // Bytes of the first-level data cache; 32 KiB where the system does not say.
 int64_t FirstLevelCacheBytes();
 
+// Instructions that multiply four pairs of bytes at once and add the products to 32 bits, which Highway's targets do not
+// tell apart.
+enum class QuadProducts { kAvx512Vnni, kAvxVnni, kArmDotProduct };
+bool HasQuadProducts(QuadProducts kind);
+
 // What the kernels of one instruction set can hold in registers.
 struct KernelTraits {
   int64_t vector_lanes;  // floats a register

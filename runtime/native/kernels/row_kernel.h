@@ -4,31 +4,28 @@
 
 #include <cstdint>
 
-#include "kernels/convolution_plan.h"
+#include "kernels/epilogue.h"
+#include "kernels/product_plan.h"
 
 namespace gossamer {
 
-struct RowCall {
+// What is the same whatever the sums are made of. Lane is a float, or 32 bits of an integer sum.
+template <class Lane>
+struct ProductCall {
   // The stream (see RowSlice).
   const uint8_t* entries;
   const uint32_t* counts;  // entries of each group; pairs for each of three column shifts in the shifting kernel
   const int32_t* rows;
   int64_t groups;
 
-  const float* input;  // first lane of the first channel of the block; entries' offsets count from here
-  const float* bias;
-  float* accumulators;  // of row 0, first lane of the span; unused when first and last
+  const Lane* input;  // first lane of the first channel of the block; entries' offsets count from here
+  const Lane* bias;
+  Lane* accumulators;  // of row 0, first lane of the span; unused when first and last
   int64_t accumulator_pitch;
   bool first;
   bool last;
 
-  // How the finished sums are stored.
-  float* output;          // of row 0, first pixel of the tile
-  const float* residual;  // likewise, or null
-  int64_t output_pitch;
-  int64_t ahead;          // from the tile's output and residual to the next one's, to fetch those; 0: do not
-  Epilogue epilogue;
-  int64_t span_begin;     // first lane of the span within the tile
+  int64_t span_begin;  // first lane of the span within the tile
   int64_t span_lanes;
   bool compact;        // lanes come in rows of row_lanes, of which the first row_pixels are kept
   int64_t row_lanes;
@@ -39,8 +36,18 @@ struct RowCall {
   const ColumnMask* keep_after_left;
 };
 
+struct RowCall : ProductCall<float> {
+  // How the finished sums are stored.
+  float* output;          // of row 0, first pixel of the tile
+  const float* residual;  // likewise, or null
+  int64_t output_pitch;
+  int64_t ahead;          // from the tile's output and residual to the next one's, to fetch those; 0: do not
+  Epilogue epilogue;
+};
+
 // Returns where the entries of the call end.
-using RowKernel = const uint8_t* (*)(const RowCall& call);
+template <class Call>
+using RowKernel = const uint8_t* (*)(const Call& call);
 
 }  // namespace gossamer
 

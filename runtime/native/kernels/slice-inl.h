@@ -7,7 +7,7 @@
 #endif
 
 #include "hwy/highway.h"
-#include "kernels/convolution_plan.h"
+#include "kernels/product_plan.h"
 #include "kernels/spmm-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -15,8 +15,9 @@ namespace gossamer {
 namespace HWY_NAMESPACE {
 
 // `call` for one slice of one block and one span of a tile.
-HWY_INLINE RowCall SpanCall(const LaneSpan& span, const RowSlice& slice, const BlockStream& stream, const float* input,
-                            RowCall call) {
+template <class Call, class Lane>
+HWY_INLINE Call SpanCall(const LaneSpan& span, const RowSlice& slice, const BlockStream& stream, const Lane* input,
+                         Call call) {
   call.input = input + span.begin;
   call.accumulators += span.begin;
   call.span_begin = span.begin;
@@ -29,16 +30,17 @@ HWY_INLINE RowCall SpanCall(const LaneSpan& span, const RowSlice& slice, const B
 }
 
 // One slice of one block over one span, where there is no column to shift.
-HWY_INLINE void RunGroups(const ConvolutionPlan& plan, const LaneSpan& span, const RowSlice& slice,
-                          const BlockStream& stream, const float* input, const RowCall& tile_call) {
+template <class Call, class Lane>
+HWY_INLINE void RunGroups(const ProductPlan& plan, const LaneSpan& span, const RowSlice& slice,
+                          const BlockStream& stream, const Lane* input, const Call& tile_call) {
   const int64_t wide = plan.rows_per_group;
-  RowCall call = SpanCall(span, slice, stream, input, tile_call);
+  Call call = SpanCall(span, slice, stream, input, tile_call);
   call.groups = stream.groups;
-  call.entries = SpmmKernel(wide, span.lanes)(call);
+  call.entries = SpmmKernel<Call>(wide, span.lanes)(call);
   call.counts += stream.groups;
   call.rows += stream.groups * wide;
   call.groups = stream.singles;
-  if (call.groups != 0) SpmmKernel(1, span.lanes)(call);
+  if (call.groups != 0) SpmmKernel<Call>(1, span.lanes)(call);
 }
 
 }  // namespace HWY_NAMESPACE

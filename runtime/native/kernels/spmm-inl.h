@@ -47,6 +47,15 @@ inline constexpr KernelTraits Traits() {
 }
 static_assert(Traits().vector_lanes == static_cast<int64_t>(kLanes), "the traits are of another vector size");
 
+// What a kind of call multiplies, and what its kernels can hold in registers.
+template <class Call>
+struct CallOf;
+template <>
+struct CallOf<RowCall> {
+  using Product = FloatProduct;
+  static constexpr KernelTraits kTraits = Traits();
+};
+
 // How `lanes` pixels are split into registers.
 struct RowSplit {
   size_t full;
@@ -96,39 +105,41 @@ HWY_INLINE void PrefetchRow(const RowCall& call, int64_t row) {
 // One step of the stream: kEntries weights, then as many offsets. Entry e is the next nonzero of row e % kRows. Reads 16
 // bytes of weights even where the step has fewer; streams end with as much slack.
 template <size_t kEntries, size_t kRows, class Row>
-HWY_INLINE const uint8_t* MulAddStep(const uint8_t* HWY_RESTRICT entry, const float* HWY_RESTRICT input,
-                                     Row (&sums)[kRows]) {
+HWY_INLINE const uint8_t* MulAddStep(const uint8_t* HWY_RESTRICT entry,
+                                     const typename Row::Lane* HWY_RESTRICT input, Row (&sums)[kRows]) {
   static_assert(kEntries % kRows == 0 && kEntries <= 4, "a step holds up to 4 entries");
+  using Product = typename Row::Product;
+  const typename Product::Tag d;
 #if HWY_TARGET == HWY_SCALAR
   GOSSAMER_UNROLL
   for (size_t e = 0; e < kEntries; ++e) {
-    float weight;
+    typename Row::Lane weight;
     uint16_t offset;
     std::memcpy(&weight, entry + 4 * e, sizeof(weight));
     std::memcpy(&offset, entry + 4 * kEntries + 2 * e, sizeof(offset));
-    sums[e % kRows].MulAdd(hn::Set(FloatTag(), weight), input + offset);
+    sums[e % kRows].MulAdd(typename Product::template Weight<0>(hn::Set(d, weight)), input + offset);
   }
 #else
-  const FloatTag d;
-  const FloatVector weights = hn::BitCast(d, hn::LoadDup128(hn::Repartition<uint8_t, FloatTag>(), entry));
+  const auto weights = hn::BitCast(d, hn::LoadDup128(hn::Repartition<uint8_t, typename Product::Tag>(), entry));
   uint64_t offsets = 0;
   std::memcpy(&offsets, entry + 4 * kEntries, 2 * kEntries);
   const auto at = [&](size_t e) HWY_ATTR { return input + static_cast<uint16_t>(offsets >> (16 * e)); };
-  sums[0].MulAdd(hn::Broadcast<0>(weights), at(0));
-  if constexpr (kEntries > 1) sums[1 % kRows].MulAdd(hn::Broadcast<1>(weights), at(1));
-  if constexpr (kEntries > 2) sums[2 % kRows].MulAdd(hn::Broadcast<2>(weights), at(2));
-  if constexpr (kEntries > 3) sums[3 % kRows].MulAdd(hn::Broadcast<3>(weights), at(3));
+  sums[0].MulAdd(typename Product::template Weight<0>(weights), at(0));
+  if constexpr (kEntries > 1) sums[1 % kRows].MulAdd(typename Product::template Weight<1>(weights), at(1));
+  if constexpr (kEntries > 2) sums[2 % kRows].MulAdd(typename Product::template Weight<2>(weights), at(2));
+  if constexpr (kEntries > 3) sums[3 % kRows].MulAdd(typename Product::template Weight<3>(weights), at(3));
 #endif
   return entry + 6 * kEntries;
 }
 
-template <size_t kRows, size_t kFull, size_t kTail>
-HWY_NOINLINE const uint8_t* SpmmRows(const RowCall& call) {
+template <class Call, size_t kRows, size_t kFull, size_t kTail>
+HWY_NOINLINE const uint8_t* SpmmRows(const Call& call) {
+  using Row = SumRow<typename CallOf<Call>::Product, kFull, kTail>;
   const uint8_t* HWY_RESTRICT entry = call.entries;
-  const float* HWY_RESTRICT input = call.input;
+  const typename Row::Lane* HWY_RESTRICT input = call.input;
   for (int64_t group = 0; group < call.groups; ++group) {
     const int32_t* rows = call.rows + group * static_cast<int64_t>(kRows);
-    AccumulatorRow<kFull, kTail> sums[kRows];
+    Row sums[kRows];
     if (call.first) {
       GOSSAMER_UNROLL
       for (size_t r = 0; r < kRows; ++r) sums[r].Fill(call.bias[rows[r]]);
@@ -140,14 +151,14 @@ HWY_NOINLINE const uint8_t* SpmmRows(const RowCall& call) {
     if (group + kGroupsAhead < call.groups) {
       GOSSAMER_UNROLL
       for (size_t r = 0; r < kRows; ++r) {
-        PrefetchRow<AccumulatorRow<kFull, kTail>>(call, rows[static_cast<size_t>(kGroupsAhead) * kRows + r]);
+        PrefetchRow<Row>(call, rows[static_cast<size_t>(kGroupsAhead) * kRows + r]);
       }
     }
     constexpr uint32_t kStep = static_cast<uint32_t>(StepNonzeros(kRows));
     uint32_t count = call.counts[group];
     if (kStep == 2 && count % 2 != 0) entry = MulAddStep<kRows>(entry, input, sums);
     for (count /= kStep; count != 0; --count) {
-      PrefetchStream<AccumulatorRow<kFull, kTail>>(entry);
+      PrefetchStream<Row>(entry);
       entry = MulAddStep<kRows * kStep>(entry, input, sums);
     }
 
@@ -162,28 +173,29 @@ HWY_NOINLINE const uint8_t* SpmmRows(const RowCall& call) {
   return entry;
 }
 
-template <size_t kRows, size_t kRowLanes>
-constexpr RowKernel SpmmKernelOf() {
+template <class Call, size_t kRows, size_t kRowLanes>
+constexpr RowKernel<Call> SpmmKernelOf() {
   constexpr RowSplit kSplit = SplitRow(kRowLanes);
-  if constexpr (kRows * (kSplit.full + (kSplit.tail != 0)) > static_cast<size_t>(Traits().accumulators)) {
+  if constexpr (kRows * (kSplit.full + (kSplit.tail != 0)) > static_cast<size_t>(CallOf<Call>::kTraits.accumulators)) {
     return nullptr;
   } else {
-    return &SpmmRows<kRows, kSplit.full, kSplit.tail>;
+    return &SpmmRows<Call, kRows, kSplit.full, kSplit.tail>;
   }
 }
 
-template <size_t kRows, size_t... kQuarter>
-constexpr std::array<RowKernel, sizeof...(kQuarter)> SpmmTable(std::index_sequence<kQuarter...>) {
-  return {SpmmKernelOf<kRows, 4 * (kQuarter + 1)>()...};
+template <class Call, size_t kRows, size_t... kQuarter>
+constexpr std::array<RowKernel<Call>, sizeof...(kQuarter)> SpmmTable(std::index_sequence<kQuarter...>) {
+  return {SpmmKernelOf<Call, kRows, 4 * (kQuarter + 1)>()...};
 }
 
 // The kernel for `rows` rows of `lanes` (a multiple of 4) pixels. Those for which the registers do not suffice do not
 // exist; KernelTraits::RowsPerGroup never asks for them.
-inline RowKernel SpmmKernel(int64_t rows, int64_t lanes) {
-  using Quarters = std::make_index_sequence<static_cast<size_t>(Traits().row_lanes()) / 4>;
-  static constexpr auto kSingle = SpmmTable<1>(Quarters());
-  static constexpr auto kPairs = SpmmTable<2>(Quarters());
-  static constexpr auto kFours = SpmmTable<4>(Quarters());
+template <class Call>
+HWY_INLINE RowKernel<Call> SpmmKernel(int64_t rows, int64_t lanes) {
+  using Quarters = std::make_index_sequence<static_cast<size_t>(CallOf<Call>::kTraits.row_lanes()) / 4>;
+  static constexpr auto kSingle = SpmmTable<Call, 1>(Quarters());
+  static constexpr auto kPairs = SpmmTable<Call, 2>(Quarters());
+  static constexpr auto kFours = SpmmTable<Call, 4>(Quarters());
   const size_t index = static_cast<size_t>(lanes / 4 - 1);
   return rows == 4 ? kFours[index] : rows == 2 ? kPairs[index] : kSingle[index];
 }

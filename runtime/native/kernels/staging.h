@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "format/status.h"
-#include "kernels/convolution_plan.h"
+#include "kernels/product_plan.h"
 #include "kernels/tap_windows.h"
 
 namespace gossamer {

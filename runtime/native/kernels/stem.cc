@@ -56,8 +56,8 @@ struct StemScratch {
 
   // The padding at both ends of the rows stays zero from here on.
   void Clear(const StemPlan& plan) const {
-    FillZeros(inputs, plan.points * static_cast<int64_t>(plan.inputs.size()) * plan.row_floats);
-    FillZeros(zeros, plan.width);
+    FillLanes(inputs, plan.points * static_cast<int64_t>(plan.inputs.size()) * plan.row_floats, 0.0f);
+    FillLanes(zeros, plan.width, 0.0f);
   }
 };
 
@@ -116,7 +116,7 @@ HWY_NOINLINE void PrepareInputs(const StemPlan& plan, const float* HWY_RESTRICT 
     float* const to = scratch.inputs + input * pitch + plan.shape.pad_left;
     if (!plan.transformed) {
       for (int64_t i = 0; i < plan.points; ++i) {
-        PixelCopy<1>::Copy(rows[i], 1, to + i * count * pitch, plan.width, 0);
+        PixelCopy<1>::Copy(rows[i], 1, to + i * count * pitch, plan.width, 0, 0.0f);
       }
       continue;
     }

@@ -1,0 +1,100 @@
+#include "kernels/quantised_convolution_plan.h"
+
+#include <algorithm>
+
+#include "kernels/limits.h"
+#include "kernels/staging.h"
+
+namespace gossamer {
+namespace {
+
+int64_t RoundUp(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+
+// Sums of a row's weights: over all taps of a window, and over those whose column is shifted to the right and to the left.
+struct WeightSums {
+  int64_t all = 0;
+  int64_t right = 0;
+  int64_t left = 0;
+};
+
+WeightSums SumRow(const QuadWeight& weight, int64_t row, const Staging& staging, size_t window) {
+  WeightSums sums;
+  const size_t taps = staging.taps.size();
+  for (uint32_t i = weight.row_start[static_cast<size_t>(row)]; i < weight.row_start[static_cast<size_t>(row) + 1]; ++i) {
+    const size_t tap = weight.column[i] % taps;
+    if (!staging.windows[window][tap]) continue;
+    int64_t quad = 0;
+    for (const int8_t one : weight.value[i].weight) quad += one;
+    sums.all += quad;
+    if (staging.taps[tap].column_shift < 0) sums.right += quad;
+    if (staging.taps[tap].column_shift > 0) sums.left += quad;
+  }
+  return sums;
+}
+
+// What the sums begin with. CheckSums has bounded all of it.
+void SetBias(const QuadWeight& weight, const int32_t* bias, int32_t zero_point, const Staging& staging,
+             QuantisedConvolutionPlan* plan) {
+  const bool shifts = plan->column_shift && !plan->wide_rows && zero_point != 0;
+  for (size_t window = 0; window < staging.windows.size(); ++window) {
+    for (int64_t row = 0; row < weight.rows; ++row) {
+      const WeightSums sums = SumRow(weight, row, staging, window);
+      const int64_t given = bias == nullptr ? 0 : bias[row];
+      plan->bias.push_back(static_cast<int32_t>(given - zero_point * sums.all));
+      if (!shifts) continue;
+      plan->left_padding.push_back(static_cast<int32_t>(zero_point * sums.right));
+      plan->right_padding.push_back(static_cast<int32_t>(zero_point * sums.left));
+    }
+  }
+}
+
+// Which lanes of the output the rows of each slice are. The first block of each group has a place for every row.
+void SetSliceQuads(QuantisedConvolutionPlan* plan) {
+  for (const RowSlice& slice : plan->slices) {
+    std::vector<int32_t> quads;
+    for (const int32_t row : slice.rows) quads.push_back(row / static_cast<int32_t>(kQuad));
+    std::sort(quads.begin(), quads.end());
+    quads.erase(std::unique(quads.begin(), quads.end()), quads.end());
+    plan->slice_quads.push_back(std::move(quads));
+  }
+}
+
+}  // namespace
+
+Status MakeQuantisedConvolutionPlan(const ConvolutionShape& shape, const SparseByteWeight& weight, const int32_t* bias,
+                                    int32_t input_zero_point, const Requantisation& requantisation, int64_t height,
+                                    int64_t width, const QuantisedOptions& options, QuantisedConvolutionPlan* plan) {
+  if (GoesAlongOneColumn(shape, height, width)) {
+    return MakeQuantisedConvolutionPlan(Turned(shape), weight, bias, input_zero_point, requantisation, width, height,
+                                        options, plan);
+  }
+  *plan = QuantisedConvolutionPlan();
+  plan->requantisation = requantisation;
+  plan->table = PanelTable(requantisation.table);
+  plan->quads = options.traits.quads;
+  plan->padding = PanelLaneOf(input_zero_point);
+
+  PlanOptions product;
+  product.traits = options.traits.kernel;
+  product.threads = options.threads;
+  product.block_bytes = options.block_bytes;
+  product.column_shift = options.column_shift;
+  product.row_quantum = kQuad;
+  const QuadWeight quads = QuadsFromWeight(shape, weight, options.traits.split_pairs);
+  Staging staging;
+  if (const Status status = MakeProductPlan(QuadShape(shape), quads, height, width, product, plan, &staging);
+      !status.ok()) {
+    return status;
+  }
+  SetBias(quads, bias, input_zero_point - kPanelOffset, staging, plan);
+  SetSliceQuads(plan);
+  // Whole vectors are stored behind the last pixel of a row, and read.
+  plan->plane_pitch = plan->accumulator_pitch + 16;
+  plan->plane_lanes = RoundUp(kQuad * plan->output_quads() * plan->plane_pitch + 64, 64) / kQuad;
+  if (plan->plane_lanes > kMaximumScratchFloats) {
+    return Status::Problem("convolution: the sums of one tile take more than 256 MiB");
+  }
+  return Status::Ok();
+}
+
+}  // namespace gossamer

@@ -1,0 +1,69 @@
+#include "kernels/quantised_panel.h"
+
+#include <algorithm>
+
+namespace gossamer {
+namespace {
+
+// Calls copy(lane in the panel, pixel in a plane, pixels) for each run of pixels that lie side by side in both.
+template <class Copy>
+void ForEachRun(const PanelLayout& layout, int64_t quads, int64_t quad, int64_t index, const Copy& copy) {
+  const Tile tile = layout.tile(index);
+  const int64_t lane = (index * quads + quad) * layout.pitch;
+  const int64_t pixel = tile.row * layout.width + tile.column;
+  if (tile.columns == layout.width) {
+    copy(lane, pixel, tile.pixels());
+    return;
+  }
+  for (int64_t row = 0; row < tile.rows; ++row) {
+    copy(lane + row * tile.columns, pixel + row * layout.width, tile.columns);
+  }
+}
+
+template <class Copy>
+void ForEachRun(const PanelLayout& layout, int64_t quads, Range tiles, Range of_quads, const Copy& copy) {
+  for (int64_t index = tiles.first; index < tiles.last; ++index) {
+    for (int64_t quad = of_quads.first; quad < of_quads.last; ++quad) {
+      ForEachRun(layout, quads, quad, index,
+                 [&](int64_t lane, int64_t pixel, int64_t count) { copy(quad, lane, pixel, count); });
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<PanelByte> PanelTable(const std::vector<uint8_t>& table) {
+  std::vector<PanelByte> of_bytes(table.size());
+  for (size_t value = 0; value < table.size(); ++value) {
+    of_bytes[static_cast<uint8_t>(PanelByteOf(static_cast<int32_t>(value)))] = PanelByteOf(table[value]);
+  }
+  return of_bytes;
+}
+
+void QuantisedFromPlanar(const PanelLayout& layout, int64_t channels, const uint8_t* planar, Range tiles,
+                         Range of_quads, uint8_t padding, PanelByte* panel) {
+  const int64_t pixels = layout.height * layout.width;
+  ForEachRun(layout, QuadsOf(channels), tiles, of_quads, [&](int64_t quad, int64_t lane, int64_t pixel, int64_t count) {
+    const int64_t there = std::min(kQuad, channels - kQuad * quad);
+    PanelByte* const to = panel + kQuad * lane;
+    for (int64_t c = 0; c < kQuad; ++c) {
+      const uint8_t* const from = planar + (kQuad * quad + c) * pixels + pixel;
+      for (int64_t i = 0; i < count; ++i) to[kQuad * i + c] = PanelByteOf(c < there ? from[i] : padding);
+    }
+  });
+}
+
+void PlanarFromQuantised(const PanelLayout& layout, int64_t channels, const PanelByte* panel, Range tiles,
+                         Range of_quads, uint8_t* planar) {
+  const int64_t pixels = layout.height * layout.width;
+  ForEachRun(layout, QuadsOf(channels), tiles, of_quads, [&](int64_t quad, int64_t lane, int64_t pixel, int64_t count) {
+    const int64_t there = std::min(kQuad, channels - kQuad * quad);
+    const PanelByte* const from = panel + kQuad * lane;
+    for (int64_t c = 0; c < there; ++c) {
+      uint8_t* const to = planar + (kQuad * quad + c) * pixels + pixel;
+      for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint8_t>(ValueOf(from[kQuad * i + c]));
+    }
+  });
+}
+
+}  // namespace gossamer

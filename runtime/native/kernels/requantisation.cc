@@ -1,0 +1,33 @@
+#include "kernels/requantisation.h"
+
+namespace gossamer {
+namespace {
+
+bool IsScale(float scale) { return scale >= kLeastScale && scale <= kLargestScale; }
+bool IsByte(int32_t value) { return value >= 0 && value <= 255; }
+
+}  // namespace
+
+Status CheckRequantisation(const Requantisation& output, int64_t output_channels) {
+  if (static_cast<int64_t>(output.scale.size()) != output_channels) {
+    return Status::Problem("quantised op: expected one scale for each output channel");
+  }
+  for (const float scale : output.scale) {
+    if (!IsScale(scale)) return Status::Problem("quantised op: a scale is not within 2^-126 and 2^64");
+  }
+  if (output.residual_scale != 0.0f && !IsScale(output.residual_scale)) {
+    return Status::Problem("quantised op: the residual's scale is not within 2^-126 and 2^64");
+  }
+  if (!IsByte(output.zero_point) || !IsByte(output.residual_zero_point)) {
+    return Status::Problem("quantised op: a zero point is not within 0 and 255");
+  }
+  if (!IsByte(output.lower) || !IsByte(output.upper) || output.lower > output.upper) {
+    return Status::Problem("quantised op: the bounds of the output are not within 0 and 255, the lower one first");
+  }
+  if (!output.table.empty() && output.table.size() != 256) {
+    return Status::Problem("quantised op: a table of an activation function has 256 values");
+  }
+  return Status::Ok();
+}
+
+}  // namespace gossamer

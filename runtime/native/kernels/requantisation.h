@@ -1,0 +1,42 @@
+// How 32-bit sums become quantised values again: the one rule, for all processors and for the references.
+//
+// For output channel c, with sum = bias[c] + sum of weight * (input - input zero point), exact, and all else in fp32, where
+// every operation by itself is rounded to the nearest, ties to even:
+//   scaled = float(sum) * scale[c]                                      scale = input scale * weight scale / output scale
+//   scaled = scaled + float(residual - its zero point) * its scale      if there is a residual, its scale / output scale
+//   value  = round(clamp(scaled, lower - zero point, upper - zero point)) + zero point              ties to even
+//   value  = table[value]                                               if there is a table
+// The two products and their sum are never fused: processors without fused multiply-adds would give other values.
+// ONNX Runtime's QLinearConv takes the same sum and scale; its additions are ops of their own, so a residual differs by one
+// step of the output's scale at most.
+#ifndef GOSSAMER_KERNELS_REQUANTISATION_H_
+#define GOSSAMER_KERNELS_REQUANTISATION_H_
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "format/status.h"
+
+namespace gossamer {
+
+struct Requantisation {
+  std::vector<float> scale;  // one an output channel
+  int32_t zero_point = 0;
+  int32_t lower = 0;  // the clamp of no activation, ReLU and clips
+  int32_t upper = 255;
+  float residual_scale = 0.0f;
+  int32_t residual_zero_point = 0;
+  std::vector<uint8_t> table;  // of any other activation function, 256 values; or empty
+};
+
+// Scales outside cannot be told from 0 or from infinity by a product with a sum.
+inline constexpr float kLeastScale = 1.17549435e-38f;
+inline constexpr float kLargestScale = 1.8446744e19f;
+
+// Whether scales are numbers within these bounds, zero points and clamps bytes, and a table has 256 values.
+Status CheckRequantisation(const Requantisation& output, int64_t output_channels);
+
+}  // namespace gossamer
+
+#endif  // GOSSAMER_KERNELS_REQUANTISATION_H_

@@ -1,0 +1,152 @@
+// A quantised convolution of random numbers, run and compared with the reference.
+#ifndef GOSSAMER_TESTS_QUANTISED_CASE_H_
+#define GOSSAMER_TESTS_QUANTISED_CASE_H_
+
+#include <gtest/gtest.h>
+
+#include <sstream>
+#include <string>
+
+#include "kernels/quantised_convolution.h"
+#include "tests/guarded_lanes.h"
+#include "tests/quantised_reference.h"
+#include "tests/targets.h"
+
+namespace gossamer {
+
+struct QuantisedCase {
+  ConvolutionShape shape;
+  int64_t height = 1;
+  int64_t width = 1;
+  int64_t images = 1;
+  double density = 0.3;
+  bool bias = true;
+  bool residual = false;
+  bool in_place = false;
+  bool table = false;
+  int32_t input_zero_point = 113;
+  int32_t output_zero_point = 20;
+  int32_t lower = 0;
+  int32_t upper = 255;
+  int64_t threads = 1;
+  int64_t workers = 1;
+  int64_t block_bytes = 0;
+  bool column_shift = true;
+  std::vector<int8_t> weight;  // drawn at random if empty
+  std::vector<uint8_t> input;  // likewise
+
+  std::string Describe() const {
+    std::ostringstream text;
+    text << images << " x " << shape.input_channels << " x " << height << " x " << width << " -> "
+         << shape.output_channels << ", groups " << shape.groups << ", kernel " << shape.kernel_height << "x"
+         << shape.kernel_width << ", stride " << shape.stride_height << "x" << shape.stride_width << ", dilation "
+         << shape.dilation_height << "x" << shape.dilation_width << ", pads " << shape.pad_top << " " << shape.pad_left
+         << " " << shape.pad_bottom << " " << shape.pad_right << ", density " << density << ", residual " << residual
+         << in_place << ", table " << table << ", zero points " << input_zero_point << " " << output_zero_point
+         << ", threads " << threads << ", workers " << workers << ", block " << block_bytes << ", shift "
+         << column_shift;
+    return text.str();
+  }
+};
+
+// Runs `body(traits)` for every instruction set, and on those that have instructions for four products also without them.
+template <class Body>
+void ForEachByteTraits(const Body& body) {
+  ForEachTarget([&] {
+    const ByteTraits best = CurrentByteTraits();
+    body(best);
+    if (!CurrentByteTraits(false).quads && best.quads) {
+      SCOPED_TRACE("pairs");
+      body(CurrentByteTraits(false));
+    }
+  });
+}
+
+inline Requantisation DrawRequantisation(const QuantisedCase& c, std::mt19937* random) {
+  // Sums have a spread of about 128 * 74 * sqrt(weights of a row): most results are within 0 and 255, some are not.
+  const double weights = static_cast<double>(c.shape.input_channels / c.shape.groups * c.shape.taps()) * c.density + 1.0;
+  std::uniform_real_distribution<float> uniform(0.5f, 2.0f);
+  Requantisation to;
+  for (int64_t channel = 0; channel < c.shape.output_channels; ++channel) {
+    to.scale.push_back(uniform(*random) * 64.0f / static_cast<float>(128.0 * 74.0 * std::sqrt(weights)));
+  }
+  to.zero_point = c.output_zero_point;
+  to.lower = c.lower;
+  to.upper = c.upper;
+  to.residual_scale = c.residual ? 0.37f : 0.0f;
+  to.residual_zero_point = 99;
+  if (c.table) to.table = RandomBytes(256, random);
+  return to;
+}
+
+inline void CheckQuantised(const QuantisedCase& c, const ByteTraits& traits, unsigned seed) {
+  SCOPED_TRACE(c.Describe());
+  std::mt19937 random(seed);
+  const ConvolutionShape& shape = c.shape;
+  const int64_t in_size = shape.input_channels * c.height * c.width;
+  const int64_t out_size = shape.output_channels * shape.output_height(c.height) * shape.output_width(c.width);
+  const std::vector<int64_t> extents = {shape.output_channels, shape.input_channels / shape.groups, shape.kernel_height,
+                                        shape.kernel_width};
+  const size_t weights = static_cast<size_t>(extents[0] * extents[1] * extents[2] * extents[3]);
+  const std::vector<int8_t> dense = c.weight.empty() ? RandomSparseBytes(weights, c.density, &random) : c.weight;
+  const std::vector<uint8_t> input =
+      c.input.empty() ? RandomBytes(static_cast<size_t>(in_size * c.images), &random) : c.input;
+  const std::vector<uint8_t> residual = RandomBytes(static_cast<size_t>(out_size * c.images), &random);
+  std::vector<int32_t> bias;
+  std::uniform_int_distribution<int32_t> any(-100000, 100000);
+  for (int64_t channel = 0; c.bias && channel < shape.output_channels; ++channel) bias.push_back(any(random));
+  const Requantisation to = DrawRequantisation(c, &random);
+
+  const SparseByteWeight weight = SparseWeightFromDense(extents, dense.data());
+  ASSERT_TRUE(CheckConvolution(shape, weight).ok());
+  ASSERT_TRUE(CheckImage(shape, c.height, c.width).ok());
+  ASSERT_TRUE(CheckRequantisation(to, shape.output_channels).ok());
+  const int32_t* const biases = c.bias ? bias.data() : nullptr;
+  ASSERT_TRUE(CheckSums(weight, biases).ok());
+  QuantisedOptions options;
+  options.traits = traits;
+  options.threads = c.threads;
+  options.block_bytes = c.block_bytes;
+  options.column_shift = c.column_shift;
+  QuantisedConvolutionPlan plan;
+  const Status made = MakeQuantisedConvolutionPlan(shape, weight, biases, c.input_zero_point, to, c.height, c.width,
+                                                   options, &plan);
+  ASSERT_TRUE(made.ok()) << made.problem();
+
+  const ImageStrides strides{QuantisedStride(plan.input, shape.input_channels),
+                             QuantisedStride(plan.output, shape.output_channels)};
+  GuardedLanes in(strides.input * c.images), other(strides.output * c.images), result(strides.output * c.images);
+  FillPanels(plan.input, shape.input_channels, c.images, input, &in);
+  FillPanels(plan.output, shape.output_channels, c.images, residual, &other);
+  GuardedLanes& out = c.in_place ? other : result;
+  const int64_t items = plan.items(c.images);
+  for (int64_t worker = 0; worker < c.workers; ++worker) {
+    GuardedLanes scratch(plan.scratch_lanes());
+    RunQuantisedConvolution(plan, in.data(), c.residual ? other.data() : nullptr, out.data(), strides,
+                            items * worker / c.workers, items * (worker + 1) / c.workers, scratch.data());
+    ASSERT_TRUE(scratch.guard_is_untouched());
+  }
+  ASSERT_TRUE(out.guard_is_untouched());
+
+  for (int64_t image = 0; image < c.images; ++image) {
+    const std::vector<uint8_t> expected =
+        QuantisedReference(shape, dense, bias, c.input_zero_point, to,
+                           c.residual ? residual.data() + image * out_size : nullptr, c.height, c.width,
+                           input.data() + image * in_size);
+    std::vector<uint8_t> got(static_cast<size_t>(out_size));
+    PlanarFromQuantised(plan.output, shape.output_channels, out.bytes() + kQuad * image * strides.output,
+                        {0, plan.output.tiles()}, {0, plan.output_quads()}, got.data());
+    for (size_t i = 0; i < got.size(); ++i) {
+      ASSERT_EQ(got[i], expected[i]) << "image " << image << ", element " << i;
+    }
+  }
+}
+
+// On every instruction set.
+inline void CheckQuantised(const QuantisedCase& c, unsigned seed) {
+  ForEachByteTraits([&](const ByteTraits& traits) { CheckQuantised(c, traits, seed); });
+}
+
+}  // namespace gossamer
+
+#endif  // GOSSAMER_TESTS_QUANTISED_CASE_H_
