@@ -1,24 +1,26 @@
 // Times every layer of a shape file with random unstructured zeros; depthwise layers without any.
 //
 //   kernel_bench SHAPES [--density D] [--threads N] [--block KB] [--target NAME] [--repeats N] [--no-shift] [--count]
+//                [--int8] [--blocks] [--pairs]
 //
+// --int8 times the kernels of bytes instead of those of floats; with --blocks zeros come in blocks of four input channels,
+// with --pairs the processor's instructions for four products at once are left alone.
 // Prints for each layer the median and spread of its time, GFLOP/s of the nonzeros (2 a multiply-add) and as if it were
 // dense, and the share of the peak that the same instruction set reaches in registers, measured at the start.
 // With --count, for instruction counts under an emulator, it measures no peak and prints each layer's multiply-adds.
 #include <sys/utsname.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "bench/peak.h"
+#include "bench/quantised_layers.h"
 #include "bench/shapes.h"
+#include "bench/timing.h"
 #include "hwy/targets.h"
 #include "kernels/convolution.h"
 #include "kernels/depthwise.h"
@@ -27,50 +29,6 @@
 
 namespace gossamer {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-struct Options {
-  std::string shapes;
-  double density = 0.1;
-  int64_t threads = 1;
-  int64_t block_bytes = 0;
-  int repeats = 0;
-  bool column_shift = true;
-  bool count = false;
-  std::string target;
-};
-
-struct Timing {
-  double median = 0.0;
-  double low = 0.0;   // 10th percentile
-  double high = 0.0;  // 90th
-  int repeats = 0;
-  double packing = 0.0;  // seconds
-  double multiply_adds = 0.0;
-  double padding = 0.0;
-  size_t blocks = 0;
-};
-
-class AlignedFloats {
- public:
-  explicit AlignedFloats(int64_t count) : data_(static_cast<float*>(std::aligned_alloc(4096, Bytes(count)))) {
-    std::memset(data_, 0, Bytes(count));
-  }
-  ~AlignedFloats() { std::free(data_); }
-  AlignedFloats(const AlignedFloats&) = delete;
-  AlignedFloats& operator=(const AlignedFloats&) = delete;
-  float* data() const { return data_; }
-
-  void Draw(int64_t count, std::mt19937* random) {
-    std::uniform_real_distribution<float> uniform(-0.5f, 0.5f);
-    for (int64_t i = 0; i < count; ++i) data_[i] = uniform(*random);
-  }
-
- private:
-  static size_t Bytes(int64_t count) { return (static_cast<size_t>(count) * sizeof(float) + 8191) / 4096 * 4096; }
-  float* data_;
-};
 
 SparseWeight DrawWeight(const ConvolutionShape& shape, double density, std::mt19937* random) {
   const std::vector<int64_t> extents = {shape.output_channels, shape.input_channels / shape.groups,
@@ -82,26 +40,6 @@ SparseWeight DrawWeight(const ConvolutionShape& shape, double density, std::mt19
     if (keep(*random)) value = uniform(*random);
   }
   return SparseWeightFromDense(extents, dense.data());
-}
-
-template <class Run>
-void Measure(const Options& options, const Run& run, Timing* timing) {
-  // Enough repeats for 30 ms at a fast core's rate, and never fewer than 15.
-  const int repeats = options.repeats > 0
-                          ? options.repeats
-                          : static_cast<int>(std::clamp(0.03 * 40e9 / std::max(timing->multiply_adds, 1.0), 15.0, 300.0));
-  run();
-  std::vector<double> seconds;
-  for (int i = 0; i < repeats; ++i) {
-    const auto start = Clock::now();
-    run();
-    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
-  }
-  std::sort(seconds.begin(), seconds.end());
-  timing->median = seconds[seconds.size() / 2];
-  timing->low = seconds[seconds.size() / 10];
-  timing->high = seconds[seconds.size() * 9 / 10];
-  timing->repeats = repeats;
 }
 
 bool TimeConvolution(const LayerShape& layer, const Options& options, Timing* timing) {
@@ -222,6 +160,12 @@ bool Parse(int count, char** words, Options* options) {
       options->column_shift = false;
     } else if (word == "--count") {
       options->count = true;
+    } else if (word == "--int8") {
+      options->int8 = true;
+    } else if (word == "--blocks") {
+      options->blocks = true;
+    } else if (word == "--pairs") {
+      options->pairs = true;
     } else if (word[0] != '-') {
       options->shapes = word;
     } else if (value == nullptr) {
@@ -243,26 +187,28 @@ int Main(int count, char** words) {
   Options options;
   if (!Parse(count, words, &options)) {
     std::fprintf(stderr, "usage: kernel_bench SHAPES [--density D] [--threads N] [--block KB] [--target NAME] "
-                         "[--repeats N] [--no-shift] [--count]\n");
+                         "[--repeats N] [--no-shift] [--count] [--int8] [--blocks] [--pairs]\n");
     return 2;
   }
   if (!ChooseTarget(options.target)) return 2;
   const std::vector<LayerShape> layers = ReadShapes(options.shapes);
   if (layers.empty()) return 1;
 
-  const double peak = options.count ? 1.0 : MeasurePeak();
+  // What multiplies four bytes a lane at once runs as often as what multiplies a float, on the processors known here.
+  const double peak = options.count ? 1.0 : MeasurePeak() * (options.int8 ? 4.0 : 1.0);
   if (!options.count) {
-    std::printf("%s, %s, 1 thread, peak %.1f GFLOP/s, density %.3f\n", ProcessorName().c_str(), CurrentTargetName(),
-                2e-9 * peak, options.density);
+    std::printf("%s, %s, %s, 1 thread, peak %.1f GFLOP/s, density %.3f\n", ProcessorName().c_str(), CurrentTargetName(),
+                options.int8 ? options.blocks ? "int8 blocks" : "int8" : "fp32", 2e-9 * peak, options.density);
     std::printf("%-34s %5s %9s %17s %8s %9s %6s %5s %5s\n", "layer", "times", "median ms", "10% .. 90% ms", "GFLOP/s",
                 "as dense", "peak", "pad", "blocks");
   }
   double total = 0.0, packing = 0.0, work = 0.0, dense = 0.0;
   for (const LayerShape& layer : layers) {
     Timing timing;
-    const bool timed = layer.kind == LayerShape::Kind::kLinear ? TimeLinear(layer, options, &timing)
-                       : IsDepthwise(layer.convolution)           ? TimeDepthwise(layer, options, &timing)
-                                                                  : TimeConvolution(layer, options, &timing);
+    const bool timed = options.int8                                ? TimeQuantised(layer, options, &timing)
+                       : layer.kind == LayerShape::Kind::kLinear ? TimeLinear(layer, options, &timing)
+                       : IsDepthwise(layer.convolution)          ? TimeDepthwise(layer, options, &timing)
+                                                                 : TimeConvolution(layer, options, &timing);
     if (!timed) return 1;
     if (options.count) {
       std::printf("%s: %.0f\n", layer.name().c_str(), timing.multiply_adds);

@@ -75,7 +75,7 @@ void RunItems(const QuantisedConvolutionPlan& plan, const int32_t* input, const 
     call.bias = plan.bias.data() + window;
     call.planes = planes;
     call.plane_pitch = plan.plane_pitch;
-    call.output = &plan.requantisation;
+    call.to = SumsToBytes(plan.requantisation);
     call.residual = residual ? residual + place : nullptr;
     call.residual_pitch = plan.output.pitch;
     if (!plan.left_padding.empty()) {

@@ -30,6 +30,38 @@ void ForEachRun(const PanelLayout& layout, int64_t quads, Range tiles, Range of_
   }
 }
 
+// panel = value(element) for every element of an image.
+template <class Element, class Value>
+void ToPanel(const PanelLayout& layout, int64_t channels, const Element* planar, int32_t zero_point, Range tiles,
+             Range of_quads, PanelByte* panel, const Value& value) {
+  const int64_t pixels = layout.height * layout.width;
+  ForEachRun(layout, QuadsOf(channels), tiles, of_quads, [&](int64_t quad, int64_t lane, int64_t pixel, int64_t count) {
+    const int64_t there = std::min(kQuad, channels - kQuad * quad);
+    PanelByte* const to = panel + kQuad * lane;
+    for (int64_t c = 0; c < there; ++c) {
+      const Element* const from = planar + (kQuad * quad + c) * pixels + pixel;
+      for (int64_t i = 0; i < count; ++i) to[kQuad * i + c] = PanelByteOf(value(from[i]));
+    }
+    for (int64_t c = there; c < kQuad; ++c) {
+      for (int64_t i = 0; i < count; ++i) to[kQuad * i + c] = PanelByteOf(zero_point);
+    }
+  });
+}
+
+template <class Element, class Value>
+void FromPanel(const PanelLayout& layout, int64_t channels, const PanelByte* panel, Range tiles, Range of_quads,
+               Element* planar, const Value& value) {
+  const int64_t pixels = layout.height * layout.width;
+  ForEachRun(layout, QuadsOf(channels), tiles, of_quads, [&](int64_t quad, int64_t lane, int64_t pixel, int64_t count) {
+    const int64_t there = std::min(kQuad, channels - kQuad * quad);
+    const PanelByte* const from = panel + kQuad * lane;
+    for (int64_t c = 0; c < there; ++c) {
+      Element* const to = planar + (kQuad * quad + c) * pixels + pixel;
+      for (int64_t i = 0; i < count; ++i) to[i] = value(ValueOf(from[kQuad * i + c]));
+    }
+  });
+}
+
 }  // namespace
 
 std::vector<PanelByte> PanelTable(const std::vector<uint8_t>& table) {
@@ -40,30 +72,28 @@ std::vector<PanelByte> PanelTable(const std::vector<uint8_t>& table) {
   return of_bytes;
 }
 
-void QuantisedFromPlanar(const PanelLayout& layout, int64_t channels, const uint8_t* planar, Range tiles,
-                         Range of_quads, uint8_t padding, PanelByte* panel) {
-  const int64_t pixels = layout.height * layout.width;
-  ForEachRun(layout, QuadsOf(channels), tiles, of_quads, [&](int64_t quad, int64_t lane, int64_t pixel, int64_t count) {
-    const int64_t there = std::min(kQuad, channels - kQuad * quad);
-    PanelByte* const to = panel + kQuad * lane;
-    for (int64_t c = 0; c < kQuad; ++c) {
-      const uint8_t* const from = planar + (kQuad * quad + c) * pixels + pixel;
-      for (int64_t i = 0; i < count; ++i) to[kQuad * i + c] = PanelByteOf(c < there ? from[i] : padding);
-    }
-  });
+void QuantisedFromPlanar(const PanelLayout& layout, int64_t channels, const uint8_t* planar, uint8_t flipped,
+                         int32_t zero_point, Range tiles, Range of_quads, PanelByte* panel) {
+  ToPanel(layout, channels, planar, zero_point, tiles, of_quads, panel,
+          [=](uint8_t byte) { return static_cast<uint8_t>(byte ^ flipped); });
+}
+
+void QuantisedFromPlanar(const PanelLayout& layout, int64_t channels, const float* planar, const Quantisation& q,
+                         Range tiles, Range of_quads, PanelByte* panel) {
+  ToPanel(layout, channels, planar, q.zero_point, tiles, of_quads, panel,
+          [=](float value) { return Quantised(q, value); });
 }
 
 void PlanarFromQuantised(const PanelLayout& layout, int64_t channels, const PanelByte* panel, Range tiles,
                          Range of_quads, uint8_t* planar) {
-  const int64_t pixels = layout.height * layout.width;
-  ForEachRun(layout, QuadsOf(channels), tiles, of_quads, [&](int64_t quad, int64_t lane, int64_t pixel, int64_t count) {
-    const int64_t there = std::min(kQuad, channels - kQuad * quad);
-    const PanelByte* const from = panel + kQuad * lane;
-    for (int64_t c = 0; c < there; ++c) {
-      uint8_t* const to = planar + (kQuad * quad + c) * pixels + pixel;
-      for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint8_t>(ValueOf(from[kQuad * i + c]));
-    }
-  });
+  FromPanel(layout, channels, panel, tiles, of_quads, planar,
+            [](int32_t value) { return static_cast<uint8_t>(value); });
+}
+
+void PlanarFromQuantised(const PanelLayout& layout, int64_t channels, const PanelByte* panel, const Quantisation& q,
+                         Range tiles, Range of_quads, float* planar) {
+  FromPanel(layout, channels, panel, tiles, of_quads, planar,
+            [=](int32_t value) { return static_cast<float>(value - q.zero_point) * q.scale; });
 }
 
 }  // namespace gossamer

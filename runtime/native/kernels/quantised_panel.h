@@ -52,12 +52,32 @@ inline int64_t QuantisedStride(const PanelLayout& layout, int64_t channels) {
   return layout.image_stride(QuadsOf(channels));
 }
 
+// What a quantised value stands for: scale * (value - zero point).
+struct Quantisation {
+  float scale = 1.0f;
+  int32_t zero_point = 0;
+};
+
+// As ONNX's QuantizeLinear: a value of the image over the scale, rounded to the nearest, ties to even, plus the zero point,
+// within 0 and 255. What is not a number becomes 0.
+inline uint8_t Quantised(const Quantisation& q, float value) {
+  constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23: adding it rounds
+  const float low = static_cast<float>(-q.zero_point), high = static_cast<float>(255 - q.zero_point);
+  const float scaled = value / q.scale;
+  const float within = scaled > low ? (scaled < high ? scaled : high) : low;
+  return static_cast<uint8_t>(static_cast<int32_t>((within + kRounding) - kRounding) + q.zero_point);
+}
+
 // Between [channels][height][width] and the panel of one image: some of its tiles, some of their lanes. Channels that fill
-// up the last lane become `padding`.
-void QuantisedFromPlanar(const PanelLayout& layout, int64_t channels, const uint8_t* planar, Range tiles,
-                         Range of_quads, uint8_t padding, PanelByte* panel);
+// up the last lane become the zero point. Bytes of the image are values but for the bits in `flipped`: 128 for int8.
+void QuantisedFromPlanar(const PanelLayout& layout, int64_t channels, const uint8_t* planar, uint8_t flipped,
+                         int32_t zero_point, Range tiles, Range of_quads, PanelByte* panel);
+void QuantisedFromPlanar(const PanelLayout& layout, int64_t channels, const float* planar, const Quantisation& q,
+                         Range tiles, Range of_quads, PanelByte* panel);
 void PlanarFromQuantised(const PanelLayout& layout, int64_t channels, const PanelByte* panel, Range tiles,
                          Range of_quads, uint8_t* planar);
+void PlanarFromQuantised(const PanelLayout& layout, int64_t channels, const PanelByte* panel, const Quantisation& q,
+                         Range tiles, Range of_quads, float* planar);
 
 }  // namespace gossamer
 

@@ -23,11 +23,30 @@ namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// What is the same for all rows.
+struct SumsToBytes {
+  const float* scale;  // of each row
+  float lower;         // of the rounded value, less the zero point
+  float upper;
+  int32_t zero_point;  // of the panel's bytes
+  float residual_scale;
+  int32_t residual_zero_point;  // likewise
+
+  SumsToBytes() = default;
+  explicit SumsToBytes(const Requantisation& output)
+      : scale(output.scale.data()),
+        lower(static_cast<float>(output.lower - output.zero_point)),
+        upper(static_cast<float>(output.upper - output.zero_point)),
+        zero_point(output.zero_point - kPanelOffset),
+        residual_scale(output.residual_scale),
+        residual_zero_point(output.residual_zero_point - kPanelOffset) {}
+};
+
 template <bool kQuads>
 struct ByteCall : ProductCall<int32_t> {
   PanelByte* planes;  // of row 0, first lane of the tile
   int64_t plane_pitch;
-  const Requantisation* output;
+  SumsToBytes to;
   const int32_t* residual;  // of the first quad of rows, first pixel of the tile; or null
   int64_t residual_pitch;
   // Of each row, what padding adds to the columns beside it; null where that is nothing.
@@ -45,26 +64,6 @@ struct CallOf<ByteCall<kQuads>> {
 // bits: on every processor the same, in one addition. (Highway's NearestInt of scalars rounds 0.5 - 2^-25 to 1.)
 inline constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23
 
-// One row's numbers, once for all of its pixels.
-struct RowRequantisation {
-  float scale;
-  float lower;  // of the rounded value, less the zero point
-  float upper;
-  int32_t zero_point;  // of the panel's bytes
-  float residual_scale;
-  int32_t residual_zero_point;  // likewise
-  int residual_shift;           // that brings the row's byte to the top of a lane
-
-  RowRequantisation(const Requantisation& output, int64_t row)
-      : scale(output.scale[static_cast<size_t>(row)]),
-        lower(static_cast<float>(output.lower - output.zero_point)),
-        upper(static_cast<float>(output.upper - output.zero_point)),
-        zero_point(output.zero_point - kPanelOffset),
-        residual_scale(output.residual_scale),
-        residual_zero_point(output.residual_zero_point - kPanelOffset),
-        residual_shift(static_cast<int>(24 - 8 * (row % kQuad))) {}
-};
-
 // The row's byte of lanes of a panel, widened.
 template <class D>
 HWY_INLINE hn::Vec<D> ByteOfLanes(D d, hn::Vec<D> lanes, int shift_to_top) {
@@ -77,13 +76,13 @@ HWY_INLINE hn::Vec<D> ByteOfLanes(D d, hn::Vec<D> lanes, int shift_to_top) {
 #endif
 }
 
-// Lanes whose lowest byte is that of the panel.
+// Lanes whose lowest byte is that of the panel, for sums of row number `row`.
 template <bool kResidual, class D>
-HWY_INLINE hn::Vec<D> Requantised(D d, const RowRequantisation& to, hn::Vec<D> sum, const int32_t* residual) {
+HWY_INLINE hn::Vec<D> Requantised(D d, const SumsToBytes& to, int64_t row, hn::Vec<D> sum, const int32_t* residual) {
   const hn::RebindToFloat<D> df;
-  auto scaled = hn::Mul(hn::ConvertTo(df, sum), hn::Set(df, to.scale));
+  auto scaled = hn::Mul(hn::ConvertTo(df, sum), hn::Set(df, to.scale[row]));
   if constexpr (kResidual) {
-    const auto byte = ByteOfLanes(d, hn::LoadU(d, residual), to.residual_shift);
+    const auto byte = ByteOfLanes(d, hn::LoadU(d, residual), 24 - 8 * static_cast<int>(row & (kQuad - 1)));
     const auto other = hn::ConvertTo(df, hn::Sub(byte, hn::Set(d, to.residual_zero_point)));
     scaled = hn::Add(scaled, hn::Mul(other, hn::Set(df, to.residual_scale)));
   }
@@ -108,16 +107,17 @@ HWY_INLINE void StoreBytes(D d, hn::Vec<D> lanes, PanelByte* to) {
 }
 
 template <bool kResidual, class Row>
-HWY_INLINE void StoreRow(const RowRequantisation& to, const Row& sums, const int32_t* residual, PanelByte* bytes) {
+HWY_INLINE void StoreRow(const SumsToBytes& to, int64_t row, const Row& sums, const int32_t* residual,
+                         PanelByte* bytes) {
   GOSSAMER_UNROLL
   for (size_t i = 0; i < Row::kLaneCount / kLanes; ++i) {
     const typename Row::Tag d;
-    StoreBytes(d, Requantised<kResidual>(d, to, sums.full[i], residual + i * kLanes), bytes + i * kLanes);
+    StoreBytes(d, Requantised<kResidual>(d, to, row, sums.full[i], residual + i * kLanes), bytes + i * kLanes);
   }
   if constexpr (Row::kLaneCount % kLanes != 0) {
     constexpr size_t kDone = Row::kLaneCount / kLanes * kLanes;
     const typename Row::TailTag d;
-    StoreBytes(d, Requantised<kResidual>(d, to, sums.tail, residual + kDone), bytes + kDone);
+    StoreBytes(d, Requantised<kResidual>(d, to, row, sums.tail, residual + kDone), bytes + kDone);
   }
 }
 
@@ -137,7 +137,7 @@ HWY_INLINE void ForEachImageRow(const Call& call, const Run& run) {
 
 // Adds a residual, which has no leftovers between its rows, to sums that have.
 template <class Call>
-HWY_NOINLINE void StoreCompact(const Call& call, const RowRequantisation& to, const int32_t* HWY_RESTRICT sums,
+HWY_NOINLINE void StoreCompact(const Call& call, int64_t number, const int32_t* HWY_RESTRICT sums,
                                const int32_t* HWY_RESTRICT residual, PanelByte* HWY_RESTRICT bytes) {
   const ByteTag d;
   ForEachImageRow(call, [&](int64_t lane, int64_t pixel, int64_t count) HWY_ATTR {
@@ -145,35 +145,34 @@ HWY_NOINLINE void StoreCompact(const Call& call, const RowRequantisation& to, co
     for (int64_t i = 0; i < count; i += static_cast<int64_t>(kLanes)) {
       HWY_ALIGN int32_t other[kLanes];
       hn::Store(hn::LoadN(d, residual + pixel + i, static_cast<size_t>(count - i)), d, other);
-      StoreBytes(d, Requantised<true>(d, to, hn::LoadU(d, from + i), other), bytes + lane + i);
+      StoreBytes(d, Requantised<true>(d, call.to, number, hn::LoadU(d, from + i), other), bytes + lane + i);
     }
   });
 }
 
 template <bool kQuads, class Row>
 HWY_INLINE void FinishRow(const ByteCall<kQuads>& call, int64_t row, const Row& sums) {
-  const RowRequantisation to(*call.output, row);
   PanelByte* const bytes = call.planes + row * call.plane_pitch;
   if (call.residual == nullptr) {
-    StoreRow<false>(to, sums, nullptr, bytes + call.span_begin);
+    StoreRow<false>(call.to, row, sums, nullptr, bytes + call.span_begin);
     return;
   }
-  const int32_t* const residual = call.residual + row / kQuad * call.residual_pitch;
+  const int32_t* const residual = call.residual + QuadOf(row) * call.residual_pitch;
   if (!call.compact) {
-    StoreRow<true>(to, sums, residual + call.span_begin, bytes + call.span_begin);
+    StoreRow<true>(call.to, row, sums, residual + call.span_begin, bytes + call.span_begin);
     return;
   }
   // One vector more: the last pixels of a row are loaded as a whole vector.
   HWY_ALIGN int32_t stored[(Row::kVectors + 1) * kLanes];
   sums.Store(stored);
-  StoreCompact(call, to, stored, residual, bytes);
+  StoreCompact(call, row, stored, residual, bytes);
 }
 
 // Fetches the residual that will be added to a row's sums.
 template <class Row, bool kQuads>
 HWY_INLINE void PrefetchRow(const ByteCall<kQuads>& call, int64_t row) {
   if (!call.last || call.residual == nullptr) return;
-  const int32_t* const from = call.residual + row / kQuad * call.residual_pitch + call.span_begin;
+  const int32_t* const from = call.residual + QuadOf(row) * call.residual_pitch + call.span_begin;
   GOSSAMER_UNROLL
   for (size_t lane = 0; lane < Row::kLaneCount; lane += kLineFloats) __builtin_prefetch(from + lane, 0, 3);
 }

@@ -18,6 +18,8 @@ struct Quad {
 using QuadWeight = SparseMatrix<Quad>;
 
 inline int64_t QuadsOf(int64_t channels) { return (channels + kQuad - 1) / kQuad; }
+// The quad of a channel.
+inline int64_t QuadOf(int64_t channel) { return static_cast<int64_t>(static_cast<uint64_t>(channel) / kQuad); }
 
 // The same convolution over lanes of four channels. Groups are joined until lanes and groups of four output channels belong
 // to one each; weights between joined ones are zeros, as others are.

@@ -2,6 +2,7 @@
 #ifndef GOSSAMER_ORT_CONSTANTS_H_
 #define GOSSAMER_ORT_CONSTANTS_H_
 
+#include <string>
 #include <vector>
 
 #include "format/sparse_weight.h"
@@ -9,29 +10,40 @@
 
 namespace gossamer {
 
-inline SparseWeight ReadWeight(const Ort::ConstKernelInfo& info, size_t index) {
+template <class Value>
+SparseMatrix<Value> ReadWeight(const Ort::ConstKernelInfo& info, size_t index) {
   int constant = 0;
   const Ort::ConstValue value = info.GetTensorConstantInput(index, &constant);
   Require(constant != 0 && static_cast<const OrtValue*>(value) != nullptr, "the packed weight must be a constant");
   const auto type = value.GetTensorTypeAndShapeInfo();
   Require(type.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, "the packed weight must be of type uint8");
-  SparseWeight weight;
+  SparseMatrix<Value> weight;
   Require(DecodeSparseWeight(value.GetTensorData<uint8_t>(), type.GetElementCount(), &weight));
   return weight;
 }
 
-// `count` floats, zeros if there is no bias.
-inline std::vector<float> ReadBias(const Ort::ConstKernelInfo& info, size_t index, int64_t count) {
-  std::vector<float> bias(static_cast<size_t>(count), 0.0f);
-  if (info.GetInputCount() <= index || info.GetInputName(index).empty()) return bias;
+// The numbers of a constant input, `count` of them; none if it was left out. `name` is what messages call it.
+template <class Element>
+std::vector<Element> ReadConstant(const Ort::ConstKernelInfo& info, size_t index, int64_t count, const char* name) {
+  if (info.GetInputCount() <= index || info.GetInputName(index).empty()) return {};
+  const std::string the = std::string("the ") + name;
   int constant = 0;
   const Ort::ConstValue value = info.GetTensorConstantInput(index, &constant);
-  Require(constant != 0 && static_cast<const OrtValue*>(value) != nullptr, "the bias must be a constant");
+  if (constant == 0 || static_cast<const OrtValue*>(value) == nullptr) Fail(the + " must be a constant");
   const auto type = value.GetTensorTypeAndShapeInfo();
-  Require(type.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, "the bias must be of type float");
-  Require(type.GetElementCount() == bias.size(), "the bias has not one number for each output channel");
-  const float* data = value.GetTensorData<float>();
-  bias.assign(data, data + count);
+  if (type.GetElementType() != ElementType<Element>::kType) Fail(the + " must be of type " + ElementType<Element>::kName);
+  if (type.GetElementCount() != static_cast<size_t>(count)) {
+    Fail(the + " has " + std::to_string(type.GetElementCount()) + " numbers, expected " + std::to_string(count));
+  }
+  const Element* const data = value.GetTensorData<Element>();
+  return std::vector<Element>(data, data + count);
+}
+
+// One number for each output channel, zeros if there is no bias.
+template <class Element>
+std::vector<Element> ReadBias(const Ort::ConstKernelInfo& info, size_t index, int64_t channels) {
+  std::vector<Element> bias = ReadConstant<Element>(info, index, channels, "bias");
+  bias.resize(static_cast<size_t>(channels));
   return bias;
 }
 

@@ -48,6 +48,7 @@ using InferredShape = Ort::ShapeInferContext::Shape;
 //   static constexpr const char* kName;
 //   static constexpr std::array<Input, n> kInputs;
 //   static constexpr int kMayReuseInput;  // an input whose memory the output may take, or -1
+//   static constexpr ONNXTensorElementDataType kOutputType;  // if it is not float
 //   static void Infer(Ort::ShapeInferContext&);
 // Kernel is made from (Ort::ConstKernelInfo, threads) and has Compute(Ort::KernelContext&).
 struct Input {
@@ -69,6 +70,8 @@ struct GuardedKernel {
 
 template <class Self, class Kernel>
 struct Op : Ort::CustomOpBase<Self, GuardedKernel<Kernel>, true> {
+  static constexpr ONNXTensorElementDataType kOutputType = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+
   explicit Op(int64_t threads) : threads_(threads) {
     this->InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) noexcept -> OrtStatusPtr {
       return Guarded([&] {
@@ -104,26 +107,53 @@ struct Op : Ort::CustomOpBase<Self, GuardedKernel<Kernel>, true> {
     return Self::kInputs[index].optional ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
   }
   size_t GetOutputTypeCount() const { return 1; }
-  ONNXTensorElementDataType GetOutputType(size_t) const { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; }
+  ONNXTensorElementDataType GetOutputType(size_t) const { return Self::kOutputType; }
   OrtCustomOpInputOutputCharacteristic GetOutputCharacteristic(size_t) const { return INPUT_OUTPUT_REQUIRED; }
 
  private:
   int64_t threads_;
 };
 
-// A float tensor that a kernel was handed.
-struct FloatInput {
-  const float* data = nullptr;
-  std::vector<int64_t> shape;
+// Types of elements, as ONNX Runtime and messages name them.
+template <class Element>
+struct ElementType;
+template <>
+struct ElementType<float> {
+  static constexpr ONNXTensorElementDataType kType = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  static constexpr const char* kName = "float";
+};
+template <>
+struct ElementType<uint8_t> {
+  static constexpr ONNXTensorElementDataType kType = ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+  static constexpr const char* kName = "uint8";
+};
+template <>
+struct ElementType<int32_t> {
+  static constexpr ONNXTensorElementDataType kType = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+  static constexpr const char* kName = "int32";
 };
 
-inline std::optional<FloatInput> GetFloatInput(const Ort::KernelContext& context, size_t index) {
+// A tensor that a kernel was handed.
+template <class Element>
+struct TensorInput {
+  const Element* data = nullptr;
+  std::vector<int64_t> shape;
+};
+using FloatInput = TensorInput<float>;
+
+template <class Element>
+std::optional<TensorInput<Element>> GetTensorInput(const Ort::KernelContext& context, size_t index) {
   if (index >= context.GetInputCount()) return std::nullopt;
   const Ort::ConstValue value = context.GetInput(index);
   if (static_cast<const OrtValue*>(value) == nullptr) return std::nullopt;
   const auto info = value.GetTensorTypeAndShapeInfo();
-  Require(info.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, "an input is not of type float");
-  return FloatInput{value.GetTensorData<float>(), info.GetShape()};
+  if (info.GetElementType() != ElementType<Element>::kType) {
+    Fail(std::string("an input is not of type ") + ElementType<Element>::kName);
+  }
+  return TensorInput<Element>{value.GetTensorData<Element>(), info.GetShape()};
+}
+inline std::optional<FloatInput> GetFloatInput(const Ort::KernelContext& context, size_t index) {
+  return GetTensorInput<float>(context, index);
 }
 
 // The static shape of an input; -1 for what is not known. Empty if not even the rank is.

@@ -16,10 +16,11 @@ namespace gossamer {
 class OutputMemory {
  public:
   // Output 0. Several threads may run one session at once.
-  float* Get(Ort::KernelContext& context, const std::vector<int64_t>& shape) {
+  template <class Element = float>
+  Element* Get(Ort::KernelContext& context, const std::vector<int64_t>& shape) {
     Ort::UnownedValue output = context.GetOutput(0, shape);
-    float* const data = output.GetTensorMutableData<float>();
-    const size_t bytes = output.GetTensorTypeAndShapeInfo().GetElementCount() * sizeof(float);
+    Element* const data = output.GetTensorMutableData<Element>();
+    const size_t bytes = output.GetTensorTypeAndShapeInfo().GetElementCount() * sizeof(Element);
     if (bytes >= kLongBytes && data != last_.load(std::memory_order_relaxed) &&
         places_.fetch_add(1, std::memory_order_relaxed) < kMostPlaces) {
       last_.store(data, std::memory_order_relaxed);
@@ -32,7 +33,7 @@ class OutputMemory {
   static constexpr size_t kLongBytes = size_t{256} << 10;
   // With dynamic shapes the place may change in every inference; the system is asked about the first ones only.
   static constexpr int kMostPlaces = 4;
-  std::atomic<const float*> last_{nullptr};
+  std::atomic<const void*> last_{nullptr};
   std::atomic<int> places_{0};
 };
 

@@ -1,35 +1,11 @@
 #include "ort/panel_ops.h"
 
-#include "kernels/limits.h"
 #include "kernels/panel.h"
-#include "ort/attributes.h"
-#include "ort/inferred_shape.h"
+#include "ort/panel_edges.h"
 #include "ort/panel_shape.h"
-#include "ort/parallel.h"
+#include "ort/pieces.h"
 
 namespace gossamer {
-namespace {
-
-// Calls run(image, tiles, channels) for pieces of images, dealt to the threads as a convolution's are.
-template <class Run>
-void ForEachPiece(const Ort::KernelContext& context, const PanelLayout& layout, int64_t images, int64_t channels,
-                  int64_t threads, const Run& run) {
-  const bool by_channels = layout.dealing == Dealing::kChannels;
-  const int64_t pieces = by_channels ? threads : layout.tiles();
-  ParallelStealing(context, images * pieces, threads, 1, [&](int64_t first, int64_t last, int64_t) {
-    for (int64_t item = first; item < last; ++item) {
-      const int64_t image = item / pieces, piece = item % pieces;
-      if (by_channels) {
-        run(image, Range{0, layout.tiles()}, ShareOf(channels, pieces, piece));
-      } else {
-        run(image, Range{piece, piece + 1}, Range{0, channels});
-      }
-    }
-  });
-}
-
-}  // namespace
-
 ToPanelKernel::ToPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads) : threads_(threads) {
   const std::vector<int64_t> known = KnownShape(info, 0);
   if (!KnowsImage(known)) return;
@@ -51,22 +27,11 @@ void ToPanelKernel::Compute(Ort::KernelContext& context) {
   });
 }
 
-void ToPanelOp::Infer(Ort::ShapeInferContext& context) {
-  const InferredShape& input = context.GetInputShape(0);
-  if (!KnowsImage(input) || !input[1].IsInt() || input[1].AsInt() < 1) return;
-  RequireImage(input[1].AsInt(), HeightOf(input), WidthOf(input));
-  const PanelLayout layout = MakePanelLayout(HeightOf(input), WidthOf(input));
-  InferredShape output = input;
-  output[1] = layout.storage_channels(input[1].AsInt());
-  SetOutputShape(context, output);
-}
+void ToPanelOp::Infer(Ort::ShapeInferContext& context) { InferToPanel<FloatPanels>(context); }
 
 FromPanelKernel::FromPanelKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), channels_(IntegerOr(info, "channels", int64_t{0})) {
-  Require(channels_ >= 1 && channels_ <= kMaximumExtent, "FromPanel: the attribute channels must be within 1 and 2^24");
-  const std::vector<int64_t> known = KnownShape(info, 0);
-  if (KnowsImage(known)) RequireImage(channels_, ImageOf(known).height, ImageOf(known).width);
-  RequireKnownPanel("FromPanel", known, channels_);
+    : threads_(threads), channels_(RequireChannels("FromPanel", info)) {
+  RequireKnownPanel("FromPanel", KnownShape(info, 0), channels_);
 }
 
 void FromPanelKernel::Compute(Ort::KernelContext& context) {
@@ -85,15 +50,6 @@ void FromPanelKernel::Compute(Ort::KernelContext& context) {
   });
 }
 
-void FromPanelOp::Infer(Ort::ShapeInferContext& context) {
-  const InferredShape& input = context.GetInputShape(0);
-  const int64_t channels = IntegerOr(static_cast<const Ort::ShapeInferContext&>(context), "channels", int64_t{0});
-  if ((input.size() != 3 && input.size() != 4) || channels < 1) return;
-  Require(channels <= kMaximumExtent, "FromPanel: the attribute channels must be within 1 and 2^24");
-  if (KnowsImage(input)) RequireImage(channels, HeightOf(input), WidthOf(input));
-  InferredShape output = input;
-  output[1] = channels;
-  SetOutputShape(context, output);
-}
+void FromPanelOp::Infer(Ort::ShapeInferContext& context) { InferFromPanel("FromPanel", context); }
 
 }  // namespace gossamer

@@ -11,6 +11,8 @@
 #include "ort/panel_max_pool.h"
 #include "ort/panel_ops.h"
 #include "ort/peak_op.h"
+#include "ort/quantised_conv.h"
+#include "ort/quantised_panel_ops.h"
 #include "ort/sparse_conv.h"
 #include "ort/sparse_matmul.h"
 #include "ort/stem_conv.h"
@@ -50,6 +52,10 @@ struct OpSet {
   SparseConvOp sparse_conv;
   SparseMatMulOp sparse_matmul;
   PeakOp peak;
+  QuantisedToPanelOp quantised_to_panel;
+  QuantisedFromPanelOp quantised_from_panel;
+  DequantisedFromPanelOp dequantised_from_panel;
+  QuantisedConvOp quantised_conv;
   StemConvOp stem_conv;
   Ort::CustomOpDomain domain{kDomain};
 
@@ -60,6 +66,10 @@ struct OpSet {
         sparse_conv(threads),
         sparse_matmul(threads),
         peak(threads),
+        quantised_to_panel(threads),
+        quantised_from_panel(threads),
+        dequantised_from_panel(threads),
+        quantised_conv(threads),
         stem_conv(threads) {
     domain.Add(&to_panel);
     domain.Add(&from_panel);
@@ -67,6 +77,10 @@ struct OpSet {
     domain.Add(&sparse_conv);
     domain.Add(&sparse_matmul);
     domain.Add(&peak);
+    domain.Add(&quantised_to_panel);
+    domain.Add(&quantised_from_panel);
+    domain.Add(&dequantised_from_panel);
+    domain.Add(&quantised_conv);
     domain.Add(&stem_conv);
   }
 };

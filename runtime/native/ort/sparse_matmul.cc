@@ -11,12 +11,12 @@
 namespace gossamer {
 
 SparseMatMulKernel::SparseMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight(info, 1)) {
+    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1)) {
   Require(weight_.shape.size() == 2, "SparseMatMul: the weight's shape is not [output_features, features]");
   // Shape inference believes the attribute, for the weight's bytes are not read there.
   Require(IntegerOr(info, "output_features", weight_.rows) == weight_.rows,
           "SparseMatMul: output_features is not the number of the weight's rows");
-  bias_ = ReadBias(info, 2, weight_.rows);
+  bias_ = ReadBias<float>(info, 2, weight_.rows);
   const std::vector<int64_t> known = KnownShape(info, 0);
   if (known.empty()) return;
   // A product of several numbers is more than 1 as soon as one of them is known to be.

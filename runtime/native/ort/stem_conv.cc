@@ -42,7 +42,7 @@ StemConvKernel::StemConvKernel(const Ort::ConstKernelInfo& info, int64_t threads
   max_pool_ = max_pool == 1;
   weight_ = ReadDenseWeight(info, 1, &shape_);
   Require(CheckNumbers(shape_));
-  bias_ = ReadBias(info, 2, shape_.output_channels);
+  bias_ = ReadBias<float>(info, 2, shape_.output_channels);
   const std::vector<int64_t> known = KnownShape(info, 0);
   if (known.size() == 4 && KnowsImage(known)) Plan(known[2], known[3]);
 }

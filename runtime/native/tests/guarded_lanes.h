@@ -44,8 +44,8 @@ inline void FillPanels(const PanelLayout& layout, int64_t channels, int64_t imag
                        GuardedLanes* panels) {
   const int64_t pixels = channels * layout.height * layout.width;
   for (int64_t image = 0; image < images; ++image) {
-    QuantisedFromPlanar(layout, channels, planar.data() + image * pixels, {0, layout.tiles()}, {0, QuadsOf(channels)},
-                        77, panels->bytes() + kQuad * image * QuantisedStride(layout, channels));
+    QuantisedFromPlanar(layout, channels, planar.data() + image * pixels, 0, 77, {0, layout.tiles()},
+                        {0, QuadsOf(channels)}, panels->bytes() + kQuad * image * QuantisedStride(layout, channels));
   }
 }
 
