@@ -1,37 +1,19 @@
 #include "kernels/matmul.h"
 
-#include <algorithm>
-#include <limits>
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/matmul.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
 #include "hwy/highway.h"
-#include "kernels/activation-inl.h"
-#include "kernels/clamp-inl.h"
-#include "kernels/copy-inl.h"
+#include "kernels/finish_outputs-inl.h"
 #include "kernels/slice-inl.h"
+#include "kernels/token_tiles.h"
 #include "kernels/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// Clamps and activates `count` finished sums.
-HWY_INLINE void FinishOutputs(const Epilogue& epilogue, float* HWY_RESTRICT row, int64_t count) {
-  const FloatTag d;
-  const FloatVector low = hn::Set(d, epilogue.lower);
-  const FloatVector high = hn::Set(d, epilogue.upper);
-  ForEachVector(
-      count,
-      [&](int64_t i) HWY_ATTR { hn::StoreU(Clamped(hn::LoadU(d, row + i), low, high), d, row + i); },
-      [&](int64_t i, size_t rest) HWY_ATTR {
-        hn::StoreN(Clamped(hn::LoadN(d, row + i, rest), low, high), d, row + i, rest);
-      });
-  if (!epilogue.is_clamp()) ActivateRow(epilogue, row, count);
-}
 
 // Tokens [token, token + tokens), slices [first, last) of the outputs.
 void MultiplyTile(const MatMulPlan& plan, int64_t token, int64_t tokens, const float* input, const float* residual,
@@ -77,21 +59,10 @@ void MultiplyTile(const MatMulPlan& plan, int64_t token, int64_t tokens, const f
 
 void MultiplyItems(const MatMulPlan& plan, int64_t tokens, const float* input, const float* residual, float* output,
                    int64_t first, int64_t last, float* scratch) {
-  const int64_t slices = static_cast<int64_t>(plan.product.slices.size());
-  // Tiles of about the same number of tokens, whole vectors but for the last.
-  const int64_t quantum = HWY_MAX(static_cast<int64_t>(kLanes), kPixelQuantum);
-  const int64_t tiles = (tokens + plan.token_tile - 1) / plan.token_tile;
-  const int64_t step = ((tokens + tiles - 1) / tiles + quantum - 1) / quantum * quantum;
-  for (int64_t item = first; item < last;) {
-    const int64_t slice = item % slices;
-    const int64_t end = HWY_MIN(slices, slice + last - item);
-    const int64_t token = item / slices * step;
-    if (token < tokens) {
-      MultiplyTile(plan, token, HWY_MIN(step, tokens - token), input, residual, output, static_cast<size_t>(slice),
-                   static_cast<size_t>(end), scratch);
-    }
-    item += end - slice;
-  }
+  const int64_t step = TokenStep(tokens, plan.token_tile, static_cast<int64_t>(kLanes));
+  ForEachTokenTile(tokens, step, plan.together(), first, last, [&](int64_t token, size_t slice, size_t end) {
+    MultiplyTile(plan, token, HWY_MIN(step, tokens - token), input, residual, output, slice, end, scratch);
+  });
 }
 
 }  // namespace HWY_NAMESPACE
@@ -102,17 +73,6 @@ HWY_AFTER_NAMESPACE();
 namespace gossamer {
 
 HWY_EXPORT(MultiplyItems);
-
-namespace {
-
-// 4 rows of 64 tokens fill the registers of AVX-512, 2 of 56 those of AVX2 and NEON.
-int64_t TokenTile(const KernelTraits& traits) {
-  const int64_t rows = traits.vector_lanes >= 16 ? 4 : 2;
-  const int64_t lanes = std::min(traits.accumulators / rows * traits.vector_lanes, traits.row_lanes());
-  return lanes / kPixelQuantum * kPixelQuantum;
-}
-
-}  // namespace
 
 Status MakeMatMulPlan(const SparseWeight& weight, const float* bias, const Epilogue& epilogue,
                       const PlanOptions& options, MatMulPlan* plan) {
@@ -128,19 +88,10 @@ Status MakeMatMulPlan(const SparseWeight& weight, const float* bias, const Epilo
       !status.ok()) {
     return status;
   }
-  int64_t channels = 0;
-  for (const ChannelBlock& block : product.blocks) channels = std::max(channels, block.channels);
-  plan->stage_floats = channels * product.input.pitch + 32;
+  plan->stage_floats = BlockChannels(product) * product.input.pitch + 32;
   plan->stage_floats += -plan->stage_floats & 15;
   plan->output_floats = shape.output_channels * product.output.pitch + 32;
-
-  // A slice without rows begins where the next one does.
-  plan->first_row.assign(product.slices.size() + 1, shape.output_channels);
-  for (size_t slice = product.slices.size(); slice-- > 0;) {
-    const std::vector<int32_t>& rows = product.slices[slice].rows;
-    const auto least = std::min_element(rows.begin(), rows.end());
-    plan->first_row[slice] = least == rows.end() ? plan->first_row[slice + 1] : *least;
-  }
+  plan->first_row = FirstRows(product);
   return Status::Ok();
 }
 

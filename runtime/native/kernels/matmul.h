@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "kernels/convolution_plan.h"
+#include "kernels/token_tiles.h"
 
 namespace gossamer {
 
@@ -23,7 +24,7 @@ struct MatMulPlan {
   std::vector<int64_t> first_row;  // of each slice, and the end
 
   int64_t items(int64_t tokens) const {
-    return (tokens + token_tile - 1) / token_tile * static_cast<int64_t>(product.slices.size());
+    return TokenTiles(tokens, token_tile) * static_cast<int64_t>(product.slices.size());
   }
   // Consecutive items that one thread does best at once: the slices of a tile, whose input is then transposed once.
   int64_t together() const { return static_cast<int64_t>(product.slices.size()); }

@@ -8,6 +8,8 @@
 #define GOSSAMER_KERNELS_QUANTISED_ROW_INL_H_
 #endif
 
+#include <type_traits>
+
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/clamp-inl.h"
@@ -68,12 +70,11 @@ inline constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23
 template <class D>
 HWY_INLINE hn::Vec<D> ByteOfLanes(D d, hn::Vec<D> lanes, int shift_to_top) {
   const auto top = hn::ShiftLeftSame(lanes, shift_to_top);
-#if defined(__aarch64__)
-  return hn::ShiftRight<24>(top);
-#else
-  const hn::RebindToUnsigned<D> du;
-  return hn::BitCast(d, hn::ShiftRight<24>(hn::BitCast(du, top)));
-#endif
+  if constexpr (std::is_signed_v<PanelByte>) {
+    return hn::ShiftRight<24>(top);
+  } else {
+    return hn::BitCast(d, hn::ShiftRight<24>(hn::BitCast(hn::RebindToUnsigned<D>(), top)));
+  }
 }
 
 // Lanes whose lowest byte is that of the panel, for sums of row number `row`.

@@ -14,16 +14,16 @@ namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <bool kAdd>
-HWY_INLINE void TransposeOne(float value, int64_t place, const float* add, float* to) {
+template <bool kAdd, class Lane>
+HWY_INLINE void TransposeOne(Lane value, int64_t place, const Lane* add, Lane* to) {
   if constexpr (kAdd) value += add[place];
   to[place] = value;
 }
 
 #if HWY_TARGET != HWY_SCALAR
-// Four floats of each of the rows 0, 4, 8, ... one in each 128-bit block.
+// Four lanes of each of the rows 0, 4, 8, ... one in each 128-bit block.
 template <class D>
-HWY_INLINE hn::Vec<D> GatherRows(D d, const float* HWY_RESTRICT from, int64_t pitch) {
+HWY_INLINE hn::Vec<D> GatherRows(D d, const hn::TFromD<D>* HWY_RESTRICT from, int64_t pitch) {
   if constexpr (hn::MaxLanes(D()) == 4) {
     return hn::LoadU(d, from);
   } else {
@@ -36,9 +36,9 @@ HWY_INLINE hn::Vec<D> GatherRows(D d, const float* HWY_RESTRICT from, int64_t pi
 // to[column][row] = from[row][column] for as many rows as a vector of D has lanes and any number of columns. Blocks of 4
 // x 4 are transposed in the 128-bit parts of a vector, so that whole vectors are stored. With kAdd, += what `add` holds
 // at the place of each result; `add` may be `to`.
-template <bool kAdd, class D>
-HWY_INLINE void TransposeStrip(D d, const float* HWY_RESTRICT from, int64_t from_pitch, int64_t columns,
-                               const float* add, float* to, int64_t to_pitch) {
+template <bool kAdd, class D, class Lane = hn::TFromD<D>>
+HWY_INLINE void TransposeStrip(D d, const Lane* HWY_RESTRICT from, int64_t from_pitch, int64_t columns,
+                               const Lane* add, Lane* to, int64_t to_pitch) {
   const hn::RepartitionToWide<D> pairs;
   const auto store = [&](hn::Vec<decltype(pairs)> wide, int64_t column) HWY_ATTR {
     hn::Vec<D> v = hn::BitCast(d, wide);
@@ -68,9 +68,9 @@ HWY_INLINE void TransposeStrip(D d, const float* HWY_RESTRICT from, int64_t from
 }
 #endif
 
-template <bool kAdd>
-HWY_NOINLINE void TransposeAny(const float* HWY_RESTRICT from, int64_t from_pitch, int64_t rows, int64_t columns,
-                               const float* add, float* to, int64_t to_pitch) {
+template <bool kAdd, class Lane>
+HWY_NOINLINE void TransposeAny(const Lane* HWY_RESTRICT from, int64_t from_pitch, int64_t rows, int64_t columns,
+                               const Lane* add, Lane* to, int64_t to_pitch) {
   int64_t row = 0;
 #if HWY_TARGET != HWY_SCALAR
   // Strip by strip: a strip reads its rows side by side and every line of the cache once. Walking down all rows of four
@@ -82,8 +82,8 @@ HWY_NOINLINE void TransposeAny(const float* HWY_RESTRICT from, int64_t from_pitc
                            to_pitch);
     }
   };
-  strips(FloatTag());
-  strips(hn::FixedTag<float, 4>());
+  strips(hn::CappedTag<Lane, 16>());
+  strips(hn::FixedTag<Lane, 4>());
 #endif
   for (; row < rows; ++row) {
     for (int64_t column = 0; column < columns; ++column) {
@@ -93,15 +93,17 @@ HWY_NOINLINE void TransposeAny(const float* HWY_RESTRICT from, int64_t from_pitc
 }
 
 // to[column][row] = from[row][column]
-inline void Transpose(const float* from, int64_t from_pitch, int64_t rows, int64_t columns, float* to,
-                      int64_t to_pitch) {
-  TransposeAny<false>(from, from_pitch, rows, columns, nullptr, to, to_pitch);
+template <class Lane>
+HWY_INLINE void Transpose(const Lane* from, int64_t from_pitch, int64_t rows, int64_t columns, Lane* to,
+                          int64_t to_pitch) {
+  TransposeAny<false, Lane>(from, from_pitch, rows, columns, nullptr, to, to_pitch);
 }
 
 // to[column][row] = from[row][column] + add[column][row]; `add` may be `to`.
-inline void TransposeAdd(const float* from, int64_t from_pitch, int64_t rows, int64_t columns, const float* add,
-                         float* to, int64_t to_pitch) {
-  TransposeAny<true>(from, from_pitch, rows, columns, add, to, to_pitch);
+template <class Lane>
+HWY_INLINE void TransposeAdd(const Lane* from, int64_t from_pitch, int64_t rows, int64_t columns, const Lane* add,
+                             Lane* to, int64_t to_pitch) {
+  TransposeAny<true, Lane>(from, from_pitch, rows, columns, add, to, to_pitch);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -1,0 +1,238 @@
+#include "kernels/quantised_matmul.h"
+
+#include <cstring>
+#include <type_traits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/quantised_matmul.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "hwy/highway.h"
+#include "kernels/finish_outputs-inl.h"
+#include "kernels/interleave-inl.h"
+#include "kernels/quantised_row-inl.h"
+#include "kernels/quantised_token-inl.h"
+#include "kernels/slice-inl.h"
+#include "kernels/table-inl.h"
+#include "kernels/transpose-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gossamer {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// A thread's scratch, cut up.
+struct MatMulScratch {
+  int32_t* stage;
+  int32_t* accumulators;
+  PanelByte* planes;
+  int32_t* tokens;
+  int32_t* output;
+  int32_t* residual;
+
+  MatMulScratch(const QuantisedMatMulPlan& plan, int32_t* scratch)
+      : stage(scratch),
+        accumulators(stage + plan.stage_lanes),
+        planes(reinterpret_cast<PanelByte*>(accumulators + plan.product.scratch_floats())),
+        tokens(accumulators + plan.product.scratch_lanes()),
+        output(tokens + plan.token_lanes),
+        residual(output + plan.output_lanes) {}
+};
+
+// Sums of slices [first, last) for the tokens in `rows`, whose lanes are those of panels but for the bits in kFlipped.
+template <bool kQuads, bool kFlip>
+void SumTile(const QuantisedMatMulPlan& plan, const TokenRows& rows, int64_t tokens, size_t first, size_t last,
+             bool finish, ByteCall<kQuads> call, const MatMulScratch& scratch) {
+  const QuantisedConvolutionPlan& product = plan.product;
+  const LaneSpan span{0, static_cast<int32_t>((tokens + kPixelQuantum - 1) / kPixelQuantum * kPixelQuantum)};
+  call.bias = product.bias.data();
+  call.accumulators = scratch.accumulators;
+  call.accumulator_pitch = product.accumulator_pitch;
+  call.planes = scratch.planes;
+  call.plane_pitch = product.plane_pitch;
+  call.row_lanes = product.row_lanes;
+  call.row_pixels = tokens;
+  call.image_rows = 1;
+  for (size_t b = 0; b < product.blocks.size(); ++b) {
+    const ChannelBlock& block = product.blocks[b];
+    Transpose(rows.lanes + block.first_channel, rows.pitch, tokens, block.channels, scratch.stage, product.input.pitch);
+    if (kFlip) FlipSigns(scratch.stage, block.channels * product.input.pitch);
+    call.first = block.first;
+    call.last = block.last && finish;
+    for (size_t s = first; s < last; ++s) {
+      RunGroups(product, span, product.slices[s], product.slices[s].streams[b], scratch.stage, call);
+    }
+  }
+}
+
+// Tokens [token, token + tokens), slices [first, last) of the outputs.
+template <bool kQuads>
+void MultiplyTile(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens, const uint8_t* input,
+                  const uint8_t* residual, uint8_t* output, size_t first, size_t last, const MatMulScratch& scratch) {
+  const QuantisedConvolutionPlan& product = plan.product;
+  const int64_t outputs = product.shape.output_channels;
+  const int64_t pitch = product.output.pitch;
+  const int64_t begin = plan.first_row[first], end = plan.first_row[last];
+  if (begin == end) return;
+  const int64_t first_quad = begin / kQuad, quads = QuadsOf(end) - first_quad;
+  constexpr bool kFlip = kPanelOffset != 0;
+  ByteCall<kQuads> call = {};
+  call.to = SumsToBytes(product.requantisation);
+  if (residual != nullptr) {
+    const TokenRows rows = RowsOfTokens(residual + token * outputs + begin, outputs, end - begin, tokens, scratch.output);
+    Transpose(rows.lanes, rows.pitch, tokens, quads, scratch.residual, pitch);
+    if (kFlip) FlipSigns(scratch.residual, quads * pitch);
+    call.residual = scratch.residual - first_quad * pitch;
+    call.residual_pitch = pitch;
+  }
+  const TokenRows rows = RowsOfTokens(input + token * plan.inputs, plan.inputs, plan.inputs, tokens, scratch.tokens);
+  SumTile<kQuads, kFlip>(plan, rows, tokens, first, last, true, call, scratch);
+
+  PanelByte* const planes = scratch.planes + begin * product.plane_pitch;
+  if (!product.table.empty()) {
+    for (int64_t row = 0; row < end - begin; ++row) LookUp(product.table.data(), planes + row * product.plane_pitch, tokens);
+  }
+  for (int64_t quad = 0; quad < quads; ++quad) {
+    Interleave(planes + kQuad * quad * product.plane_pitch, product.plane_pitch, tokens, true,
+               reinterpret_cast<PanelByte*>(scratch.output + quad * pitch));
+  }
+  if (kFlip) FlipSigns(scratch.output, quads * pitch);
+  uint8_t* const to = output + token * outputs + begin;
+  if (outputs % kQuad == 0) {
+    Transpose(scratch.output, pitch, quads, tokens, reinterpret_cast<int32_t*>(to), outputs / kQuad);
+    return;
+  }
+  Transpose(scratch.output, pitch, quads, tokens, scratch.residual, quads);
+  for (int64_t t = 0; t < tokens; ++t) {
+    std::memcpy(to + t * outputs, scratch.residual + t * quads, static_cast<size_t>(end - begin));
+  }
+}
+
+// The same of floats that are quantised token by token.
+template <bool kQuads>
+void MultiplyFloats(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens, const float* input,
+                    const float* residual, float* output, size_t first, size_t last, const MatMulScratch& scratch) {
+  const QuantisedConvolutionPlan& product = plan.product;
+  const int64_t outputs = product.shape.output_channels;
+  const int64_t pitch = product.accumulator_pitch;
+  const int64_t begin = plan.first_row[first], end = plan.first_row[last];
+  if (begin == end) return;
+  const int64_t quads = QuadsOf(plan.inputs);
+  float* const scales = reinterpret_cast<float*>(scratch.residual);
+  for (int64_t t = 0; t < tokens; ++t) {
+    scales[t] = QuantiseToken(input + (token + t) * plan.inputs, plan.inputs,
+                              reinterpret_cast<PanelByte*>(scratch.tokens + t * quads));
+  }
+  SumTile<kQuads, false>(plan, {scratch.tokens, quads}, tokens, first, last, false, ByteCall<kQuads>{}, scratch);
+  float* const sums = reinterpret_cast<float*>(scratch.output);
+  for (int64_t row = begin; row < end; ++row) {
+    DequantiseRow(scratch.accumulators + row * pitch, plan.weight_scale[static_cast<size_t>(row)], scales,
+                  plan.bias[static_cast<size_t>(row)], tokens, sums + (row - begin) * product.output.pitch);
+  }
+  const int64_t place = token * outputs + begin;
+  if (residual == nullptr) {
+    Transpose(sums, product.output.pitch, end - begin, tokens, output + place, outputs);
+  } else {
+    TransposeAdd(sums, product.output.pitch, end - begin, tokens, residual + place, output + place, outputs);
+  }
+  for (int64_t t = 0; t < tokens; ++t) FinishOutputs(plan.epilogue, output + place + t * outputs, end - begin);
+}
+
+// Calls run(std::bool_constant<whether to use quad products>), of those that this target has.
+template <class Run>
+HWY_INLINE void WithProducts(bool quads, const Run& run) {
+#if GOSSAMER_HAS_QUADS
+  if (quads) return run(std::true_type());
+#endif
+#if GOSSAMER_HAS_PAIRS
+  if (!quads) return run(std::false_type());
+#endif
+}
+
+void MultiplyItems(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const uint8_t* residual,
+                   uint8_t* output, int64_t first, int64_t last, int32_t* scratch) {
+  const int64_t step = TokenStep(tokens, plan.token_tile, static_cast<int64_t>(kLanes));
+  WithProducts(plan.product.quads, [&](auto quads) {
+    ForEachTokenTile(tokens, step, plan.together(), first, last, [&](int64_t token, size_t slice, size_t end) {
+      MultiplyTile<decltype(quads)::value>(plan, token, HWY_MIN(step, tokens - token), input, residual, output, slice,
+                                           end, MatMulScratch(plan, scratch));
+    });
+  });
+}
+
+void MultiplyFloatItems(const QuantisedMatMulPlan& plan, int64_t tokens, const float* input, const float* residual,
+                        float* output, int64_t first, int64_t last, int32_t* scratch) {
+  const int64_t step = TokenStep(tokens, plan.token_tile, static_cast<int64_t>(kLanes));
+  WithProducts(plan.product.quads, [&](auto quads) {
+    ForEachTokenTile(tokens, step, plan.together(), first, last, [&](int64_t token, size_t slice, size_t end) {
+      MultiplyFloats<decltype(quads)::value>(plan, token, HWY_MIN(step, tokens - token), input, residual, output, slice,
+                                             end, MatMulScratch(plan, scratch));
+    });
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace gossamer
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace gossamer {
+
+HWY_EXPORT(MultiplyItems);
+HWY_EXPORT(MultiplyFloatItems);
+
+Status MakeQuantisedMatMulPlan(const SparseByteWeight& weight, const int32_t* bias, int32_t input_zero_point,
+                               const Requantisation& requantisation, const QuantisedOptions& options,
+                               QuantisedMatMulPlan* plan) {
+  *plan = QuantisedMatMulPlan();
+  ConvolutionShape shape;
+  shape.input_channels = weight.columns;
+  shape.output_channels = weight.rows;
+  if (const Status status = CheckConvolution(shape, weight); !status.ok()) return status;
+  plan->inputs = weight.columns;
+  plan->token_tile = TokenTile(options.traits.kernel);
+  if (const Status status = CheckImage(shape, 1, plan->token_tile); !status.ok()) return status;
+  QuantisedConvolutionPlan& product = plan->product;
+  if (const Status status = MakeQuantisedConvolutionPlan(shape, weight, bias, input_zero_point, requantisation, 1,
+                                                         plan->token_tile, options, &product);
+      !status.ok()) {
+    return status;
+  }
+  plan->first_row = FirstRows(product);
+  const auto whole_lines = [](int64_t lanes) { return (lanes + 32 + 15) / 16 * 16; };
+  plan->stage_lanes = whole_lines(BlockChannels(product) * product.input.pitch);
+  plan->token_lanes = whole_lines(plan->token_tile * QuadsOf(plan->inputs));
+  // Floats of the dynamic product take a lane each.
+  const int64_t rows = requantisation.scale.empty() ? shape.output_channels : product.output_quads();
+  plan->output_lanes = whole_lines(rows * product.output.pitch);
+  return Status::Ok();
+}
+
+Status MakeDynamicMatMulPlan(const SparseByteWeight& weight, const float* weight_scale, const float* bias,
+                             const Epilogue& epilogue, const QuantisedOptions& options, QuantisedMatMulPlan* plan) {
+  // Zero is in the middle of the bytes.
+  constexpr int32_t kZeroPoint = 128;
+  if (const Status status = MakeQuantisedMatMulPlan(weight, nullptr, kZeroPoint, Requantisation(), options, plan);
+      !status.ok()) {
+    return status;
+  }
+  const size_t outputs = static_cast<size_t>(weight.rows);
+  plan->weight_scale.assign(weight_scale, weight_scale + outputs);
+  plan->bias.assign(outputs, 0.0f);
+  if (bias != nullptr) plan->bias.assign(bias, bias + outputs);
+  plan->epilogue = epilogue;
+  return Status::Ok();
+}
+
+void RunQuantisedMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const uint8_t* residual,
+                        uint8_t* output, int64_t first, int64_t last, int32_t* scratch) {
+  HWY_DYNAMIC_DISPATCH(MultiplyItems)(plan, tokens, input, residual, output, first, last, scratch);
+}
+
+void RunDynamicMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const float* input, const float* residual,
+                      float* output, int64_t first, int64_t last, int32_t* scratch) {
+  HWY_DYNAMIC_DISPATCH(MultiplyFloatItems)(plan, tokens, input, residual, output, first, last, scratch);
+}
+
+}  // namespace gossamer
+#endif  // HWY_ONCE

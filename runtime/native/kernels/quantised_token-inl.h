@@ -1,0 +1,101 @@
+// Tokens as lanes of four features, and floats to and from them.
+#if defined(GOSSAMER_KERNELS_QUANTISED_TOKEN_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef GOSSAMER_KERNELS_QUANTISED_TOKEN_INL_H_
+#undef GOSSAMER_KERNELS_QUANTISED_TOKEN_INL_H_
+#else
+#define GOSSAMER_KERNELS_QUANTISED_TOKEN_INL_H_
+#endif
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "hwy/highway.h"
+#include "kernels/copy-inl.h"
+#include "kernels/quantised_row-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gossamer {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+struct TokenRows {
+  const int32_t* lanes;
+  int64_t pitch;
+};
+
+// `count` features of each token, of which there are `features` from one to the next. Copied where they are no whole lanes;
+// what fills up the last lane is then anything.
+inline TokenRows RowsOfTokens(const uint8_t* from, int64_t features, int64_t count, int64_t tokens, int32_t* copy) {
+  if (features % kQuad == 0) return {reinterpret_cast<const int32_t*>(from), features / kQuad};
+  const int64_t quads = QuadsOf(count);
+  for (int64_t t = 0; t < tokens; ++t) {
+    std::memcpy(copy + t * quads, from + t * features, static_cast<size_t>(count));
+  }
+  return {copy, quads};
+}
+
+// Between values and the bytes of panels that are signed. Whole vectors: memory goes on behind.
+inline void FlipSigns(int32_t* lanes, int64_t count) {
+  const ByteTag d;
+  const auto signs = hn::Set(d, static_cast<int32_t>(0x80808080u));
+  for (int64_t i = 0; i < count; i += static_cast<int64_t>(kLanes)) {
+    hn::StoreU(hn::Xor(hn::LoadU(d, lanes + i), signs), d, lanes + i);
+  }
+}
+
+// max |x| of a token's features, infinity or NaN if one of them is. As integers, magnitudes are in the same order, and what is
+// not a number comes last.
+HWY_INLINE float LargestMagnitude(const float* HWY_RESTRICT from, int64_t features) {
+  const FloatTag df;
+  const ByteTag d;
+  auto most = hn::Zero(d);
+  ForEachVector(
+      features,
+      [&](int64_t i) HWY_ATTR { most = hn::Max(most, hn::BitCast(d, hn::Abs(hn::LoadU(df, from + i)))); },
+      [&](int64_t i, size_t rest) HWY_ATTR {
+        most = hn::Max(most, hn::BitCast(d, hn::Abs(hn::LoadN(df, from + i, rest))));
+      });
+  const int32_t bits = hn::ReduceMax(d, most);
+  float magnitude;
+  std::memcpy(&magnitude, &bits, sizeof(magnitude));
+  return magnitude;
+}
+
+// Bytes of a token: round(x * (127 / max |x|)), ties to even, around a zero point of 128. Returns max |x| / 127, and 1 where
+// all of x is 0. What is not a finite number makes the whole token NaN. Whole vectors: memory goes on behind.
+HWY_INLINE float QuantiseToken(const float* HWY_RESTRICT from, int64_t features, PanelByte* HWY_RESTRICT to) {
+  const float most = LargestMagnitude(from, features);
+  const bool finite = most < std::numeric_limits<float>::infinity();
+  // Of numbers below 2^-121 the factor is infinite: they are taken as 0.
+  const bool counts = finite && most > 4e-37f;
+  const FloatTag df;
+  const ByteTag d;
+  const auto factor = hn::Set(df, counts ? 127.0f / most : 0.0f);
+  const auto store = [&](hn::Vec<FloatTag> x, int64_t i) HWY_ATTR {
+    const auto rounded = hn::BitCast(d, hn::Add(hn::Mul(x, factor), hn::Set(df, kRounding)));
+    StoreBytes(d, hn::Add(rounded, hn::Set(d, 128 - kPanelOffset)), to + i);
+  };
+  ForEachVector(
+      features, [&](int64_t i) HWY_ATTR { store(hn::LoadU(df, from + i), i); },
+      [&](int64_t i, size_t rest) HWY_ATTR { store(hn::LoadN(df, from + i, rest), i); });
+  if (!finite) return std::numeric_limits<float>::quiet_NaN();
+  return counts ? most / 127.0f : 1.0f;
+}
+
+// to[t] = (sums[t] * weight_scale) * token_scale[t] + bias. Whole vectors: memory goes on behind all of them.
+inline void DequantiseRow(const int32_t* HWY_RESTRICT sums, float weight_scale, const float* HWY_RESTRICT token_scale,
+                          float bias, int64_t tokens, float* HWY_RESTRICT to) {
+  const ByteTag d;
+  const FloatTag df;
+  for (int64_t t = 0; t < tokens; t += static_cast<int64_t>(kLanes)) {
+    const auto weighted = hn::Mul(hn::ConvertTo(df, hn::LoadU(d, sums + t)), hn::Set(df, weight_scale));
+    hn::StoreU(hn::Add(hn::Mul(weighted, hn::LoadU(df, token_scale + t)), hn::Set(df, bias)), df, to + t);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace gossamer
+HWY_AFTER_NAMESPACE();
+
+#endif  // GOSSAMER_KERNELS_QUANTISED_TOKEN_INL_H_
