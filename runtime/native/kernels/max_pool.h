@@ -34,6 +34,10 @@ Status MakeMaxPoolPlan(const ConvolutionShape& shape, int64_t height, int64_t wi
 void RunMaxPool(const MaxPoolPlan& plan, const float* input, float* output, const ImageStrides& strides, int64_t first,
                 int64_t last, float* scratch);
 
+// The same of bytes, whose panels' channels are lanes of four.
+void RunQuantisedMaxPool(const MaxPoolPlan& plan, const int32_t* input, int32_t* output, const ImageStrides& strides,
+                         int64_t first, int64_t last, int32_t* scratch);
+
 }  // namespace gossamer
 
 #endif  // GOSSAMER_KERNELS_MAX_POOL_H_

@@ -151,6 +151,18 @@ int64_t PanelLayout::offset_in_tile(int64_t row, int64_t column) const {
   return row % tile_rows * columns + column % tile_columns;
 }
 
+std::vector<int64_t> SegmentPlaces(const PanelLayout& layout, int64_t channels) {
+  std::vector<int64_t> places;
+  places.reserve(static_cast<size_t>(layout.height * layout.segments));
+  for (int64_t row = 0; row < layout.height; ++row) {
+    for (int64_t segment = 0; segment < layout.segments; ++segment) {
+      const int64_t column = segment * layout.tile_columns;
+      places.push_back(layout.tile_of(row, column) * channels * layout.pitch + layout.offset_in_tile(row, column));
+    }
+  }
+  return places;
+}
+
 Status CheckPanelSize(int64_t channels, int64_t height, int64_t width) {
   for (const int64_t extent : {channels, height, width}) {
     if (extent < 1 || extent > kMaximumExtent) {

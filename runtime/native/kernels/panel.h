@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "format/status.h"
 #include "kernels/share.h"
@@ -73,6 +74,9 @@ struct PanelLayout {
   // Floats from one image of such a tensor to the next.
   int64_t image_stride(int64_t channels) const { return storage_channels(channels) * height * width; }
 };
+
+// Of each row's segments, [row][segment]: where in the panel of an image of so many channels they begin, in the first one.
+std::vector<int64_t> SegmentPlaces(const PanelLayout& layout, int64_t channels);
 
 // Whether an image is one of the sizes that panels are made for (limits.h).
 Status CheckPanelSize(int64_t channels, int64_t height, int64_t width);

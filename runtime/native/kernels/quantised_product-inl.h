@@ -63,7 +63,7 @@ HWY_INLINE hn::Vec<D> AddQuads(D d, hn::Vec<D> input, hn::Vec<D> weights, hn::Ve
 #elif HWY_ARCH_ARM_A64
 template <size_t kEntry, class D>
 HWY_INLINE hn::Vec<D> AddQuads(D, hn::Vec<D> input, hn::Vec<D> weights, hn::Vec<D> sum) {
-  asm(".arch_extension dotprod\n\tsdot %0.4s, %1.16b, %2.4b[%3]"
+  asm(".arch armv8.2-a+dotprod\n\tsdot %0.4s, %1.16b, %2.4b[%3]"
       : "+w"(sum.raw)
       : "w"(input.raw), "w"(weights.raw), "i"(kEntry));
   return sum;

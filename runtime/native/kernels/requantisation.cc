@@ -3,7 +3,6 @@
 namespace gossamer {
 namespace {
 
-bool IsScale(float scale) { return scale >= kLeastScale && scale <= kLargestScale; }
 bool IsByte(int32_t value) { return value >= 0 && value <= 255; }
 
 }  // namespace

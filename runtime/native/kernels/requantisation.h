@@ -33,6 +33,7 @@ struct Requantisation {
 // Scales outside cannot be told from 0 or from infinity by a product with a sum.
 inline constexpr float kLeastScale = 1.17549435e-38f;
 inline constexpr float kLargestScale = 1.8446744e19f;
+inline bool IsScale(float scale) { return scale >= kLeastScale && scale <= kLargestScale; }
 
 // Whether scales are numbers within these bounds, zero points and clamps bytes, and a table has 256 values.
 Status CheckRequantisation(const Requantisation& output, int64_t output_channels);

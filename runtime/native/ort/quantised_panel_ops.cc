@@ -15,7 +15,7 @@ namespace {
 Quantisation ReadQuantisation(const Ort::ConstKernelInfo& info) {
   Quantisation q;
   q.scale = FloatOr(info, "scale", 1.0f);
-  Require(q.scale >= kLeastScale && q.scale <= kLargestScale, "the attribute scale must be within 2^-126 and 2^64");
+  Require(IsScale(q.scale), "the attribute scale must be within 2^-126 and 2^64");
   q.zero_point = ReadByte(info, "zero_point", 0);
   return q;
 }

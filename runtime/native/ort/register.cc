@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "ort/op.h"
@@ -12,7 +13,10 @@
 #include "ort/panel_ops.h"
 #include "ort/peak_op.h"
 #include "ort/quantised_conv.h"
+#include "ort/quantised_matmul.h"
 #include "ort/quantised_panel_ops.h"
+#include "ort/quantised_pool.h"
+#include "ort/quantised_reshape.h"
 #include "ort/sparse_conv.h"
 #include "ort/sparse_matmul.h"
 #include "ort/stem_conv.h"
@@ -45,45 +49,19 @@ int64_t ThreadsOf(OrtSessionOptions* options) {
 
 // The ops of one session options object. ONNX Runtime keeps pointers to them for as long as any session lives, and never
 // says when that ends, so they are kept until the process does: a few hundred bytes a session.
-struct OpSet {
-  ToPanelOp to_panel;
-  FromPanelOp from_panel;
-  PanelMaxPoolOp panel_max_pool;
-  SparseConvOp sparse_conv;
-  SparseMatMulOp sparse_matmul;
-  PeakOp peak;
-  QuantisedToPanelOp quantised_to_panel;
-  QuantisedFromPanelOp quantised_from_panel;
-  DequantisedFromPanelOp dequantised_from_panel;
-  QuantisedConvOp quantised_conv;
-  StemConvOp stem_conv;
+template <class... Ops>
+struct OpsFor {
+  std::tuple<Ops...> ops;
   Ort::CustomOpDomain domain{kDomain};
 
-  explicit OpSet(int64_t threads)
-      : to_panel(threads),
-        from_panel(threads),
-        panel_max_pool(threads),
-        sparse_conv(threads),
-        sparse_matmul(threads),
-        peak(threads),
-        quantised_to_panel(threads),
-        quantised_from_panel(threads),
-        dequantised_from_panel(threads),
-        quantised_conv(threads),
-        stem_conv(threads) {
-    domain.Add(&to_panel);
-    domain.Add(&from_panel);
-    domain.Add(&panel_max_pool);
-    domain.Add(&sparse_conv);
-    domain.Add(&sparse_matmul);
-    domain.Add(&peak);
-    domain.Add(&quantised_to_panel);
-    domain.Add(&quantised_from_panel);
-    domain.Add(&dequantised_from_panel);
-    domain.Add(&quantised_conv);
-    domain.Add(&stem_conv);
+  explicit OpsFor(int64_t threads) : ops(Ops(threads)...) {
+    std::apply([this](auto&... op) { (domain.Add(&op), ...); }, ops);
   }
 };
+using OpSet = OpsFor<ToPanelOp, FromPanelOp, PanelMaxPoolOp, SparseConvOp, SparseMatMulOp, StemConvOp, PeakOp,
+                     QuantisedToPanelOp, QuantisedFromPanelOp, DequantisedFromPanelOp, QuantisedConvOp,
+                     QuantisedMatMulOp, DynamicMatMulOp, QuantisedMaxPoolOp, QuantisedAveragePoolOp, QuantisedConcatOp,
+                     QuantisedResizeOp>;
 
 // Before 1.24, ONNX Runtime reads through a null pointer, before it asks an op for its shapes, where a node leaves out an
 // optional input and names a later one ("" for the bias and then a residual). Any model file could end the process so.

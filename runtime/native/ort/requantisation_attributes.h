@@ -2,6 +2,8 @@
 #ifndef GOSSAMER_ORT_REQUANTISATION_ATTRIBUTES_H_
 #define GOSSAMER_ORT_REQUANTISATION_ATTRIBUTES_H_
 
+#include <string>
+
 #include "kernels/requantisation.h"
 #include "ort/attributes.h"
 #include "ort/constants.h"
@@ -13,6 +15,13 @@ inline int32_t ReadByte(const Ort::ConstKernelInfo& info, const char* name, int6
   const int64_t value = IntegerOr(info, name, otherwise);
   if (value < 0 || value > 255) Fail(std::string("the attribute ") + name + " must be within 0 and 255");
   return static_cast<int32_t>(value);
+}
+
+// An attribute that must be there.
+inline float RequireScale(const Ort::ConstKernelInfo& info, const char* name) {
+  const float scale = FloatOr(info, name, 0.0f);
+  if (!IsScale(scale)) Fail(std::string("the attribute ") + name + " must be within 2^-126 and 2^64");
+  return scale;
 }
 
 // Scales are input number `scales`, a table number `table`.

@@ -1,21 +1,15 @@
 #include "ort/sparse_matmul.h"
 
-#include <algorithm>
-
 #include "kernels/convolution.h"
-#include "ort/attributes.h"
 #include "ort/constants.h"
-#include "ort/inferred_shape.h"
+#include "ort/matmul_op.h"
 #include "ort/parallel.h"
 
 namespace gossamer {
 
 SparseMatMulKernel::SparseMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads)
     : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1)) {
-  Require(weight_.shape.size() == 2, "SparseMatMul: the weight's shape is not [output_features, features]");
-  // Shape inference believes the attribute, for the weight's bytes are not read there.
-  Require(IntegerOr(info, "output_features", weight_.rows) == weight_.rows,
-          "SparseMatMul: output_features is not the number of the weight's rows");
+  RequireMatrix("SparseMatMul", info, weight_);
   bias_ = ReadBias<float>(info, 2, weight_.rows);
   const std::vector<int64_t> known = KnownShape(info, 0);
   if (known.empty()) return;
@@ -54,22 +48,14 @@ const MatMulPlan& SparseMatMulKernel::PlanForMany() {
 
 void SparseMatMulKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);
-  Require(input && !input->shape.empty(), "SparseMatMul: expected an input of at least one dimension");
-  if (input->shape.back() != weight_.columns) {
-    Fail("SparseMatMul: the weight takes " + std::to_string(weight_.columns) + " features, the input has " +
-         std::to_string(input->shape.back()));
-  }
-  std::vector<int64_t> output_shape = input->shape;
-  output_shape.back() = weight_.rows;
+  Require(input.has_value(), "SparseMatMul: no input");
+  const std::vector<int64_t> output_shape = MatMulShape("SparseMatMul", input->shape, weight_);
   const std::optional<FloatInput> residual = GetFloatInput(context, 3);
   Require(!residual || residual->shape == output_shape, "SparseMatMul: the residual has not the output's shape");
   const float* add = residual ? residual->data : nullptr;
   float* output = output_.Get(context, output_shape);
-  // Without tokens the other dimensions cost no memory, and their product could overflow.
-  if (std::find(input->shape.begin(), input->shape.end(), 0) != input->shape.end()) return;
-  int64_t tokens = 1;
-  for (size_t axis = 0; axis + 1 < input->shape.size(); ++axis) tokens *= input->shape[axis];
-
+  const int64_t tokens = TokensOf(input->shape);
+  if (tokens == 0) return;
   if (tokens == 1) {
     const FullyConnectedPlan& plan = PlanForOne();
     ParallelRanges(context, plan.items(), threads_, [&](int64_t first, int64_t last, int64_t) {
@@ -85,14 +71,6 @@ void SparseMatMulKernel::Compute(Ort::KernelContext& context) {
                  });
 }
 
-void SparseMatMulOp::Infer(Ort::ShapeInferContext& context) {
-  const InferredShape& input = context.GetInputShape(0);
-  const int64_t outputs = IntegerOr(static_cast<const Ort::ShapeInferContext&>(context), "output_features", int64_t{0});
-  if (input.empty() || outputs < 1) return;
-  Require(static_cast<uint64_t>(outputs) <= kMaximumRows, "SparseMatMul: output_features must be at most 2^22");
-  InferredShape output = input;
-  output.back() = outputs;
-  SetOutputShape(context, output);
-}
+void SparseMatMulOp::Infer(Ort::ShapeInferContext& context) { InferMatMul(kName, context); }
 
 }  // namespace gossamer

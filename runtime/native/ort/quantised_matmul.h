@@ -1,0 +1,79 @@
+// QuantisedMatMul(X, W, S, B?, R?, T?) -> Y: bytes times int8, tokens of any leading dimensions.
+//
+//   X  [..., k] uint8
+//   W  packed int8 weight [n, k], uint8, constant
+//   S, B, R, T and all attributes but those of convolutions: as in QuantisedConv; output_features (n, for shape inference)
+//
+// DynamicMatMul(X, W, S, B?, R?) -> Y: floats times int8, where each token is quantised by itself.
+//
+//   X  [..., k] float
+//   W  packed int8 weight [n, k], uint8, constant
+//   S  weight scale, one for each output feature, float, constant
+//   B  bias, R residual: as in SparseMatMul, whose attributes it has
+#ifndef GOSSAMER_ORT_QUANTISED_MATMUL_H_
+#define GOSSAMER_ORT_QUANTISED_MATMUL_H_
+
+#include <array>
+#include <vector>
+
+#include "format/sparse_weight.h"
+#include "kernels/quantised_matmul.h"
+#include "ort/op.h"
+#include "ort/output.h"
+
+namespace gossamer {
+
+class QuantisedMatMulKernel {
+ public:
+  QuantisedMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads);
+  void Compute(Ort::KernelContext& context);
+
+ private:
+  int64_t threads_;
+  SparseByteWeight weight_;
+  bool residual_scaled_ = false;
+  QuantisedMatMulPlan plan_;
+  OutputMemory output_;
+};
+
+struct QuantisedMatMulOp : Op<QuantisedMatMulOp, QuantisedMatMulKernel> {
+  using Op::Op;
+  static constexpr const char* kName = "QuantisedMatMul";
+  static constexpr std::array<Input, 6> kInputs = {{{ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, false},
+                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, false},
+                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, false},
+                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, true},
+                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, true},
+                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, true}}};
+  static constexpr int kMayReuseInput = 4;
+  static constexpr ONNXTensorElementDataType kOutputType = ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+  static void Infer(Ort::ShapeInferContext& context);
+};
+
+class DynamicMatMulKernel {
+ public:
+  DynamicMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads);
+  void Compute(Ort::KernelContext& context);
+
+ private:
+  int64_t threads_;
+  SparseByteWeight weight_;
+  QuantisedMatMulPlan plan_;
+  OutputMemory output_;
+};
+
+struct DynamicMatMulOp : Op<DynamicMatMulOp, DynamicMatMulKernel> {
+  using Op::Op;
+  static constexpr const char* kName = "DynamicMatMul";
+  static constexpr std::array<Input, 5> kInputs = {{{ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, false},
+                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, false},
+                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, false},
+                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, true},
+                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, true}}};
+  static constexpr int kMayReuseInput = 4;
+  static void Infer(Ort::ShapeInferContext& context);
+};
+
+}  // namespace gossamer
+
+#endif  // GOSSAMER_ORT_QUANTISED_MATMUL_H_
