@@ -82,7 +82,7 @@ def test_positions_that_differ_from_the_values_are_found() -> None:
         (0, ord("X"), "not a packed weight of version 1"),
         (4, 2, "not a packed weight of version 1"),
         (5, 2, "not a packed weight of version 1"),
-        (6, 2, "not a packed weight of version 1"),
+        (6, 3, "not a packed weight of version 1"),
         (7, 1, "the number of bytes does not match the header"),
         (8, 1, "the number of bytes does not match the header"),
         (16, 9, "the number of bytes does not match the header"),
@@ -94,6 +94,16 @@ def test_a_header_of_another_weight_is_found(place: int, byte: int, message: str
     body[place] = byte
     with pytest.raises(weights.DamagedWeight, match=message):
         weights.decode(bytes(body) + struct.pack("<I", zlib.crc32(body)))
+
+
+def test_int8_stays_int8() -> None:
+    weight = np.array([[0, 1, 0], [0, -128, 0]], np.int8)
+    packed = weights.encode(weight)
+    # As native/tests/sparse_weight_test.cc: bitmask, int8, rank 2; elements 1 and 4; 1 and -128.
+    assert packed[4:8] == bytes([1, 0, 2, 2])
+    assert packed[32:-4] == b"\x12\x01\x80"
+    np.testing.assert_array_equal(weights.decode(packed), weight)
+    assert weights.decode(packed).dtype == np.int8
 
 
 def test_the_shortest_there_is() -> None:

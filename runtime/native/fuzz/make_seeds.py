@@ -28,14 +28,15 @@ USES = ("fully connected", "matmul", "stem", "pooling", "convolution")
 
 
 def seeds(rng: np.random.Generator) -> list[bytes]:
-    """One input for each shape, density, value type and use."""
+    """One input for each shape, density, value type and use. Uses of int8 are numbered likewise: products, pooling,
+    convolutions."""
     made = []
     for shape in SHAPES:
         for density in (0.0, 0.01, 0.2, 1.0):
             if np.prod(shape) > 10_000 and density > 0.01:
                 continue
-            for half in (False, True):
-                weight = rng.standard_normal(shape).astype(np.float32)
+            for dtype in (np.float32, np.float16, np.int8):
+                weight = (30 * rng.standard_normal(shape)).astype(dtype)
                 weight[rng.random(shape) >= density] = 0
                 for use in range(len(USES)):
                     # Strides and dilations of 1, a padding of 1, an image of a few rows; the rest as it comes.
@@ -45,7 +46,7 @@ def seeds(rng: np.random.Generator) -> list[bytes]:
                         groups = 7 if shape[1] == 1 and use != USES.index("stem") else 0
                         recipe[2:6] = groups, rng.choice([0x11, 0x22, 0x12]), 0b001001, 0b01010101
                         recipe[7:9] = rng.integers(3, 20), rng.integers(3, 130)
-                    made.append(bytes(recipe) + weights.encode(weight, half=half))
+                    made.append(bytes(recipe) + weights.encode(weight, half=dtype == np.float16))
     return made
 
 

@@ -21,6 +21,8 @@
 #include "kernels/matmul.h"
 #include "kernels/max_pool.h"
 #include "kernels/stem.h"
+#include "fuzz/quantised_fuzz.h"
+#include "fuzz/recipe.h"
 #include "tests/guarded_floats.h"
 
 namespace gossamer {
@@ -28,28 +30,7 @@ namespace {
 
 static_assert(HWY_ARCH_X86_64 == 0 || HWY_STATIC_TARGET == HWY_AVX2, "the vector code would not be AVX2's");
 
-constexpr size_t kRecipeBytes = 16;
 constexpr size_t kChecksumBytes = 4;
-// More work than this is slow and shows nothing that less would not.
-constexpr int64_t kMostFloats = int64_t{1} << 20;
-constexpr size_t kMostProducts = size_t{1} << 22;
-
-// The bytes that choose: two uses of one byte would tie choices to each other, so each is taken once.
-class Recipe {
- public:
-  explicit Recipe(const uint8_t* bytes) : next_(bytes), end_(bytes + kRecipeBytes) {}
-  int64_t Take(int64_t choices) { return next_ == end_ ? 0 : *next_++ % choices; }
-
- private:
-  const uint8_t* next_;
-  const uint8_t* end_;
-};
-
-Epilogue TakeEpilogue(Recipe* recipe) {
-  const Activation activation = static_cast<Activation>(recipe->Take(7));
-  if (activation == Activation::kLeakyRelu) return Epilogue::LeakyRelu(0.2f);
-  return activation == Activation::kClip ? Epilogue::Clip(0.0f, 6.0f) : Epilogue::Of(activation);
-}
 
 void FuzzFullyConnected(const SparseWeight& weight, Recipe* recipe) {
   FullyConnectedPlan plan;
@@ -79,30 +60,6 @@ void FuzzMatMul(const SparseWeight& weight, Recipe* recipe) {
   const GuardedFloats output = GuardedFloats(weight.rows * tokens);
   const GuardedFloats scratch = GuardedFloats((plan.scratch_floats() + 15) / 16 * 16);
   RunMatMul(plan, tokens, input.get(), residual.get(), output.get(), 0, plan.items(tokens), scratch.get());
-}
-
-// A shape for the weight as a hostile model could declare it: mostly one that fits, sometimes any.
-ConvolutionShape TakeShape(const SparseWeight& weight, Recipe* recipe) {
-  ConvolutionShape shape;
-  const bool two_axes = weight.shape.size() == 4;
-  shape.kernel_height = two_axes ? weight.shape[2] : 1;
-  shape.kernel_width = two_axes ? weight.shape[3] : weight.shape.size() == 3 ? weight.shape[2] : 1;
-  shape.output_channels = weight.rows;
-  const int64_t groups = recipe->Take(8);
-  shape.groups = groups == 7 ? weight.rows : 1 + groups;  // depthwise, as often as each other number
-  shape.input_channels = weight.columns / std::max<int64_t>(1, shape.taps()) * shape.groups;
-  const int64_t strides = recipe->Take(256);
-  shape.stride_height = strides % 16;
-  shape.stride_width = strides / 16;
-  const int64_t dilations = recipe->Take(64);
-  shape.dilation_height = dilations % 8;
-  shape.dilation_width = dilations / 8;
-  const int64_t pads = recipe->Take(256);
-  shape.pad_top = pads % 4;
-  shape.pad_left = pads / 4 % 4;
-  shape.pad_bottom = pads / 16 % 4;
-  shape.pad_right = pads / 64;
-  return shape;
 }
 
 template <class Plan, class Run>
@@ -212,6 +169,16 @@ void FuzzMaxPool(const SparseWeight& weight, Recipe* recipe) {
   RunMaxPool(plan, input.get(), output.get(), strides, 0, plan.items(1), scratch.get());
 }
 
+// Whether a weight is one to go on with. Aborts where it contradicts itself.
+template <class Value>
+bool IsSmall(const SparseMatrix<Value>& weight) {
+  if (weight.row_start.size() != static_cast<size_t>(weight.rows) + 1 || weight.row_start.back() != weight.kept() ||
+      weight.column.size() != weight.kept()) {
+    std::abort();
+  }
+  return weight.rows <= (1 << 16) && weight.columns <= kMostFloats;
+}
+
 void FuzzPackedWeight(std::vector<uint8_t> bytes, Recipe recipe) {
   // A fuzzer does not guess checksums: mostly the right one is put in.
   if (recipe.Take(8) != 0 && bytes.size() >= kChecksumBytes) {
@@ -224,12 +191,12 @@ void FuzzPackedWeight(std::vector<uint8_t> bytes, Recipe recipe) {
   const std::unique_ptr<uint8_t[]> exact(new uint8_t[bytes.size()]);
   std::copy(bytes.begin(), bytes.end(), exact.get());
   SparseWeight weight;
-  if (!DecodeSparseWeight(exact.get(), bytes.size(), &weight).ok()) return;
-  if (weight.row_start.size() != static_cast<size_t>(weight.rows) + 1 || weight.row_start.back() != weight.kept() ||
-      weight.column.size() != weight.kept()) {
-    std::abort();
+  SparseByteWeight of_bytes;
+  if (DecodeSparseWeight(exact.get(), bytes.size(), &of_bytes).ok()) {
+    if (IsSmall(of_bytes)) FuzzQuantised(of_bytes, &recipe);
+    return;
   }
-  if (weight.rows > (1 << 16) || weight.columns > kMostFloats) return;
+  if (!DecodeSparseWeight(exact.get(), bytes.size(), &weight).ok() || !IsSmall(weight)) return;
   switch (recipe.Take(6)) {
     case 0:
       return FuzzFullyConnected(weight, &recipe);

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,8 @@ MAGIC = b"GSPW"
 VERSION = 1
 HEADER = struct.Struct("<4sBBBBQQ")
 BITMASK, GAPS = 0, 1
-VALUE_TYPES: dict[int, np.dtype[np.floating]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+VALUE_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("i1")}
+INT8 = 2
 LONG_GAP = 255
 
 
@@ -18,14 +20,17 @@ class DamagedWeight(ValueError):
 
 
 def encode(weight: np.ndarray, *, half: bool = False) -> bytes:
-    """Packs the nonzeros of ``weight``; the shorter of the two position codes is taken."""
+    """Packs the nonzeros of ``weight``; the shorter of the two position codes is taken.
+
+    A weight of type int8 is packed as such, any other as fp32 or, with ``half``, as fp16.
+    """
     if not 1 <= weight.ndim <= 8:
         raise ValueError(f"a weight has 1 to 8 axes, got {weight.ndim}")
-    flat = np.ascontiguousarray(weight, dtype=np.float32).reshape(-1)
+    value_type = INT8 if weight.dtype == np.int8 else 1 if half else 0
+    flat = np.ascontiguousarray(weight, dtype=np.int8 if value_type == INT8 else np.float32).reshape(-1)
     positions = np.flatnonzero(flat)
     by_mask, by_gaps = bitmask(flat), gaps(flat)
     code, encoded = (GAPS, by_gaps) if len(by_gaps) < len(by_mask) else (BITMASK, by_mask)
-    value_type = 1 if half else 0
     # Beyond the range of a half the value becomes infinite; the exporter's comparison of outputs catches that.
     with np.errstate(over="ignore"):
         values = flat[positions].astype(VALUE_TYPES[value_type])
@@ -41,7 +46,7 @@ def encode(weight: np.ndarray, *, half: bool = False) -> bytes:
 
 
 def decode(packed: bytes) -> np.ndarray:
-    """The dense weight, as float32."""
+    """The dense weight, as float32, or as int8 if that is what was packed."""
     if len(packed) < HEADER.size + 4 or zlib.crc32(packed[:-4]) != struct.unpack("<I", packed[-4:])[0]:
         raise DamagedWeight("too short, or the checksum does not match")
     magic, version, code, value_type, rank, kept, position_bytes = HEADER.unpack_from(packed)
@@ -58,7 +63,7 @@ def decode(packed: bytes) -> np.ndarray:
     elements = int(np.prod(shape, dtype=np.int64))
     if len(positions) != kept or (kept and positions[-1] >= elements):
         raise DamagedWeight("the positions do not match the number of kept weights")
-    dense = np.zeros(elements, np.float32)
+    dense = np.zeros(elements, np.int8 if value_type == INT8 else np.float32)
     dense[positions] = values
     return dense.reshape(shape)
 
