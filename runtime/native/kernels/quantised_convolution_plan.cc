@@ -8,6 +8,9 @@
 namespace gossamer {
 namespace {
 
+// Four whole vectors of lanes are stored at once, however few of them hold pixels, and whole vectors of bytes read.
+constexpr int64_t kPlaneSlack = 64;
+
 int64_t RoundUp(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 // Sums of a row's weights: over all taps of a window, and over those whose column is shifted to the right and to the left.
@@ -88,8 +91,7 @@ Status MakeQuantisedConvolutionPlan(const ConvolutionShape& shape, const SparseB
   }
   SetBias(quads, bias, input_zero_point - kPanelOffset, staging, plan);
   SetSliceQuads(plan);
-  // Whole vectors are stored behind the last pixel of a row, and read.
-  plan->plane_pitch = plan->accumulator_pitch + 16;
+  plan->plane_pitch = plan->accumulator_pitch + kPlaneSlack;
   plan->plane_lanes = RoundUp(kQuad * plan->output_quads() * plan->plane_pitch + 64, 64) / kQuad;
   if (plan->plane_lanes > kMaximumScratchFloats) {
     return Status::Problem("convolution: the sums of one tile take more than 256 MiB");

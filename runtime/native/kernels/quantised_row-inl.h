@@ -8,6 +8,8 @@
 #define GOSSAMER_KERNELS_QUANTISED_ROW_INL_H_
 #endif
 
+#include <algorithm>
+#include <cmath>
 #include <type_traits>
 
 #include "hwy/cache_control.h"
@@ -25,21 +27,21 @@ namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// What is the same for all rows.
+// What is the same for all rows. Zero points and bounds are those of panels' bytes.
 struct SumsToBytes {
   const float* scale;  // of each row
-  float lower;         // of the rounded value, less the zero point
-  float upper;
-  int32_t zero_point;  // of the panel's bytes
+  int16_t zero_point;
+  PanelByte lower;
+  PanelByte upper;
   float residual_scale;
-  int32_t residual_zero_point;  // likewise
+  int32_t residual_zero_point;
 
   SumsToBytes() = default;
   explicit SumsToBytes(const Requantisation& output)
       : scale(output.scale.data()),
-        lower(static_cast<float>(output.lower - output.zero_point)),
-        upper(static_cast<float>(output.upper - output.zero_point)),
-        zero_point(output.zero_point - kPanelOffset),
+        zero_point(static_cast<int16_t>(output.zero_point - kPanelOffset)),
+        lower(PanelByteOf(output.lower)),
+        upper(PanelByteOf(output.upper)),
         residual_scale(output.residual_scale),
         residual_zero_point(output.residual_zero_point - kPanelOffset) {}
 };
@@ -62,63 +64,117 @@ struct CallOf<ByteCall<kQuads>> {
   static constexpr KernelTraits kTraits = ProductTraits<kQuads>();
 };
 
-// Adding it to a number of less than 2^22 leaves the number, rounded to the nearest integer, ties to even, in the lowest
-// bits: on every processor the same, in one addition. (Highway's NearestInt of scalars rounds 0.5 - 2^-25 to 1.)
-inline constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23
+using ScaledVector = hn::Vec<FloatTag>;
 
 // The row's byte of lanes of a panel, widened.
-template <class D>
-HWY_INLINE hn::Vec<D> ByteOfLanes(D d, hn::Vec<D> lanes, int shift_to_top) {
+HWY_INLINE ByteVector ByteOfLanes(ByteVector lanes, int shift_to_top) {
+  const ByteTag d;
   const auto top = hn::ShiftLeftSame(lanes, shift_to_top);
   if constexpr (std::is_signed_v<PanelByte>) {
     return hn::ShiftRight<24>(top);
   } else {
-    return hn::BitCast(d, hn::ShiftRight<24>(hn::BitCast(hn::RebindToUnsigned<D>(), top)));
+    return hn::BitCast(d, hn::ShiftRight<24>(hn::BitCast(hn::RebindToUnsigned<ByteTag>(), top)));
   }
 }
 
-// Lanes whose lowest byte is that of the panel, for sums of row number `row`.
-template <bool kResidual, class D>
-HWY_INLINE hn::Vec<D> Requantised(D d, const SumsToBytes& to, int64_t row, hn::Vec<D> sum, const int32_t* residual) {
-  const hn::RebindToFloat<D> df;
-  auto scaled = hn::Mul(hn::ConvertTo(df, sum), hn::Set(df, to.scale[row]));
+// Sums of row number `row`, scaled, with the residual.
+template <bool kResidual>
+HWY_INLINE ScaledVector Scaled(const SumsToBytes& to, float scale, int64_t row, ByteVector sum,
+                               const int32_t* residual) {
+  const ByteTag d;
+  const FloatTag df;
+  ScaledVector scaled = hn::Mul(hn::ConvertTo(df, sum), hn::Set(df, scale));
   if constexpr (kResidual) {
-    const auto byte = ByteOfLanes(d, hn::LoadU(d, residual), 24 - 8 * static_cast<int>(row & (kQuad - 1)));
+    const auto byte = ByteOfLanes(hn::LoadU(d, residual), 24 - 8 * static_cast<int>(row & (kQuad - 1)));
     const auto other = hn::ConvertTo(df, hn::Sub(byte, hn::Set(d, to.residual_zero_point)));
     scaled = hn::Add(scaled, hn::Mul(other, hn::Set(df, to.residual_scale)));
   }
-  scaled = hn::Min(hn::Max(scaled, hn::Set(df, to.lower)), hn::Set(df, to.upper));
-  return hn::Add(hn::BitCast(d, hn::Add(scaled, hn::Set(df, kRounding))), hn::Set(d, to.zero_point));
+  return scaled;
 }
 
-// The lowest byte of each lane.
-template <class D>
-HWY_INLINE void StoreBytes(D d, hn::Vec<D> lanes, PanelByte* to) {
-  const hn::RebindToUnsigned<D> du;
-  const hn::Rebind<uint8_t, D> bytes;
-  uint8_t* const unsigned_to = reinterpret_cast<uint8_t*>(to);
+// To the nearest integer, ties to even. What is beyond 32 bits becomes something of its sign that is beyond 16.
+// (Highway's NearestInt of scalars rounds 0.5 - 2^-25 to 1.)
+HWY_INLINE ByteVector RoundedTo32(ScaledVector v) {
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Set(ByteTag(), static_cast<int32_t>(std::nearbyintf(std::clamp(hn::GetLane(v), -1e9f, 1e9f))));
+#elif HWY_ARCH_ARM_A64
+  return ByteVector(vcvtnq_s32_f32(v.raw));
+#else
+  // x86 makes -2^31 of all that is beyond.
+  const ScaledVector within = hn::Min(v, hn::Set(FloatTag(), 1e9f));
 #if HWY_TARGET == HWY_AVX3
-  if constexpr (hn::MaxLanes(D()) == 16) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(unsigned_to), _mm512_cvtepi32_epi8(lanes.raw));
-    return;
-  }
+  return ByteVector{_mm512_cvtps_epi32(within.raw)};
+#elif HWY_TARGET == HWY_AVX2
+  return ByteVector{_mm256_cvtps_epi32(within.raw)};
+#else
+  return ByteVector{_mm_cvtps_epi32(within.raw)};
 #endif
-  (void)d;
-  hn::StoreU(hn::TruncateTo(bytes, hn::BitCast(du, lanes)), bytes, unsigned_to);
+#endif
 }
 
-template <bool kResidual, class Row>
-HWY_INLINE void StoreRow(const SumsToBytes& to, int64_t row, const Row& sums, const int32_t* residual,
-                         PanelByte* bytes) {
-  GOSSAMER_UNROLL
-  for (size_t i = 0; i < Row::kLaneCount / kLanes; ++i) {
-    const typename Row::Tag d;
-    StoreBytes(d, Requantised<kResidual>(d, to, row, sums.full[i], residual + i * kLanes), bytes + i * kLanes);
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE void StoreFour(const SumsToBytes& to, const ScaledVector (&v)[4], size_t count, PanelByte* bytes) {
+  for (size_t i = 0; i < count; ++i) {
+    const int32_t value = hn::GetLane(RoundedTo32(v[i])) + to.zero_point;
+    bytes[i] = static_cast<PanelByte>(std::clamp<int32_t>(value, to.lower, to.upper));
   }
-  if constexpr (Row::kLaneCount % kLanes != 0) {
-    constexpr size_t kDone = Row::kLaneCount / kLanes * kLanes;
-    const typename Row::TailTag d;
-    StoreBytes(d, Requantised<kResidual>(d, to, row, sums.tail, residual + kDone), bytes + kDone);
+}
+#else
+// Rounds, adds the zero point and narrows, each time to the nearest number that there is: bytes in the order of the lanes.
+HWY_INLINE hn::Vec<hn::Repartition<PanelByte, ByteTag>> Narrowed(const SumsToBytes& to, const ScaledVector (&v)[4]) {
+  const hn::Repartition<int16_t, ByteTag> d16;
+  const hn::Repartition<PanelByte, ByteTag> d8;
+  const auto zero_point = hn::Set(d16, to.zero_point);
+#if HWY_TARGET == HWY_AVX3
+  // Both packings work within 128 bits: four lanes of each vector in turn.
+  const __m512i low = _mm512_packs_epi32(RoundedTo32(v[0]).raw, RoundedTo32(v[1]).raw);
+  const __m512i high = _mm512_packs_epi32(RoundedTo32(v[2]).raw, RoundedTo32(v[3]).raw);
+  const __m512i bytes = _mm512_packus_epi16(_mm512_adds_epi16(low, zero_point.raw), _mm512_adds_epi16(high, zero_point.raw));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const hn::Vec<decltype(d8)> ordered{_mm512_permutexvar_epi32(order, bytes)};
+#elif HWY_TARGET == HWY_AVX2
+  const __m256i low = _mm256_packs_epi32(RoundedTo32(v[0]).raw, RoundedTo32(v[1]).raw);
+  const __m256i high = _mm256_packs_epi32(RoundedTo32(v[2]).raw, RoundedTo32(v[3]).raw);
+  const __m256i bytes = _mm256_packus_epi16(_mm256_adds_epi16(low, zero_point.raw), _mm256_adds_epi16(high, zero_point.raw));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const hn::Vec<decltype(d8)> ordered{_mm256_permutevar8x32_epi32(bytes, order)};
+#else
+  const auto low = hn::OrderedDemote2To(d16, RoundedTo32(v[0]), RoundedTo32(v[1]));
+  const auto high = hn::OrderedDemote2To(d16, RoundedTo32(v[2]), RoundedTo32(v[3]));
+  const auto ordered =
+      hn::OrderedDemote2To(d8, hn::SaturatedAdd(low, zero_point), hn::SaturatedAdd(high, zero_point));
+#endif
+  return hn::Min(hn::Max(ordered, hn::Set(d8, to.lower)), hn::Set(d8, to.upper));
+}
+
+// Four vectors, of which `count` mean something: there is room for all.
+HWY_INLINE void StoreFour(const SumsToBytes& to, const ScaledVector (&v)[4], size_t, PanelByte* bytes) {
+  const hn::Repartition<PanelByte, ByteTag> d8;
+  hn::StoreU(Narrowed(to, v), d8, bytes);
+}
+#endif
+
+// Writes up to four vectors of lanes, a byte each, however few hold pixels (plane_pitch has room for them).
+template <bool kResidual, class Row>
+HWY_INLINE void StoreRow(const SumsToBytes& call_to, int64_t row, const Row& sums, const int32_t* residual,
+                         PanelByte* bytes) {
+  const SumsToBytes to = call_to;  // which stores of bytes could change, for all that the compiler knows
+  const float scale = to.scale[row];
+  GOSSAMER_UNROLL
+  for (size_t i = 0; i < Row::kVectors; i += 4) {
+    ScaledVector four[4];
+    GOSSAMER_UNROLL
+    for (size_t k = 0; k < 4; ++k) {
+      const size_t n = i + k < Row::kVectors ? i + k : Row::kVectors - 1;
+      ByteVector sum;
+      if constexpr (Row::kLaneCount % kLanes != 0) {
+        sum = n + 1 == Row::kVectors ? sums.WidenedTail() : sums.full[n < Row::kStored ? n : 0];
+      } else {
+        sum = sums.full[n];
+      }
+      four[k] = i + k < Row::kVectors ? Scaled<kResidual>(to, scale, row, sum, residual + n * kLanes) : four[0];
+    }
+    StoreFour(to, four, HWY_MIN(Row::kVectors - i, size_t{4}), bytes + i * kLanes);
   }
 }
 
@@ -138,15 +194,27 @@ HWY_INLINE void ForEachImageRow(const Call& call, const Run& run) {
 
 // Adds a residual, which has no leftovers between its rows, to sums that have.
 template <class Call>
-HWY_NOINLINE void StoreCompact(const Call& call, int64_t number, const int32_t* HWY_RESTRICT sums,
+HWY_NOINLINE void StoreCompact(const Call& call, int64_t row, const int32_t* HWY_RESTRICT sums,
                                const int32_t* HWY_RESTRICT residual, PanelByte* HWY_RESTRICT bytes) {
   const ByteTag d;
+  const int64_t lanes = static_cast<int64_t>(kLanes);
+  const SumsToBytes to = call.to;
+  const float scale = to.scale[row];
   ForEachImageRow(call, [&](int64_t lane, int64_t pixel, int64_t count) HWY_ATTR {
     const int32_t* const from = sums + lane - call.span_begin;
-    for (int64_t i = 0; i < count; i += static_cast<int64_t>(kLanes)) {
-      HWY_ALIGN int32_t other[kLanes];
-      hn::Store(hn::LoadN(d, residual + pixel + i, static_cast<size_t>(count - i)), d, other);
-      StoreBytes(d, Requantised<true>(d, call.to, number, hn::LoadU(d, from + i), other), bytes + lane + i);
+    for (int64_t i = 0; i < count; i += 4 * lanes) {
+      ScaledVector four[4];
+      for (int64_t k = 0; k < 4; ++k) {
+        const int64_t at = i + k * lanes;
+        HWY_ALIGN int32_t other[kLanes];
+        if (at >= count) {
+          four[k] = four[0];
+          continue;
+        }
+        hn::Store(hn::LoadN(d, residual + pixel + at, static_cast<size_t>(HWY_MIN(count - at, lanes))), d, other);
+        four[k] = Scaled<true>(to, scale, row, hn::LoadU(d, from + at), other);
+      }
+      StoreFour(to, four, static_cast<size_t>(HWY_MIN((count - i + lanes - 1) / lanes, int64_t{4})), bytes + lane + i);
     }
   });
 }

@@ -44,6 +44,20 @@ inline void FlipSigns(int32_t* lanes, int64_t count) {
   }
 }
 
+// Adding it to a number of less than 2^22 leaves the number, rounded to the nearest integer, ties to even, in the lowest bits.
+inline constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23
+
+// The lowest byte of each lane.
+HWY_INLINE void StoreBytes(ByteVector lanes, PanelByte* to) {
+  uint8_t* const unsigned_to = reinterpret_cast<uint8_t*>(to);
+#if HWY_TARGET == HWY_AVX3
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(unsigned_to), _mm512_cvtepi32_epi8(lanes.raw));
+#else
+  const hn::Rebind<uint8_t, ByteTag> bytes;
+  hn::StoreU(hn::TruncateTo(bytes, hn::BitCast(hn::RebindToUnsigned<ByteTag>(), lanes)), bytes, unsigned_to);
+#endif
+}
+
 // max |x| of a token's features, infinity or NaN if one of them is. As integers, magnitudes are in the same order, and what is
 // not a number comes last.
 HWY_INLINE float LargestMagnitude(const float* HWY_RESTRICT from, int64_t features) {
@@ -74,7 +88,7 @@ HWY_INLINE float QuantiseToken(const float* HWY_RESTRICT from, int64_t features,
   const auto factor = hn::Set(df, counts ? 127.0f / most : 0.0f);
   const auto store = [&](hn::Vec<FloatTag> x, int64_t i) HWY_ATTR {
     const auto rounded = hn::BitCast(d, hn::Add(hn::Mul(x, factor), hn::Set(df, kRounding)));
-    StoreBytes(d, hn::Add(rounded, hn::Set(d, 128 - kPanelOffset)), to + i);
+    StoreBytes(hn::Add(rounded, hn::Set(d, 128 - kPanelOffset)), to + i);
   };
   ForEachVector(
       features, [&](int64_t i) HWY_ATTR { store(hn::LoadU(df, from + i), i); },
