@@ -2,8 +2,9 @@
 
 #include <cstdio>
 
-#include "kernels/depthwise.h"
 #include "kernels/quantised_convolution.h"
+#include "kernels/quantised_depthwise.h"
+#include "kernels/quantised_matmul.h"
 
 namespace gossamer {
 namespace {
@@ -31,46 +32,91 @@ SparseByteWeight DrawBytes(const ConvolutionShape& shape, double density, bool b
   return SparseWeightFromDense(extents, dense.data());
 }
 
+Requantisation ScalesOf(const SparseByteWeight& weight) {
+  Requantisation to;
+  to.scale.assign(static_cast<size_t>(weight.rows), 1e-3f);
+  return to;
+}
 
+// What else than nonzero weights is multiplied.
+double Padding(size_t quads, const SparseByteWeight& weight) {
+  return static_cast<double>(kQuad) * static_cast<double>(quads) /
+             static_cast<double>(std::max<size_t>(weight.kept(), 1)) - 1.0;
+}
 
+int32_t* Lanes(const AlignedFloats& memory) { return reinterpret_cast<int32_t*>(memory.data()); }
+
+bool Say(const LayerShape& layer, const Status& status) {
+  if (!status.ok()) std::fprintf(stderr, "%s: %s\n", layer.name().c_str(), status.problem());
+  return status.ok();
+}
+
+template <class Plan, class Make, class Run>
+bool TimePlan(const LayerShape& layer, const SparseByteWeight& weight, const QuantisedOptions& plan_options,
+              const Options& options, const Make& make, const Run& run, Plan* plan, Timing* timing) {
+  const ConvolutionShape& shape = layer.convolution;
+  const auto start = Clock::now();
+  const Status status =
+      make(shape, weight, nullptr, 0, ScalesOf(weight), layer.height, layer.width, plan_options, plan);
+  timing->packing = std::chrono::duration<double>(Clock::now() - start).count();
+  if (!Say(layer, status)) return false;
+  const ImageStrides strides{QuantisedStride(plan->input, shape.input_channels),
+                             QuantisedStride(plan->output, shape.output_channels)};
+  AlignedFloats input(strides.input), output(strides.output), scratch(plan->scratch_lanes());
+  std::mt19937 random(2);
+  input.Draw(strides.input, &random);
+  Measure(options, [&] {
+    run(*plan, Lanes(input), nullptr, Lanes(output), strides, 0, plan->items(1), Lanes(scratch));
+  }, timing);
+  return true;
+}
+
+bool TimeMatMul(const LayerShape& layer, const SparseByteWeight& weight, const QuantisedOptions& plan_options,
+                const Options& options, Timing* timing) {
+  QuantisedMatMulPlan plan;
+  const auto start = Clock::now();
+  const Status status = MakeQuantisedMatMulPlan(weight, nullptr, 0, ScalesOf(weight), plan_options, &plan);
+  timing->packing = std::chrono::duration<double>(Clock::now() - start).count();
+  if (!Say(layer, status)) return false;
+  const int64_t tokens = layer.width;
+  AlignedFloats input(tokens * weight.columns), output(tokens * weight.rows), scratch(plan.scratch_lanes());
+  timing->padding = Padding(plan.product.entries, weight);
+  timing->blocks = plan.product.blocks.size();
+  Measure(options, [&] {
+    RunQuantisedMatMul(plan, tokens, reinterpret_cast<const uint8_t*>(input.data()), nullptr,
+                       reinterpret_cast<uint8_t*>(output.data()), 0, plan.items(tokens), Lanes(scratch));
+  }, timing);
+  return true;
+}
 
 }  // namespace
 
 bool TimeQuantised(const LayerShape& layer, const Options& options, Timing* timing) {
   std::mt19937 random(1);
   const ConvolutionShape& shape = layer.convolution;
-  const bool dense = IsDepthwise(shape);
-  const SparseByteWeight weight = DrawBytes(shape, dense ? 1.0 : options.density, options.blocks, &random);
-  Requantisation to;
-  to.scale.assign(static_cast<size_t>(shape.output_channels), 1e-3f);
+  const int64_t height = layer.kind == LayerShape::Kind::kLinear ? 1 : layer.height;
   QuantisedOptions plan_options;
   plan_options.traits = CurrentByteTraits(!options.pairs);
   plan_options.threads = options.threads;
   plan_options.block_bytes = options.block_bytes;
   plan_options.column_shift = options.column_shift;
-  const int64_t height = layer.kind == LayerShape::Kind::kLinear ? 1 : layer.height;
-  QuantisedConvolutionPlan plan;
-  const auto start = Clock::now();
-  const Status status =
-      MakeQuantisedConvolutionPlan(shape, weight, nullptr, 0, to, height, layer.width, plan_options, &plan);
-  timing->packing = std::chrono::duration<double>(Clock::now() - start).count();
-  if (!status.ok()) {
-    std::fprintf(stderr, "%s: %s\n", layer.name().c_str(), status.problem());
-    return false;
-  }
-  const ImageStrides strides{QuantisedStride(plan.input, shape.input_channels),
-                             QuantisedStride(plan.output, shape.output_channels)};
-  AlignedFloats input(strides.input), output(strides.output), scratch(plan.scratch_lanes());
-  input.Draw(strides.input, &random);
+  const bool depthwise = SuitsQuantisedDepthwise(shape, height, layer.width, options.threads);
+  const SparseByteWeight weight = DrawBytes(shape, depthwise ? 1.0 : options.density, options.blocks, &random);
   timing->multiply_adds = static_cast<double>(weight.kept()) * static_cast<double>(shape.output_height(height)) *
                           static_cast<double>(shape.output_width(layer.width));
-  timing->padding =
-      static_cast<double>(kQuad) * static_cast<double>(plan.entries) / static_cast<double>(std::max<size_t>(weight.kept(), 1)) - 1.0;
+  if (layer.kind == LayerShape::Kind::kLinear) return TimeMatMul(layer, weight, plan_options, options, timing);
+  if (depthwise) {
+    QuantisedDepthwisePlan plan;
+    return TimePlan(layer, weight, plan_options, options, MakeQuantisedDepthwisePlan, RunQuantisedDepthwise, &plan,
+                    timing);
+  }
+  QuantisedConvolutionPlan plan;
+  if (!TimePlan(layer, weight, plan_options, options, MakeQuantisedConvolutionPlan, RunQuantisedConvolution, &plan,
+                timing)) {
+    return false;
+  }
+  timing->padding = Padding(plan.entries, weight);
   timing->blocks = plan.blocks.size();
-  const auto lanes = [](const AlignedFloats& memory) { return reinterpret_cast<int32_t*>(memory.data()); };
-  Measure(options, [&] {
-    RunQuantisedConvolution(plan, lanes(input), nullptr, lanes(output), strides, 0, plan.items(1), lanes(scratch));
-  }, timing);
   return true;
 }
 

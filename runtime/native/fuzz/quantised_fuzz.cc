@@ -5,6 +5,7 @@
 #include "kernels/max_pool.h"
 #include "kernels/quantised_average_pool.h"
 #include "kernels/quantised_convolution.h"
+#include "kernels/quantised_depthwise.h"
 #include "kernels/quantised_matmul.h"
 #include "kernels/quantised_reshape.h"
 #include "tests/guarded_floats.h"
@@ -42,6 +43,20 @@ QuantisedOptions TakeOptions(Recipe* recipe) {
   return options;
 }
 
+template <class Plan, class Run>
+void RunPlan(const Plan& plan, const ConvolutionShape& shape, bool with_residual, const Run& run) {
+  const ImageStrides strides{QuantisedStride(plan.input, shape.input_channels),
+                             QuantisedStride(plan.output, shape.output_channels)};
+  if (strides.input > kMostFloats || strides.output > kMostFloats || plan.scratch_lanes() > 4 * kMostFloats) return;
+  const GuardedLanes input(strides.input), residual(strides.output), output(strides.output);
+  const GuardedLanes scratch = Scratch(plan.scratch_lanes());
+  const int64_t items = plan.items(1);
+  for (const Range part : {Range{items / 2, items}, Range{0, items / 2}}) {
+    run(plan, input.get(), with_residual ? residual.get() : nullptr, output.get(), strides, part.first, part.last,
+        scratch.get());
+  }
+}
+
 void FuzzConvolution(const SparseByteWeight& weight, Recipe* recipe) {
   const ConvolutionShape shape = TakeShape(weight, recipe);
   const int64_t height = recipe->Take(64), width = recipe->Take(256);
@@ -53,20 +68,18 @@ void FuzzConvolution(const SparseByteWeight& weight, Recipe* recipe) {
   QuantisedOptions options = TakeOptions(recipe);
   const int64_t flags = recipe->Take(4);
   options.column_shift = flags & 1;
-  QuantisedConvolutionPlan plan;
-  if (!MakeQuantisedConvolutionPlan(shape, weight, nullptr, static_cast<int32_t>(height), to, height, width, options, &plan)
-           .ok()) {
+  const bool with_residual = flags & 2;
+  const int32_t zero_point = static_cast<int32_t>(height);
+  if (SuitsQuantisedDepthwise(shape, height, width, options.threads)) {
+    QuantisedDepthwisePlan plan;
+    if (MakeQuantisedDepthwisePlan(shape, weight, nullptr, zero_point, to, height, width, options, &plan).ok()) {
+      RunPlan(plan, shape, with_residual, RunQuantisedDepthwise);
+    }
     return;
   }
-  const ImageStrides strides{QuantisedStride(plan.input, shape.input_channels),
-                             QuantisedStride(plan.output, shape.output_channels)};
-  if (strides.input > kMostFloats || strides.output > kMostFloats || plan.scratch_lanes() > 4 * kMostFloats) return;
-  const GuardedLanes input(strides.input), residual(strides.output), output(strides.output);
-  const GuardedLanes scratch = Scratch(plan.scratch_lanes());
-  const int64_t items = plan.items(1);
-  for (const Range part : {Range{items / 2, items}, Range{0, items / 2}}) {
-    RunQuantisedConvolution(plan, input.get(), flags & 2 ? residual.get() : nullptr, output.get(), strides, part.first,
-                            part.last, scratch.get());
+  QuantisedConvolutionPlan plan;
+  if (MakeQuantisedConvolutionPlan(shape, weight, nullptr, zero_point, to, height, width, options, &plan).ok()) {
+    RunPlan(plan, shape, with_residual, RunQuantisedConvolution);
   }
 }
 

@@ -427,7 +427,7 @@ Status MakeDepthwisePlan(const ConvolutionShape& shape, const SparseWeight& weig
     std::iota(place.begin(), place.end(), 0);
   } else {
     HaloStaging staging;
-    if (const Status status = MakeHaloStaging(shape, plan->input, plan->output, kMaximumStageFloats, &staging);
+    if (const Status status = MakeHaloStaging(shape, plan->input, plan->output, kMaximumStageFloats, false, &staging);
         !status.ok()) {
       return status;
     }

@@ -80,9 +80,10 @@ void MultiplyTile(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens
   call.to = SumsToBytes(product.requantisation);
   if (residual != nullptr) {
     const TokenRows rows = RowsOfTokens(residual + token * outputs + begin, outputs, end - begin, tokens, scratch.output);
-    Transpose(rows.lanes, rows.pitch, tokens, quads, scratch.residual, pitch);
-    if (kFlip) FlipSigns(scratch.residual, quads * pitch);
-    call.residual = scratch.residual - first_quad * pitch;
+    int32_t* const lanes = scratch.residual + first_quad * pitch;
+    Transpose(rows.lanes, rows.pitch, tokens, quads, lanes, pitch);
+    if (kFlip) FlipSigns(lanes, quads * pitch);
+    call.residual = scratch.residual;
     call.residual_pitch = pitch;
   }
   const TokenRows rows = RowsOfTokens(input + token * plan.inputs, plan.inputs, plan.inputs, tokens, scratch.tokens);

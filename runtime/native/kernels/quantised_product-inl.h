@@ -100,6 +100,23 @@ HWY_INLINE hn::Vec<D> AddPairs(D d, hn::Vec<D> input, hn::Vec<D> weights, hn::Ve
 }
 #endif
 
+// sum + the four products of each lane, where every lane has weights of its own.
+template <bool kQuads, class D>
+HWY_INLINE hn::Vec<D> AddLanes(D d, hn::Vec<D> input, hn::Vec<D> weights, hn::Vec<D> sum) {
+  if constexpr (kQuads) {
+#if HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_SCALAR
+    asm(".arch armv8.2-a+dotprod\n\tsdot %0.4s, %1.16b, %2.16b" : "+w"(sum.raw) : "w"(input.raw), "w"(weights.raw));
+    return sum;
+#elif GOSSAMER_HAS_QUADS
+    return AddQuads<0>(d, input, weights, sum);
+#endif
+  } else {
+#if GOSSAMER_HAS_PAIRS
+    return AddPairs(d, input, weights, sum);
+#endif
+  }
+}
+
 template <bool kQuads>
 struct ByteProduct {
   using Lane = int32_t;

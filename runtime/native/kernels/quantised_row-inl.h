@@ -120,37 +120,49 @@ HWY_INLINE void StoreFour(const SumsToBytes& to, const ScaledVector (&v)[4], siz
   }
 }
 #else
-// Rounds, adds the zero point and narrows, each time to the nearest number that there is: bytes in the order of the lanes.
-HWY_INLINE hn::Vec<hn::Repartition<PanelByte, ByteTag>> Narrowed(const SumsToBytes& to, const ScaledVector (&v)[4]) {
+using BytesTag = hn::Repartition<PanelByte, ByteTag>;
+using BytesVector = hn::Vec<BytesTag>;
+
+// Rounds, adds the zero point and narrows, each time to the nearest number that there is. Within each 128 bits: the four
+// lanes of each vector in turn.
+HWY_INLINE BytesVector NarrowedInBlocks(const SumsToBytes& to, const ScaledVector (&v)[4]) {
   const hn::Repartition<int16_t, ByteTag> d16;
-  const hn::Repartition<PanelByte, ByteTag> d8;
+  const BytesTag d8;
   const auto zero_point = hn::Set(d16, to.zero_point);
 #if HWY_TARGET == HWY_AVX3
-  // Both packings work within 128 bits: four lanes of each vector in turn.
   const __m512i low = _mm512_packs_epi32(RoundedTo32(v[0]).raw, RoundedTo32(v[1]).raw);
   const __m512i high = _mm512_packs_epi32(RoundedTo32(v[2]).raw, RoundedTo32(v[3]).raw);
-  const __m512i bytes = _mm512_packus_epi16(_mm512_adds_epi16(low, zero_point.raw), _mm512_adds_epi16(high, zero_point.raw));
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const hn::Vec<decltype(d8)> ordered{_mm512_permutexvar_epi32(order, bytes)};
+  const BytesVector bytes{
+      _mm512_packus_epi16(_mm512_adds_epi16(low, zero_point.raw), _mm512_adds_epi16(high, zero_point.raw))};
 #elif HWY_TARGET == HWY_AVX2
   const __m256i low = _mm256_packs_epi32(RoundedTo32(v[0]).raw, RoundedTo32(v[1]).raw);
   const __m256i high = _mm256_packs_epi32(RoundedTo32(v[2]).raw, RoundedTo32(v[3]).raw);
-  const __m256i bytes = _mm256_packus_epi16(_mm256_adds_epi16(low, zero_point.raw), _mm256_adds_epi16(high, zero_point.raw));
-  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  const hn::Vec<decltype(d8)> ordered{_mm256_permutevar8x32_epi32(bytes, order)};
+  const BytesVector bytes{
+      _mm256_packus_epi16(_mm256_adds_epi16(low, zero_point.raw), _mm256_adds_epi16(high, zero_point.raw))};
 #else
   const auto low = hn::OrderedDemote2To(d16, RoundedTo32(v[0]), RoundedTo32(v[1]));
   const auto high = hn::OrderedDemote2To(d16, RoundedTo32(v[2]), RoundedTo32(v[3]));
-  const auto ordered =
-      hn::OrderedDemote2To(d8, hn::SaturatedAdd(low, zero_point), hn::SaturatedAdd(high, zero_point));
+  const auto bytes = hn::OrderedDemote2To(d8, hn::SaturatedAdd(low, zero_point), hn::SaturatedAdd(high, zero_point));
 #endif
-  return hn::Min(hn::Max(ordered, hn::Set(d8, to.lower)), hn::Set(d8, to.upper));
+  return hn::Min(hn::Max(bytes, hn::Set(d8, to.lower)), hn::Set(d8, to.upper));
+}
+
+// The same in the order of the lanes of all four vectors.
+HWY_INLINE BytesVector Narrowed(const SumsToBytes& to, const ScaledVector (&v)[4]) {
+  const BytesVector bytes = NarrowedInBlocks(to, v);
+#if HWY_TARGET == HWY_AVX3
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return BytesVector{_mm512_permutexvar_epi32(order, bytes.raw)};
+#elif HWY_TARGET == HWY_AVX2
+  return BytesVector{_mm256_permutevar8x32_epi32(bytes.raw, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))};
+#else
+  return bytes;
+#endif
 }
 
 // Four vectors, of which `count` mean something: there is room for all.
 HWY_INLINE void StoreFour(const SumsToBytes& to, const ScaledVector (&v)[4], size_t, PanelByte* bytes) {
-  const hn::Repartition<PanelByte, ByteTag> d8;
-  hn::StoreU(Narrowed(to, v), d8, bytes);
+  hn::StoreU(Narrowed(to, v), BytesTag(), bytes);
 }
 #endif
 
@@ -172,7 +184,8 @@ HWY_INLINE void StoreRow(const SumsToBytes& call_to, int64_t row, const Row& sum
       } else {
         sum = sums.full[n];
       }
-      four[k] = i + k < Row::kVectors ? Scaled<kResidual>(to, scale, row, sum, residual + n * kLanes) : four[0];
+      const int32_t* const other = kResidual ? residual + n * kLanes : nullptr;
+      four[k] = i + k < Row::kVectors ? Scaled<kResidual>(to, scale, row, sum, other) : four[0];
     }
     StoreFour(to, four, HWY_MIN(Row::kVectors - i, size_t{4}), bytes + i * kLanes);
   }

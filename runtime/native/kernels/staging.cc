@@ -305,7 +305,7 @@ Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, cons
 }
 
 Status MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
-                       int64_t most_floats, HaloStaging* staging) {
+                       int64_t most_floats, bool all_taps, HaloStaging* staging) {
   const Axis row_axis = RowAxis(shape, input, output);
   const Axis column_axis = ColumnAxis(shape, input, output);
   const std::vector<AxisTap> rows = LiveTaps(row_axis);
@@ -351,7 +351,8 @@ Status MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, 
   const int64_t row_taps = static_cast<int64_t>(columns.size());
   for (int64_t index = 0; index < output.tiles(); ++index) {
     const Tile tile = output.tile(index);
-    const Range live = LiveRange(row_axis, rows, tile.row, tile.row + tile.rows);
+    const Range all{0, static_cast<int64_t>(rows.size())};
+    const Range live = all_taps ? all : LiveRange(row_axis, rows, tile.row, tile.row + tile.rows);
     staging->of_tile.push_back({live.first * row_taps, live.last * row_taps});
     const std::vector<bool> read = RowsRead(rows, bands, live, output.tile_rows, tile.rows);
     CopyList copies(input, shape);

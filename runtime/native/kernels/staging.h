@@ -62,9 +62,10 @@ struct HaloStaging {
   std::vector<std::vector<StageCopy>> copies;  // of each tile
 };
 
-// Refuses staged channels of more than `most_floats` and more copies than limits.h allows, before it makes any.
+// Refuses staged channels of more than `most_floats` and more copies than limits.h allows, before it makes any. With
+// `all_taps`, padding is staged too for tiles that need not all taps: they may then be computed with all.
 Status MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
-                       int64_t most_floats, HaloStaging* staging);
+                       int64_t most_floats, bool all_taps, HaloStaging* staging);
 
 }  // namespace gossamer
 

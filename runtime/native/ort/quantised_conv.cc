@@ -27,26 +27,32 @@ QuantisedConvKernel::QuantisedConvKernel(const Ort::ConstKernelInfo& info, int64
   }
 }
 
-std::shared_ptr<const QuantisedConvolutionPlan> QuantisedConvKernel::Plan(int64_t height, int64_t width) {
+std::shared_ptr<const QuantisedConvKernel::Plans> QuantisedConvKernel::Plan(int64_t height, int64_t width) {
   return plans_.Get({height, width}, [&] {
     Require(CheckImage(shape_, height, width));
     QuantisedOptions options;
     options.traits = CurrentByteTraits();
     options.threads = threads_;
-    auto plan = std::make_shared<QuantisedConvolutionPlan>();
-    Require(MakeQuantisedConvolutionPlan(shape_, weight_, bias_.data(), input_zero_point_, requantisation_, height,
-                                         width, options, plan.get()));
-    return plan;
+    auto plans = std::make_shared<Plans>();
+    const auto make = [&](const auto& function, auto plan) {
+      Require(function(shape_, weight_, bias_.data(), input_zero_point_, requantisation_, height, width, options,
+                       plan.get()));
+      return plan;
+    };
+    if (SuitsQuantisedDepthwise(shape_, height, width, threads_)) {
+      plans->depthwise = make(MakeQuantisedDepthwisePlan, std::make_unique<QuantisedDepthwisePlan>());
+    } else {
+      plans->convolution = make(MakeQuantisedConvolutionPlan, std::make_unique<QuantisedConvolutionPlan>());
+    }
+    return plans;
   });
 }
 
-void QuantisedConvKernel::Compute(Ort::KernelContext& context) {
-  const std::optional<TensorInput<uint8_t>> input = GetTensorInput<uint8_t>(context, 0);
-  Require(input.has_value(), "QuantisedConv: no input");
-  RequireAxes("QuantisedConv", rank_, input->shape.size());
-  const ImageShape image = RequirePanel<BytePanels>("QuantisedConv", input->shape, shape_.input_channels);
-  const std::shared_ptr<const QuantisedConvolutionPlan> plan = Plan(image.height, image.width);
+template <class Chosen, class Run>
+void QuantisedConvKernel::Compute(Ort::KernelContext& context, const TensorInput<uint8_t>& input, const Chosen& plan,
+                                  const Run& run) {
   // Not from the plan, which may be that of the turned image.
+  const ImageShape image = ImageOf(input.shape);
   const PanelLayout layout = MakePanelLayout(shape_.output_height(image.height), shape_.output_width(image.width));
   const std::vector<int64_t> output_shape =
       PanelShape<BytePanels>(rank_, image.images, layout, shape_.output_channels);
@@ -56,14 +62,26 @@ void QuantisedConvKernel::Compute(Ort::KernelContext& context) {
 
   int32_t* const output = LanesOf(output_.Get<uint8_t>(context, output_shape));
   const int32_t* const add = residual ? LanesOf(residual->data) : nullptr;
-  const ImageStrides strides{QuantisedStride(plan->input, shape_.input_channels),
-                             QuantisedStride(plan->output, shape_.output_channels)};
-  const Scratch& scratch = Scratch::OfThisThread(plan->scratch_lanes(), threads_);
-  ParallelStealing(context, plan->items(image.images), threads_, plan->together(),
+  const ImageStrides strides{QuantisedStride(plan.input, shape_.input_channels),
+                             QuantisedStride(plan.output, shape_.output_channels)};
+  const Scratch& scratch = Scratch::OfThisThread(plan.scratch_lanes(), threads_);
+  ParallelStealing(context, plan.items(image.images), threads_, plan.together(),
                    [&](int64_t first, int64_t last, int64_t part) {
-                     RunQuantisedConvolution(*plan, LanesOf(input->data), add, output, strides, first, last,
-                                             LanesOf(scratch.of(part)));
+                     run(plan, LanesOf(input.data), add, output, strides, first, last, LanesOf(scratch.of(part)));
                    });
+}
+
+void QuantisedConvKernel::Compute(Ort::KernelContext& context) {
+  const std::optional<TensorInput<uint8_t>> input = GetTensorInput<uint8_t>(context, 0);
+  Require(input.has_value(), "QuantisedConv: no input");
+  RequireAxes("QuantisedConv", rank_, input->shape.size());
+  const ImageShape image = RequirePanel<BytePanels>("QuantisedConv", input->shape, shape_.input_channels);
+  const std::shared_ptr<const Plans> plans = Plan(image.height, image.width);
+  if (plans->depthwise) {
+    Compute(context, *input, *plans->depthwise, RunQuantisedDepthwise);
+  } else {
+    Compute(context, *input, *plans->convolution, RunQuantisedConvolution);
+  }
 }
 
 void QuantisedConvOp::Infer(Ort::ShapeInferContext& context) { InferConvolution<BytePanels>(kName, context); }

@@ -19,6 +19,7 @@
 
 #include "format/sparse_weight.h"
 #include "kernels/quantised_convolution_plan.h"
+#include "kernels/quantised_depthwise.h"
 #include "ort/op.h"
 #include "ort/output.h"
 #include "ort/plan_cache.h"
@@ -31,7 +32,14 @@ class QuantisedConvKernel {
   void Compute(Ort::KernelContext& context);
 
  private:
-  std::shared_ptr<const QuantisedConvolutionPlan> Plan(int64_t height, int64_t width);
+  // One of the two.
+  struct Plans {
+    std::unique_ptr<const QuantisedConvolutionPlan> convolution;
+    std::unique_ptr<const QuantisedDepthwisePlan> depthwise;
+  };
+  std::shared_ptr<const Plans> Plan(int64_t height, int64_t width);
+  template <class Chosen, class Run>
+  void Compute(Ort::KernelContext& context, const TensorInput<uint8_t>& input, const Chosen& plan, const Run& run);
 
   int64_t threads_;
   size_t rank_ = 4;  // of input and output
@@ -40,7 +48,7 @@ class QuantisedConvKernel {
   std::vector<int32_t> bias_;
   int32_t input_zero_point_ = 0;
   Requantisation requantisation_;
-  PlanCache<QuantisedConvolutionPlan> plans_;
+  PlanCache<Plans> plans_;
   OutputMemory output_;
 };
 

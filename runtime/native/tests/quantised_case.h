@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/quantised_convolution.h"
+#include "kernels/quantised_depthwise.h"
 #include "tests/guarded_lanes.h"
 #include "tests/quantised_reference.h"
 #include "tests/targets.h"
@@ -79,6 +80,39 @@ inline Requantisation DrawRequantisation(const QuantisedCase& c, std::mt19937* r
   return to;
 }
 
+// The tensors of a case.
+struct QuantisedTensors {
+  std::vector<uint8_t> input;
+  std::vector<uint8_t> residual;
+  std::vector<uint8_t> expected;
+};
+
+// Runs a plan in as many parts as there are workers, and compares what comes out.
+template <class Plan, class Run>
+void RunAndCompare(const QuantisedCase& c, const QuantisedTensors& tensors, const Plan& plan, const Run& run) {
+  const int64_t inputs = c.shape.input_channels, outputs = c.shape.output_channels;
+  const ImageStrides strides{QuantisedStride(plan.input, inputs), QuantisedStride(plan.output, outputs)};
+  GuardedLanes in(strides.input * c.images), other(strides.output * c.images), result(strides.output * c.images);
+  FillPanels(plan.input, inputs, c.images, tensors.input, &in);
+  FillPanels(plan.output, outputs, c.images, tensors.residual, &other);
+  GuardedLanes& out = c.in_place ? other : result;
+  const int64_t items = plan.items(c.images);
+  for (int64_t worker = 0; worker < c.workers; ++worker) {
+    GuardedLanes scratch(plan.scratch_lanes());
+    run(plan, in.data(), c.residual ? other.data() : nullptr, out.data(), strides, items * worker / c.workers,
+        items * (worker + 1) / c.workers, scratch.data());
+    ASSERT_TRUE(scratch.guard_is_untouched());
+  }
+  ASSERT_TRUE(out.guard_is_untouched());
+  std::vector<uint8_t> got(tensors.expected.size());
+  for (int64_t image = 0; image < c.images; ++image) {
+    PlanarFromQuantised(plan.output, outputs, out.bytes() + kQuad * image * strides.output, {0, plan.output.tiles()},
+                        {0, QuadsOf(outputs)},
+                        got.data() + image * static_cast<int64_t>(got.size()) / c.images);
+  }
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], tensors.expected[i]) << "element " << i;
+}
+
 inline void CheckQuantised(const QuantisedCase& c, const ByteTraits& traits, unsigned seed) {
   SCOPED_TRACE(c.Describe());
   std::mt19937 random(seed);
@@ -89,19 +123,26 @@ inline void CheckQuantised(const QuantisedCase& c, const ByteTraits& traits, uns
                                         shape.kernel_width};
   const size_t weights = static_cast<size_t>(extents[0] * extents[1] * extents[2] * extents[3]);
   const std::vector<int8_t> dense = c.weight.empty() ? RandomSparseBytes(weights, c.density, &random) : c.weight;
-  const std::vector<uint8_t> input =
-      c.input.empty() ? RandomBytes(static_cast<size_t>(in_size * c.images), &random) : c.input;
-  const std::vector<uint8_t> residual = RandomBytes(static_cast<size_t>(out_size * c.images), &random);
+  QuantisedTensors tensors;
+  tensors.input = c.input.empty() ? RandomBytes(static_cast<size_t>(in_size * c.images), &random) : c.input;
+  tensors.residual = RandomBytes(static_cast<size_t>(out_size * c.images), &random);
   std::vector<int32_t> bias;
   std::uniform_int_distribution<int32_t> any(-100000, 100000);
   for (int64_t channel = 0; c.bias && channel < shape.output_channels; ++channel) bias.push_back(any(random));
+  const int32_t* const biases = c.bias ? bias.data() : nullptr;
   const Requantisation to = DrawRequantisation(c, &random);
+  for (int64_t image = 0; image < c.images; ++image) {
+    const std::vector<uint8_t> one =
+        QuantisedReference(shape, dense, bias, c.input_zero_point, to,
+                           c.residual ? tensors.residual.data() + image * out_size : nullptr, c.height, c.width,
+                           tensors.input.data() + image * in_size);
+    tensors.expected.insert(tensors.expected.end(), one.begin(), one.end());
+  }
 
   const SparseByteWeight weight = SparseWeightFromDense(extents, dense.data());
   ASSERT_TRUE(CheckConvolution(shape, weight).ok());
   ASSERT_TRUE(CheckImage(shape, c.height, c.width).ok());
   ASSERT_TRUE(CheckRequantisation(to, shape.output_channels).ok());
-  const int32_t* const biases = c.bias ? bias.data() : nullptr;
   ASSERT_TRUE(CheckSums(weight, biases).ok());
   QuantisedOptions options;
   options.traits = traits;
@@ -112,34 +153,15 @@ inline void CheckQuantised(const QuantisedCase& c, const ByteTraits& traits, uns
   const Status made = MakeQuantisedConvolutionPlan(shape, weight, biases, c.input_zero_point, to, c.height, c.width,
                                                    options, &plan);
   ASSERT_TRUE(made.ok()) << made.problem();
+  RunAndCompare(c, tensors, plan, RunQuantisedConvolution);
 
-  const ImageStrides strides{QuantisedStride(plan.input, shape.input_channels),
-                             QuantisedStride(plan.output, shape.output_channels)};
-  GuardedLanes in(strides.input * c.images), other(strides.output * c.images), result(strides.output * c.images);
-  FillPanels(plan.input, shape.input_channels, c.images, input, &in);
-  FillPanels(plan.output, shape.output_channels, c.images, residual, &other);
-  GuardedLanes& out = c.in_place ? other : result;
-  const int64_t items = plan.items(c.images);
-  for (int64_t worker = 0; worker < c.workers; ++worker) {
-    GuardedLanes scratch(plan.scratch_lanes());
-    RunQuantisedConvolution(plan, in.data(), c.residual ? other.data() : nullptr, out.data(), strides,
-                            items * worker / c.workers, items * (worker + 1) / c.workers, scratch.data());
-    ASSERT_TRUE(scratch.guard_is_untouched());
-  }
-  ASSERT_TRUE(out.guard_is_untouched());
-
-  for (int64_t image = 0; image < c.images; ++image) {
-    const std::vector<uint8_t> expected =
-        QuantisedReference(shape, dense, bias, c.input_zero_point, to,
-                           c.residual ? residual.data() + image * out_size : nullptr, c.height, c.width,
-                           input.data() + image * in_size);
-    std::vector<uint8_t> got(static_cast<size_t>(out_size));
-    PlanarFromQuantised(plan.output, shape.output_channels, out.bytes() + kQuad * image * strides.output,
-                        {0, plan.output.tiles()}, {0, plan.output_quads()}, got.data());
-    for (size_t i = 0; i < got.size(); ++i) {
-      ASSERT_EQ(got[i], expected[i]) << "image " << image << ", element " << i;
-    }
-  }
+  if (!SuitsQuantisedDepthwise(shape, c.height, c.width, c.threads)) return;
+  SCOPED_TRACE("depthwise");
+  QuantisedDepthwisePlan depthwise;
+  const Status also_made = MakeQuantisedDepthwisePlan(shape, weight, biases, c.input_zero_point, to, c.height, c.width,
+                                                      options, &depthwise);
+  ASSERT_TRUE(also_made.ok()) << also_made.problem();
+  RunAndCompare(c, tensors, depthwise, RunQuantisedDepthwise);
 }
 
 // On every instruction set.
