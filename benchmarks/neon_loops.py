@@ -5,9 +5,10 @@ n: 1, a model of the processor
 Hardware: any with llvm-mca 19; 64-bit ARM code built by `make test-aarch64`
 Date: 2026-11-27
 
-For each kernel the loop with the most multiply-adds is taken out of the cross-compiled object and run by llvm-mca,
-which assumes that every load hits the first-level cache and that branches are predicted. The peak is what the model
-reaches with multiply-adds on registers alone, so the share says what the loads, offsets and spills beside them cost.
+For each kernel, of floats and of bytes (whose multiply-add is an sdot, four products at once, or a sadalp where the
+processor has no sdot), the loop with the most multiply-adds is taken out of the cross-compiled object and run by
+llvm-mca, which assumes that every load hits the first-level cache and that branches are predicted. The peak is what the
+model reaches with multiply-adds on registers alone, so the share says what the loads, offsets and spills beside them cost.
 """
 
 import argparse
@@ -26,6 +27,12 @@ DEPTHWISE = re.compile(r"^[0-9a-f]+ <.*::DirectChannels<.*::DirectStride([12])>\
 BRANCH = re.compile(r"(b\.\w+|cbn?z|tbn?z|b)\s+(?:\S+,\s+)*([0-9a-f]+) <")
 ITERATIONS = 200
 REGISTER_SUMS = 16
+# What multiplies and adds on registers alone, by what the sums are made of.
+PEAK_INSTRUCTIONS = {
+    "": "fmla v{}.4s, v30.4s, v31.4s",
+    "int8 ": "sdot v{}.4s, v30.16b, v31.4b[0]",
+    "int8 by pairs ": "sadalp v{}.4s, v30.8h",
+}
 
 
 @dataclass
@@ -65,12 +72,12 @@ def innermost_loop(listing: str) -> list[str]:
 
 def multiply_adds(body: list[str]) -> int:
     """With those that begin a sum, which are products alone and take the same unit."""
-    return sum(instruction.startswith(("fmla", "fmul")) for instruction in body)
+    return sum(instruction.startswith(("fmla", "fmul", "sdot", "sadalp")) for instruction in body)
 
 
 def cycles(mca: str, processor: str, body: list[str]) -> float | None:
     """Cycles of one pass, None if this llvm-mca does not know the processor."""
-    command = [mca, "-mtriple=aarch64", f"-mcpu={processor}", f"-iterations={ITERATIONS}", "-"]
+    command = [mca, "-mtriple=aarch64", f"-mcpu={processor}", "-mattr=+dotprod", f"-iterations={ITERATIONS}", "-"]
     text = ".Lloop:\n" + "\n".join(body) + "\n"
     finished = subprocess.run(command, input=text, capture_output=True, text=True)
     found = re.search(r"Total Cycles:\s+(\d+)", finished.stdout)
@@ -80,9 +87,9 @@ def cycles(mca: str, processor: str, body: list[str]) -> float | None:
     return None if unknown else int(found[1]) / ITERATIONS
 
 
-def peaks(mca: str) -> dict[str, float]:
+def peaks(mca: str, sums: str = "") -> dict[str, float]:
     """Multiply-adds of 4 lanes a cycle, per processor that has a model."""
-    body = [f"fmla v{i}.4s, v30.4s, v31.4s" for i in range(REGISTER_SUMS)] + ["b .Lloop"]
+    body = [PEAK_INSTRUCTIONS[sums].format(i) for i in range(REGISTER_SUMS)] + ["b .Lloop"]
     found = {processor: cycles(mca, processor, body) for processor in PROCESSORS}
     return {processor: round(REGISTER_SUMS / taken, 2) for processor, taken in found.items() if taken is not None}
 
@@ -102,6 +109,22 @@ def analyse(mca: str, peak: dict[str, float], kernel: str, body: list[str]) -> L
     )
 
 
+def row_kernels(mca: str, listing: str) -> list[Loop]:
+    """The loops of one object's row kernels."""
+    kernels = {}
+    for name, arguments, body in KERNEL.findall(listing):
+        numbers = [int(number) for number in re.findall(r"\b(\d+)ul", arguments)]
+        rows, vectors = (1, numbers[0]) if name == "ColumnShiftRows" else (numbers[0], numbers[1])
+        sums = "int8 " if "ByteCall<true>" in arguments else "int8 by pairs " if "ByteCall" in arguments else ""
+        if loop := innermost_loop(body):
+            kernels[(sums, "1x1" if name == "SpmmRows" else "3x3", rows, 4 * vectors)] = loop
+    peak = {sums: peaks(mca, sums) for sums in {kernel[0] for kernel in kernels}}
+    return [
+        analyse(mca, peak[sums], f"{sums}{kind}, {rows} x {pixels} pixels", loop)
+        for (sums, kind, rows, pixels), loop in sorted(kernels.items())
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=Path, help="a CMake folder built for aarch64")
@@ -111,25 +134,19 @@ def main() -> None:
     options = parser.parse_args()
 
     peak = peaks(options.llvm_mca)
-    listing = disassemble(options.objdump, options.build / OBJECTS.format("convolution"))
-    kernels = {}
-    for name, arguments, body in KERNEL.findall(listing):
-        numbers = [int(number) for number in re.findall(r"\d+", arguments)]
-        rows, vectors = (1, numbers[0]) if name == "ColumnShiftRows" else (numbers[0], numbers[1])
-        if loop := innermost_loop(body):
-            kernels[("1x1" if name == "SpmmRows" else "3x3", rows, 4 * vectors)] = loop
     loops = [
-        analyse(options.llvm_mca, peak, f"{kind}, {rows} x {pixels} pixels", loop)
-        for (kind, rows, pixels), loop in sorted(kernels.items())
+        loop
+        for file in ("convolution", "quantised_convolution")
+        for loop in row_kernels(options.llvm_mca, disassemble(options.objdump, options.build / OBJECTS.format(file)))
     ]
     listing = disassemble(options.objdump, options.build / OBJECTS.format("depthwise"))
     for stride, body in DEPTHWISE.findall(listing):
         loops.append(analyse(options.llvm_mca, peak, f"depthwise 3x3, stride {stride}", innermost_loop(body)))
     print("multiply-adds a cycle at most: " + ", ".join(f"{name} {value}" for name, value in peak.items()))
-    print(f"{'kernel':24}{'fmla':>5}{'loads':>6}{'spills':>7}{'all':>5}" + "".join(f"{name:>13}" for name in peak))
+    print(f"{'kernel':38}{'fmla':>5}{'loads':>6}{'spills':>7}{'all':>5}" + "".join(f"{name:>13}" for name in peak))
     for loop in loops:
         counts = f"{loop.multiply_adds:5}{loop.loads:6}{loop.spills:7}{loop.instructions:5}"
-        print(f"{loop.kernel:24}{counts}" + "".join(f"{share:13.0%}" for share in loop.share.values()))
+        print(f"{loop.kernel:38}{counts}" + "".join(f"{share:13.0%}" for share in loop.share.values()))
     if options.json:
         version = subprocess.run([options.llvm_mca, "--version"], capture_output=True, text=True).stdout
         facts = {
