@@ -8,7 +8,7 @@ Date: 2026-11-27
 For each kernel, of floats and of bytes (whose multiply-add is an sdot, four products at once, or a sadalp where the
 processor has no sdot), the loop with the most multiply-adds is taken out of the cross-compiled object and run by
 llvm-mca, which assumes that every load hits the first-level cache and that branches are predicted. The peak is what the
-model reaches with multiply-adds on registers alone, so the share says what the loads, offsets and spills beside them cost.
+model reaches with multiply-adds on registers alone, so the share says what loads, offsets and spills beside them cost.
 """
 
 import argparse

@@ -354,3 +354,69 @@ def test_tables_and_residuals_must_fit() -> None:
     ]
     assert "256" in refused(model(nodes, {"x": (TensorProto.UINT8, list(x.shape))}, short, ["y"]), {"x": x})
     assert "residual" in refused(layer.model(list(x.shape), ("px",), residual_scale=1.0), {"x": x})
+
+
+def wrong_nodes() -> list[tuple[str, list[str], dict, str]]:
+    """Ops with attributes that are none: op, inputs, attributes, a word of the answer."""
+    window = {"channels": 8, "kernel_shape": [2, 2], "input_scale": 1.0, "output_scale": 1.0}
+    concat = {
+        "channels": [8, 8],
+        "input_scales": [1.0, 1.0],
+        "input_zero_points": [0, 0],
+        "output_scale": 1.0,
+    }
+    resize = {"channels": 8, "rows": 2, "columns": 2}
+    product = {"output_features": 4}
+    wrong = [
+        ("QuantisedToPanel", ["x"], {}, {"zero_point": 256}, "zero_point"),
+        ("QuantisedToPanel", ["x"], {}, {"scale": 0.0}, "scale"),
+        ("QuantisedToPanel", ["d"], {}, {}, "float, uint8 or int8"),
+        ("DequantisedFromPanel", ["p"], {"channels": 8}, {"scale": float("inf")}, "scale"),
+        ("DequantisedFromPanel", ["p"], {}, {"channels": 9}, "got 8"),
+        ("QuantisedMaxPool", ["p"], window, {"channels": 9}, "got 8"),
+        ("QuantisedMaxPool", ["p"], window, {"pads": [2, 2, 2, 2]}, "pads"),
+        ("QuantisedMaxPool", ["p"], window, {"kernel_shape": [9, 9]}, "kernel"),
+        ("QuantisedAveragePool", ["p"], window, {"input_scale": -1.0}, "input_scale"),
+        ("QuantisedAveragePool", ["p"], window, {"output_zero_point": -1}, "output_zero_point"),
+        ("QuantisedAveragePool", ["p"], window, {"strides": [0, 1]}, "strides"),
+        ("QuantisedConcat", ["p"], concat, {}, "each input"),
+        ("QuantisedConcat", ["p", "p"], concat, {"channels": [8, 0]}, "channels"),
+        ("QuantisedConcat", ["p", "p"], concat, {"channels": [2**24, 2**24]}, "channels"),
+        ("QuantisedConcat", ["p", "p"], concat, {"channels": [8, 7]}, "got 8"),
+        ("QuantisedConcat", ["p", "p"], concat, {"input_zero_points": [0, 999]}, "zero point"),
+        ("QuantisedConcat", ["p", "p"], concat, {"input_scales": [1.0]}, "input_scales"),
+        ("QuantisedResize", ["p"], resize, {"rows": 0}, "rows"),
+        ("QuantisedResize", ["p"], resize, {"columns": 2**24}, "within"),
+        ("QuantisedMatMul", ["x", "w", "s"], product, {}, "features"),
+        ("QuantisedMatMul", ["t", "w", "s"], product, {"output_features": 3}, "output_features"),
+        ("QuantisedMatMul", ["t", "w", "s", "", "r"], product, {}, "residual"),
+        ("QuantisedMatMul", ["t", "w", "bad"], product, {}, "scale"),
+        ("DynamicMatMul", ["f", "w", "bad"], product, {}, "scale"),
+        ("DynamicMatMul", ["f", "w", "s"], product, {"activation": "tanh"}, "known:"),
+        ("DynamicMatMul", ["f", "x", "s"], product, {}, "constant"),
+    ]
+    return [(op, inputs, {**usual, **change}, word) for op, inputs, usual, change, word in wrong]
+
+
+@pytest.mark.parametrize(("op", "inputs", "attributes", "word"), wrong_nodes())
+def test_ops_say_what_is_wrong(op: str, inputs: list[str], attributes: dict, word: str) -> None:
+    feed = {
+        "x": np.zeros((1, 8, 5, 5), np.uint8),
+        "t": np.zeros((3, 8), np.uint8),
+        "r": np.zeros((3, 4), np.uint8),
+        "f": np.zeros((3, 8), np.float32),
+        "d": np.zeros((1, 8, 5, 5), np.float64),
+    }
+    constants = {
+        "w": packed(int8_weight((4, 8))),
+        "s": np.full(4, 0.1, np.float32),
+        "bad": np.float32([0.1, 0.1, np.nan, 0.1]),
+    }
+    nodes = [node("QuantisedToPanel", ["x"], ["p"]), node(op, inputs, ["y"], **attributes)]
+    kinds = {
+        name: (helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape))
+        for name, value in feed.items()
+        if name in (*inputs, "x")
+    }
+    used = {name: value for name, value in constants.items() if name in inputs}
+    assert word in refused(model(nodes, kinds, used, ["y"]), {name: feed[name] for name in kinds})

@@ -91,7 +91,8 @@ Status MakeQuantisedConvolutionPlan(const ConvolutionShape& shape, const SparseB
   }
   SetBias(quads, bias, input_zero_point - kPanelOffset, staging, plan);
   SetSliceQuads(plan);
-  plan->plane_pitch = plan->accumulator_pitch + kPlaneSlack;
+  // Whole cache lines, which stores then do not cross.
+  plan->plane_pitch = RoundUp(plan->accumulator_pitch + kPlaneSlack, 64);
   plan->plane_lanes = RoundUp(kQuad * plan->output_quads() * plan->plane_pitch + 64, 64) / kQuad;
   if (plan->plane_lanes > kMaximumScratchFloats) {
     return Status::Problem("convolution: the sums of one tile take more than 256 MiB");

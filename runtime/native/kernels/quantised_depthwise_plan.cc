@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "kernels/depthwise.h"
+#include "kernels/limits.h"
 #include "kernels/quantised_depthwise.h"
 #include "kernels/staging.h"
 
@@ -75,6 +76,8 @@ bool SuitsQuantisedDepthwise(const ConvolutionShape& shape, int64_t height, int6
   const Axis rows = RowAxis(shape, input, output);
   const std::vector<AxisTap> live = LiveTaps(rows);
   if (live.empty() || LiveTaps(ColumnAxis(shape, input, output)).empty()) return false;
+  // A plan for more would be refused.
+  if (output.bands > kMaximumStageCopies / static_cast<int64_t>(live.size())) return false;
   // Rows of taps that tiles need, of all: the others would read padding.
   int64_t needed = 0;
   for (int64_t index = 0; index < output.tiles(); index += output.segments) {
