@@ -106,6 +106,23 @@ def test_int8_stays_int8() -> None:
     assert weights.decode(packed).dtype == np.int8
 
 
+def test_blocks_of_four_channels_are_stored_as_such() -> None:
+    # As native/tests/sparse_weight_test.cc: rows of [channels 0 to 3, 4][2 places].
+    by_hand = np.array([[0, 1, 0, 2, 0, 3, 0, 4, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, -5, 0]], np.int8).reshape(2, 5, 2)
+    packed = weights.encode(np.concatenate([by_hand] * 4))
+    np.testing.assert_array_equal(weights.decode(packed), np.concatenate([by_hand] * 4))
+    rng = np.random.default_rng(0)
+    for shape in [(16, 24, 3, 3), (16, 23), (8, 5, 7)]:
+        weight = rng.integers(1, 127, shape).astype(np.int8)
+        kept = rng.random((shape[0], -(-shape[1] // 4), *shape[2:])) < 0.1
+        weight[~kept.repeat(4, axis=1)[:, : shape[1]]] = 0
+        packed = weights.encode(weight)
+        assert packed[5] in (weights.QUADS + weights.BITMASK, weights.QUADS + weights.GAPS)
+        np.testing.assert_array_equal(weights.decode(packed), weight)
+        single = weight * (rng.random(shape) < 0.2)
+        np.testing.assert_array_equal(weights.decode(weights.encode(single)), single)
+
+
 def test_the_shortest_there_is() -> None:
     empty = weights.encode(np.zeros(0, np.float32))
     assert weights.decode(empty).shape == (0,)

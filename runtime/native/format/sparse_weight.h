@@ -4,18 +4,20 @@
 //   offset  size           field
 //   0       4              "GSPW"
 //   4       1              version, 1
-//   5       1              position code: 0 bitmask, 1 gaps
+//   5       1              position code: 0 bitmask, 1 gaps; of quads: 2 bitmask, 3 gaps
 //   6       1              value type: 0 fp32, 1 fp16, 2 int8
 //   7       1              rank of the weight, 1 to 8
-//   8       8              number of kept weights
+//   8       8              number of kept weights, or of kept quads
 //   16      8              bytes of the positions
 //   24      4 x rank       shape; the first axis is the matrix's rows, all others together its columns
 //   ...     as said        positions
-//   ...     4, 2 or 1 x kept  values, in the order of the positions
+//   ...     4, 2 or 1 x kept  values, in the order of the positions; of a quad four
 //   end-4   4              CRC-32 of everything before
 //
 // All numbers are little-endian. Positions run through the matrix row by row.
 //   bitmask: one bit a weight, lowest bit first; the bits after the last weight are zero.
+//   quads: only of int8. A quad is four input channels (the second axis) at one place of the other axes, the last one filled
+//   up with zeros; positions run through [row][quad of channels][other axes], as if each quad were a weight.
 //   gaps: one byte g a kept weight: g < 255 zeros stand before it. 255 stands for 255 zeros with no kept weight after.
 #ifndef GOSSAMER_FORMAT_SPARSE_WEIGHT_H_
 #define GOSSAMER_FORMAT_SPARSE_WEIGHT_H_
@@ -28,7 +30,7 @@
 
 namespace gossamer {
 
-enum class PositionCode : uint8_t { kBitmask = 0, kGaps = 1 };
+enum class PositionCode : uint8_t { kBitmask = 0, kGaps = 1, kQuadBitmask = 2, kQuadGaps = 3 };
 enum class ValueType : uint8_t { kFloat32 = 0, kFloat16 = 1, kInt8 = 2 };
 
 // Limits that keep what a small hostile file can make a reader allocate within reason.

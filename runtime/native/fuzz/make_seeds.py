@@ -37,7 +37,11 @@ def seeds(rng: np.random.Generator) -> list[bytes]:
                 continue
             for dtype in (np.float32, np.float16, np.int8):
                 weight = (30 * rng.standard_normal(shape)).astype(dtype)
-                weight[rng.random(shape) >= density] = 0
+                kept = rng.random(shape) < density
+                # Every other weight of int8 in blocks, which are stored as quads.
+                if dtype == np.int8 and len(made) % 2:
+                    kept = kept[:, ::4].repeat(4, axis=1)[:, : shape[1]]
+                weight[~kept] = 0
                 for use in range(len(USES)):
                     # Strides and dilations of 1, a padding of 1, an image of a few rows; the rest as it comes.
                     recipe = bytearray(rng.bytes(RECIPE_BYTES))

@@ -115,6 +115,68 @@ TEST(SparseWeight, BytesOfInt8ByHand) {
   EXPECT_FALSE(DecodeSparseWeight(of_floats.data(), of_floats.size(), &weight).ok());
 }
 
+// Rows of [channels 0 to 3, 4][2 places].
+TEST(SparseWeight, QuadsByHand) {
+  const std::vector<int8_t> dense = {0, 1, 0, 2, 0, 3, 0, 4, 0, 0,  //
+                                     0, 0, 0, 0, 0, 0, 0, 0, -5, 0};
+  const std::vector<uint8_t> expected = {
+      'G', 'S', 'P', 'W', 1, 2, 2, 3,              // version 1, bitmask of quads, int8, rank 3
+      2,   0,   0,   0,   0, 0, 0, 0,              // kept quads
+      1,   0,   0,   0,   0, 0, 0, 0,              // bytes of positions
+      2,   0,   0,   0,   5, 0, 0, 0, 2, 0, 0, 0,  // shape
+      0x42,                                        // quads 1 and 6 of two rows of four
+      1,   2,   3,   4,                            // channels 0 to 3 at the second place
+      251, 0,   0,   0,                            // channel 4 at the first
+  };
+  const std::vector<uint8_t> bytes = EncodeSparseWeight({2, 5, 2}, dense.data(), PositionCode::kQuadBitmask);
+  ASSERT_EQ(bytes.size(), expected.size() + 4);
+  EXPECT_TRUE(std::equal(expected.begin(), expected.end(), bytes.begin()));
+  SparseByteWeight weight;
+  ASSERT_TRUE(DecodeSparseWeight(bytes.data(), bytes.size(), &weight).ok());
+  EXPECT_EQ(weight.column, (std::vector<uint32_t>{1, 3, 5, 7, 8}));
+  EXPECT_EQ(weight.value, (std::vector<int8_t>{1, 2, 3, 4, -5}));
+  EXPECT_EQ(weight.row_start, (std::vector<uint32_t>{0, 4, 5}));
+
+  std::vector<uint8_t> broken = bytes;
+  broken[broken.size() - 4 - 3] = 7;  // of a channel that there is not
+  Resign(&broken);
+  const Status behind = DecodeSparseWeight(broken.data(), broken.size(), &weight);
+  ASSERT_FALSE(behind.ok());
+  EXPECT_NE(std::string(behind.problem()).find("behind the last channel"), std::string::npos);
+  broken = bytes;
+  broken[6] = 0;  // quads of floats
+  Resign(&broken);
+  SparseWeight floats;
+  EXPECT_FALSE(DecodeSparseWeight(broken.data(), broken.size(), &floats).ok());
+}
+
+TEST(SparseWeight, Int8ThereAndBack) {
+  std::mt19937 random(5);
+  for (const double density : {0.0, 0.01, 0.1, 0.5, 1.0}) {
+    for (const std::vector<int64_t>& shape : {std::vector<int64_t>{3, 5}, {16, 9, 3, 3}, {1, 1000}, {1000, 1}, {8, 64, 3}}) {
+      size_t elements = 1;
+      for (const int64_t extent : shape) elements *= static_cast<size_t>(extent);
+      std::vector<int8_t> dense(elements, 0);
+      for (int8_t& value : dense) {
+        if (std::bernoulli_distribution(density)(random)) value = static_cast<int8_t>(random());
+      }
+      const SparseByteWeight expected = SparseWeightFromDense(shape, dense.data());
+      size_t shortest = SIZE_MAX;
+      for (const PositionCode code : {PositionCode::kBitmask, PositionCode::kGaps, PositionCode::kQuadBitmask,
+                                      PositionCode::kQuadGaps}) {
+        const std::vector<uint8_t> bytes = EncodeSparseWeight(shape, dense.data(), code);
+        SparseByteWeight weight;
+        ASSERT_TRUE(DecodeSparseWeight(bytes.data(), bytes.size(), &weight).ok());
+        EXPECT_EQ(weight.row_start, expected.row_start);
+        EXPECT_EQ(weight.column, expected.column);
+        EXPECT_EQ(weight.value, expected.value);
+        shortest = std::min(shortest, bytes.size());
+      }
+      EXPECT_EQ(EncodeSparseWeight(shape, dense.data()).size(), shortest);
+    }
+  }
+}
+
 TEST(SparseWeight, GapsByHand) {
   std::vector<float> dense(600, 0.0f);
   dense[0] = 1.0f;
@@ -226,7 +288,8 @@ TEST(SparseWeight, NamesWhatIsWrong) {
   };
   EXPECT_NE(problem(0, 'X').find("GSPW"), std::string::npos);
   EXPECT_NE(problem(4, 2).find("version"), std::string::npos);
-  EXPECT_NE(problem(5, 2).find("position code"), std::string::npos);
+  EXPECT_NE(problem(5, 2).find("quads"), std::string::npos);
+  EXPECT_NE(problem(5, 4).find("position code"), std::string::npos);
   EXPECT_NE(problem(6, 2).find("int8"), std::string::npos);
   EXPECT_NE(problem(6, 3).find("value type"), std::string::npos);
   EXPECT_NE(problem(7, 0).find("rank"), std::string::npos);
