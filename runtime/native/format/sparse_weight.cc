@@ -4,6 +4,7 @@
 
 #include "format/checksum.h"
 #include "format/half.h"
+#include "format/little_endian.h"
 
 namespace gossamer {
 namespace {
@@ -12,16 +13,6 @@ constexpr uint8_t kMagic[4] = {'G', 'S', 'P', 'W'};
 constexpr uint8_t kVersion = 1;
 constexpr size_t kFixedHeader = 24;
 constexpr uint8_t kLongGap = 255;
-
-uint64_t ReadLittleEndian(const uint8_t* bytes, size_t count) {
-  uint64_t value = 0;
-  for (size_t i = 0; i < count; ++i) value |= uint64_t{bytes[i]} << (8 * i);
-  return value;
-}
-
-void AppendLittleEndian(uint64_t value, size_t count, std::vector<uint8_t>* bytes) {
-  for (size_t i = 0; i < count; ++i) bytes->push_back(static_cast<uint8_t>(value >> (8 * i)));
-}
 
 // Values of four neighbouring input channels.
 constexpr size_t kQuadValues = 4;

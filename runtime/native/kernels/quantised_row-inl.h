@@ -12,9 +12,7 @@
 #include <cmath>
 #include <type_traits>
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
-#include "kernels/clamp-inl.h"
 #include "kernels/copy-inl.h"
 #include "kernels/fetch.h"
 #include "kernels/quantised_product-inl.h"

@@ -29,6 +29,7 @@ struct QuantisedCase {
   int32_t output_zero_point = 20;
   int32_t lower = 0;
   int32_t upper = 255;
+  float scale = 1.0f;  // of what makes results lie within 0 and 255
   int64_t threads = 1;
   int64_t workers = 1;
   int64_t block_bytes = 0;
@@ -69,12 +70,12 @@ inline Requantisation DrawRequantisation(const QuantisedCase& c, std::mt19937* r
   std::uniform_real_distribution<float> uniform(0.5f, 2.0f);
   Requantisation to;
   for (int64_t channel = 0; channel < c.shape.output_channels; ++channel) {
-    to.scale.push_back(uniform(*random) * 64.0f / static_cast<float>(128.0 * 74.0 * std::sqrt(weights)));
+    to.scale.push_back(uniform(*random) * c.scale * 64.0f / static_cast<float>(128.0 * 74.0 * std::sqrt(weights)));
   }
   to.zero_point = c.output_zero_point;
   to.lower = c.lower;
   to.upper = c.upper;
-  to.residual_scale = c.residual ? 0.37f : 0.0f;
+  to.residual_scale = c.residual ? 0.37f * c.scale : 0.0f;
   to.residual_zero_point = 99;
   if (c.table) to.table = RandomBytes(256, random);
   return to;

@@ -203,6 +203,20 @@ TEST(QuantisedConvolution, SumsNearTheirLimit) {
   EXPECT_FALSE(CheckSums(SparseWeightFromDense({1, 66312, 1, 1}, ones.data()), nullptr).ok());
 }
 
+// Scaled sums far beyond 32 bits, and below the smallest of numbers.
+TEST(QuantisedConvolution, ScalesFarFromOne) {
+  for (const float scale : {1e-32f, 1e-3f, 1e3f, 1e9f, 1e20f}) {
+    for (const bool residual : {false, true}) {
+      QuantisedCase c;
+      c.shape = Square(9, 6, 3, 1);
+      c.height = c.width = 8;
+      c.scale = scale;
+      c.residual = residual;
+      CheckQuantised(c, 6);
+    }
+  }
+}
+
 TEST(QuantisedConvolution, GroupsOfAnySize) {
   for (const int64_t groups : {2, 3, 4, 5, 8, 12}) {
     for (const int64_t inputs : {1, 2, 3, 4, 6, 8}) {
