@@ -37,7 +37,7 @@ Requantisation TakeRequantisation(int64_t channels, Recipe* recipe) {
 
 QuantisedOptions TakeOptions(Recipe* recipe) {
   QuantisedOptions options;
-  options.traits = CurrentByteTraits();
+  options.traits = CurrentByteTraits(recipe->Take(2) == 0);
   options.threads = 1 + recipe->Take(4);
   options.block_bytes = 64 * recipe->Take(256);
   return options;

@@ -203,6 +203,20 @@ TEST(QuantisedConvolution, SumsNearTheirLimit) {
   EXPECT_FALSE(CheckSums(SparseWeightFromDense({1, 66312, 1, 1}, ones.data()), nullptr).ok());
 }
 
+// Every value of a table, by vectors and what is left over.
+TEST(QuantisedConvolution, TablesOfLongRows) {
+  for (const int64_t width : {14, 56, 112, 109}) {
+    QuantisedCase c;
+    c.shape = Square(8, 5, 1, 1);
+    c.height = 2;
+    c.width = width;
+    c.table = true;
+    c.scale = 3.0f;
+    c.output_zero_point = 128;
+    CheckQuantised(c, 8);
+  }
+}
+
 // Scaled sums far beyond 32 bits, and below the smallest of numbers.
 TEST(QuantisedConvolution, ScalesFarFromOne) {
   for (const float scale : {1e-32f, 1e-3f, 1e3f, 1e9f, 1e20f}) {
