@@ -19,8 +19,10 @@ OPTIONS = r'(?:IntegerOr|IntegersOr|FloatOr|StringOr)\([^;{]*?"(\w+)"'
 
 
 def registered() -> dict[str, tuple[Path, list[tuple[str, bool]]]]:
-    """Op -> the file of its struct, and the type of each input and whether it may be left out. Ops of bytes are not in the
-    table: no exporter writes them."""
+    """Op -> the file of its struct, and the type of each input and whether it may be left out.
+
+    Ops of bytes are not in the table: no exporter writes them.
+    """
     found = {}
     for header in set(NATIVE.glob("*.h")) - set(NATIVE.glob("quantised_*.h")):
         text = header.read_text(encoding="utf-8")

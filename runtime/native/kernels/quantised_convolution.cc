@@ -46,8 +46,9 @@ void InterleaveTile(const QuantisedConvolutionPlan& plan, const TilePlan& tile, 
         for (int64_t c = 0; c < kQuad; ++c) LookUp(plan.table.data(), from + c * plan.plane_pitch, lanes);
       }
       PanelByte* const to = output + kQuad * quad * plan.output.pitch;
-      // What is written too much the next row or lane writes over.
-      const bool next_follows = i + 1 < quads.size() && quads[i + 1] == quad + 1;
+      // What is written too much the next row or lane writes over: less than kInterleaved pixels, so not beyond that lane.
+      const bool next_follows =
+          i + 1 < quads.size() && quads[i + 1] == quad + 1 && plan.output.pitch >= kInterleaved;
       if (!tile.compact) {
         Interleave(from, plan.plane_pitch, tile.rows * tile.columns, next_follows, to);
         continue;

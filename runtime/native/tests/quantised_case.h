@@ -98,7 +98,8 @@ void RunAndCompare(const QuantisedCase& c, const QuantisedTensors& tensors, cons
   FillPanels(plan.output, outputs, c.images, tensors.residual, &other);
   GuardedLanes& out = c.in_place ? other : result;
   const int64_t items = plan.items(c.images);
-  for (int64_t worker = 0; worker < c.workers; ++worker) {
+  // The last part first: what one wrote of the lanes before or behind its own would be written over the other way round.
+  for (int64_t worker = c.workers; worker-- > 0;) {
     GuardedLanes scratch(plan.scratch_lanes());
     run(plan, in.data(), c.residual ? other.data() : nullptr, out.data(), strides, items * worker / c.workers,
         items * (worker + 1) / c.workers, scratch.data());

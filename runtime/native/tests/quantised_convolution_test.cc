@@ -109,6 +109,26 @@ TEST(QuantisedConvolution, WideRows) {
   }
 }
 
+TEST(QuantisedConvolution, NarrowImages) {
+  for (int64_t width = 1; width <= 8; ++width) {
+    for (const int64_t height : {1, 2, 8, 31}) {
+      for (const int64_t threads : {1, 3, 8}) {
+        for (const bool shift : {true, false}) {
+          QuantisedCase c;
+          c.shape = Square(4, 30, 3, 1);
+          c.height = height;
+          c.width = width;
+          c.density = 0.5;
+          c.column_shift = shift;
+          c.threads = c.workers = threads;
+          c.residual = c.in_place = threads == 3;
+          CheckQuantised(c, static_cast<unsigned>(width));
+        }
+      }
+    }
+  }
+}
+
 TEST(QuantisedConvolution, AColumnIsARowLyingDown) {
   for (const int64_t groups : {1, 2, 6}) {
     for (const int64_t height : {2, 31, 113, 508}) {
