@@ -239,7 +239,7 @@ TEST(QuantisedConvolution, TablesOfLongRows) {
 
 // Scaled sums far beyond 32 bits, and below the smallest of numbers.
 TEST(QuantisedConvolution, ScalesFarFromOne) {
-  for (const float scale : {1e-32f, 1e-3f, 1e3f, 1e9f, 1e20f}) {
+  for (const float scale : {1e-32f, 1e-3f, 1e3f, 1e9f, 1e19f}) {
     for (const bool residual : {false, true}) {
       QuantisedCase c;
       c.shape = Square(9, 6, 3, 1);
