@@ -85,6 +85,7 @@ def test_numbers_that_are_gone_are_no_training(tmp_path: Path) -> None:
         round.record(accuracy=1.0)
 
 
+@pytest.mark.filterwarnings("ignore:72 of 72 prunable weights are frozen")
 def test_frozen_weights_stay_as_they_are_while_the_rest_is_trained(tmp_path: Path) -> None:
     model = network()
     for layer in (model[0], model[3]):

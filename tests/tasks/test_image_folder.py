@@ -158,6 +158,20 @@ def test_an_image_that_cannot_be_used_is_told_by_its_name(
     assert "\n" not in str(told.value)
 
 
+def test_a_run_goes_on_with_the_classes_that_it_had(folder: Path, tmp_path: Path) -> None:
+    """Outputs are numbered by the names in order, which another name would change."""
+
+    def run(data: Path) -> None:
+        training = Training(epochs=2)
+        compress(TASKS[NAME], folder=tmp_path / "run", data_folder=data, stop=Stop(rounds=1), training=training)
+
+    run(folder)
+    for split in ("train", "val", "test"):
+        (folder / split / "blue").rename(folder / split / "sky")
+    with pytest.raises(gossamer.ConfigurationError, match=r"settings\.classes: .*blue.*red.* this one has .*sky"):
+        run(folder)
+
+
 def no_train(folder: Path) -> None:
     shutil.rmtree(folder / "train")
 

@@ -269,6 +269,7 @@ class _Job:
             "recipe": describe(self.recipe),
             "precision": self.precision,
             "pretrained": self.task.pretrained or None,
+            "classes": list(self.task.classes) if self.task.classes else None,
         }
 
 

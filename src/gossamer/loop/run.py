@@ -285,5 +285,6 @@ def _untrained(what: str) -> str:
     return (
         f"the prunable weights of {what} are, bit for bit, what they were when it began: another model than the one "
         f"given to rounds() was trained, or none. Train that very model (a Trainer with model_init makes one of its "
-        f"own; a Lightning Trainer that has finished does nothing when it is used again: make a new one)."
+        f"own; a Lightning Trainer that has finished does nothing when it is used again: make a new one), "
+        f"at a learning rate that is not zero in every step."
     )

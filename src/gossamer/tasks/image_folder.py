@@ -237,6 +237,7 @@ def _for_folder(entry: BuiltIn, depth: Depth, found: ImageFolder) -> Task:
         model=model,
         data=lambda folder: found.data(),
         recipe=recipe(entry.epochs, batch_size_for(len(found.train))),
+        classes=found.classes,
     )
 
 

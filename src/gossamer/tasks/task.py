@@ -223,6 +223,9 @@ class Task:
     for_data: "Callable[[Path | None], Task] | None" = None
     """Makes the task for the data of a `--data` folder, where the network or the recipe depend on them (on the number
     of classes, say); what it returns is used in place of this one. None: they do not."""
+    classes: tuple[str, ...] | None = None
+    """Names of the network's outputs in order, where the data say them. A run records them, and is resumed with the
+    same ones only."""
 
     def __post_init__(self) -> None:
         for name, kind in {"name": str, "recipe": Recipe, "metric": Metric}.items():

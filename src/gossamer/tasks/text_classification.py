@@ -203,6 +203,7 @@ def _for_folder(folder: Path | None) -> Task:
         data=lambda folder: found.data(),
         recipe=recipe(SCRATCH if found.pretrained is None else TRAINED),
         metric=TASK.metric,
+        classes=found.classes,
     )
 
 
