@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gossamer.shrink import load_shrunk, save_shrunk, shrink
+from gossamer.shrink import ShrinkError, load_shrunk, save_shrunk, shrink
 
 
 class NormAct(nn.BatchNorm2d):
@@ -81,6 +81,11 @@ def test_what_is_computed_otherwise_stays(kind: type[nn.BatchNorm2d]) -> None:
     assert shrunk.layers[0].removed == 0
     assert any("batch_norm" in told for told in shrunk.not_understood)
     torch.testing.assert_close(shrunk.model(IMAGES), model(IMAGES))
+
+
+def test_a_network_that_returns_nan() -> None:
+    with pytest.raises(ShrinkError, match="Sequential returns NaN for the example inputs"):
+        shrink(network(NormAct(4)), IMAGES * torch.inf)
 
 
 class Tied(nn.Module):

@@ -148,8 +148,9 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
         masks = {name: mask.kept for name, (_, mask) in _attached(model).items()}
     if not masks:
         raise PrunedWeightError(
-            f"no masks are attached to this {type(model).__name__}; expected a model that gossamer pruned or loaded. "
-            f"A copy of it is an ordinary model: pass its masks (masks=round.masks)."
+            f"no masks are attached to this {type(model).__name__}; expected a model that gossamer pruned or loaded "
+            f"(in the dense round nothing is pruned yet). A copy of it is an ordinary model: pass its masks "
+            f"(masks=round.masks)."
         )
     parameters = dict(model.named_parameters(remove_duplicate=False))
     names: dict[int, str] = {}

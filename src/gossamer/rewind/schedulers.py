@@ -162,7 +162,8 @@ def settings_by_step(optimizer: Optimizer, make: Callable[[Any], Any], steps: in
     if not isinstance(scheduler, LRScheduler):
         raise ConfigurationError(
             f"make returned a {type(scheduler).__name__}; expected a torch.optim.lr_scheduler.LRScheduler, made for "
-            f"the optimizer that make is given"
+            f"the optimizer that make is given. One of another library trains as it is with the method lr-rewind; with "
+            f"the others set the learning rate of each step by hand, for step in round.schedule(total_steps)"
         )
     if isinstance(scheduler, ReduceLROnPlateau):
         raise ConfigurationError(

@@ -47,6 +47,11 @@ def trace(model: nn.Module, examples: Examples | Arguments) -> Traced:
         expected = tensors_of(arguments.given_to(model), type(model).__name__)
         recorder = _ValueRecorder(module)
         got = tensors_of(recorder.run(*(tensor.clone() for tensor in arguments.tensors())), type(model).__name__)
+    if any(bool(tensor.isnan().any()) for tensor in expected):
+        raise ShrinkError(
+            f"{_name(model)} returns NaN for the example inputs, with which nothing can be compared; expected inputs, "
+            f"and weights, that it computes numbers with"
+        )
     if not same(expected, got):
         raise ShrinkError(
             f"{_name(model)} computes something else than its torch.fx trace; its forward pass does what a trace "
