@@ -36,7 +36,7 @@ def encode(weight: np.ndarray, *, half: bool = False) -> bytes:
     packings = [(*_positions(flat), values)]
     if value_type == INT8 and weight.ndim > 1 and weight.size:
         quads = _quads(weight)
-        kept = quads.any(-1)
+        kept = np.asarray(quads.any(-1))
         code, encoded = _positions(kept)
         packings.append((code + QUADS, encoded, quads[kept]))
     code, encoded, values = min(packings, key=lambda packing: len(packing[1]) + packing[2].nbytes)
