@@ -246,6 +246,7 @@ def test_a_pruned_model_begins_a_new_run_dense(tmp_path: Path) -> None:
         assert left == round.kept
 
 
+@pytest.mark.filterwarnings("ignore:16 of 40 prunable weights are frozen")
 def test_frozen_layers_tied_layers_and_embeddings(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 4), nn.Linear(4, 6, bias=False))
     model[2].weight = model[0].weight
