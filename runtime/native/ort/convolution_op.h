@@ -8,7 +8,7 @@
 #include "format/sparse_weight.h"
 #include "kernels/limits.h"
 #include "ort/attributes.h"
-#include "ort/inferred_shape.h"
+#include "ort/inferred_panel.h"
 #include "ort/panel_shape.h"
 
 namespace gossamer {
@@ -49,15 +49,7 @@ void InferConvolution(const std::string& op, Ort::ShapeInferContext& context) {
   if (input.size() != attributes.axes + 2) Fail(op + ": kernel_shape has not one number for each axis of the input");
   shape.input_channels = shape.groups;
   Require(CheckNumbers(shape));
-  Require(CheckImage(shape, HeightOf(input), WidthOf(input)));
-  const int64_t height = shape.output_height(HeightOf(input));
-  const int64_t width = shape.output_width(WidthOf(input));
-  RequireImage(shape.output_channels, height, width);
-  InferredShape output = input;
-  output[1] = Panels::Storage(MakePanelLayout(height, width), shape.output_channels);
-  if (output.size() == 4) output[2] = height;
-  output[output.size() - 1] = width;
-  SetOutputShape(context, output);
+  SetPanelShape<Panels>(context, input, shape);
 }
 
 }  // namespace gossamer

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "ort/attributes.h"
-#include "ort/inferred_shape.h"
+#include "ort/inferred_panel.h"
 #include "ort/panel_shape.h"
 
 namespace gossamer {
@@ -50,15 +50,7 @@ void InferPool(const std::string& op, Ort::ShapeInferContext& context) {
   if (!KnowsImage(input)) return;
   if (input.size() != attributes.axes + 2) Fail(op + ": kernel_shape has not one number for each axis of the input");
   const ConvolutionShape& shape = attributes.shape;
-  Require(CheckImage(shape, HeightOf(input), WidthOf(input)));
-  const int64_t height = shape.output_height(HeightOf(input));
-  const int64_t width = shape.output_width(WidthOf(input));
-  RequireImage(shape.output_channels, height, width);
-  InferredShape output = input;
-  output[1] = Panels::Storage(MakePanelLayout(height, width), shape.output_channels);
-  if (output.size() == 4) output[2] = height;
-  output[output.size() - 1] = width;
-  SetOutputShape(context, output);
+  SetPanelShape<Panels>(context, input, shape);
 }
 
 }  // namespace gossamer

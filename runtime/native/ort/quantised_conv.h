@@ -23,6 +23,7 @@
 #include "ort/op.h"
 #include "ort/output.h"
 #include "ort/plan_cache.h"
+#include "ort/requantisation_attributes.h"
 
 namespace gossamer {
 
@@ -55,13 +56,8 @@ class QuantisedConvKernel {
 struct QuantisedConvOp : Op<QuantisedConvOp, QuantisedConvKernel> {
   using Op::Op;
   static constexpr const char* kName = "QuantisedConv";
-  static constexpr std::array<Input, 6> kInputs = {{{ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, false},
-                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, false},
-                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, false},
-                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, true},
-                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, true},
-                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, true}}};
-  static constexpr int kMayReuseInput = 4;
+  static constexpr auto kInputs = kRequantisedInputs;
+  static constexpr int kMayReuseInput = kRequantisedResidual;
   static constexpr ONNXTensorElementDataType kOutputType = ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
   static void Infer(Ort::ShapeInferContext& context);
 };

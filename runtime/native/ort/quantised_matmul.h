@@ -20,6 +20,7 @@
 #include "kernels/quantised_matmul.h"
 #include "ort/op.h"
 #include "ort/output.h"
+#include "ort/requantisation_attributes.h"
 
 namespace gossamer {
 
@@ -39,13 +40,8 @@ class QuantisedMatMulKernel {
 struct QuantisedMatMulOp : Op<QuantisedMatMulOp, QuantisedMatMulKernel> {
   using Op::Op;
   static constexpr const char* kName = "QuantisedMatMul";
-  static constexpr std::array<Input, 6> kInputs = {{{ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, false},
-                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, false},
-                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, false},
-                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, true},
-                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, true},
-                                                    {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, true}}};
-  static constexpr int kMayReuseInput = 4;
+  static constexpr auto kInputs = kRequantisedInputs;
+  static constexpr int kMayReuseInput = kRequantisedResidual;
   static constexpr ONNXTensorElementDataType kOutputType = ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
   static void Infer(Ort::ShapeInferContext& context);
 };

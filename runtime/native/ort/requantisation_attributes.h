@@ -2,6 +2,7 @@
 #ifndef GOSSAMER_ORT_REQUANTISATION_ATTRIBUTES_H_
 #define GOSSAMER_ORT_REQUANTISATION_ATTRIBUTES_H_
 
+#include <array>
 #include <string>
 
 #include "kernels/requantisation.h"
@@ -10,6 +11,15 @@
 #include "ort/op.h"
 
 namespace gossamer {
+
+// Values, packed weight, scales, bias, residual and the table of an activation function.
+inline constexpr std::array<Input, 6> kRequantisedInputs = {{{ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, false},
+                                                             {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, false},
+                                                             {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, false},
+                                                             {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, true},
+                                                             {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, true},
+                                                             {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, true}}};
+inline constexpr int kRequantisedResidual = 4;
 
 inline int32_t ReadByte(const Ort::ConstKernelInfo& info, const char* name, int64_t otherwise) {
   const int64_t value = IntegerOr(info, name, otherwise);
