@@ -14,9 +14,9 @@ from gossamer.errors import ConfigurationError
 from gossamer.wording import value_text
 
 if TYPE_CHECKING:
+    from gossamer.model.call import Call
     from gossamer.reopen import FinishedRound
     from gossamer.shrink import Shrunk
-    from gossamer.shrink.arguments import Arguments
     from gossamer.shrink.verify import OutputsCompared
 
 CHANNEL = "channel"
@@ -57,7 +57,7 @@ def shrink(
     from gossamer.reopen import open_round
     from gossamer.shrink import load_shrunk, save_shrunk
     from gossamer.shrink import shrink as shrink_model
-    from gossamer.shrink.arguments import as_arguments
+    from gossamer.shrink.arguments import as_call
     from gossamer.shrink.verify import verify
     from gossamer.tasks.in_memory import first_batches
 
@@ -66,7 +66,7 @@ def shrink(
     with terminal.status("looking for dead units"):
         finished = open_round(run, round, data_folder=data, task=task)
         validation = finished.data.validation
-        inputs = as_arguments(first_batches(validation, 64, 64)[0])
+        inputs = as_call(first_batches(validation, 64, 64)[0])
         shrunk = shrink_model(finished.model, inputs, select_unused_inputs=select_inputs)
     if channels is not None:
         _slim(finished, shrunk, inputs, channels, out)
@@ -93,7 +93,7 @@ def _check(structure: str, channels: float | None, select_inputs: bool) -> None:
         raise ConfigurationError("--select-inputs cannot be combined with --structure channel; leave one out")
 
 
-def _slim(finished: "FinishedRound", shrunk: "Shrunk", inputs: "Arguments", share: float, out: Path | None) -> None:
+def _slim(finished: "FinishedRound", shrunk: "Shrunk", inputs: "Call", share: float, out: Path | None) -> None:
     """Removes channels as well, and says what that costs on validation."""
     from gossamer.shrink import load_shrunk, remove_channels, save_shrunk
     from gossamer.tasks import evaluate

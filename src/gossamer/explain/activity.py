@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from gossamer.shrink.arguments import as_arguments
+from gossamer.shrink.arguments import as_call
 from gossamer.shrink.coupling import unit_dimension
 from gossamer.shrink.operations import Elementwise, FullLayer, Normalisation, Operation, OperationGraph, Value, read_by
 from gossamer.shrink.trace import Traced
@@ -51,7 +51,7 @@ def never_active(traced: Traced, network: OperationGraph, examples: Sample | Exa
     observer = _Observer(traced.module, note)
     with torch.no_grad():
         for batch in examples if isinstance(examples, Sample) else Sample(examples):
-            observer.run(*(tensor.clone() for tensor in as_arguments(batch).tensors()))
+            observer.run(*(tensor.clone() for tensor in as_call(batch).tensors()))
     return {name: lowest[name] == highest[name] for name in ends}
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.explain.unit_graph import NOTHING, UnitGraph
+from gossamer.model.call import Call
 from gossamer.model.nested import tensors_in
 from gossamer.prune.layers import has_outputs_second, kind_of
 from gossamer.prune.masks import Masks
-from gossamer.shrink.arguments import Arguments, as_arguments
+from gossamer.shrink.arguments import as_call
 from gossamer.shrink.constants import scale_and_shift
 from gossamer.shrink.understand import CONVOLUTIONS, NORMALISATIONS
 
@@ -77,7 +78,7 @@ class Decision:
 
 
 def find_decision(
-    model: nn.Module, inputs: Arguments | Tensor, target: int, masks: Masks, *, example: int, graph: UnitGraph | None
+    model: nn.Module, inputs: Call | Tensor, target: int, masks: Masks, *, example: int, graph: UnitGraph | None
 ) -> Decision | None:
     """Explains the prediction for one example; None if the network does not return one row of classes.
 
@@ -87,10 +88,10 @@ def find_decision(
         masks: of the prunable weights.
         graph: for the names of the units that are read; None: they are named by their number.
     """
-    model, inputs = copy.deepcopy(model), as_arguments(inputs)
+    model, inputs = copy.deepcopy(model), as_call(inputs)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    outputs = _only_tensor(inputs.given_to(model))
+    outputs = _only_tensor(inputs.of_copies(model))
     if outputs is None or outputs.dim() != 2 or outputs.shape[1] < 2:
         return None
     predicted, rival = outputs[0].topk(2).indices.tolist()
@@ -157,13 +158,13 @@ def _ranked(contributions: dict[str, Tensor], *, for_prediction: bool = False) -
 
 
 def _take_away(
-    model: nn.Module, parameters: dict[str, nn.Parameter], ranked: list[Position], inputs: Arguments, predicted: int
+    model: nn.Module, parameters: dict[str, nn.Parameter], ranked: list[Position], inputs: Call, predicted: int
 ) -> tuple[int | None, int | None]:
     """How many of the connections have to go, in this order, until another class is predicted; and which one."""
     with torch.no_grad():
         for count, (name, index) in enumerate(ranked[:TRIED], start=1):
             parameters[name][index] = 0
-            outputs = _only_tensor(inputs.given_to(model))
+            outputs = _only_tensor(inputs.of_copies(model))
             assert outputs is not None
             now = int(outputs[0].argmax())
             if now != predicted:

@@ -22,7 +22,7 @@ from gossamer.explain.unit_graph import unit_graph
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.masks import Masks
 from gossamer.reopen import FinishedRound, ticket_of_size
-from gossamer.shrink.arguments import as_arguments
+from gossamer.shrink.arguments import as_call
 from gossamer.shrink.trace import trace
 from gossamer.shrink.understand import understand
 from gossamer.tasks import Metric, Split
@@ -83,7 +83,7 @@ def explain_model(
     if not 0 <= example < len(seen):
         raise ConfigurationError(f"there is no example {example}; expected 0 to {len(seen) - 1}")
     model = copy.deepcopy(unwrap(model)).eval()
-    traced = trace(model, as_arguments(next(iter(seen.first(16)))))
+    traced = trace(model, as_call(next(iter(seen.first(16)))))
     network = understand(traced)
     graph = unit_graph(network)
     missing: dict[str, str] = {}
@@ -109,7 +109,7 @@ def explain_model(
     one = seen.one(example)
     decision = None
     if isinstance(one.targets, Tensor) and one.targets.shape == (1,) and not one.targets.is_floating_point():
-        decision = find_decision(model, as_arguments(one), int(one.targets), masks, example=example, graph=graph)
+        decision = find_decision(model, as_call(one), int(one.targets), masks, example=example, graph=graph)
     if decision is None:
         missing["decision"] = "the network does not return one row of classes"
     missing["signs"] = "they are compared between the rounds of a run"

@@ -16,7 +16,7 @@ from gossamer.export.twin import ExampleScore, Twin
 from gossamer.graph.sessions import Feed
 from gossamer.reopen import as_made, open_round
 from gossamer.shrink import shrink
-from gossamer.shrink.arguments import as_arguments
+from gossamer.shrink.arguments import as_call
 from gossamer.shrink.verify import verify
 from gossamer.tasks import Data, Metric, Task, find_task
 from gossamer.tasks.built_in import BUILT_IN
@@ -36,7 +36,7 @@ def from_run(folder: Path, number: int | None, data_folder: Path | None, task: s
     name, model = f"round {finished.record.round} of {folder}", finished.model
     if shrunk:
         validation = finished.data.validation
-        found = shrink(model, as_arguments(first_batches(validation, SHRINK_EXAMPLES, SHRINK_EXAMPLES)[0]))
+        found = shrink(model, as_call(first_batches(validation, SHRINK_EXAMPLES, SHRINK_EXAMPLES)[0]))
         verify(model, found.model, validation, finished.task.metric)
         name, model = f"{name} without {found.units_removed:,} dead units", found.model
     return _from_network(name, model, finished.data, finished.task.metric)

@@ -31,6 +31,10 @@ class Call:
         """What the network returns."""
         return network(*self.positional, **self.named)
 
+    def of_copies(self, network: nn.Module) -> object:
+        """What the network returns for copies of the tensors, which it may change."""
+        return self.with_tensors([tensor.clone() for tensor in self.tensors()]).of(network)
+
     def names(self, network: nn.Module) -> list[str]:
         """Names of the tensors: those of `forward`'s parameters, with index or key behind where one holds several."""
         paths, _ = _pytree.tree_flatten_with_path((self.positional, dict(self.named)))

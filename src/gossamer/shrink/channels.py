@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from gossamer.errors import ConfigurationError
+from gossamer.model.call import Call
 from gossamer.model.nested import tensors_in
 from gossamer.prune.prunable import count_parameters
-from gossamer.shrink.arguments import Arguments, Examples, as_arguments
+from gossamer.shrink.arguments import Examples, as_call
 from gossamer.shrink.coupling import NEEDED, couple
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.shrinking import Shrunk, read_network
@@ -46,7 +47,7 @@ class Slimmed:
     """Layers whose channels stay, since they are outputs or reach operations that are not understood."""
     parameters_before: int
     parameters: int
-    arguments: Arguments
+    call: Call
     open_sizes: tuple[str, ...]
 
     @property
@@ -54,7 +55,7 @@ class Slimmed:
         return sum(layer.before - layer.after for layer in self.layers)
 
 
-def remove_channels(shrunk: Shrunk, examples: Examples | Arguments, share: float) -> Slimmed:
+def remove_channels(shrunk: Shrunk, examples: Examples, share: float) -> Slimmed:
     """Cuts the channels of the smallest norm out of a network that was shrunk before.
 
     Args:
@@ -69,10 +70,10 @@ def remove_channels(shrunk: Shrunk, examples: Examples | Arguments, share: float
     if not 0 < share < 1:
         raise ConfigurationError(f"the share of channels to remove is {share}; expected a number between 0 and 1")
     pruning = _torch_pruning()
-    arguments = as_arguments(examples)
+    call = as_call(examples)
     model = copy.deepcopy(shrunk.model).eval()
     before = _channels(model)
-    untouched = _untouched(model, arguments)
+    untouched = _untouched(model, call)
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         # The dependency graph is read off the backward pass.
@@ -80,7 +81,7 @@ def remove_channels(shrunk: Shrunk, examples: Examples | Arguments, share: float
     try:
         pruner = pruning.pruner.MetaPruner(
             model,
-            dict(arguments.named) if arguments.named else arguments.positional,
+            dict(call.named) if call.named else call.positional,
             importance=pruning.importance.GroupMagnitudeImportance(p=2, normalizer="mean"),
             global_pruning=True,
             pruning_ratio=share,
@@ -89,7 +90,7 @@ def remove_channels(shrunk: Shrunk, examples: Examples | Arguments, share: float
         )
         pruner.step()
         with torch.no_grad():
-            outputs = list(tensors_in(arguments.given_to(model)))
+            outputs = list(tensors_in(call.of_copies(model)))
     except Exception as error:
         raise ShrinkError(
             f"channels cannot be cut out of this {type(model).__name__} ({type(error).__name__}: {error}); "
@@ -107,15 +108,15 @@ def remove_channels(shrunk: Shrunk, examples: Examples | Arguments, share: float
         untouched,
         shrunk.parameters,
         count_parameters(model),
-        shrunk.arguments,
+        shrunk.call,
         shrunk.open_sizes,
     )
 
 
-def _untouched(model: nn.Module, arguments: Arguments) -> tuple[str, ...]:
+def _untouched(model: nn.Module, call: Call) -> tuple[str, ...]:
     """Layers with a unit that has to stay whatever it is worth: an output, or one that an operation reads of which it
     is not known what it does with its channels."""
-    network = read_network(model, arguments)
+    network = read_network(model, call)
     coupling = couple(network)
     return tuple(layer.name for layer in network.layers if bool((coupling.made_by(layer) == NEEDED).any()))
 

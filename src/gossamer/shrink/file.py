@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gossamer.errors import CheckpointError
+from gossamer.model.call import Call
 from gossamer.model.stored import misfits, storable
 from gossamer.model.wrappers import unwrap
-from gossamer.shrink.arguments import Arguments
 from gossamer.shrink.channels import Slimmed
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.resize import leave_sizes_open, resize_layer, resize_normalisation, select_inputs
@@ -73,7 +73,7 @@ def save_shrunk(path: Path, shrunk: Shrunk | Slimmed, source: str = "") -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    description = Description(FORMAT, source, shrunk.parameters, _described(shrunk.arguments), shrunk.open_sizes)
+    description = Description(FORMAT, source, shrunk.parameters, _described(shrunk.call), shrunk.open_sizes)
     text, tensors = json.dumps(asdict(description)), storable(shrunk.model)
     # One entry only: the format's writer puts several in an order that changes from process to process.
     metadata = {DESCRIPTION: json.dumps({"text": text, "blake2b": digest_of(text, tensors)})}
@@ -135,20 +135,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Description]:
     return tensors, description
 
 
-def _described(arguments: Arguments) -> tuple[Argument, ...]:
-    given = [("", tensor) for tensor in arguments.positional] + list(arguments.named.items())
+def _described(call: Call) -> tuple[Argument, ...]:
+    given = [("", tensor) for tensor in call.positional] + list(call.named.items())
     return tuple(
         Argument(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in given
     )
 
 
-def _of_zeros(described: Iterable[Argument]) -> Arguments:
-    """Arguments of these shapes, without memory."""
+def _of_zeros(described: Iterable[Argument]) -> Call:
+    """A call with tensors of these shapes, without memory."""
     tensors = [
         (one.name, torch.zeros((), dtype=TYPES[one.type]).expand([max(size, 1) for size in one.shape]))
         for one in described
     ]
-    return Arguments(tuple(tensor for name, tensor in tensors if not name), {n: tensor for n, tensor in tensors if n})
+    return Call(tuple(tensor for name, tensor in tensors if not name), {n: tensor for n, tensor in tensors if n})
 
 
 def _take_selections(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from gossamer.shrink.arguments import Arguments
+from gossamer.model.call import Call
 from gossamer.shrink.operations import BatchNorm, Convolution
 from gossamer.shrink.trace import trace_graph
 
@@ -56,9 +56,9 @@ def select_inputs(model: nn.Module, name: str, index: Tensor) -> None:
     setattr(model.get_submodule(parent), attribute, SelectedInputs(layer, index, dimension))
 
 
-def leave_sizes_open(model: nn.Module, nodes: Iterable[str], arguments: Arguments) -> nn.Module:
+def leave_sizes_open(model: nn.Module, nodes: Iterable[str], call: Call) -> nn.Module:
     """The model's graph as a module, in which some `view(-1, 400)` no longer say how many features there are."""
-    module = trace_graph(model, arguments)
+    module = trace_graph(model, call)
     views = set(nodes)
     for node in module.graph.nodes:
         if node.name in views:

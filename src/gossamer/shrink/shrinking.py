@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gossamer.model.call import Call
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.prunable import count_parameters
-from gossamer.shrink.arguments import Arguments, Examples, as_arguments
+from gossamer.shrink.arguments import Examples, as_call
 from gossamer.shrink.cut import cut, outdated_sizes, selections
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.operations import FullLayer, OperationGraph
@@ -61,7 +62,7 @@ class Shrunk:
     """Largest absolute difference between an output of the original and of the smaller network, on the examples."""
     largest_output: float
     """Largest absolute output of the original on the examples: what the difference is to be compared with."""
-    arguments: Arguments
+    call: Call
     """What the forward pass was given."""
     not_understood: tuple[str, ...]
     """Operations around which everything was left as it was."""
@@ -74,7 +75,7 @@ class Shrunk:
         return sum(layer.removed for layer in self.layers)
 
 
-def shrink(model: nn.Module, examples: Examples | Arguments, *, select_unused_inputs: bool = False) -> Shrunk:
+def shrink(model: nn.Module, examples: Examples, *, select_unused_inputs: bool = False) -> Shrunk:
     """Cuts out of a network, in evaluation mode, every unit that cannot matter.
 
     A unit (a feature of a linear layer, a channel of a convolution) cannot matter if no path of weights other than zero
@@ -98,11 +99,11 @@ def shrink(model: nn.Module, examples: Examples | Arguments, *, select_unused_in
         ShrinkError: the model cannot be traced, holds weights that are not finite, or (a defect of the library or of
             the trace) the smaller network would compute something else.
     """
-    arguments = as_arguments(examples)
+    call = as_call(examples)
     original = unwrap(model)
     _check_finite(original)
     smaller = copy.deepcopy(original).eval()
-    traced = trace(smaller, arguments)
+    traced = trace(smaller, call)
     network = understand(traced)
     removal = find_removal(network)
     selected = selections(network, removal)
@@ -110,7 +111,7 @@ def shrink(model: nn.Module, examples: Examples | Arguments, *, select_unused_in
     cut(smaller, network, removal)
     open_sizes = outdated_sizes(network, removal)
     if open_sizes:
-        smaller = leave_sizes_open(smaller, open_sizes, arguments)
+        smaller = leave_sizes_open(smaller, open_sizes, call)
     if select_unused_inputs:
         for name, index in selected.items():
             layer: Any = smaller.get_submodule(name)
@@ -118,7 +119,7 @@ def shrink(model: nn.Module, examples: Examples | Arguments, *, select_unused_in
             resize_layer(layer, layer.weight.detach().index_select(1, index), None)
             select_inputs(smaller, name, index)
     with torch.no_grad():
-        outputs = arguments.given_to(smaller)
+        outputs = call.of_copies(smaller)
     difference = _compared(traced.outputs, tensors_of(outputs, type(original).__name__))
     return Shrunk(
         smaller,
@@ -129,19 +130,19 @@ def shrink(model: nn.Module, examples: Examples | Arguments, *, select_unused_in
         count_weights(smaller),
         difference.largest,
         difference.largest_output,
-        arguments,
+        call,
         network.not_understood,
         tuple(open_sizes),
     )
 
 
-def read_network(model: nn.Module, examples: Examples | Arguments) -> OperationGraph:
+def read_network(model: nn.Module, examples: Examples) -> OperationGraph:
     """The model, in evaluation mode, as operations on units.
 
     Raises:
         ShrinkError: it cannot be traced.
     """
-    return understand(trace(copy.deepcopy(unwrap(model)).eval(), as_arguments(examples)))
+    return understand(trace(copy.deepcopy(unwrap(model)).eval(), as_call(examples)))
 
 
 def count_weights(model: nn.Module) -> int:

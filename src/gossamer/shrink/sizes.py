@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 from torch._subclasses import FakeTensorMode
 
-from gossamer.shrink.arguments import Arguments
+from gossamer.model.call import Call
 
 NO_SIZES = ("ndim", "dim", "device", "dtype")
 ASKED = "asked for as a number"
@@ -20,11 +20,11 @@ ASKED = "asked for as a number"
 class KnownSizes:
     """What the nodes of a graph that is being made come to, without computing anything: in shapes only."""
 
-    def __init__(self, root: nn.Module, arguments: Arguments) -> None:
+    def __init__(self, root: nn.Module, call: Call) -> None:
         self.root = root
         self.found: dict[fx.Node, Any] = {}
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self.given = iter([self.mode.from_tensor(tensor) for tensor in arguments.tensors()])
+        self.given = iter([self.mode.from_tensor(tensor) for tensor in call.tensors()])
 
     def of(self, node: fx.Node) -> Any:
         """The value of a node."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from gossamer.shrink.arguments import Arguments, Examples, as_arguments
+from gossamer.model.call import Call
+from gossamer.shrink.arguments import Examples, as_call, twice
 from gossamer.shrink.errors import ShrinkError
 from gossamer.shrink.outputs import same, tensors_of
 from gossamer.shrink.sizes import KnownSizes, SizedProxy, agreed
@@ -35,18 +36,18 @@ class Traced:
     """The tensors that the model itself returns for the example inputs, wherever in what it returns."""
 
 
-def trace(model: nn.Module, examples: Examples | Arguments) -> Traced:
+def trace(model: nn.Module, examples: Examples) -> Traced:
     """Traces the model, which has to be in evaluation mode. A submodule that cannot be traced is left as one piece.
 
     Raises:
         ShrinkError: the model's own forward pass cannot be traced, or the trace computes something else.
     """
-    arguments = as_arguments(examples)
-    module = trace_graph(model, arguments)
+    call = as_call(examples)
+    module = trace_graph(model, call)
     with torch.no_grad():
-        expected = tensors_of(arguments.given_to(model), type(model).__name__)
+        expected = tensors_of(call.of_copies(model), type(model).__name__)
         recorder = _ValueRecorder(module)
-        got = tensors_of(recorder.run(*(tensor.clone() for tensor in arguments.tensors())), type(model).__name__)
+        got = tensors_of(recorder.run(*(tensor.clone() for tensor in call.tensors())), type(model).__name__)
     if any(bool(tensor.isnan().any()) for tensor in expected):
         raise ShrinkError(
             f"{_name(model)} returns NaN for the example inputs, with which nothing can be compared; expected inputs, "
@@ -60,15 +61,15 @@ def trace(model: nn.Module, examples: Examples | Arguments) -> Traced:
     return Traced(module, model, recorder.shapes, recorder.numbers, tuple(expected))
 
 
-def trace_graph(model: nn.Module, arguments: Arguments) -> fx.GraphModule:
-    """The model's graph for these arguments; others take their defaults.
+def trace_graph(model: nn.Module, call: Call) -> fx.GraphModule:
+    """The model's graph for this call; other arguments take their defaults.
 
     Raises:
         ShrinkError: the model's own forward pass cannot be traced.
     """
     whole: set[str] = set()
     while True:
-        tracer = Tracer(whole, arguments)
+        tracer = Tracer(whole, call)
         # A forward pass may keep what it computed (YOLO's heads keep their anchors), which are no tensors here.
         traced = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
         try:
@@ -98,10 +99,10 @@ def _of_graph(model: nn.Module, traced: nn.Module, graph: fx.Graph) -> fx.GraphM
 class Tracer(fx.Tracer):
     """Remembers in which submodule tracing failed, steps over those that failed before, and knows sizes."""
 
-    def __init__(self, whole: set[str], arguments: Arguments) -> None:
+    def __init__(self, whole: set[str], call: Call) -> None:
         super().__init__()
         self.whole = whole
-        self.arguments = arguments
+        self.call = call
         self.inside: list[str] = []
         self.known: list[KnownSizes] = []
         self.evaluating = False
@@ -110,12 +111,11 @@ class Tracer(fx.Tracer):
         """The tensors that are given, and no others: what takes its default is no part of the graph. (torch's own makes
         a value of each parameter, and cannot call a forward pass behind a wrapper that takes `*args`.)"""
         root: Any = self.root
-        names = self.arguments.names(root)
-        given = [self.create_proxy("placeholder", name, (), {}) for name in names]
-        count = len(self.arguments.positional)
+        given = [self.create_proxy("placeholder", name, (), {}) for name in self.call.names(root)]
 
         def forward(*tensors: Any) -> Any:
-            return root_fn(root, *tensors[:count], **dict(zip(names[count:], tensors[count:], strict=True)))
+            call = self.call.with_tensors(tensors)
+            return root_fn(root, *call.positional, **call.named)
 
         return forward, given
 
@@ -158,8 +158,7 @@ class Tracer(fx.Tracer):
         try:
             if not self.known:
                 # Twice as many examples, too: what differs then depends on their number.
-                several = (self.arguments, self.arguments.twice())
-                self.known = [KnownSizes(self.root, arguments) for arguments in several]
+                self.known = [KnownSizes(self.root, call) for call in (self.call, twice(self.call))]
             return agreed(node, self.known, read)
         finally:
             self.evaluating = False
