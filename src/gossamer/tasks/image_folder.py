@@ -27,16 +27,12 @@ from gossamer.tasks.optimizers import SelectiveSGD
 from gossamer.tasks.requirements import optional_module
 from gossamer.tasks.resnet import Depth, ResNet
 from gossamer.tasks.schedules import Steps, WarmUp
-from gossamer.tasks.splits import SPLIT_SEED
+from gossamer.tasks.splits import VALIDATION, rows_aside
 from gossamer.tasks.task import Data, Recipe, Task
 
 ENDINGS, FORMATS = (".jpg", ".jpeg", ".png"), ("JPEG", "PNG")
 OTHER_ENDINGS = (".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".heic", ".avif", ".jp2", ".ppm", ".pgm")
 """Of images that are not read."""
-VALIDATION = ("val", "validation", "valid")
-"""Names of the folder of validation images; one of them."""
-VALIDATION_SHARE = 0.1
-"""Of the training images, set aside where there is no such folder."""
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Pillow's names of the kinds of pixel that become RGB without loss of range."""
 MOST_PIXELS = 1 << 27
@@ -290,9 +286,7 @@ def _size(some: Sequence[Path]) -> int:
 
 def _set_aside(train: Images) -> tuple[Images, Images]:
     """The training images without a share of them, and those, as validation; the same ones in every run."""
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
-    count = max(1, round(VALIDATION_SHARE * len(train)))
-    aside, rest = sorted(order[:count]), sorted(order[count:])
+    rest, aside = rows_aside(len(train))
 
     def of(rows: list[int], augment: bool) -> Images:
         return Images([train.paths[row] for row in rows], [train.labels[row] for row in rows], train.size, augment)

@@ -11,7 +11,6 @@ from typing import Any
 from gossamer.tasks.errors import DataError
 
 ENDINGS = (".csv", ".tsv", ".jsonl")
-VALIDATION = ("validation", "val", "valid", "dev")
 TEXT, LABEL = "text", "label"
 WHERE = (
     'Expected DIR/train.csv, .tsv (both with the columns text and label in the first line) or .jsonl ({"text": ..., '

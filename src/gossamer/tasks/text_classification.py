@@ -20,11 +20,11 @@ from torch.utils.data import Dataset
 from gossamer.tasks import built_in
 from gossamer.tasks.classification import AccuracyAndF1
 from gossamer.tasks.errors import DataError
-from gossamer.tasks.labelled_text import VALIDATION, WHERE, Texts, classes_of, find_texts, numbered
+from gossamer.tasks.labelled_text import WHERE, Texts, classes_of, find_texts, numbered
 from gossamer.tasks.optimizers import AdamW
 from gossamer.tasks.requirements import optional_module
 from gossamer.tasks.schedules import Linear, WarmUp
-from gossamer.tasks.splits import SPLIT_SEED
+from gossamer.tasks.splits import VALIDATION, rows_aside
 from gossamer.tasks.task import Data, Metric, Recipe, Task
 
 WIDTH, LAYERS, HEADS = 128, 4, 4
@@ -32,8 +32,6 @@ VOCABULARY = 8000
 """Word pieces, at most, of a tokenizer that is made here."""
 LONGEST = 128
 """Word pieces of a text; what comes after them is cut off."""
-VALIDATION_SHARE = 0.1
-"""Of the training texts, set aside where there is no file of them."""
 SCRATCH, TRAINED = 5e-4, 5e-5
 """The learning rate at which the way down would begin, of a BERT with random weights, and of one that comes trained."""
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -132,7 +130,7 @@ def find_folder(folder: Path | None) -> TextFolder:
     classes = classes_of(train)
     validation, test = find_texts(folder, VALIDATION), find_texts(folder, ("test",))
     if validation is None:
-        train, validation = _set_aside(train)
+        train, validation = (train.rows(rows) for rows in rows_aside(len(train)))
     for texts in filter(None, (validation, test)):
         numbered(texts, classes)
     pretrained = folder / "model"
@@ -205,13 +203,6 @@ def _for_folder(folder: Path | None) -> Task:
         metric=TASK.metric,
         classes=found.classes,
     )
-
-
-def _set_aside(train: Texts) -> tuple[Texts, Texts]:
-    """The training texts without a share of them, and those, as validation; the same ones in every run."""
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
-    count = max(1, round(VALIDATION_SHARE * len(train)))
-    return train.rows(sorted(order[count:])), train.rows(sorted(order[:count]))
 
 
 @contextmanager
