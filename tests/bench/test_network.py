@@ -81,6 +81,17 @@ def test_so_many_weights_are_zero_and_a_dense_layer_has_none() -> None:
     assert float((w["next.weight"] != 0).float().mean()) == pytest.approx(0.1, abs=5 * (0.09 / 294_912) ** 0.5)
 
 
+def test_blocks_of_four_input_channels_are_kept_or_pruned_as_one() -> None:
+    text = "image input 64x4x4\nstem conv image outputs=126 dense\nnext conv stem outputs=256 kernel=3"
+    kept = constants(build(read("wide", text), 0.1, structure="1x4"))["next.weight"] != 0
+    # The last block has two channels.
+    blocks = F.pad(kept, (0, 0, 0, 0, 0, 2)).unflatten(1, (32, 4))
+    assert torch.equal(blocks[:, :-1].any(2), blocks[:, :-1].all(2))
+    assert torch.equal(blocks[:, -1, 0], blocks[:, -1, 1])
+    # 73,728 blocks, each kept with probability 0.1.
+    assert float(blocks.any(2).float().mean()) == pytest.approx(0.1, abs=5 * (0.09 / 73_728) ** 0.5)
+
+
 def test_a_seed_decides_every_byte() -> None:
     network = read("pictures", PICTURES)
     first, again, other = (build(network, 0.5, seed).SerializeToString(deterministic=True) for seed in (0, 0, 1))

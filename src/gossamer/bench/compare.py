@@ -13,20 +13,18 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from gossamer.bench.differences import difference as output_difference
 from gossamer.bench.engines import ENGINE_ORDER, BothForms, EngineFailed, Runner, open_runner
-from gossamer.bench.engines.engine import description, is_exact
+from gossamer.bench.engines.engine import description, make_environment
 from gossamer.bench.layers import layer_times
 from gossamer.bench.measure import machine
 from gossamer.errors import ConfigurationError
 from gossamer.export.dense import is_exported, to_dense
-from gossamer.export.rounding import Rounding
 from gossamer.export.written import as_written
 from gossamer.graph.axes import with_sizes
 from gossamer.graph.inputs import random_inputs
 
 REFERENCE = "dense"
-LARGEST_DIFFERENCE = 1e-3
-"""The largest difference of an engine that computes in 32-bit floats, relative to the largest output."""
 
 
 def both_forms(model: onnx.ModelProto, threads: int, folder: Path, sizes: Mapping[str, int] | None = None) -> BothForms:
@@ -134,12 +132,13 @@ def _open_all(
     facts: dict[str, dict[str, Any]] = {}
     skipped: dict[str, str] = {}
     for name in names:
-        started = time.perf_counter()
         try:
+            make_environment(name)
+            started = time.perf_counter()
             runner = open_runner(name, subject)
             stack.callback(runner.close)
             ready = time.perf_counter() - started
-            difference = _difference(name, runner.run(), expected, subject)
+            difference = output_difference(name, runner.run(), expected, subject)
         except EngineFailed as error:
             if name == "gossamer":
                 raise
@@ -161,43 +160,6 @@ def _reference(subject: BothForms) -> list[np.ndarray[Any, Any]]:
         return runner.run()
     finally:
         runner.close()
-
-
-def _difference(
-    name: str, got: Sequence[np.ndarray[Any, Any]], expected: Sequence[np.ndarray[Any, Any]], subject: BothForms
-) -> float:
-    """The largest difference of an output, relative to that output's largest value.
-
-    Raises:
-        EngineFailed: it computes in 32-bit floats and yet something else than rounding explains.
-    """
-    if [a.shape for a in got] != [e.shape for e in expected]:
-        raise EngineFailed(
-            f"{name} gives outputs of shapes {[a.shape for a in got]}, not {[e.shape for e in expected]}"
-        )
-    differences = [
-        float(np.abs(a.astype(np.float64) - e).max() / max(float(np.abs(e).max()), 1e-30)) if e.size else 0.0
-        for a, e in zip(got, expected, strict=True)
-    ]
-    largest = max(differences, default=0.0)
-    if is_exact(name) and not largest <= LARGEST_DIFFERENCE and not _rounding_explains(got, expected, subject):
-        raise EngineFailed(
-            f"{name} computes something else: its outputs differ by {largest:.1e} of the largest, at most "
-            f"{LARGEST_DIFFERENCE:.0e} was expected; its time would mean nothing"
-        )
-    return largest
-
-
-def _rounding_explains(
-    got: Sequence[np.ndarray[Any, Any]], expected: Sequence[np.ndarray[Any, Any]], subject: BothForms
-) -> bool:
-    """Whether rounding explains a difference: outputs of which it leaves few digits, such as sums that cancel."""
-    rounding = Rounding(subject.dense, [subject.inputs])
-    return all(
-        float(np.abs(a.astype(np.float64) - e).max(initial=0.0))
-        <= rounding.allowed(index, float(np.abs(e).max(initial=0.0)), e.dtype)
-        for index, (a, e) in enumerate(zip(got, expected, strict=True))
-    )
 
 
 def _take_turns(runners: Mapping[str, Runner], runs: int) -> dict[str, list[float]]:

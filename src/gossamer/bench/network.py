@@ -34,6 +34,8 @@ OPSET = 20
 IR_VERSION = 9
 SUFFIX = ".txt"
 ACTIVATIONS = ("relu", "gelu")
+BLOCKS = {"unstructured": 1, "1x4": 4}
+"""Structure -> input channels that are kept or pruned together."""
 RESIDUAL_SCALE = 0.5
 """The scale of the weights of a layer that adds a residual: 16 such sums in a row grow the activations fourfold, not
 256-fold."""
@@ -159,20 +161,24 @@ def _positive(text: str, what: str, least: int = 1) -> int:
     return int(text)
 
 
-def build(network: DescribedNetwork, density: float, seed: int = 0) -> onnx.ModelProto:
+def build(network: DescribedNetwork, density: float, seed: int = 0, structure: str = "unstructured") -> onnx.ModelProto:
     """The network as plain ONNX with zeros in its weights, activations kept in range by He initialisation.
 
     Args:
         density: share of the weights that are not zero, in (0, 1], in every layer that is not marked `dense`. Each
-            weight is kept with that probability, independently.
+            weight, or block of weights, is kept with that probability, independently.
         seed: of weights and zeros; the same seed gives the same bytes.
+        structure: `unstructured`, or `1x4`: blocks of four input channels.
 
     Raises:
-        ConfigurationError: the density is out of range, or a layer does not fit the ones that it reads.
+        ConfigurationError: the density is out of range, there is no such structure, or a layer does not fit the ones
+            that it reads.
     """
     if not 0 < density <= 1:
         raise ConfigurationError(f"got density {density}; expected more than 0 and at most 1")
-    drawing = _Drawing(density, np.random.default_rng(seed))
+    if structure not in BLOCKS:
+        raise ConfigurationError(f"got structure {structure!r}; expected one of {', '.join(BLOCKS)}")
+    drawing = _Drawing(density, np.random.default_rng(seed), BLOCKS[structure])
     for layer in network.layers:
         try:
             if layer.kind == "input":
@@ -199,6 +205,8 @@ class _Drawing:
 
     density: float
     rng: np.random.Generator
+    block: int
+    """Input channels that are kept or pruned together."""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -219,7 +227,9 @@ class _Drawing:
         scale = math.sqrt(gain / (fan_in * density)) * (RESIDUAL_SCALE if layer.residual else 1.0)
         weight = self.rng.standard_normal(shape, dtype=np.float32) * np.float32(scale)
         if density < 1:
-            weight *= self.rng.random(shape, dtype=np.float32) < density
+            blocks = (shape[0], -(-shape[1] // self.block), *shape[2:])
+            kept = self.rng.random(blocks, dtype=np.float32) < density
+            weight *= kept.repeat(self.block, axis=1)[:, : shape[1]]
         return weight
 
     def bias(self, layer: DescribedLayer, outputs: int) -> str:

@@ -46,8 +46,9 @@ Threads = Annotated[int, typer.Option(help="Threads of each engine.", min=1)]
 Against = Annotated[
     str,
     typer.Option(
-        help="Engines to compare with, separated by commas: dense, int8 (both ONNX Runtime), deepsparse, openvino, "
-        "openvino-bf16. deepsparse gets an environment of its own, made when it is asked for first."
+        help="Engines to compare with, separated by commas: dense, int8, int8-qoperator (ONNX Runtime), deepsparse, "
+        "deepsparse-int8, openvino, openvino-bf16, ncnn, litert, litert-int8. deepsparse, ncnn and litert get "
+        "environments of their own, made when they are asked for first."
     ),
 ]
 Turns = Annotated[int, typer.Option(help="Timed runs of each engine.", min=1)]
@@ -88,14 +89,18 @@ def shapes(
     runs: Turns = 25,
     layers: Layers = False,
     seed: Annotated[int, typer.Option(help="Of the weights and zeros.")] = 0,
+    structure: Annotated[
+        str, typer.Option(help="Of the zeros: unstructured, or 1x4 (blocks of four input channels).")
+    ] = "unstructured",
     json_file: Json = None,
 ) -> None:
     """A whole network with random weights and zeros on gossamer against other engines: needs no training."""
     with_export_packages()
     from gossamer.bench.network import build, find_network
 
-    built = build(find_network(network), density, seed)
-    _compare(built, f"{network} at {1 - density:.4g} zeros", threads, against, runs, layers, json_file)
+    built = build(find_network(network), density, seed, structure)
+    what = f"{network} at {1 - density:.4g} zeros" + ("" if structure == "unstructured" else f" ({structure})")
+    _compare(built, what, threads, against, runs, layers, json_file)
 
 
 @bench.command()

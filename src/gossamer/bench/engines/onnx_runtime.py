@@ -1,8 +1,6 @@
 """ONNX Runtime: dense, quantised to int8, and with gossamer's ops."""
 
-import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +8,10 @@ import gossamer_runtime
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime import quantization
 
 from gossamer.bench.engines.engine import BothForms, EngineFailed
+from gossamer.bench.engines.quantised import quantised
 from gossamer.graph.sessions import FATAL
-
-CALIBRATION_EXAMPLES = 8
 
 
 class SessionRunner:
@@ -65,48 +61,22 @@ def open_dense(subject: BothForms, profile: Path | None = None) -> SessionRunner
 
 
 def open_int8(subject: BothForms) -> SessionRunner:
-    """The dense form, quantised: 8-bit weights for each output channel, 8-bit activations, ranges of seeded inputs."""
+    """The dense form, quantised, with pairs of nodes around each op that say where (QDQ)."""
+    return _open(quantised(subject, "qdq"), subject, None)
 
-    class Examples(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._examples = _examples(subject)
 
-        def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
-            return next(self._examples, None)
+def open_int8_qoperator(subject: BothForms) -> SessionRunner:
+    """The dense form, quantised, with ops of its own for int8 (QOperator)."""
+    return _open(quantised(subject, "qoperator"), subject, None)
 
-    given, quantised = _in_a_file(subject.dense, subject, "dense"), subject.folder / "int8.onnx"
-    # It recommends a preparation that would not change these networks, once for every call.
-    logging.getLogger().addFilter(_is_no_advice)
+
+def run_quantised(subject: BothForms, form: str) -> list[np.ndarray[Any, Any]]:
+    """What ONNX Runtime computes of a quantised form (`quantised`)."""
+    runner = _open(quantised(subject, form), subject, None)
     try:
-        quantization.quantize_static(
-            given,
-            quantised,
-            Examples(),
-            quant_format=quantization.QuantFormat.QDQ,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            per_channel=True,
-        )
-    except Exception as error:
-        raise EngineFailed(f"ONNX Runtime cannot quantise this network: {error}") from error
+        return runner.run()
     finally:
-        logging.getLogger().removeFilter(_is_no_advice)
-    return _open(quantised, subject, None)
-
-
-def _is_no_advice(record: logging.LogRecord) -> bool:
-    return "pre-processing" not in record.getMessage()
-
-
-def _examples(subject: BothForms) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-    """The measured inputs, and others drawn like them."""
-    yield subject.inputs
-    rng = np.random.default_rng(1)
-    for _ in range(CALIBRATION_EXAMPLES - 1):
-        yield {
-            name: rng.standard_normal(value.shape).astype(value.dtype) if value.dtype.kind == "f" else value
-            for name, value in subject.inputs.items()
-        }
+        runner.close()
 
 
 def _open(model: Path, subject: BothForms, profile: Path | None) -> SessionRunner:
