@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import signal
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import Started
 from flat import of_compress
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,12 +22,15 @@ from gossamer.job.callbacks import Callback
 from gossamer.job.compress import compress
 from gossamer.job.training import DenseRound, Training
 from gossamer.loop.configuration import read
+from gossamer.loop.folder import load_ranges
 from gossamer.loop.records import read_ledger, read_records
 from gossamer.loop.stop import Stop
 from gossamer.prune.cut import Cut
+from gossamer.quantise.fake import FakeQuantisation
 from gossamer.rewind.strategies import Retraining
 from gossamer.storage import state as states
 from gossamer.tasks import SGD, Data, EpochReport, Examples, Metric, Recipe, Steps, Task, train
+from gossamer.tasks.evaluation import evaluate
 
 
 def network() -> nn.Module:
@@ -390,3 +396,65 @@ def test_what_is_asked_for_is_what_the_run_is_of(tmp_path: Path) -> None:
     assert (tables["settings"]["device"], tables["settings"]["optimizer_state"]) == ("cpu", "keep")
     assert [record.kept for record in records] == [192, 116, 96]
     assert {record.seed for record in records} == {7}
+
+
+def test_the_last_round_is_trained_for_int8_and_measured_in_both_ways(tmp_path: Path) -> None:
+    retraining = Retraining(quantised_rounds=1)
+    records = compress(TASK, folder=tmp_path, stop=Stop(rounds=2), retraining=retraining)
+    assert [record.quantised for record in records] == [False, False, True]
+    measured = ["accuracy", "test_accuracy"]
+    assert list(records[1].metrics) == measured
+    assert list(records[2].metrics) == [*measured, "float_accuracy", "test_float_accuracy"]
+    splits = TASK.data(None)
+    assert splits.test is not None
+    model = weights_of(tmp_path, 2)
+    assert evaluate(model, splits.validation, TASK.metric) == records[2].metrics["float_accuracy"]
+    assert evaluate(model, splits.test, TASK.metric) == records[2].metrics["test_float_accuracy"]
+    fake = FakeQuantisation(model, gossamer.prunable_weights(model))
+    fake.ranges = load_ranges(tmp_path, 2)
+    with fake.attached():
+        assert evaluate(model, splits.validation, TASK.metric) == records[2].val
+        assert evaluate(model, splits.test, TASK.metric) == records[2].test
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    import torch
+    from gossamer.job.callbacks import Callback
+    from gossamer.job.compress import compress
+    from gossamer.job.training import Training
+    from gossamer.loop.stop import Stop
+    from gossamer.rewind.strategies import Retraining
+    from gossamer.tasks import find_task
+
+    class Killing(Callback):
+        def round_started(self, round, last_round): ...
+        def step_finished(self, round, report): ...
+        def round_finished(self, record): ...
+        def epoch_finished(self, round, report):
+            if round.quantised and report.epochs_done == int(sys.argv[2]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    compress(
+        find_task("digits"),
+        folder=Path(sys.argv[1]),
+        callbacks=(Killing(),),
+        stop=Stop(rounds=1),
+        retraining=Retraining(quantised_rounds=1),
+        training=Training(epochs=3, checkpoint_seconds=0),
+    )
+"""
+
+
+def test_killed_in_a_quantised_round_it_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    def run(name: str, killed_after: int) -> int:
+        return Started(tmp_path, tmp_path / name, killed_after, script=textwrap.dedent(KILLED)).wait()
+
+    assert run("whole", 0) == 0
+    assert [run("killed", 1), run("killed", 2), run("killed", 0)] == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    for name in ("model.safetensors", "masks.safetensors", "state.safetensors", "ranges.json"):
+        assert (tmp_path / "whole/round-01" / name).read_bytes() == (tmp_path / "killed/round-01" / name).read_bytes()
+    whole, killed = (read_records(tmp_path / name)[1].metrics for name in ("whole", "killed"))
+    assert whole == killed

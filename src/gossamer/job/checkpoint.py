@@ -71,6 +71,7 @@ class Checkpoint:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             restore_memory_formats({"optimizer": self.optimizer})
+            self.round.load_ranges(saved)
             epochs_done, steps_done = int(saved["epochs_done"]), int(saved.get("steps_done", 0))
             if steps_done and not (0 < steps_done < self.epoch_steps == saved["epoch_steps"]):
                 raise ValueError(f"an epoch has {self.epoch_steps} steps now, and had {saved['epoch_steps']}")
@@ -95,7 +96,7 @@ class Checkpoint:
         if over or since < least or (least and steps_done and since < LEAST_SHARE * self.save_seconds):
             return
         started = time.monotonic()
-        spent = self.round.spent
+        spent, quantisation = self.round.spent, self.round.quantisation
         state: Mapping[str, Any] = {
             "version": VERSION,
             "round": self.round.number,
@@ -108,6 +109,7 @@ class Checkpoint:
             "steps": spent.steps,
             "processor_seconds": spent.processor_seconds,
             "seconds": spent.seconds,
+            "ranges": None if quantisation is None else quantisation.state_dict(),
         }
         write_file(self.path, lambda temporary: states.save(temporary, state))
         self.last_save = time.monotonic()

@@ -200,10 +200,12 @@ class _Job:
     def record(self, round: Round, callback: Callback) -> RoundRecord:
         """Measures the round and ends it."""
         splits = self.data
-        metrics = self._measured(round, "validation", splits.validation, callback)
-        if splits.test is not None:
-            on_test = self._measured(round, "test", splits.test, callback)
-            metrics |= {f"{TEST_PREFIX}{name}": value for name, value in on_test.items()}
+        metrics = self._of_splits(round, callback)
+        if round.quantised:
+            with round.in_float():
+                in_float = self._of_splits(round, callback)
+            decided = (self.task.metric.name, f"{TEST_PREFIX}{self.task.metric.name}")
+            metrics |= {_named_in_float(name): value for name, value in in_float.items() if name in decided}
         self._operations = self._operations or count_operations(self.model, self.recipe, splits.train)
         round.spent.work = _work(self._operations, round, self.model, self.recipe, splits.train)
         record = round.record(untrained=self.task.pretrained and round.number == 0, **metrics)
@@ -212,6 +214,14 @@ class _Job:
         for epoch in self.dense.keep_snapshots:
             snapshot.require(_kept(round.folder, epoch), epoch * epoch_steps, round.steps)
         return record
+
+    def _of_splits(self, round: Round, callback: Callback) -> dict[str, float]:
+        """What the round's network measures, on validation and test data."""
+        metrics = self._measured(round, "validation", self.data.validation, callback)
+        if self.data.test is not None:
+            on_test = self._measured(round, "test", self.data.test, callback)
+            metrics |= {f"{TEST_PREFIX}{name}": value for name, value in on_test.items()}
+        return metrics
 
     def _measured(self, round: Round, name: str, split: Split, callback: Callback) -> dict[str, float]:
         """The task's metric on a split, by name."""
@@ -271,6 +281,12 @@ class _Job:
             "pretrained": self.task.pretrained or None,
             "classes": list(self.task.classes) if self.task.classes else None,
         }
+
+
+def _named_in_float(name: str) -> str:
+    """`float_accuracy` of `accuracy`, `test_float_accuracy` of `test_accuracy`."""
+    on_test = TEST_PREFIX if name.startswith(TEST_PREFIX) else ""
+    return f"{on_test}float_{name.removeprefix(on_test)}"
 
 
 def _told_from_start(retraining: Retraining, epochs: int) -> Retraining:

@@ -31,6 +31,13 @@ def tensors_of(average: Any, model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def modules_of(average: Any, model: nn.Module) -> list[nn.Module]:
+    """The modules that an average of the model consists of: none, where it is a list of tensors, or no average."""
+    parameters = dict(unwrap(model).named_parameters(remove_duplicate=False))
+    others = dict.fromkeys(module for module in _modules(average) if module is not unwrap(model))
+    return [module for module in others if _fit(dict(module.named_parameters(remove_duplicate=False)), parameters)]
+
+
 @torch.no_grad()
 def put_masks(average: Any, model: nn.Module, masks: Mapping[str, Tensor]) -> int:
     """Sets the pruned weights of an average to zero, and returns how many were not; leaves anything else alone."""
@@ -51,11 +58,8 @@ def are_same(average: Any, other: Any, model: nn.Module) -> bool:
 
 
 def _tensors(average: Any, model: nn.Module) -> dict[str, Tensor] | None:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    for module in _modules(average):
-        other = dict(module.named_parameters(remove_duplicate=False))
-        if module is not model and _fit(other, parameters):
-            return {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
+    for module in modules_of(average, model):
+        return {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
     shadows = getattr(average, "shadow_params", None)
     own = dict(model.named_parameters())
     for names in (list(own), [name for name, parameter in own.items() if parameter.requires_grad]):

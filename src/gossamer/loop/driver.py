@@ -26,6 +26,7 @@ from gossamer.prune.cut import Cut
 from gossamer.prune.prunable import prunable_weights
 from gossamer.prune.remarks import remarks
 from gossamer.prune.scope import Scope
+from gossamer.quantise.fake import require_roundable
 from gossamer.rewind import snapshot
 from gossamer.rewind.strategies import Retraining
 from gossamer.storage.files import absolute
@@ -96,6 +97,8 @@ def rounds(
     retraining = _object("retraining", retraining, Retraining)
     asked = Settings(stop, cut, retraining, scope, seed)
     plan = Plan.of(sum(weight.numel() for weight in weights.values()), stop, cut)
+    if retraining.quantised_rounds:
+        _check_quantised_rounds(retraining, plan, model, weights)
     if retraining.strategy.weights == "new" and retraining.fresh_model is None:
         snapshot.check_can_reinitialise(model)
     check(cut, model, weights, None if plan.last is None else plan.kept(plan.last))
@@ -146,6 +149,18 @@ def _check_one_shot(cut: Cut, stop: Stop) -> None:
         raise ConfigurationError(
             "one_shot cuts once, straight to target_sparsity; give that, and neither rounds nor a share per round"
         )
+
+
+def _check_quantised_rounds(
+    retraining: Retraining, plan: Plan, model: nn.Module, weights: Mapping[str, nn.Parameter]
+) -> None:
+    if plan.last is None:
+        raise ConfigurationError(
+            f"quantised_rounds={retraining.quantised_rounds} are the last ones, and with max_drop alone nobody knows "
+            f"beforehand which these are; give target_sparsity or rounds too, and as many quantised_rounds as rounds "
+            f"to have max_drop decide by quantised networks"
+        )
+    require_roundable(model, weights)
 
 
 def _configuration(

@@ -10,6 +10,7 @@
         round.json         the round's line of rounds.jsonl
         cost.json          what the round cost
         ...                what an adapter puts beside the model: configuration and tokenizer of transformers
+        ranges.json        only of a round that was trained for int8: the ranges of its layers' inputs
         snapshot.safetensors  only of the dense round, if weights are rewound: what to
     round-01/ ...
     snapshot.safetensors   the same while the dense round goes on
@@ -38,6 +39,7 @@ from gossamer.loop.record import RoundRecord
 from gossamer.loop.records import (
     MASKS,
     MODEL,
+    RANGES,
     RECORD,
     SNAPSHOT,
     STATE,
@@ -50,8 +52,10 @@ from gossamer.model.stored import fill
 from gossamer.model.wrappers import unwrap
 from gossamer.prune import masks as mask_files
 from gossamer.prune.enforce import attach_masks
+from gossamer.quantise import ranges as ranges_files
+from gossamer.quantise.ranges import Ranges
 from gossamer.storage import state as states
-from gossamer.storage.files import TEMPORARY, regular, remove, sha256, write_folder
+from gossamer.storage.files import TEMPORARY, read_text, regular, remove, sha256, write_folder
 from gossamer.storage.tensors import opened
 
 SAFETENSORS_TEMPORARY = ".tmp??????"
@@ -74,6 +78,7 @@ def write_round(
     snapshot: Path | None = None,
     cost: Cost | None = None,
     beside: Callable[[Path], object] | None = None,
+    ranges: Ranges | None = None,
 ) -> RoundRecord:
     """Adds a finished round to the folder, whole or not at all, and returns its record with the files' checksums.
 
@@ -84,6 +89,7 @@ def write_round(
         snapshot: a file that goes into the round's folder too, as `SNAPSHOT`.
         cost: its page of the ledger. It is told only, and differs from run to run: no checksum covers it.
         beside: writes what else belongs into the round's folder (`Round.beside`). No checksum covers it either.
+        ranges: of the inputs of a network that was trained for int8.
 
     Raises:
         CheckpointError: it cannot be written, or the state cannot be stored without pickle.
@@ -103,6 +109,9 @@ def write_round(
         if snapshot is not None:
             shutil.copyfile(regular(snapshot), destination / SNAPSHOT)
             files.append(SNAPSHOT)
+        if ranges is not None:
+            (destination / RANGES).write_text(ranges_files.to_json(ranges), encoding="utf-8")
+            files.append(RANGES)
         finished = replace(record, sha256={name: sha256(destination / name) for name in files}).sealed()
         (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
         if cost is not None:
@@ -131,6 +140,25 @@ def load_masks(folder: str | Path, number: int) -> dict[str, Tensor]:
     except CheckpointError as error:
         raise CheckpointError(damaged(path, str(error))) from error
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(damaged(path, str(error))) from error
+
+
+def load_ranges(folder: str | Path, number: int) -> Ranges:
+    """The ranges of the inputs of the layers of a round that was trained for int8, by the names of the layers' weights.
+
+    Raises:
+        CheckpointError: there is no such round, it was trained in float, or its file is damaged or of a newer version.
+    """
+    require_kind("folder", folder, (str, Path), "the folder of a run")
+    number, record = _find(Path(folder), number)
+    if not record.quantised:
+        raise CheckpointError(
+            f"round {number} of {folder} was trained in float, and has no ranges; expected one of --quantised-rounds"
+        )
+    path = _verified(Path(folder), number, RANGES)
+    try:
+        return ranges_files.from_json(read_text(path), path)
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(damaged(path, str(error))) from error
 
 

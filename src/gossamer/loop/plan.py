@@ -74,6 +74,10 @@ class Plan:
             return None
         return len(list(self)) - 1
 
+    def is_among_last(self, round_number: int, count: int) -> bool:
+        """Whether the round is one of the last `count`, the dense one not counted."""
+        return self.last is not None and round_number >= max(FIRST_CUT, self.last + 1 - count)
+
     def __iter__(self) -> Iterator[int]:
         """The number of weights left in each round, from the dense network on."""
         round_number = 0

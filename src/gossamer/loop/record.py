@@ -50,6 +50,8 @@ class RoundRecord:
     """Everything that was recorded, by name."""
     sha256: dict[str, str]
     """Name of each file of the round's folder -> SHA-256, in hexadecimal; round.json's is over all other entries."""
+    quantised: bool = False
+    """Whether it was trained and measured with weights and inputs rounded for int8 (`Retraining.quantised_rounds`)."""
     format: int = 1
     """The version of the file's format."""
 

@@ -18,6 +18,7 @@ LEDGER = "ledger.jsonl"
 TRAINING = "training.safetensors"
 REPLICATES = "replicates.safetensors"
 SNAPSHOT = "snapshot.safetensors"
+RANGES = "ranges.json"
 
 
 def round_folder(folder: Path, number: int) -> Path:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from gossamer.loop.normalisation import Batches
 from gossamer.loop.record import RoundRecord
 from gossamer.loop.spent import Spent
 from gossamer.prune import masks as masks_of
+from gossamer.quantise.fake import FakeQuantisation
+from gossamer.quantise.ranges import Ranges
 from gossamer.rewind.schedulers import Interval, RoundScheduler, round_scheduler
 from gossamer.rewind.strategies import Schedule
 
@@ -49,10 +52,14 @@ class Round:
     beside: Callable[[Path], object] | None
     """Writes further files into the folder that it is given, which becomes the round's when it is recorded, such as the
     configuration of a model; None: there are none."""
+    quantisation: FakeQuantisation | None
+    """Of a round that is trained for int8: its layers, which round, and the ranges of their inputs."""
     result: RoundRecord | None
     """What was recorded; None until then."""
 
-    def __init__(self, run: "Run", number: int, masks: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, run: "Run", number: int, masks: Mapping[str, Tensor], quantisation: FakeQuantisation | None
+    ) -> None:
         self._run = run
         self.number = number
         self.masks = masks
@@ -65,6 +72,7 @@ class Round:
         self.taken_schedule = None
         self.averaged = False
         self.beside = None
+        self.quantisation = quantisation
         self.result = None
         self._replicates_begun = False
 
@@ -100,6 +108,31 @@ class Round:
     def steps(self) -> int:
         """Optimizer steps of this round so far, as gossamer counts them."""
         return self.spent.steps
+
+    @property
+    def quantised(self) -> bool:
+        """Whether it is trained, and measured, with weights and inputs rounded for int8."""
+        return self.quantisation is not None
+
+    @property
+    def ranges(self) -> Ranges:
+        """Name of a layer's weight -> the range of the layer's inputs, as the training has found it so far; empty where
+        the round is not `quantised`. Whoever goes back to the weights of an earlier epoch sets it to what it was then.
+        """
+        return {} if self.quantisation is None else self.quantisation.ranges
+
+    @ranges.setter
+    def ranges(self, ranges: Ranges) -> None:
+        if self.quantisation is not None:
+            self.quantisation.ranges = ranges
+
+    def in_float(self) -> AbstractContextManager[None]:
+        """Inside, the model computes in float even if the round is `quantised`, to measure it so too.
+
+        with round.in_float():
+            float_accuracy = evaluate(model)
+        """
+        return nullcontext() if self.quantisation is None else self.quantisation.interrupted()
 
     def schedule(self, total_steps: int, steps_per_epoch: int | None = None) -> Schedule:
         """Which learning rates this round trains with: for each of its steps, the step of the user's own schedule.
@@ -216,8 +249,8 @@ class Round:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint inside the round needs of the round itself, beside those of the model and the optimizer:
-        steps and time so far, which attempt it is of, and in the dense round the snapshot to rewind to, if it was
-        taken.
+        steps and time so far, which attempt it is of, in the dense round the snapshot to rewind to, if it was taken,
+        and in a `quantised` one the ranges.
 
             torch.save({"round": round.state_dict(), "model": ..., "optimizer": ..., "random": ...}, path)
 
@@ -233,6 +266,7 @@ class Round:
             "seconds": self.spent.seconds,
             "processor_seconds": self.spent.processor_seconds,
             "snapshot": self._run.rewinding.snapshot_bytes() if self.number == 0 else None,
+            "ranges": None if self.quantisation is None else self.quantisation.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -252,11 +286,21 @@ class Round:
         try:
             spent = int(state["steps"]), float(state["seconds"]), float(state["processor_seconds"])
             snapshot = state["snapshot"]
-        except (LookupError, TypeError, ValueError) as error:
+            self.load_ranges(state)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"this is no state of a round ({error!r}); begin the round anew") from error
         if snapshot is not None:
             self._run.rewinding.restore_snapshot(snapshot)
         self.spent.go_on_from(*spent)
+
+    def load_ranges(self, state: Mapping[str, Any]) -> None:
+        """Puts the ranges of such a state back, and nothing else of it.
+
+        Raises:
+            LookupError, ValueError: they are of other layers.
+        """
+        if self.quantisation is not None:
+            self.quantisation.load_state_dict(state["ranges"])
 
     @property
     def _attempt(self) -> str:

@@ -6,6 +6,7 @@ What is rewound between the cut and the retraining is a strategy by name (`gossa
 import warnings
 import weakref
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from gossamer.prune import masks as masks_of
 from gossamer.prune.choose import choose
 from gossamer.prune.enforce import detach_masks, watch
 from gossamer.prune.names import belonging_to_round
+from gossamer.quantise.fake import FakeQuantisation
 from gossamer.rewind import snapshot
 from gossamer.rewind.optimizers import restore_memory_formats
 from gossamer.rewind.snapshot import StepCounter
@@ -121,7 +123,7 @@ class Run:
                 if number > 0:
                     masks = self._cut_and_rewind(number, kept, masks)
                 round = self._next(number, masks)
-                with snapshot.counted(self.counter), belonging_to_round(self.model):
+                with snapshot.counted(self.counter), belonging_to_round(self.model), self._rounding(round):
                     yield round
                     # What nobody recorded claims nothing about a training.
                     records.append(round.result or round.record(untrained=True))
@@ -148,7 +150,15 @@ class Run:
         self.counter.after(1, self.network.refuse_vanished)
         if number == 0:
             self.rewinding.begin_dense(self.counter)
-        return Round(self, number, masks)
+        quantised = self.plan.is_among_last(number, self.retraining.quantised_rounds)
+        return Round(self, number, masks, FakeQuantisation(self.model, self.network.weights) if quantised else None)
+
+    def _rounding(self, round: Round) -> AbstractContextManager[None]:
+        """Inside, the layers of a round that is trained for int8 round."""
+        if round.quantisation is None:
+            return nullcontext()
+        living_on = [module for thing in self.state.values() for module in averages.modules_of(thing, self.model)]
+        return round.quantisation.attached(living_on)
 
     def replicates(self, round: Round, batches: Batches | None) -> Iterator[int]:
         """See `Round.replicates`."""
@@ -210,6 +220,7 @@ class Run:
             seed=self.settings.seed,
             metrics=metrics,
             sha256={},
+            quantised=round.quantised,
             format=FORMAT,
         )
         # An average that lives on is pruned at the next cut, after an interruption too.
@@ -217,7 +228,15 @@ class Run:
         state = state_of(self.state, lives_on[-1] if lives_on else None)
         cost = round.spent.cost(round.number, self.retraining.method, self.network.device, seconds)
         written = run_folder.write_round(
-            self.folder, record, kept, round.masks, state, snapshot_file, cost, round.beside
+            self.folder,
+            record,
+            kept,
+            round.masks,
+            state,
+            snapshot_file,
+            cost,
+            round.beside,
+            round.ranges if round.quantised else None,
         )
         if average is not None:
             self.average = average
@@ -246,6 +265,9 @@ class Run:
                 f"{_untrained(f'round {round.number}')} If no training is meant (pruning without retraining, a network "
                 f"that came trained), say so: round.record(..., untrained=True)."
             )
+
+        if round.quantisation is not None:
+            round.quantisation.require_ranges(round.number)
 
     def _averaged(self, round: Round, average: Any, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What an average has in the places of `kept`, its pruned weights set to zero."""

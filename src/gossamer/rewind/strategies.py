@@ -119,6 +119,8 @@ class Retraining:
     BatchNorm's), both (optimizer,statistics; the default, as in the paper's code) or none."""
     replicates: int = 1
     """Train every round after the dense one so many times and go on with the average of the weights (Zimmer 2024)."""
+    quantised_rounds: int = 0
+    """Train the last so many rounds for int8, with weights and inputs rounded as export --int8 has them."""
     fresh_model: Callable[[], Any] | None = as_option(None, hidden=True)
     """For "reinit": makes a newly initialised model; by default the layers' `reset_parameters`."""
 
@@ -128,6 +130,7 @@ class Retraining:
         object.__setattr__(self, "replicates", whole_number("replicates", self.replicates, expected))
         if self.replicates < 1:
             raise ConfigurationError(f"replicates is {self.replicates}; expected {expected}")
+        self._check_quantised_rounds()
         require_kind("method", self.method, str, f"one of {', '.join(STRATEGIES)}")
         if self.method not in STRATEGIES:
             raise ConfigurationError(f"there is no method {self.method!r}; expected one of {', '.join(STRATEGIES)}")
@@ -143,6 +146,17 @@ class Retraining:
         if self.length is not None and self.length.count < 1:
             raise ConfigurationError(f"got {self.length} of retraining; expected at least 1")
         self._check_rewound()
+
+    def _check_quantised_rounds(self) -> None:
+        expected = "a whole number, 0 (none) or more"
+        object.__setattr__(self, "quantised_rounds", whole_number("quantised_rounds", self.quantised_rounds, expected))
+        if self.quantised_rounds < 0:
+            raise ConfigurationError(f"quantised_rounds is {self.quantised_rounds}; expected {expected}")
+        if self.quantised_rounds and self.replicates > 1:
+            raise ConfigurationError(
+                f"got replicates={self.replicates} and quantised_rounds={self.quantised_rounds}; expected one of them: "
+                f"the average of several networks was trained with the ranges of none"
+            )
 
     def _check_rewound(self) -> None:
         listed = (list, tuple, set, frozenset, NoneType)
@@ -239,6 +253,7 @@ class Retraining:
                 "retrain_for": None if self.length is None else str(self.length),
                 "rewound": None if everything else list(self.rewinds),
                 "replicates": None if self.replicates == 1 else self.replicates,
+                "quantised_rounds": self.quantised_rounds or None,
             }
         }
 
@@ -257,7 +272,11 @@ class Retraining:
                 if not count.isdecimal() or unit not in ("steps", "epochs"):
                     raise ConfigurationError(f"{stored} is {found[stored]!r}; expected such as '3 epochs'")
                 spans[field.format(unit if stored == "retrain_for" else unit[:-1])] = int(count)
-        rest = {"rewound": found.get("rewound"), "replicates": found.get("replicates", 1)}
+        rest = {
+            "rewound": found.get("rewound"),
+            "replicates": found.get("replicates", 1),
+            "quantised_rounds": found.get("quantised_rounds", 0),
+        }
         return cls(found.get("retraining", DEFAULT), **rest, **spans)
 
 
