@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from gossamer.export.costs import Costs
     from gossamer.export.exporting import Exported
+    from gossamer.export.int8 import Quantised
     from gossamer.export.left import LeftWeight
     from gossamer.export.source import Source
 
@@ -123,13 +124,13 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
     from gossamer.export.half import lost_text
 
     forms: Counter[str] = Counter(layer.form for layer in exported.layers)
-    lines = [_looked_at(forms, dense), *_left(exported.left), *source.notes]
+    lines = [_looked_at(forms, dense, exported.quantised is not None), *_left(exported.left), *source.notes]
     agreement = exported.agreement
     compared = (
         f"compared on {source.inputs}: largest difference of an output {agreement.difference:.3g} "
         f"(outputs up to {agreement.largest:.3g})"
     )
-    if source.scoring is not None:
+    if source.scoring is not None and exported.quantised is None:
         metric = source.scoring.name
         compared += f", {metric} {value_text(metric, exported.metric_before)} -> {value_text(metric, exported.metric)}"
     lines.append(compared)
@@ -143,6 +144,8 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
             f"the layer {exported.reader} reads values that are infinite or NaN, of which a dense layer's zeros make "
             f"NaN and a sparse one's do not: outputs that are NaN in the dense network were not compared"
         )
+    if exported.quantised is not None:
+        lines += _quantised(exported.quantised)
     if exported.lost:
         lines.append(f"small weights that fp16 loses: {_listed([lost_text(lost) for lost in exported.lost])}")
     ratio = exported.dense_bytes / exported.file_bytes
@@ -159,8 +162,21 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
     return lines
 
 
-def _looked_at(forms: Counter[str], dense: bool) -> str:
+def _quantised(found: "Quantised") -> list[str]:
+    lines = [
+        f"{len(found.layers)} of {len(found.layers) + len(found.kept_float)} layers compute in int8, ranges by "
+        f"{found.ranges}; outputs differ from those in fp32 by {found.difference:.2%} (root mean square)"
+    ]
+    if found.kept_float:
+        lines.append(f"left in float: {_listed(list(found.kept_float))}")
+    lines += [f"{score.metric} on all of {split}: {score.text()}" for split, score in found.scores.items()]
+    return lines
+
+
+def _looked_at(forms: Counter[str], dense: bool, int8: bool) -> str:
     """How many layers there are and what became of them."""
+    if dense and int8:
+        return "written with ONNX's own ops alone, QuantizeLinear and DequantizeLinear among them (--dense --int8)"
     if dense:
         return "written with ONNX's own ops alone, zeros and all (--dense)"
     if not forms:

@@ -127,12 +127,13 @@ def how_wrong(
     )
 
 
-def few_examples(model: onnx.ModelProto, feed: Feed, run: Run | None = None) -> Feed:
+def few_examples(model: onnx.ModelProto, feed: Feed, run: Run | None = None, count: int = LAYERWISE_EXAMPLES) -> Feed:
     """The first examples of a batch, on whatever axes count them; all of it where the network does not run with
     fewer: their number is fixed, or an open first axis counts something else.
 
     Args:
         run: what runs the model, where it is open already.
+        count: how many.
     """
     values = {value.name: value for value in inputs_to_give(model)}
     batches = {axis.name for axis in open_axes(model) if axis.first}
@@ -140,7 +141,7 @@ def few_examples(model: onnx.ModelProto, feed: Feed, run: Run | None = None) -> 
     for name, value in feed.items():
         axes = range(len(values[name].type.tensor_type.shape.dim))
         counted = [axis_name(values[name], index) in batches for index in axes]
-        cut = tuple(slice(LAYERWISE_EXAMPLES if counts else None) for counts in counted)
+        cut = tuple(slice(count if counts else None) for counts in counted)
         few[name] = np.asarray(value[cut]) if isinstance(value, np.ndarray) else value
     if all(np.shape(value) == np.shape(feed[name]) for name, value in few.items() if isinstance(value, np.ndarray)):
         return feed

@@ -12,6 +12,7 @@ from gossamer.export.costs import Costs
 from gossamer.export.form import SPARSE_FP32, FileForm
 from gossamer.export.half import LostWeights
 from gossamer.export.halving import require_same, rounded
+from gossamer.export.int8 import Quantised, plain_int8, quantise, scored_again
 from gossamer.export.left import LeftWeight
 from gossamer.export.rewrite import LayerReport, Rewritten
 from gossamer.export.rounding import Agreement, Rounding
@@ -46,6 +47,8 @@ class Exported:
     reader: str | None = None
     """The first sparse layer that reads infinite values or NaN, if outputs are therefore compared only where those of
     the source are not NaN."""
+    quantised: Quantised | None = None
+    """What became of the network in int8."""
 
 
 def export(
@@ -82,9 +85,13 @@ def export(
     progress(f"comparing the dense network with {source.name}")
     if source.twin is not None or source.given is not None:
         compare_with_source(source, rounding)
+    int8 = quantise(source, form, progress) if form.int8 else None
     if form.dense:
-        write_file(path, lambda temporary: _write_dense(source, temporary))
-        return _described(source, path, running(dense_session(onnx.load(path))))
+        dense = source.dense if int8 is None else plain_int8(int8)
+        write_file(path, lambda temporary: _write_dense(dense, temporary))
+        return replace(_described(source, path, running(dense_session(onnx.load(path)))), quantised=int8)
+    if int8 is not None:
+        return _export_int8(source, int8, path, costs, progress)
     reference, lost = rounded(source.dense) if form.half else (source.dense, ())
     if form.half:
         require_same(source.dense, reference, lost, source.feeds, form.half_difference, rounding)
@@ -107,6 +114,26 @@ def export(
     return replace(_described(source, path, file_run, written, agreement.reader), lost=lost)
 
 
+def _export_int8(
+    source: Source, int8: Quantised, path: Path, costs: Costs | None, progress: Callable[[str], object]
+) -> Exported:
+    """Writes a quantised network with sparse ops, each layer compared with the same one as ONNX Runtime computes it."""
+    progress("choosing which layers run sparse")
+    written = as_written(int8.model, costs=costs, facts=int8.facts())
+    progress("comparing every layer with the dense one")
+    reader: list[str | None] = []
+
+    def write(temporary: Path) -> None:
+        save(written.model, temporary)
+        rounding = Rounding(int8.model, source.feeds)
+        reader.append(compare_with_dense(int8.model, temporary, written, source.feeds, rounding).reader)
+
+    write_file(path, write)
+    run = running(sparse_session(str(path)))
+    exported = _described(source, path, run, written, reader[-1])
+    return replace(exported, quantised=scored_again(int8, source, run, progress))
+
+
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Writes a model's bytes.
 
@@ -119,10 +146,10 @@ def save(model: onnx.ModelProto, path: Path) -> None:
         raise ExportError(f"the network is too large for one ONNX file (2 GiB): {error}") from error
 
 
-def _write_dense(source: Source, path: Path) -> None:
-    save(source.dense, path)
-    # What was compared with the twin is the model in memory; the file has to hold the same.
-    if onnx.load(path) != source.dense:
+def _write_dense(dense: onnx.ModelProto, path: Path) -> None:
+    save(dense, path)
+    # What was compared with the source is the model in memory; the file has to hold the same.
+    if onnx.load(path) != dense:
         raise ExportError(f"{path} reads back as something else than was written; nothing was kept")
 
 

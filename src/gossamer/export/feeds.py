@@ -39,9 +39,9 @@ def read_inputs(model: onnx.ModelProto, files: Mapping[str, Path]) -> Feed:
     values = {value.name: value for value in inputs_to_give(model)}
     unknown = [name for name in files if name not in values]
     if unknown:
-        there = ", ".join(map(_described, values.values()))
+        there = ", ".join(map(described, values.values()))
         raise ConfigurationError(f"the network has no input {', '.join(map(repr, unknown))}; it has {there}")
-    return {name: _fitting(values[name], _loaded(path), path) for name, path in files.items()}
+    return {name: fitting(values[name], loaded(path), path) for name, path in files.items()}
 
 
 def feeds_of(opened: Opened, given: Feed, sizes: Mapping[str, int]) -> Iterator[Feed]:
@@ -79,13 +79,18 @@ def feeds_of(opened: Opened, given: Feed, sizes: Mapping[str, int]) -> Iterator[
             return
     raise ExportError(
         f"the network does not run in ONNX Runtime on random inputs ({_shapes(feed)}): {error}. Give inputs that it "
-        f"accepts, each with --input NAME=FILE.npy (numpy.save writes such files): {', '.join(map(_described, others))}"
+        f"accepts, each with --input NAME=FILE.npy (numpy.save writes such files): {', '.join(map(described, others))}"
         + _unequal(model, given)
         + _said(name for value in others for name in _open_names(value) if name not in known)
     )
 
 
-def _loaded(path: Path) -> NDArray[np.generic]:
+def loaded(path: Path) -> NDArray[np.generic]:
+    """The array of a file that `numpy.save` wrote.
+
+    Raises:
+        ConfigurationError: there is none, or it holds something else.
+    """
     try:
         values = np.load(regular(path, links=True), allow_pickle=False)
     except FileNotFoundError as error:
@@ -100,23 +105,30 @@ def _loaded(path: Path) -> NDArray[np.generic]:
     return values
 
 
-def _fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], path: Path) -> NDArray[np.generic]:
-    """The values as the input takes them."""
+def fitting(value: onnx.ValueInfoProto, array: NDArray[np.generic], path: Path) -> NDArray[np.generic]:
+    """The values as the input takes them.
+
+    Args:
+        path: where they come from, for messages.
+
+    Raises:
+        ConfigurationError: their shape or type is another, or a number is out of range.
+    """
     if value.type.WhichOneof("value") != "tensor_type":
-        raise ConfigurationError(f"{path} holds an array, which is no value of {_described(value)}; leave it out")
+        raise ConfigurationError(f"{path} holds an array, which is no value of {described(value)}; leave it out")
     axes = value.type.tensor_type.shape.dim
     ranked = value.type.tensor_type.HasField("shape")
     if ranked and (
         array.ndim != len(axes) or any(0 < axis.dim_value != size for axis, size in zip(axes, array.shape, strict=True))
     ):
-        raise ConfigurationError(f"{path} has the shape {list(array.shape)}; expected that of {_described(value)}")
+        raise ConfigurationError(f"{path} has the shape {list(array.shape)}; expected that of {described(value)}")
     wanted = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     with np.errstate(all="ignore"):
         converted = array.astype(wanted) if np.can_cast(array.dtype, wanted, "same_kind") else None
     if converted is None or (array.dtype.kind in "iu" and not np.array_equal(converted, array)):
-        raise ConfigurationError(f"{path} is of type {array.dtype}; expected values of {_described(value)}")
+        raise ConfigurationError(f"{path} is of type {array.dtype}; expected values of {described(value)}")
     if array.dtype.kind == "f" and (np.isfinite(array) != np.isfinite(converted)).any():
-        raise ConfigurationError(f"{path} holds numbers beyond the range of {wanted}; expected {_described(value)}")
+        raise ConfigurationError(f"{path} holds numbers beyond the range of {wanted}; expected {described(value)}")
     return converted
 
 
@@ -198,7 +210,7 @@ def _error(opened: Opened, feed: Feed) -> str | None:
     return None
 
 
-def _described(value: onnx.ValueInfoProto) -> str:
+def described(value: onnx.ValueInfoProto) -> str:
     """Such as "image (float [batch, 3, 224, 224])"."""
     axes = tensor_of(value.type).shape.dim
     sizes = [axis_name(value, index) or str(axis.dim_value) for index, axis in enumerate(axes)]

@@ -1,8 +1,18 @@
 """How a network is stored in its file."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 from gossamer.errors import ConfigurationError
+
+RANGES_BY = ("minmax", "percentile", "entropy")
+"""The ways to find the range of a value (`gossamer.export.ranges`)."""
+ACTIVATIONS = ("uint8", "int8")
+AUTO = "auto"
+"""Leaves those layers in float that cost most, as many as needed."""
+LARGEST_DROP = 0.01
+"""A point of accuracy; of a metric beyond 1, which may be in percent or a perplexity, this share of it."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +29,52 @@ class FileForm:
     """Store weights as fp16: half the file. They are computed with as fp32."""
     half_difference: float = 0.01
     """The share of an output's largest number that fp16 weights, each off by up to 0.05%, may change; else refused."""
+    int8: bool = False
+    """Compute the layers in int8: a quarter of the bytes. Their weights get a scale for each output channel, the values
+    between them ranges that are found on examples. With --dense as plain QuantizeLinear and DequantizeLinear."""
+    ranges_from: Path | None = None
+    """Examples that --int8 finds ranges on: an .npz file with an array for each input by its name, the examples along
+    the first axis, or a folder of such; of one input also .npy. By default 512 training examples of a run or task."""
+    ranges_by: str = "minmax"
+    """How --int8 finds a range: minmax, percentile (99.999%) or entropy."""
+    activations: str = "uint8"
+    """The type of --int8's values between layers: uint8, or int8 for a runtime that wants it. Sparse ops take both."""
+    max_drop: float | None = None
+    """The largest loss of the validation metric that --int8 may cost, in the metric's units, such as 0.01; else
+    refused. By default 0.01, or 1% of a metric beyond 1."""
+    keep_float: tuple[str, ...] = ()
+    """A layer that --int8 leaves in float (shell pattern; repeatable); auto: those that cost most, until --max-drop is
+    met."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.half_difference <= 1:
             raise ConfigurationError(f"--half-difference is {self.half_difference}; expected a share from 0 to 1")
         if self.dense and self.half:
             raise ConfigurationError("--dense writes fp32 weights that every runtime reads; leave --half out")
+        if self.half and self.int8:
+            raise ConfigurationError("--int8 stores a weight in one byte and --half in two; leave one of them out")
+        for name, allowed in {"ranges_by": RANGES_BY, "activations": ACTIVATIONS}.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigurationError(
+                    f"{_option(name)} is {getattr(self, name)!r}; expected {', '.join(allowed[:-1])} or {allowed[-1]}"
+                )
+        if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):
+            raise ConfigurationError(f"--max-drop is {self.max_drop}; expected a number of at least 0, such as 0.01")
+        if AUTO in self.keep_float and len(self.keep_float) > 1:
+            raise ConfigurationError("--keep-float auto chooses the layers; leave the other names out")
+        if not self.int8:
+            given = [
+                one.name for one in fields(self) if one.name in _OF_INT8 and getattr(self, one.name) != one.default
+            ]
+            if given:
+                raise ConfigurationError(f"{_option(given[0])} says how --int8 quantises; add --int8, or leave it out")
+
+
+_OF_INT8 = ("ranges_from", "ranges_by", "activations", "max_drop", "keep_float")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 SPARSE_FP32 = FileForm()

@@ -1,7 +1,9 @@
 """Networks of torch to export: a round of a run, a task's, or what a function of one's own returns."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -11,9 +13,11 @@ from gossamer.errors import ConfigurationError, ExportError
 from gossamer.export.calls import call_with
 from gossamer.export.from_torch import AsOnnx, to_onnx
 from gossamer.export.precision import in_fp32
+from gossamer.export.range_inputs import RangeInputs
 from gossamer.export.source import Source
-from gossamer.export.twin import ExampleScore, Twin
+from gossamer.export.twin import ExampleScore, SplitScore, Twin
 from gossamer.graph.sessions import Feed
+from gossamer.randomness import derived_seed
 from gossamer.reopen import as_made, open_round
 from gossamer.shrink import shrink
 from gossamer.shrink.arguments import as_call
@@ -22,10 +26,14 @@ from gossamer.tasks import Data, Metric, Task, find_task
 from gossamer.tasks.built_in import BUILT_IN
 from gossamer.tasks.in_memory import first_batches
 from gossamer.tasks.own_task import call_own_function, is_own_task
+from gossamer.tasks.sample import all_batches, chosen_batches
+from gossamer.tasks.task import Split
 
 EXAMPLES = 1000
 """Validation examples that outputs are compared on, at most."""
 BATCH = 100
+RANGE_EXAMPLES = 512
+"""Training examples that the ranges of values are found on."""
 SHRINK_EXAMPLES = 64
 """Inputs that the network is traced with before its dead units are cut out."""
 
@@ -74,7 +82,27 @@ def _from_network(name: str, model: nn.Module, data: Data, metric: Metric) -> So
     compared = f"{sum(batch.examples for batch in batches):,} validation examples"
     twin = Twin(traced.twin, traced.modules)
     scoring = ExampleScore(metric, [batch.targets for batch in batches], returned)
-    return Source(name, traced.model, feeds, compared, twin, scoring, notes=traced.notes)
+    splits = {
+        which: SplitScore(metric, functools.partial(_scored, traced, split), returned)
+        for which, split in data.splits().items()
+        if which != "train"
+    }
+    ranges = functools.partial(_training_examples, traced, data.train)
+    return Source(
+        name, traced.model, feeds, compared, twin, scoring, notes=traced.notes, splits=splits, range_inputs=ranges
+    )
+
+
+def _scored(traced: AsOnnx, split: Split) -> Iterator[tuple[Feed, Any]]:
+    """The inputs and targets of all examples of a split."""
+    for batch in all_batches(split):
+        yield _feed(traced, batch.tensors()), batch.targets
+
+
+def _training_examples(traced: AsOnnx, train: Split) -> RangeInputs:
+    batches = chosen_batches(train, RANGE_EXAMPLES, derived_seed("ranges"))
+    feeds = tuple(_feed(traced, batch.tensors()) for batch in batches)
+    return RangeInputs(feeds, f"{sum(batch.examples for batch in batches):,} training examples")
 
 
 def _from_function(name: str, data_folder: Path | None) -> Source:

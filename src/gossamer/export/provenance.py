@@ -1,5 +1,6 @@
 """What a file says of itself to whoever opens it without gossamer: what it is, and what runs it."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import onnx
@@ -12,30 +13,35 @@ SOURCE = "gossamer.source"
 """Key of a file's metadata: what made the network that it was written from."""
 NEEDS = "gossamer.needs"
 """What has to be installed to run it."""
+STORED = "Weights are stored without their zeros."
+STORED_INT8 = "Its layers compute in int8, quantised after training (QuantizeLinear and DequantizeLinear)."
 
 
-def with_provenance(model: onnx.ModelProto, *, sparse_ops: bool) -> onnx.ModelProto:
+def with_provenance(
+    model: onnx.ModelProto, *, sparse_ops: bool, stored: str = STORED, facts: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
     """The same network, which says what wrote it, from what, and what it needs; its own words stay.
 
     Args:
         sparse_ops: whether it has ops of gossamer's domain.
+        stored: how its weights are, in a sentence.
+        facts: what its metadata say besides.
     """
     result = copied(model)
     before = " ".join(filter(None, (model.producer_name, model.producer_version)))
     result.producer_name, result.producer_version = PRODUCER, version(PRODUCER)
-    result.doc_string = "\n\n".join(filter(None, (_words(sparse_ops), model.doc_string)))
-    facts = {SOURCE: before} if before else {}
+    result.doc_string = "\n\n".join(filter(None, (_words(sparse_ops, stored), model.doc_string)))
+    told = {**({SOURCE: before} if before else {}), **(facts or {})}
     if sparse_ops:
-        facts[NEEDS] = f"{RUNTIME} {version(RUNTIME)}"
-    kept = [entry for entry in model.metadata_props if entry.key not in (SOURCE, NEEDS)]
+        told[NEEDS] = f"{RUNTIME} {version(RUNTIME)}"
+    kept = [entry for entry in model.metadata_props if entry.key not in (SOURCE, NEEDS, *told)]
     replace_items(result.metadata_props, kept)
-    for key, value in facts.items():
+    for key, value in told.items():
         result.metadata_props.add(key=key, value=value)
     return result
 
 
-def _words(sparse_ops: bool) -> str:
-    stored = "Weights are stored without their zeros."
+def _words(sparse_ops: bool, stored: str) -> str:
     if not sparse_ops:
         return f"A pruned network, written by {PRODUCER}. {stored} Any ONNX runtime of this opset runs it."
     return (

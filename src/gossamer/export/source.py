@@ -1,7 +1,7 @@
 """What is exported: a round of a run, a task, a function of one's own, or an ONNX file, with inputs to compare on."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ from gossamer.graph.sessions import Feed, Opened, Remembering
 from gossamer.storage.files import absolute, same_working_directory
 
 if TYPE_CHECKING:
-    from gossamer.export.twin import ExampleScore, Twin
+    from gossamer.export.range_inputs import RangeInputs
+    from gossamer.export.twin import ExampleScore, SplitScore, Twin
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Source:
     """The file that it was read from, which is never written over."""
     notes: tuple[str, ...] = ()
     """What of the network is not as it was given, for people."""
+    splits: "Mapping[str, SplitScore]" = field(default_factory=dict)
+    """The metric on all of `validation` and, where the source has it, of `test`."""
+    range_inputs: "Callable[[], RangeInputs] | None" = None
+    """Chooses training examples, without augmentation, on which the ranges of values are found."""
 
     @cached_property
     def run(self) -> Remembering:

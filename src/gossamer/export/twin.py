@@ -1,6 +1,6 @@
 """What an ONNX network was made of: a network of torch, in evaluation mode, with a metric of its task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from gossamer.export.agreement import few_examples, how_wrong
 from gossamer.export.calls import tensors_returned
 from gossamer.export.rounding import Rounding
 from gossamer.graph.outputs import with_outputs
-from gossamer.graph.sessions import Feed, Opened
+from gossamer.graph.sessions import Feed, Opened, Run
 from gossamer.tasks import Metric
 from gossamer.tasks.evaluation import measure_outputs
 
@@ -86,15 +86,40 @@ class ExampleScore:
 
     def of(self, outputs: Sequence[Sequence[NDArray[np.generic]]]) -> float:
         """The metric of a network's outputs, batch by batch."""
-        arranged = (self._arranged(arrays) for arrays in outputs)
+        arranged = (_arranged(arrays, self.returned) for arrays in outputs)
         return measure_outputs(zip(arranged, self.targets, strict=True), self.metric)[self.name]
 
-    def _arranged(self, arrays: Sequence[NDArray[np.generic]]) -> Any:
-        """The arrays as the tensors of what the network returns."""
-        others = iter(arrays)
-        leaves, arrangement = _pytree.tree_flatten(self.returned)
-        placed = [_tensor(next(others), leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        return _pytree.tree_unflatten(placed, arrangement)
+
+@dataclass(frozen=True)
+class SplitScore:
+    """A task's metric on a whole split."""
+
+    metric: Metric
+    batches: Callable[[], Iterable[tuple[Feed, Any]]]
+    """Reads the inputs and targets of all its examples, batch by batch."""
+    returned: Any
+    """What the network returns for some batch: how its tensors are arranged."""
+
+    @property
+    def name(self) -> str:
+        return self.metric.name
+
+    def of(self, run: Run) -> float:
+        """The metric of a network."""
+        outputs = ((_arranged(run(feed), self.returned), targets) for feed, targets in self.batches())
+        return measure_outputs(outputs, self.metric)[self.name]
+
+    def loss(self, before: float, after: float) -> float:
+        """How much worse the second value is, in the metric's units; below 0 if it is better."""
+        return before - after if self.metric.better == "higher" else after - before
+
+
+def _arranged(arrays: Sequence[NDArray[np.generic]], returned: Any) -> Any:
+    """The arrays as the tensors of what a network returns."""
+    others = iter(arrays)
+    leaves, arrangement = _pytree.tree_flatten(returned)
+    placed = [_tensor(next(others), leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    return _pytree.tree_unflatten(placed, arrangement)
 
 
 def _tensor(values: NDArray[np.generic], like: Tensor) -> Tensor:

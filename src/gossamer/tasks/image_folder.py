@@ -84,7 +84,8 @@ class ImageFolder:
         """The splits, read by workers where there are many images."""
         workers = 0 if len(self.train) < FEW else min(MOST_WORKERS, os.cpu_count() or 1)
         test = None if self.test is None else Loaded(self.test, workers)
-        return Data(Loaded(self.train, workers), Loaded(self.validation, workers), test, batch=standardised)
+        train = Loaded(self.train, workers, unaugmented=replace(self.train, augment=False))
+        return Data(train, Loaded(self.validation, workers), test, batch=standardised)
 
 
 def image_task(entry: BuiltIn, depth: Depth) -> Task:

@@ -27,6 +27,8 @@ from gossamer.tasks.reading import Reading, as_it_is, begin_worker, has_length, 
 
 COMPARED_BATCHES = 4
 """How many batches of a loader's order are drawn twice, to see whether it can be drawn again."""
+CHOSEN_AT_A_TIME = 64
+"""Of examples that are drawn, those of a batch at most: whoever looks at a network keeps inner values of it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class Loaded:
     """What is read -> a `Batch`; that of `Data` by default, or `as_batch`."""
     name: str = "the examples"
     """The name of the task and its split, for messages."""
+    unaugmented: Any = None
+    """The same `Dataset` without augmentation, where `source` augments what it reads: for what looks at training
+    examples without training on them."""
 
     def __post_init__(self) -> None:
         least = {"workers": (self.workers, 0), "steps": (self.steps, 1), "batch_size": (self.batch_size, 1)}
@@ -146,6 +151,22 @@ class Loaded:
             yield batch
         if not count:
             raise TaskError(f"{self.name}: there is no batch; expected at least one")
+
+    def chosen(self, most: int, draw: Draw) -> Iterator[Batch]:
+        """Some examples, drawn without replacement, without augmentation where the split says how; the first batches of
+        a source whose examples have no numbers.
+
+        Args:
+            most: how many; all if there are no more.
+        """
+        if self.unaugmented is not None:
+            yield from replace(self, source=self.unaugmented, unaugmented=None).chosen(most, draw)
+        elif not self.numbered:
+            yield from self.once(draw)
+        else:
+            rows = order_of(len(self.dataset), draw("chosen"))[:most].sort().values
+            parts = rows.split(min(self._size, CHOSEN_AT_A_TIME))
+            yield from self._batches(lambda: self._read(iter(part.tolist() for part in parts), draw))
 
     @property
     def once_steps(self) -> int | None:

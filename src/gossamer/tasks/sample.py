@@ -1,10 +1,14 @@
-"""Examples of a split that are gone through several times: those in memory as they are, of others the first."""
+"""Examples of a split that are gone through several times: those in memory as they are, of others the first; and all of
+them, or some drawn at random, once."""
 
+import functools
 import operator
 from collections.abc import Iterator, Sequence
 
+from gossamer.randomness import derived_seed
 from gossamer.tasks.batch import Batch
 from gossamer.tasks.in_memory import MOST, first_batches
+from gossamer.tasks.loaded import CHOSEN_AT_A_TIME, order_of
 from gossamer.tasks.task import Examples, Split
 
 BATCH = 500
@@ -62,3 +66,36 @@ def sample(split: Split, most: int = MOST) -> Sample:
         TaskError: they cannot be read.
     """
     return Sample(split if isinstance(split, Examples) else first_batches(split, most))
+
+
+def all_batches(split: Split) -> Iterator[Batch]:
+    """All examples of a split once, in their order, on the CPU.
+
+    Raises:
+        TaskError: they cannot be read.
+    """
+    yield from (
+        Sample(split) if isinstance(split, Examples) else split.once(functools.partial(derived_seed, "evaluation"))
+    )
+
+
+def chosen_batches(split: Split, most: int, seed: int) -> list[Batch]:
+    """Some examples of a split, drawn without replacement; of those that have no numbers the first. Nothing is
+    augmented but by a `Dataset` that does it itself and does not say what it reads without (`Loaded.unaugmented`).
+
+    Args:
+        most: how many; all if there are no more.
+
+    Raises:
+        TaskError: they cannot be read.
+    """
+    if isinstance(split, Examples):
+        rows = order_of(len(split), seed)[:most].sort().values
+        return [Batch((inputs,), targets=targets) for inputs, targets in map(split.batch, rows.split(CHOSEN_AT_A_TIME))]
+    batches, left = [], most
+    for batch in split.chosen(most, functools.partial(derived_seed, seed)):
+        batches.append(batch.first(left))
+        left -= batches[-1].examples
+        if left <= 0:
+            break
+    return batches

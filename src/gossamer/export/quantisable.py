@@ -1,0 +1,113 @@
+"""Which nodes of a network compute in int8: its layers, and what stands between two of them."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import onnx
+
+from gossamer.graph.applied import activation_of
+from gossamer.graph.graph import GRAPH, Graph, is_standard
+from gossamer.graph.layers import Layer, find_layers
+
+BETWEEN = (
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "Flatten",
+    "GlobalAveragePool",
+    "MaxPool",
+    "Relu",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+"""Ops whose results are bytes if they are read by an int8 layer and made of one's. Others (softmax, normalisation,
+LSTM, products of two activations, every other function) compute in fp32 on what is dequantised for them."""
+QUANTISED = ("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QuantizeLinear")
+"""ONNX's ops of networks that are quantised already; ONNX Runtime's own begin with QLinear or lie in `MICROSOFT`."""
+MICROSOFT = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Quantisable:
+    """The layers of a network that can compute in int8, and the values around them that are bytes then."""
+
+    graph: Graph
+    """Its constants are initializers, its nodes have names of their own."""
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers with constant fp32 weights."""
+        return tuple(find_layers(self.graph))
+
+    def nodes(self, layers: Iterable[Layer]) -> list[int]:
+        """The indices of the nodes that compute in int8 if these layers do: theirs, and those between them."""
+        chosen = list(layers)
+        main = {layer.nodes[0] for layer in chosen}
+        between = {
+            index
+            for index, node in enumerate(self.graph.nodes)
+            if is_standard(node, *BETWEEN) and index not in main and index not in self._biases
+        }
+        made = {name for layer in chosen for index in layer.nodes for name in self.graph.nodes[index].output}
+        while True:
+            inside = main | between
+            values = made | {name for index in inside for name in self.graph.nodes[index].output}
+            values |= {self._after[name] for name in values if name in self._after}
+            kept = {i for i in between if values.intersection(self.graph.nodes[i].input) and self._is_read(i, inside)}
+            if kept == between:
+                return sorted(inside)
+            between = kept
+
+    def result(self, layer: Layer) -> str:
+        """What a layer computes, its bias included, before residual and activation."""
+        adds_bias = layer.bias is not None and is_standard(self.graph.nodes[layer.nodes[0]], "MatMul")
+        return str(self.graph.nodes[layer.nodes[1 if adds_bias else 0]].output[0])
+
+    def values(self, layers: Collection[Layer]) -> set[str]:
+        """The values that are bytes if these layers compute in int8."""
+        nodes = [self.graph.nodes[index] for index in self.nodes(layers)]
+        read = {name for node in nodes for name in (*node.input, *node.output) if name}
+        return {name for name in read | set(map(self.result, layers)) if name not in self.graph.tensors}
+
+    @cached_property
+    def _biases(self) -> set[int]:
+        """Additions of constants: they belong to a layer, or to a function."""
+        return {
+            index
+            for index, node in enumerate(self.graph.nodes)
+            if is_standard(node, "Add") and any(name in self.graph.tensors for name in node.input)
+        }
+
+    @cached_property
+    def _after(self) -> Mapping[str, str]:
+        """Value -> what an activation function makes of it, by one node or several."""
+        values = (name for node in self.graph.nodes for name in node.output if name)
+        found = ((value, activation_of(self.graph, value)) for value in values)
+        return {value: applied.output for value, applied in found if applied is not None}
+
+    def _is_read(self, index: int, inside: Collection[int]) -> bool:
+        """Whether one of the nodes reads what a node makes, as it is or through an activation function."""
+        return any(reader in inside for reader in self._readers(index))
+
+    def _readers(self, index: int) -> Iterator[int]:
+        for name in self.graph.nodes[index].output:
+            yield from (reader for reader in self.graph.readers.get(name, []) if reader != GRAPH)
+            if name in self._after:
+                yield from (reader for reader in self.graph.readers.get(self._after[name], []) if reader != GRAPH)
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether a network is quantised already."""
+    return any(
+        is_standard(node, *QUANTISED)
+        or node.op_type.startswith("QLinear")
+        or (node.domain == MICROSOFT and node.op_type in (*QUANTISED, "DynamicQuantizeMatMul", "QGemm"))
+        for node in model.graph.node
+    )

@@ -1,0 +1,177 @@
+"""A network in fp32 -> the same network quantised, as ONNX Runtime writes it: int8 weights, bytes between layers."""
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
+
+from gossamer.errors import ExportError, first_line
+from gossamer.export.quantisable import Quantisable
+from gossamer.export.ranges import Ranges, described_as_floats, quiet
+from gossamer.graph.batch_norm import drop_unread
+from gossamer.graph.graph import Graph, array_of, attributes_of, is_standard
+from gossamer.graph.layers import Layer
+from gossamer.graph.messages import copied, replace_items
+from gossamer.graph.names import unused
+
+OPSET = 13
+"""The first in which a weight has a scale for each channel."""
+TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+BIAS_STEPS = 2.0**20
+"""Of a channel whose weights are all zero its bias is so many steps: its weights ask for no scale."""
+INFERRED = {"onnx.infer": "onnxruntime.quant"}
+"""What ONNX Runtime notes in a model whose types it knows."""
+
+
+def quantisable(model: onnx.ModelProto) -> Quantisable:
+    """The network as it can be quantised: in an opset that has scales of channels, each node with a name of its own.
+
+    Raises:
+        ExportError: it is of an older opset, and ONNX cannot convert it.
+    """
+    opset = Graph(model).opset
+    result = copied(model)
+    if opset < OPSET:
+        try:
+            result = onnx.version_converter.convert_version(result, OPSET)
+        except Exception as error:  # they have no common class
+            raise ExportError(
+                f"the network is of opset {opset}, int8 weights with a scale for each channel need {OPSET}, and ONNX "
+                f"cannot convert it ({first_line(error)}); export it again in a newer opset"
+            ) from error
+    taken: set[str] = set()
+    for node in result.graph.node:
+        node.name = unused(node.name or node.op_type, taken)
+    return Quantisable(Graph(result))
+
+
+def quantised(network: Quantisable, layers: Collection[Layer], ranges: Ranges, activations: str) -> onnx.ModelProto:
+    """The network with QuantizeLinear and DequantizeLinear around these layers and what stands between them.
+
+    Weights are symmetric, with a scale for each output channel, so that zeros stay zeros; biases are of 32 bits.
+
+    Args:
+        ranges: of all values that become bytes.
+        activations: `uint8` or `int8`.
+
+    Raises:
+        ExportError: ONNX Runtime fails.
+    """
+    graph = network.graph
+    values = network.values(layers)
+    model = described_as_floats(graph.model, values)
+    onnx.helper.set_model_props(model, {**{p.key: p.value for p in graph.model.metadata_props}, **INFERRED})
+    nodes = [graph.nodes[index] for index in network.nodes(layers)]
+    seen = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+        if name in values
+    }
+    try:
+        with quiet():
+            quantizer = QDQQuantizer(
+                model,
+                True,  # a scale for each channel
+                False,  # all 8 bits
+                QuantType.QInt8,
+                TYPES[activations],
+                TensorsData(CalibrationMethod.MinMax, seen),
+                [node.name for node in nodes],
+                [],
+                sorted({node.op_type for node in nodes}),
+                {
+                    # Of a product only what its bias is added to.
+                    "OpTypesToExcludeOutputQuantization": ["MatMul"],
+                    "TensorQuantOverrides": {name: [{"axis": 0}] for name in _left_weights(graph, layers)},
+                },
+            )
+            for layer in layers:
+                quantizer.quantize_activation_tensor(network.result(layer))
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+    except Exception as error:  # they have no common class
+        raise ExportError(f"ONNX Runtime cannot quantise the network: {first_line(error)}") from error
+    result: onnx.ModelProto = quantizer.model.model
+    _put_back(result, graph.model)
+    _with_fine_biases(result, graph)
+    return result
+
+
+def _left_weights(graph: Graph, layers: Collection[Layer]) -> list[str]:
+    """Weights of products W X, whose output channels are the first axis."""
+    found = [graph.nodes[layer.nodes[0]] for layer in layers]
+    return [node.input[0] for node in found if node.op_type == "MatMul" and node.input[0] in graph.tensors]
+
+
+def _put_back(model: onnx.ModelProto, before: onnx.ModelProto) -> None:
+    """What ONNX Runtime notes of itself in a model, as it was."""
+    model.producer_name, model.producer_version = before.producer_name, before.producer_version
+    model.doc_string = before.doc_string
+    replace_items(model.metadata_props, list(before.metadata_props))
+    made = {name for node in model.graph.node for name in node.output}
+    replace_items(model.graph.value_info, [value for value in before.graph.value_info if value.name in made])
+    drop_unread(model)
+
+
+def _with_fine_biases(model: onnx.ModelProto, before: Graph) -> None:
+    """Gives channels whose weights are all zero, for which ONNX Runtime takes a scale of 1, one that their bias asks
+    for: at 1 a step of it would be as large as one of the layer's input."""
+    graph = Graph(model)
+    original = {node.name: node for node in before.nodes}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in graph.nodes:
+        if not is_standard(node, "Conv", "Gemm") or len(node.input) < 3 or not node.input[2]:
+            continue
+        parts = [_dequantised(graph, name) for name in node.input[:3]]
+        if None in parts:
+            continue
+        (_, scale, _), (weight, scales, _), (bias, bias_scales, _) = (part.input for part in parts if part is not None)
+        if weight not in graph.tensors or bias not in graph.tensors or scales == bias_scales:
+            continue
+        numbers = np.asarray(graph.constant(weight))
+        axis = int(str(attributes_of(parts[1]).get("axis", 1))) if parts[1] is not None else 0
+        others = tuple(other for other in range(numbers.ndim) if other != axis % numbers.ndim)
+        was = original[node.name]
+        factor = float(str(attributes_of(was).get("beta", 1.0)))
+        wanted = np.asarray(before.constant(was.input[2]), np.float64).reshape(-1) * factor
+        empty = ~numbers.any(axis=others) & (wanted != 0)
+        if not empty.any() or wanted.shape != empty.shape:
+            continue
+        step = np.float32(np.asarray(graph.constant(scale)))
+        weight_scales = np.array(graph.constant(scales), np.float32)
+        weight_scales[empty] = np.abs(wanted[empty]) / BIAS_STEPS / step
+        sums = weight_scales * step
+        steps = np.array(graph.constant(bias), np.int32)
+        steps[empty] = np.round(wanted[empty] / sums[empty])
+        for name, array in ((scales, weight_scales), (bias_scales, sums), (bias, steps)):
+            stored[name].CopyFrom(numpy_helper.from_array(array, name))
+
+
+def _dequantised(graph: Graph, value: str) -> onnx.NodeProto | None:
+    index = graph.producers.get(value)
+    node = None if index is None else graph.nodes[index]
+    return node if node is not None and is_standard(node, "DequantizeLinear") else None
+
+
+def zeros_kept(model: onnx.ModelProto, before: Graph) -> str | None:
+    """The first weight of which a zero is none any more, or whose zero point is not zero; None if all are kept."""
+    graph = Graph(model)
+    original = {node.name: node for node in before.nodes}
+    for node in graph.nodes:
+        for index, name in enumerate(node.input):
+            found = _dequantised(graph, name)
+            if found is None or node.name not in original or found.input[0] not in graph.tensors:
+                continue
+            weight = before.constant(original[node.name].input[index])
+            if weight is not None and weight.ndim > 1 and not _same_zeros(weight, graph, found):
+                return str(original[node.name].input[index])
+    return None
+
+
+def _same_zeros(weight: NDArray[np.generic], graph: Graph, node: onnx.NodeProto) -> bool:
+    numbers = array_of(graph.tensors[node.input[0]])
+    point = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    return not numbers[weight == 0].any() and (point is None or not point.any())
