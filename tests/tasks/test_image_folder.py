@@ -24,6 +24,7 @@ from gossamer.tasks import TASKS, DataError, SelectiveSGD, WarmUp
 from gossamer.tasks.image_folder import batch_size_for, central_crop, decoded, find_images, random_crop, standardised
 from gossamer.tasks.loading import load_data
 from gossamer.tasks.resnet import Depth, ResNet
+from gossamer.tasks.sample import chosen_batches
 from gossamer.tasks.schedules import Linear
 from gossamer.tasks.training import EpochReport
 
@@ -45,6 +46,17 @@ def folder(tmp_path: Path) -> Path:
             for number in range(count):
                 paint(tmp_path / split / name / f"{number}.png", colour)
     return tmp_path
+
+
+def test_training_images_are_looked_at_without_augmentation(folder: Path) -> None:
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        images.fromarray(noise).save(folder / "train" / "red" / f"{number}.png")
+    train = load_data(TASKS[NAME], folder, 0).train
+    (drawn,) = chosen_batches(train, 100, seed=0)
+    pixels = [np.array(central_crop(decoded(path), 16)) for path in find_images(folder).train.paths]
+    whole = standardised((torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), drawn.targets)).positional[0]
+    assert torch.equal(drawn.positional[0], whole)
 
 
 def test_what_is_in_a_folder(folder: Path) -> None:

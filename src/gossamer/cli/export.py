@@ -127,7 +127,7 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
     lines = [_looked_at(forms, dense, exported.quantised is not None), *_left(exported.left), *source.notes]
     agreement = exported.agreement
     compared = (
-        f"compared on {source.inputs}: largest difference of an output {agreement.difference:.3g} "
+        f"compared on {exported.inputs}: largest difference of an output {agreement.difference:.3g} "
         f"(outputs up to {agreement.largest:.3g})"
     )
     if source.scoring is not None and exported.quantised is None:
@@ -165,7 +165,8 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
 def _quantised(found: "Quantised") -> list[str]:
     lines = [
         f"{len(found.layers)} of {len(found.layers) + len(found.kept_float)} layers compute in int8, ranges by "
-        f"{found.ranges}; outputs differ from those in fp32 by {found.difference:.2%} (root mean square)"
+        f"{found.ranges_by} of {found.inputs.words}; outputs differ from those in fp32 by {found.difference:.2%} (root "
+        f"mean square)"
     ]
     if found.kept_float:
         lines.append(f"left in float: {_listed(list(found.kept_float))}")

@@ -12,7 +12,7 @@ from gossamer.export.costs import Costs
 from gossamer.export.form import SPARSE_FP32, FileForm
 from gossamer.export.half import LostWeights
 from gossamer.export.halving import require_same, rounded
-from gossamer.export.int8 import Quantised, plain_int8, quantise, scored_again
+from gossamer.export.int8 import Quantised, on_examples, plain_int8, quantise, scored_again
 from gossamer.export.left import LeftWeight
 from gossamer.export.rewrite import LayerReport, Rewritten
 from gossamer.export.rounding import Agreement, Rounding
@@ -36,7 +36,9 @@ class Exported:
     dense_bytes: int
     """Bytes of the same network with all its zeros in fp32."""
     agreement: Agreement
-    """The file's outputs against the source's, on the source's inputs; with fp16 weights rounding shows here."""
+    """The file's outputs against the source's; with fp16 or int8 weights rounding shows here."""
+    inputs: str
+    """What they are compared on, for people."""
     metric_before: float | None
     metric: float | None
     """The metric of the source's network and of the file, where the source has a metric."""
@@ -86,6 +88,7 @@ def export(
     if source.twin is not None or source.given is not None:
         compare_with_source(source, rounding)
     int8 = quantise(source, form, progress) if form.int8 else None
+    source = source if int8 is None else on_examples(source, int8.inputs)
     if form.dense:
         dense = source.dense if int8 is None else plain_int8(int8)
         write_file(path, lambda temporary: _write_dense(dense, temporary))
@@ -174,6 +177,7 @@ def _described(
         path.stat().st_size,
         source.dense.ByteSize(),
         agreement,
+        source.inputs,
         metric_before=scores[0],
         metric=scores[1],
         unvaried=before.unvaried(),

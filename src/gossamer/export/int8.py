@@ -12,6 +12,7 @@ from gossamer.export.form import AUTO, LARGEST_DROP, FileForm
 from gossamer.export.provenance import STORED_INT8, with_provenance
 from gossamer.export.quantisable import is_quantised
 from gossamer.export.quantise import zeros_kept
+from gossamer.export.range_inputs import RangeInputs
 from gossamer.export.source import Source
 from gossamer.export.trials import Told, Trials, squared_error
 from gossamer.graph.layers import Layer
@@ -46,16 +47,19 @@ class Quantised:
     """The names of those in int8."""
     kept_float: tuple[str, ...]
     """Those that could be, and were left in float."""
-    ranges: str
-    """How ranges were found and on what, for people: "minmax of 512 training examples"."""
+    ranges_by: str
+    """How ranges were found: "minmax"."""
+    inputs: RangeInputs
+    """What they were found on."""
     difference: float
-    """Root mean square of what outputs differ by, as a share of that of outputs, on the inputs compared on."""
+    """Root mean square of what outputs differ by, as a share of that of outputs, on the source's inputs; on those of
+    ranges where the source has no metric, and perhaps no inputs but random ones."""
     scores: Mapping[str, Scores] = field(default_factory=dict)
     """Split -> the metric, where the source has one."""
 
     def facts(self) -> dict[str, str]:
         """What the file says of it, by keys of its metadata."""
-        told = {"ranges": self.ranges, "layers": str(len(self.layers))}
+        told = {"ranges": f"{self.ranges_by} of {self.inputs.words}", "layers": str(len(self.layers))}
         if self.kept_float:
             told["float"] = ", ".join(self.kept_float)
         told.update((f"{split}.{s.metric}", f"{s.before:.6g} -> {s.after:.6g}") for split, s in self.scores.items())
@@ -82,7 +86,8 @@ def quantise(source: Source, form: FileForm, progress: Told = lambda text: None)
         layers, model, scores[DECIDES] = tried.layers, tried.model, tried.score
     else:
         model = trials.of(layers)
-    difference = math.sqrt(squared_error(source.dense_run, running(dense_session(model)), source.feeds))
+    compared = on_examples(source, trials.inputs)
+    difference = math.sqrt(squared_error(compared.dense_run, running(dense_session(model)), compared.feeds))
     if not math.isfinite(difference):
         raise ExportError(
             "outputs of the quantised network are infinite or NaN where those of the network in fp32 are numbers. "
@@ -98,11 +103,17 @@ def quantise(source: Source, form: FileForm, progress: Told = lambda text: None)
     return Quantised(
         model,
         tuple(layer.name for layer in layers),
-        tuple(layer.name for layer in trials.network.layers if layer not in layers),
-        f"{form.ranges_by} of {trials.inputs.words}",
+        tuple(layer.name for layer in trials.network.layers if not _among(layer, layers)),
+        form.ranges_by,
+        trials.inputs,
         difference,
         {split: Scores(source.splits[split].name, trials.before(split), value) for split, value in scores.items()},
     )
+
+
+def on_examples(source: Source, inputs: RangeInputs) -> Source:
+    """The source with inputs that are like those it will be given: its own if it is a task's, else those of ranges."""
+    return source if source.splits else replace(source, feeds=inputs.feeds, inputs=inputs.words)
 
 
 def plain_int8(found: Quantised) -> onnx.ModelProto:
@@ -163,6 +174,11 @@ def _asked_for(layers: Sequence[Layer], keep_float: Sequence[str]) -> list[Layer
     return rest
 
 
+def _among(layer: Layer, layers: Sequence[Layer]) -> bool:
+    # Their weights are arrays, which are not compared at once.
+    return any(layer is other for other in layers)
+
+
 @dataclass(frozen=True)
 class _Tried:
     """A network with some layers in int8, and its metric on the split that decides."""
@@ -196,9 +212,9 @@ def _within(trials: Trials, layers: list[Layer]) -> _Tried:
         return whole
     costs = trials.costs(layers)
     if AUTO in trials.form.keep_float:
-        orders = [cost.layer for cost in costs]
+        order = [cost.layer for cost in costs]
         found = _fewest(
-            len(layers) - 1, lambda count: tried([one for one in layers if one not in orders[:count]]), fits
+            len(layers) - 1, lambda count: tried([one for one in layers if not _among(one, order[:count])]), fits
         )
         if found is not None:
             return found

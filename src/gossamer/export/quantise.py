@@ -42,9 +42,12 @@ def quantisable(model: onnx.ModelProto) -> Quantisable:
                 f"the network is of opset {opset}, int8 weights with a scale for each channel need {OPSET}, and ONNX "
                 f"cannot convert it ({first_line(error)}); export it again in a newer opset"
             ) from error
+    tensors = Graph(result).tensors
     taken: set[str] = set()
     for node in result.graph.node:
-        node.name = unused(node.name or node.op_type, taken)
+        # Layers without a name are called as their weights.
+        weight = next((name for name in node.input[1::-1] if name in tensors), "")
+        node.name = unused(node.name or weight or node.op_type, taken)
     return Quantisable(Graph(result))
 
 
@@ -137,10 +140,12 @@ def _with_fine_biases(model: onnx.ModelProto, before: Graph) -> None:
         was = original[node.name]
         factor = float(str(attributes_of(was).get("beta", 1.0)))
         wanted = np.asarray(before.constant(was.input[2]), np.float64).reshape(-1) * factor
-        empty = ~numbers.any(axis=others) & (wanted != 0)
-        if not empty.any() or wanted.shape != empty.shape:
-            continue
         step = np.float32(np.asarray(graph.constant(scale)))
+        # A bias that is next to nothing is nothing.
+        large = np.abs(wanted) / BIAS_STEPS * min(1.0, 1 / float(step)) >= np.finfo(np.float32).tiny
+        empty = ~numbers.any(axis=others) & large
+        if not empty.any():
+            continue
         weight_scales = np.array(graph.constant(scales), np.float32)
         weight_scales[empty] = np.abs(wanted[empty]) / BIAS_STEPS / step
         sums = weight_scales * step

@@ -137,7 +137,7 @@ def _batches(
     count = max(lengths, default=size)
     whole = count if counted else count // size * size
     if whole < 1:
-        raise ConfigurationError(f"{path} holds {count} examples; expected at least {max(1, size)}")
+        raise ConfigurationError(f"{path} holds {count} examples; expected at least {1 if counted else size}")
     for start in range(0, whole, size):
         rows = slice(start, min(whole, start + size))
         cut = {name: array[rows] if name in along and array.ndim else array for name, array in arrays.items()}
