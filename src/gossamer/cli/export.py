@@ -165,7 +165,7 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
 def _quantised(found: "Quantised") -> list[str]:
     lines = [
         f"{len(found.layers)} of {len(found.layers) + len(found.kept_float)} layers compute in int8, ranges by "
-        f"{found.ranges_by} of {found.inputs.words}; outputs differ from those in fp32 by {found.difference:.2%} (root "
+        f"{found.ranges}; outputs differ from those in fp32 by {found.difference:.2%} (root "
         f"mean square)"
     ]
     if found.kept_float:

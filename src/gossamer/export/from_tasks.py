@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gossamer.export.range_inputs import RangeInputs
 from gossamer.export.source import Source
 from gossamer.export.twin import ExampleScore, SplitScore, Twin
 from gossamer.graph.sessions import Feed
+from gossamer.loop.folder import load_ranges
 from gossamer.randomness import derived_seed
 from gossamer.reopen import as_made, open_round
 from gossamer.shrink import shrink
@@ -47,7 +49,12 @@ def from_run(folder: Path, number: int | None, data_folder: Path | None, task: s
         found = shrink(model, as_call(first_batches(validation, SHRINK_EXAMPLES, SHRINK_EXAMPLES)[0]))
         verify(model, found.model, validation, finished.task.metric)
         name, model = f"{name} without {found.units_removed:,} dead units", found.model
-    return _from_network(name, model, finished.data, finished.task.metric)
+    source = _from_network(name, model, finished.data, finished.task.metric)
+    if not finished.record.quantised:
+        return source
+    trained = load_ranges(folder, finished.record.round)
+    ranges = {weight.removesuffix(".weight"): (found.low, found.high) for weight, found in trained.items()}
+    return replace(source, trained_ranges=ranges)
 
 
 def from_name(name: str, data_folder: Path | None) -> Source:

@@ -47,8 +47,8 @@ class Quantised:
     """The names of those in int8."""
     kept_float: tuple[str, ...]
     """Those that could be, and were left in float."""
-    ranges_by: str
-    """How ranges were found: "minmax"."""
+    ranges: str
+    """How ranges were found and on what, for people: "minmax of 512 training examples"."""
     inputs: RangeInputs
     """What they were found on."""
     difference: float
@@ -59,7 +59,7 @@ class Quantised:
 
     def facts(self) -> dict[str, str]:
         """What the file says of it, by keys of its metadata."""
-        told = {"ranges": f"{self.ranges_by} of {self.inputs.words}", "layers": str(len(self.layers))}
+        told = {"ranges": self.ranges, "layers": str(len(self.layers))}
         if self.kept_float:
             told["float"] = ", ".join(self.kept_float)
         told.update((f"{split}.{s.metric}", f"{s.before:.6g} -> {s.after:.6g}") for split, s in self.scores.items())
@@ -104,7 +104,7 @@ def quantise(source: Source, form: FileForm, progress: Told = lambda text: None)
         model,
         tuple(layer.name for layer in layers),
         tuple(layer.name for layer in trials.network.layers if not _among(layer, layers)),
-        form.ranges_by,
+        trials.words,
         trials.inputs,
         difference,
         {split: Scores(source.splits[split].name, trials.before(split), value) for split, value in scores.items()},

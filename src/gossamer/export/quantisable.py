@@ -29,6 +29,19 @@ BETWEEN = (
 )
 """Ops whose results are bytes if they are read by an int8 layer and made of one's. Others (softmax, normalisation,
 LSTM, products of two activations, every other function) compute in fp32 on what is dequantised for them."""
+SHARING = (
+    "AveragePool",
+    "Flatten",
+    "MaxPool",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+"""Those whose results have the range of what they read."""
 QUANTISED = ("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QuantizeLinear")
 """ONNX's ops of networks that are quantised already; ONNX Runtime's own begin with QLinear or lie in `MICROSOFT`."""
 MICROSOFT = "com.microsoft"
@@ -75,6 +88,13 @@ class Quantisable:
         nodes = [self.graph.nodes[index] for index in self.nodes(layers)]
         read = {name for node in nodes for name in (*node.input, *node.output) if name}
         return {name for name in read | set(map(self.result, layers)) if name not in self.graph.tensors}
+
+    def with_range_of(self, value: str) -> Iterator[str]:
+        """The value, and those before it that have its range, because it is only moved or chosen from them."""
+        yield value
+        index = self.graph.producers.get(value)
+        if index is not None and is_standard(self.graph.nodes[index], *SHARING):
+            yield from self.with_range_of(self.graph.nodes[index].input[0])
 
     @cached_property
     def _biases(self) -> set[int]:

@@ -46,6 +46,8 @@ class Source:
     """The metric on all of `validation` and, where the source has it, of `test`."""
     range_inputs: "Callable[[], RangeInputs] | None" = None
     """Chooses training examples, without augmentation, on which the ranges of values are found."""
+    trained_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Layer -> the range of its inputs that it was trained with, of a round that was trained for int8."""
 
     @cached_property
     def run(self) -> Remembering:

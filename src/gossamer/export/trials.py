@@ -1,7 +1,7 @@
 """A network quantised in several ways with the same ranges: what each costs, and which layers cost most."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -81,12 +81,29 @@ class Trials:
         return self.source.range_inputs()
 
     @cached_property
+    def trained(self) -> Mapping[str, tuple[float, float]]:
+        """Layer -> the range of its inputs that it was trained with, unless others were asked for."""
+        own = self.source.trained_ranges if self.form.ranges_from is None else {}
+        return {layer.name: own[layer.name] for layer in self.network.layers if layer.name in own}
+
+    @cached_property
     def ranges(self) -> Ranges:
         """Of all values that may become bytes."""
         inputs = self.inputs
         self.progress(f"finding the ranges of values on {inputs.words}")
         values = self.network.values(self.network.layers)
-        return observed_ranges(self.network.graph.model, values, inputs.feeds, self.form.ranges_by)
+        found = dict(observed_ranges(self.network.graph.model, values, inputs.feeds, self.form.ranges_by))
+        for layer in self.network.layers:
+            if layer.name in self.trained:
+                shared = dict.fromkeys(self.network.with_range_of(layer.source), self.trained[layer.name])
+                found.update((name, ends) for name, ends in shared.items() if name in found)
+        return found
+
+    @property
+    def words(self) -> str:
+        """How ranges are found and on what: "minmax of 512 training examples"."""
+        trained = f", inputs of {len(self.trained)} layers as trained" if self.trained else ""
+        return f"{self.form.ranges_by} of {self.inputs.words}{trained}"
 
     def of(self, layers: Sequence[Layer]) -> onnx.ModelProto:
         """The network with these layers in int8."""
