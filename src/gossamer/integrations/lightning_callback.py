@@ -64,8 +64,9 @@ class InRound:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        # A checkpoint is loaded to validate or test as well.
+        # A checkpoint is loaded to validate or test as well: its ranges belong to its weights.
         if self._trainer is None or self._trainer.state.fn != "fit":
+            self.round.load_ranges(state_dict["round"])
             return
         self.round.load_state_dict(state_dict["round"])
         self._random = state_dict["random"]
@@ -180,6 +181,9 @@ class Measuring:
 
     def __init__(self, inside: InRound) -> None:
         self.inside = inside
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.inside.load_state_dict(state_dict)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self.inside.on_validation_end(trainer, pl_module)

@@ -74,6 +74,7 @@ class TrainerCheckpoints:
             "finished": finished,
             "weights": _digest(model),
             "round": self.round.state_dict() if to_go_on else None,
+            "ranges": None if self.round.quantisation is None else self.round.quantisation.state_dict(),
         }
         write_file(folder / MARK, lambda temporary: states.save(temporary, state))
 
@@ -108,13 +109,16 @@ class TrainerCheckpoints:
         return TrainerCheckpoint(folder, mark.get("finished") is True, mark["weights"])
 
     def require_best(self, folder: Path, model: nn.Module) -> None:
-        """Verifies that the model has the weights of a checkpoint that was the best one.
+        """Verifies that the model has the weights of a checkpoint that was the best one, and goes back to the ranges
+        that belong to them.
 
         Raises:
             CheckpointError: it has not, or the checkpoint's mark is damaged.
         """
         if (folder / MARK).exists():
-            TrainerCheckpoint(folder, True, str(states.load_entries(folder / MARK).get("weights"))).require(model)
+            mark = states.load_entries(folder / MARK)
+            TrainerCheckpoint(folder, True, str(mark.get("weights"))).require(model)
+            self.round.load_ranges(mark)
 
     def forget(self) -> None:
         """Removes them."""
