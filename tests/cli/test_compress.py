@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 import torch
 from command_line import gossamer
 from safetensors.torch import load_file
+from small_run import printed, refused
 
 import gossamer as library
+from gossamer.loop.configuration import read
+from gossamer.loop.settings import Settings
 from gossamer.tasks import find_task
 
 ARGUMENTS = ("compress", "digits", "--epochs", "2", "--target-sparsity", "0.5", "--out", "run")
@@ -207,3 +211,22 @@ def test_weights_that_came_trained_are_rewound_to_how_they_came(tmp_path: Path) 
 
 def load_round(run: Path, number: int) -> dict[str, torch.Tensor]:
     return load_file(run / f"round-{number:02}" / "model.safetensors")
+
+
+def test_a_finished_run_s_last_round_is_trained_for_int8(tmp_path: Path) -> None:
+    words = ("compress", "digits", "--epochs", "1", "--rounds", "2", "--out", tmp_path / "run")
+    assert "int8" not in printed(*words)
+    shutil.rmtree(tmp_path / "run/round-02")
+    table = printed(*words, "--quantised-rounds", "1")
+    line = "round 2 was trained for int8 and measured with weights and inputs rounded to 8 bits; in float round 2 has "
+    assert line in " ".join(table.split())
+    assert table.endswith(printed("show", tmp_path / "run"))
+    assert Settings.from_tables(read(tmp_path / "run")).retraining.quantised_rounds == 1
+
+
+def test_averages_of_replicates_are_not_trained_for_int8(tmp_path: Path) -> None:
+    words = ("compress", "digits", "--rounds", "2", "--out", tmp_path / "run", "--quantised-rounds", "1")
+    assert "the average of several networks was trained with the ranges of none" in refused(*words, "--replicates", "2")
+    assert "give target_sparsity or rounds too" in refused(
+        *("compress", "digits", "--max-drop", "0.1", "--out", tmp_path / "run", "--quantised-rounds", "1")
+    )

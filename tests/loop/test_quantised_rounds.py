@@ -1,6 +1,7 @@
 """Rounds that are trained for int8, around loops of one's own."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -248,9 +249,48 @@ def test_values_out_of_range_are_refused(given: dict[str, Any], message: str) ->
 
 def test_the_choice_is_kept_with_the_run(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(ConfigurationError, match=r"quantised_rounds: the folder's run has 1, this one has nothing"):
+    message = (
+        r"round 3 in .* was trained for int8, and is to be trained in float. .* remove the folders round-03 and later"
+    )
+    with pytest.raises(ConfigurationError, match=message):
         run(tmp_path, retraining=Retraining())
     assert Retraining.from_tables(read(tmp_path)) == LAST
+    run(tmp_path)
+
+
+def test_the_last_round_of_a_finished_run_can_be_trained_again_for_int8(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    run(tmp_path / "at once", rounds=2)
+    run(tmp_path / "later", retraining=Retraining(), rounds=2)
+    versions = read(tmp_path / "later")["versions"]
+    with pytest.raises(ConfigurationError, match=r"round 2 in .* was trained in float, and is to be trained for int8"):
+        run(tmp_path / "later", rounds=2)
+    shutil.rmtree(tmp_path / "later" / "round-02")
+    run(tmp_path / "later", rounds=2)
+    for name in ("model.safetensors", "ranges.json"):
+        one, other = (tmp_path / folder / "round-02" / name for folder in ("at once", "later"))
+        assert one.read_bytes() == other.read_bytes()
+    assert read(tmp_path / "later")["method"]["quantised_rounds"] == 1
+    assert read(tmp_path / "later")["versions"] == versions
+
+
+def test_a_checkpoint_of_a_round_in_float_is_none_of_one_for_int8(tmp_path: Path) -> None:
+    def state(folder: Path, retraining: Retraining, loaded: Any = None) -> Any:
+        model = small()
+        torch.manual_seed(2)
+        for round in gossamer.rounds(model, folder=folder, stop=Stop(rounds=1), retraining=retraining):
+            if round.number > 0:
+                if loaded is not None:
+                    round.load_state_dict(loaded)
+                return round.state_dict()
+            train(model)
+            round.record(loss=1.0)
+
+    found = {name: state(tmp_path / name, one) for name, one in (("float", Retraining()), ("int8", LAST))}
+    with pytest.raises(CheckpointError, match="its ranges are missing"):
+        state(tmp_path / "int8", LAST, found["float"])
+    with pytest.raises(CheckpointError, match="its ranges are those of a quantised round"):
+        state(tmp_path / "float", Retraining(), found["int8"])
 
 
 def test_ranges_from_somebody_else_are_verified(tmp_path: Path) -> None:

@@ -74,10 +74,23 @@ def _summary(run: "FinishedRounds") -> list[str]:
             f"{best.compression:.1f}x, {value_text(best.metric, best.val)} against "
             f"{value_text(dense.metric, dense.val)} (validation)"
         )
+    lines += _for_int8(run.records)
     if dense.test is None and "task" in run.tables.get("settings", {}):
         lines.append("the task has no test split: what is shown was measured on validation")
     lines.append(f"run: {run.folder} (a round's model: gossamer.load_round({str(run.folder)!r}, {best.round}, model))")
     return lines
+
+
+def _for_int8(records: "Sequence[RoundRecord]") -> list[str]:
+    """Which rounds' numbers are those of an int8 network."""
+    found = [record for record in records if record.quantised]
+    if not found:
+        return []
+    last, metric = found[-1], found[-1].metric
+    which = f"round {last.round} was" if len(found) == 1 else f"rounds {found[0].round} to {last.round} were"
+    in_float = last.metrics.get(f"float_{metric}")
+    rest = "" if in_float is None else f"; in float round {last.round} has {value_text(metric, in_float)} (validation)"
+    return [f"{which} trained for int8 and measured with weights and inputs rounded to 8 bits{rest}"]
 
 
 def _ledger(costs: "list[Cost]", chosen: int) -> list[str]:

@@ -21,6 +21,10 @@ VERSIONS, ORIGIN = "versions", "origin"
 INFORMATION = (VERSIONS, ORIGIN)
 """The sections that are recorded but not compared: a run may go on after an upgrade, and after its files moved."""
 
+OF_ROUNDS = ("method.quantised_rounds",)
+"""Settings that every round says of itself: the rounds are compared (`RoundRecord`), so that a finished run goes on
+with others once the rounds that they would change are removed."""
+
 FORMAT = 2
 """The version of the file, under `format` of its versions. Version 1 did not state one."""
 
@@ -129,6 +133,18 @@ class Configuration:
         tables[VERSIONS] = {"format": FORMAT, **versions()}
         write_text(folder / FILE, tomli_w.dumps(tables))
 
+    def write_changed(self, folder: Path) -> None:
+        """Writes what is other than in the folder of `OF_ROUNDS`, and leaves the rest as it is."""
+        found, own = read(folder), _without_none(self.tables)
+        changed = False
+        for table, name in (key.split(".") for key in OF_ROUNDS):
+            value = own.get(table, {}).get(name)
+            if found.get(table, {}).get(name) != value:
+                changed = True
+                found[table] = _without_none({**found.get(table, {}), name: value})
+        if changed:
+            write_text(folder / FILE, tomli_w.dumps(found))
+
     @property
     def _name(self) -> str:
         return KINDS.get(self.kind, self.kind)
@@ -137,7 +153,7 @@ class Configuration:
         """Verifies that the folder's run is this one.
 
         Raises:
-            ConfigurationError: it is another one; the message shows each difference.
+            ConfigurationError: it is another one, `OF_ROUNDS` apart; the message shows each difference.
         """
         if self.kind not in (tables := read(folder)):
             raise ConfigurationError(
@@ -147,7 +163,7 @@ class Configuration:
         expected = flat(tomllib.loads(tomli_w.dumps(_without_none(self.tables))))
         differences = [
             f"  {key}: the folder's run has {_shown(found.get(key))}, this one has {_shown(expected.get(key))}"
-            for key in sorted({*found, *expected})
+            for key in sorted({*found, *expected} - {*OF_ROUNDS})
             if key.partition(".")[0] not in INFORMATION and found.get(key) != expected.get(key)
         ]
         if differences:

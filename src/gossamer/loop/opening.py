@@ -1,6 +1,6 @@
 """The beginning of a run: its folder made, or verified to hold this very run, and its last round put back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,18 @@ def make_folder(folder: Path) -> None:
 
 
 def open_folder(
-    folder: Path, configuration: Configuration, dense: Path | None, moment: str | None
+    folder: Path,
+    configuration: Configuration,
+    dense: Path | None,
+    moment: str | None,
+    is_quantised: Callable[[int], bool],
 ) -> list[RoundRecord]:
     """Writes the configuration, or verifies that the folder holds this very run; returns its finished rounds.
 
     Args:
         dense: the folder of another run, whose dense round is taken over if there is none yet.
         moment: which snapshot to take along with it, such as "2 epochs".
+        is_quantised: whether a round, by its number, is to be one that is trained for int8.
 
     Raises:
         ConfigurationError: the folder, or `dense`, is of another run.
@@ -50,6 +55,8 @@ def open_folder(
     training = (folder / TRAINING).exists()
     if records or training:
         configuration.refuse_other(folder)
+        _refuse_other_rounds(folder, records, is_quantised)
+        configuration.write_changed(folder)
     else:
         # Nothing was computed yet, so a setting that was mended after an error loses nothing.
         configuration.write(folder)
@@ -64,6 +71,18 @@ def open_folder(
         records = [run_folder.take_over_dense(folder, dense, moment)]
     write_table(folder, records)
     return records
+
+
+def _refuse_other_rounds(folder: Path, records: list[RoundRecord], is_quantised: Callable[[int], bool]) -> None:
+    """Verifies that the finished rounds were trained for int8 or not as they would be now."""
+    trained = {True: "for int8", False: "in float"}
+    for record in records:
+        if record.quantised != (asked := is_quantised(record.round)):
+            raise ConfigurationError(
+                f"round {record.round} in {folder} was trained {trained[record.quantised]}, and is to be trained "
+                f"{trained[asked]}. Use the same quantised_rounds to continue the run; or remove the folders "
+                f"round-{record.round:02d} and later to train these rounds again."
+            )
 
 
 def put_back(network: PrunedModel, folder: Path, number: int) -> tuple[dict[str, Tensor], Any]:

@@ -297,10 +297,14 @@ class Round:
         """Puts the ranges of such a state back, and nothing else of it.
 
         Raises:
-            LookupError, ValueError: they are of other layers.
+            LookupError, ValueError: they are of other layers, or the round of the state was quantised and this one is
+                not, or the other way round.
         """
+        ranges = state.get("ranges")
+        if (ranges is not None) != self.quantised:
+            raise ValueError(f"its ranges are {'missing' if self.quantised else 'those of a quantised round'}")
         if self.quantisation is not None:
-            self.quantisation.load_state_dict(state["ranges"])
+            self.quantisation.load_state_dict(ranges)
 
     @property
     def _attempt(self) -> str:

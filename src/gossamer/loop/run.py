@@ -104,7 +104,8 @@ class Run:
 
     def _rounds(self, configuration: Configuration) -> Iterator[Round]:
         with locked(self.folder, self._end):
-            records = open_folder(self.folder, configuration, self.dense, self.retraining.moment)
+            moment = self.retraining.moment
+            records = open_folder(self.folder, configuration, self.dense, moment, self._is_quantised)
             masks: Mapping[str, Tensor] = masks_of.full(self.network.weights)
             if records:
                 masks, self.average = put_back(self.network, self.folder, records[-1].round)
@@ -150,8 +151,11 @@ class Run:
         self.counter.after(1, self.network.refuse_vanished)
         if number == 0:
             self.rewinding.begin_dense(self.counter)
-        quantised = self.plan.is_among_last(number, self.retraining.quantised_rounds)
-        return Round(self, number, masks, FakeQuantisation(self.model, self.network.weights) if quantised else None)
+        fake = FakeQuantisation(self.model, self.network.weights) if self._is_quantised(number) else None
+        return Round(self, number, masks, fake)
+
+    def _is_quantised(self, number: int) -> bool:
+        return self.plan.is_among_last(number, self.retraining.quantised_rounds)
 
     def _rounding(self, round: Round) -> AbstractContextManager[None]:
         """Inside, the layers of a round that is trained for int8 round."""
