@@ -300,7 +300,7 @@ class Round:
             LookupError, ValueError: they are of other layers, or the round of the state was quantised and this one is
                 not, or the other way round.
         """
-        ranges = state.get("ranges")
+        ranges: Any = state.get("ranges")
         if (ranges is not None) != self.quantised:
             raise ValueError(f"its ranges are {'missing' if self.quantised else 'those of a quantised round'}")
         if self.quantisation is not None:
