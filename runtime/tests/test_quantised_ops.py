@@ -29,12 +29,17 @@ def requantised(
     *,
     bounds: tuple[int, int] = (0, 255),
     residual: np.ndarray | float = 0,
+    sums_of: tuple[float, float, float] | None = None,
     table: np.ndarray | None = None,
 ) -> np.ndarray:
     """kernels/requantisation.h word for word. ``sums`` are [images, channels, ...]; ``residual`` is added once they are
     scaled."""
     shape = (1, -1) + (1,) * (sums.ndim - 2)
-    scaled = sums.astype(np.int32).astype(np.float32) * scale.reshape(shape) + np.float32(residual)
+    scaled = sums.astype(np.int32).astype(np.float32) * scale.reshape(shape)
+    if sums_of is not None:
+        step, low, high = np.float32(sums_of)
+        scaled = np.rint(np.clip(scaled, low, high)) * step
+    scaled = scaled + np.float32(residual)
     low, high = (np.float32(bound - zero_point) for bound in bounds)
     values = (np.rint(np.clip(scaled, low, high)).astype(np.int32) + zero_point).astype(np.uint8)
     return values if table is None else table[values]
@@ -153,22 +158,34 @@ def test_convolution_is_the_reference_and_onnxruntimes_own(
     assert (steps == 0).mean() > 0.99
 
 
-def test_residuals_bounds_and_tables(convolution: Callable[..., np.ndarray]) -> None:
+@pytest.mark.parametrize("sums_of", [None, (1.3, -30.0, 20.0)])
+def test_residuals_bounds_and_tables(
+    convolution: Callable[..., np.ndarray], sums_of: tuple[float, float, float] | None
+) -> None:
     layer = Layer((9, 6, 3, 3), pads=[1, 1, 1, 1])
     x = RNG.integers(0, 256, (2, 6, 14, 14)).astype(np.uint8)
     r = RNG.integers(0, 256, (2, 9, 14, 14)).astype(np.uint8)
     table = RNG.integers(0, 256, 256).astype(np.uint8)
+    residual = {"residual_scale": 0.37, "residual_zero_point": 90}
+    sums = dict(zip(("sum_step", "sum_lower", "sum_upper"), sums_of, strict=True)) if sums_of else {}
     nodes = [
         node("QuantisedToPanel", ["x"], ["px"], zero_point=INPUT["zero_point"]),
         node("QuantisedToPanel", ["r"], ["pr"], zero_point=90),
-        layer.node(["px", "w", "s", "b", "pr", "t"], residual_scale=0.37, residual_zero_point=90, lower=100, upper=200),
+        layer.node(["px", "w", "s", "b", "pr", "t"], **residual, **sums, lower=100, upper=200),
         node("QuantisedFromPanel", ["py"], ["y"], channels=9),
     ]
     inputs = {"x": (TensorProto.UINT8, list(x.shape)), "r": (TensorProto.UINT8, list(r.shape))}
     (got,) = run(model(nodes, inputs, {**layer.constants(), "t": table}, ["y"]), {"x": x, "r": r})
-    residual = (r.astype(np.float32) - np.float32(90)) * np.float32(0.37)
-    sums = layer.sums(x, convolution)
-    expected = requantised(sums, layer.scale, OUTPUT["zero_point"], bounds=(100, 200), residual=residual, table=table)
+    added = (r.astype(np.float32) - np.float32(90)) * np.float32(0.37)
+    expected = requantised(
+        layer.sums(x, convolution),
+        layer.scale,
+        OUTPUT["zero_point"],
+        bounds=(100, 200),
+        residual=added,
+        sums_of=sums_of,
+        table=table,
+    )
     np.testing.assert_array_equal(got, expected)
 
 
@@ -304,6 +321,9 @@ def wrong_numbers() -> list[tuple[dict, dict, str]]:
         ({"input_zero_point": 300}, {}, "input_zero_point"),
         ({"lower": 9, "upper": 8}, {}, "bounds"),
         ({"residual_scale": float("nan")}, {}, "residual"),
+        ({"sum_lower": 2.0, "sum_upper": 1.0}, {}, "sums"),
+        ({"sum_upper": float("nan")}, {}, "sums"),
+        ({"sum_step": -1.0}, {}, "sums"),
         ({}, {"s": np.float32([0.1] * 3)}, "expected 4"),
         ({}, {"s": np.float64([0.1] * 4)}, ""),
         ({}, {"b": np.int32([2**31 - 1] * 4)}, "32 bits"),

@@ -234,7 +234,7 @@ def test_quantised_weights(zero: int) -> None:
         node("MatMul", ["x", "d"], ["y"]),
     ]
     (left,) = rewrite(network(dequantised, {"x": ["n", 64]}, constants, ["y"]), costs=SPARSE).left
-    assert (left.name, left.reason) == ("layer", "its weight is of type int8; sparse ops compute in fp32")
+    assert (left.name, left.reason) == ("layer", "its weight is quantised, its input is not")
     assert left.zeros == pytest.approx(share)
     whole = [
         node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
@@ -244,6 +244,7 @@ def test_quantised_weights(zero: int) -> None:
     del constants["scale"]
     (left,) = rewrite(network(whole, {"x": ["n", 64]}, constants, ["y"]), costs=SPARSE).left
     assert (left.name, left.zeros) == ("layer", pytest.approx(share))
+    assert "anew for each input" in left.reason
 
 
 def test_numbers_that_are_not_quantised_are_no_weights() -> None:

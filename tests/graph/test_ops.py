@@ -11,40 +11,41 @@ from onnx import TensorProto, helper
 
 from gossamer.graph.activations import FUNCTIONS, activation_node
 from gossamer.graph.graph import Graph
-from gossamer.graph.ops import DOMAIN, DOMAIN_VERSION, OPS, as_table
+from gossamer.graph.ops import DOMAIN, DOMAIN_VERSION, OPS, TYPES, as_table
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "runtime" / "native" / "ort"
-OPTIONS = r'(?:IntegerOr|IntegersOr|FloatOr|StringOr)\([^;{]*?"(\w+)"'
+OPTIONS = r'(?:IntegerOr|IntegersOr|FloatOr|StringOr|ReadByte|ReadFactor|RequireScale|Given)\([^;{]*?"(\w+)"'
 
 
 def registered() -> dict[str, tuple[Path, list[tuple[str, bool]]]]:
-    """Op -> the file of its struct, and the type of each input and whether it may be left out.
-
-    Ops of bytes are not in the table: no exporter writes them.
-    """
+    """Op -> the file of its struct, and the type of each input and whether it may be left out."""
     found = {}
-    for header in set(NATIVE.glob("*.h")) - set(NATIVE.glob("quantised_*.h")):
+    requantisation = (NATIVE / "requantisation_attributes.h").read_text(encoding="utf-8")
+    shared = re.findall(r"kRequantisedInputs = (.*?);", requantisation, re.DOTALL)[0]
+    for header in NATIVE.glob("*.h"):
         text = header.read_text(encoding="utf-8")
         for name, inputs in re.findall(r'kName = "(\w+)";.*?kInputs = (.*?);', text, re.DOTALL):
+            inputs = shared if inputs == "kRequantisedInputs" else inputs
             kinds = re.findall(r"ELEMENT_DATA_TYPE_(\w+), (true|false)", inputs)
             found[name] = header, [(kind.lower(), optional == "true") for kind, optional in kinds]
     return found
 
 
 def source(header: Path) -> str:
-    """What an op's kernel does, with what it shares with other ops (but for attributes.h)."""
+    """What an op's kernel does, with what it shares with other ops (but for what reads attributes for all of them)."""
     text = header.with_suffix(".cc").read_text(encoding="utf-8")
-    shared = set(re.findall(r'#include "ort/(\w+\.h)"', text)) - {"attributes.h", header.name}
+    shared = set(re.findall(r'#include "ort/(\w+\.h)"', text)) - {
+        "attributes.h",
+        "requantisation_attributes.h",
+        header.name,
+    }
     return text + "".join((NATIVE / name).read_text(encoding="utf-8") for name in sorted(shared))
 
 
 def test_the_ops_are_those_that_the_runtime_registers_with_their_inputs() -> None:
     native = {name: inputs for name, (_, inputs) in registered().items() if name != "Peak"}
-    table = {
-        op.name: [("uint8" if given.lies == "packed" else "float", given.optional) for given in op.inputs]
-        for op in OPS.values()
-    }
+    table = {op.name: [(TYPES[given.lies], given.optional) for given in op.inputs] for op in OPS.values()}
     assert native == table
 
 
@@ -56,18 +57,21 @@ def test_the_attributes_are_those_that_the_runtime_reads() -> None:
     }
     convolution = re.findall(r"ConvolutionAttributes ReadConvolution\(.*?\n(.*?)\n}\n", common, re.DOTALL)[0]
     of_function["ReadConvolution"] = set(re.findall(OPTIONS, convolution))
+    requantisation = (NATIVE / "requantisation_attributes.h").read_text(encoding="utf-8")
+    of_function["ReadRequantisation"] = set(re.findall(OPTIONS, requantisation.split("ReadRequantisation")[1]))
     assert len(of_function["ReadEpilogue"]) >= 3
+    of_header: dict[Path, list[str]] = {}
     for name, (header, _) in registered().items():
-        if name == "Peak":
-            continue
+        of_header.setdefault(header, []).extend([name] if name != "Peak" else [])
+    for header, names_of_ops in of_header.items():
         text = source(header)
         read = set(re.findall(OPTIONS, text))
         for function, names in of_function.items():
             read |= names if function in text else set()
         # A window is read whole, as that of a convolution; a pooling has no weight, a stem's is not dilated.
-        missing = read - set(OPS[name].attributes) if name != "ToPanel" else set()
-        assert missing <= {"dilations", "group", "output_channels"}, name
-        assert set(OPS[name].attributes) <= read, name
+        known = {attribute for name in names_of_ops for attribute in OPS[name].attributes}
+        assert not names_of_ops or read - known <= {"dilations", "group", "output_channels"}, header
+        assert known <= read, header
 
 
 @pytest.mark.usefixtures("native_library")
@@ -97,4 +101,6 @@ def test_a_slope_that_is_no_number_is_no_activation_function() -> None:
 
 
 def test_the_document_shows_the_table() -> None:
-    assert as_table() in (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+    assert as_table() in document
+    assert as_table(quantised=True) in document

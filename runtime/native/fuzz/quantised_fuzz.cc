@@ -31,6 +31,7 @@ Requantisation TakeRequantisation(int64_t channels, Recipe* recipe) {
   to.scale.assign(static_cast<size_t>(channels), 0.01f);
   to.zero_point = static_cast<int32_t>(recipe->Take(256));
   to.residual_scale = 0.5f;
+  to.sum_step = 0.75f;
   if (recipe->Take(2)) to.table.assign(256, 3);
   return to;
 }

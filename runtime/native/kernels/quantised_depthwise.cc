@@ -89,7 +89,7 @@ HWY_INLINE void SumLanes(const LaneOfChannels& channels, const int32_t* staged, 
     for (size_t j = 0; j < 4; ++j) {
       const auto value = hn::Sub(ByteOfLanes(other[j], 0), hn::Set(d, channels.to.residual_zero_point));
       const auto added = hn::Mul(hn::ConvertTo(df, value), hn::Set(df, channels.to.residual_scale));
-      scaled[j] = hn::Add(scaled[j], added);
+      scaled[j] = hn::Add(SumOfSteps(channels.to, scaled[j]), added);
     }
   }
   hn::StoreU(hn::BitCast(d, NarrowedInBlocks(channels.to, scaled)), d, result);

@@ -33,6 +33,9 @@ struct SumsToBytes {
   PanelByte upper;
   float residual_scale;
   int32_t residual_zero_point;
+  float sum_step;  // 0: sums are not rounded before the residual is added
+  float sum_lower;
+  float sum_upper;
 
   SumsToBytes() = default;
   explicit SumsToBytes(const Requantisation& output)
@@ -41,7 +44,10 @@ struct SumsToBytes {
         lower(PanelByteOf(output.lower)),
         upper(PanelByteOf(output.upper)),
         residual_scale(output.residual_scale),
-        residual_zero_point(output.residual_zero_point - kPanelOffset) {}
+        residual_zero_point(output.residual_zero_point - kPanelOffset),
+        sum_step(output.sum_step),
+        sum_lower(output.sum_lower),
+        sum_upper(output.sum_upper) {}
 };
 
 template <bool kQuads>
@@ -75,6 +81,15 @@ HWY_INLINE ByteVector ByteOfLanes(ByteVector lanes, int shift_to_top) {
   }
 }
 
+// What a residual is added to.
+HWY_INLINE ScaledVector SumOfSteps(const SumsToBytes& to, ScaledVector scaled) {
+  if (to.sum_step == 0.0f) return scaled;
+  const FloatTag df;
+  const auto rounding = hn::Set(df, 12582912.0f);  // 1.5 * 2^23: adding it rounds
+  const auto within = hn::Min(hn::Max(scaled, hn::Set(df, to.sum_lower)), hn::Set(df, to.sum_upper));
+  return hn::Mul(hn::Sub(hn::Add(within, rounding), rounding), hn::Set(df, to.sum_step));
+}
+
 // Sums of row number `row`, scaled, with the residual.
 template <bool kResidual>
 HWY_INLINE ScaledVector Scaled(const SumsToBytes& to, float scale, int64_t row, ByteVector sum,
@@ -85,7 +100,7 @@ HWY_INLINE ScaledVector Scaled(const SumsToBytes& to, float scale, int64_t row, 
   if constexpr (kResidual) {
     const auto byte = ByteOfLanes(hn::LoadU(d, residual), 24 - 8 * static_cast<int>(row & (kQuad - 1)));
     const auto other = hn::ConvertTo(df, hn::Sub(byte, hn::Set(d, to.residual_zero_point)));
-    scaled = hn::Add(scaled, hn::Mul(other, hn::Set(df, to.residual_scale)));
+    scaled = hn::Add(SumOfSteps(to, scaled), hn::Mul(other, hn::Set(df, to.residual_scale)));
   }
   return scaled;
 }

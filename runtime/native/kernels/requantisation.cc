@@ -23,6 +23,12 @@ Status CheckRequantisation(const Requantisation& output, int64_t output_channels
   if (!IsByte(output.lower) || !IsByte(output.upper) || output.lower > output.upper) {
     return Status::Problem("quantised op: the bounds of the output are not within 0 and 255, the lower one first");
   }
+  if (output.sum_step != 0.0f && !IsScale(output.sum_step)) {
+    return Status::Problem("quantised op: the step of the sums is not within 2^-126 and 2^64");
+  }
+  if (!(output.sum_lower >= -255.0f && output.sum_lower <= output.sum_upper && output.sum_upper <= 255.0f)) {
+    return Status::Problem("quantised op: the bounds of the sums are not within -255 and 255, the lower one first");
+  }
   if (!output.table.empty() && output.table.size() != 256) {
     return Status::Problem("quantised op: a table of an activation function has 256 values");
   }

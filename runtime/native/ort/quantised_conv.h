@@ -9,7 +9,8 @@
 //
 // Attributes as in SparseConv (kernel_shape, strides, dilations, pads, group, output_channels); input_zero_point and
 // output_zero_point; lower and upper, which ReLU and clips come to; residual_scale, that of the residual over the output's,
-// and residual_zero_point. What is computed: kernels/requantisation.h.
+// and residual_zero_point; sum_step, sum_lower and sum_upper: the bytes that sums become before
+// it is added. What is computed: kernels/requantisation.h.
 #ifndef GOSSAMER_ORT_QUANTISED_CONV_H_
 #define GOSSAMER_ORT_QUANTISED_CONV_H_
 

@@ -44,6 +44,9 @@ inline Requantisation ReadRequantisation(const Ort::ConstKernelInfo& info, size_
   to.upper = ReadByte(info, "upper", 255);
   to.residual_scale = FloatOr(info, "residual_scale", 0.0f);
   to.residual_zero_point = ReadByte(info, "residual_zero_point", 0);
+  to.sum_step = FloatOr(info, "sum_step", 0.0f);
+  to.sum_lower = FloatOr(info, "sum_lower", to.sum_lower);
+  to.sum_upper = FloatOr(info, "sum_upper", to.sum_upper);
   to.table = ReadConstant<uint8_t>(info, table, 256, "table of the activation function");
   Require(CheckRequantisation(to, output_channels));
   return to;

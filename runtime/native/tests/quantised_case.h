@@ -77,6 +77,7 @@ inline Requantisation DrawRequantisation(const QuantisedCase& c, std::mt19937* r
   to.upper = c.upper;
   to.residual_scale = c.residual ? 0.37f * c.scale : 0.0f;
   to.residual_zero_point = 99;
+  if (c.residual && !c.in_place) to.sum_step = 0.7f, to.sum_lower = -40.0f, to.sum_upper = 90.0f;
   if (c.table) to.table = RandomBytes(256, random);
   return to;
 }

@@ -342,6 +342,7 @@ TEST(QuantisedConvolution, RefusesNumbersThatAreNone) {
   for (const float scale : {0.0f, -1.0f, std::nanf(""), INFINITY, 1e-40f, 1e20f}) {
     EXPECT_TRUE(refused([=](Requantisation* to) { to->scale[1] = scale; }));
     EXPECT_TRUE(refused([=](Requantisation* to) { to->residual_scale = scale; }) || scale == 0.0f);
+    EXPECT_TRUE(refused([=](Requantisation* to) { to->sum_step = scale; }) || scale == 0.0f);
   }
   for (const int32_t zero_point : {-1, 256, INT32_MIN, INT32_MAX}) {
     EXPECT_TRUE(refused([=](Requantisation* to) { to->zero_point = zero_point; }));
@@ -350,6 +351,11 @@ TEST(QuantisedConvolution, RefusesNumbersThatAreNone) {
     EXPECT_TRUE(refused([=](Requantisation* to) { to->upper = zero_point; }));
   }
   EXPECT_TRUE(refused([](Requantisation* to) { to->lower = 4, to->upper = 3; }));
+  EXPECT_TRUE(refused([](Requantisation* to) { to->sum_lower = 4.0f, to->sum_upper = 3.0f; }));
+  for (const float bound : {std::nanf(""), INFINITY, 256.0f}) {
+    EXPECT_TRUE(refused([=](Requantisation* to) { to->sum_upper = bound; }));
+    EXPECT_TRUE(refused([=](Requantisation* to) { to->sum_lower = -bound; }));
+  }
   EXPECT_TRUE(refused([](Requantisation* to) { to->scale.pop_back(); }));
   EXPECT_TRUE(refused([](Requantisation* to) { to->table.resize(255); }));
 }

@@ -19,6 +19,10 @@ inline uint8_t ReferenceRequantised(const Requantisation& to, size_t channel, in
   volatile float scaled = static_cast<float>(static_cast<int32_t>(sum)) * to.scale[channel];
   if (residual != nullptr) {
     volatile const float other = static_cast<float>(*residual - to.residual_zero_point) * to.residual_scale;
+    if (to.sum_step != 0.0f) {
+      scaled = std::nearbyint(std::clamp(static_cast<float>(scaled), to.sum_lower, to.sum_upper));
+      scaled = scaled * to.sum_step;
+    }
     scaled = scaled + other;
   }
   const float lower = static_cast<float>(to.lower - to.zero_point);

@@ -94,7 +94,7 @@ class LayersOfBoth:
     def _converts(self, index: int) -> bool:
         """Whether a node of the sparse form makes a layer's planes from its panel: not part of the layer."""
         op = op_of(self.sparse_nodes[index])
-        return op is not None and op.converts and op.makes == "planes"
+        return op is not None and op.converts and not op.makes_panels
 
 
 def layers_of(subject: BothForms) -> LayersOfBoth:

@@ -134,6 +134,11 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
         metric = source.scoring.name
         compared += f", {metric} {value_text(metric, exported.metric_before)} -> {value_text(metric, exported.metric)}"
     lines.append(compared)
+    if exported.same_bytes is not None:
+        lines.append(
+            f"of what quantised ops make, {exported.same_bytes:.3%} are the same bytes as ONNX Runtime's; the others "
+            f"differ by one step"
+        )
     if exported.unvaried is not None:
         lines.append(
             f"that proves nothing: the outputs are {exported.unvaried} on these inputs; compare on others (of an .onnx "

@@ -1,13 +1,13 @@
 """How long layers take, dense and sparse: what decides which of them run sparse."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.stems import FEW_CHANNELS
 from gossamer.graph.taps import as_it_lies, reads
-from gossamer.graph.terms import STEM_CHANNELS, dense_terms, rounded_up, sparse_terms
+from gossamer.graph.terms import DENSE_BYTES, STEM_CHANNELS, dense_terms, of_quads, rounded_up, sparse_terms
 from gossamer.graph.tiles import VECTOR
 
 
@@ -18,7 +18,11 @@ class Costs(Protocol):
         """Seconds of ONNX Runtime's own op, with bias and activation."""
 
     def sparse(self, shape: LayerShape, density: float) -> float:
-        """Seconds of the op of the domain `gossamer`, between values that lie as it wants them."""
+        """Seconds of the op of the domain `gossamer`, between values that lie as it wants them.
+
+        Args:
+            density: the share of the weights that are kept; of a quantised layer, of the quads.
+        """
 
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         """Seconds of ToPanel or FromPanel on an activation."""
@@ -88,6 +92,9 @@ POOL = Rate(0.0, 0.2e-9)
 PANEL_POOL = Rate(20e-9)
 """The rate for each row of the window and each row of a channel's output, however long. Below 28 pixels that is more
 than ONNX Runtime's takes, with the changes of the layout around it."""
+REQUANTISED = 0.34e-9
+"""Seconds for each sum of a quantised layer that becomes a byte. With a quad for a weight, that gives the times of
+`benchmarks/runtime_resnet_50_int8.py`."""
 MARGIN = 1.05
 """Sparse layers have to win by this factor, since estimates err."""
 
@@ -105,6 +112,8 @@ class MeasuredCosts:
     """
 
     def dense(self, shape: LayerShape) -> float:
+        if shape.quantised:
+            return DENSE.op + DENSE_BYTES * self.dense(replace(shape, quantised=False))
         if shape.kind == "linear":
             return max(DENSE.time(shape.multiply_adds), DENSE_ROW.time(shape.weights))
         terms = dense_terms(shape)
@@ -130,6 +139,9 @@ class MeasuredCosts:
 
 
 def _sparse(shape: LayerShape, density: float) -> float:
+    if shape.quantised:
+        outputs = shape.outputs * shape.width if shape.kind == "linear" else shape.values_made
+        return _sparse(of_quads(shape), density) + outputs * REQUANTISED
     if shape.kind == "linear":
         if shape.width == 1:
             return SPARSE_ROW.time(shape.weights * density, shape.outputs)

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import onnx
 from gossamer_runtime import weights
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from gossamer.errors import ConfigurationError
 from gossamer.export.compress import is_compressed, unpack_weights
+from gossamer.export.quantised_dense import OF_BYTES, write_dense
 from gossamer.graph.activations import FUNCTIONS
 from gossamer.graph.graph import STANDARD_DOMAINS, attributes_of, values_read
 from gossamer.graph.messages import copied, replace_items
@@ -60,12 +62,17 @@ class _DenseNodes:
         self._node_names = {node.name for node in model.graph.node}
         self._packed = {tensor.name: tensor for tensor in model.graph.initializer}
         self._unpacked: dict[str, onnx.TensorProto] = {}
+        given = (*model.graph.input, *model.graph.value_info)
+        self._described = {value.name: value.type.tensor_type for value in given}
         self._transposed: dict[str, str] = {}
         """Packed weight -> the name of its dense form, transposed."""
 
     def replace(self, node: onnx.NodeProto, op: Op) -> None:
         """Adds what computes the same on planes."""
         attributes = attributes_of(node)
+        if node.op_type in OF_BYTES:
+            write_dense(self, node, attributes)
+            return
         carried = {name: attributes[name] for name in op.carried if name in attributes}
         if not op.has_weight:
             # Left out, it is [1, 1]; ONNX's MaxPool has to be given one.
@@ -97,10 +104,25 @@ class _DenseNodes:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=name, **attributes))
         return output
 
+    def add(self, kind: str, inputs: list[str], output: str, attributes: Mapping[str, Any]) -> str:
+        return self._add(kind, inputs, output, "", attributes)
+
     def scalar(self, value: float, name: str) -> str:
+        return self.constant(np.array(value, np.float32), name)
+
+    def constant(self, values: NDArray[np.generic], name: str) -> str:
         name = self.value(name)
-        self._unpacked[name] = numpy_helper.from_array(np.array(value, np.float32), name)
+        self._unpacked[name] = numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
         return name
+
+    def stored(self, name: str) -> NDArray[np.generic]:
+        if name not in self._packed:
+            raise ConfigurationError(f"the file has no constant {name!r}, which one of its nodes reads")
+        return numpy_helper.to_array(self._packed[name])
+
+    def description(self, value: str) -> tuple[int, int]:
+        kind = self._described.get(value, onnx.TypeProto.Tensor())
+        return kind.elem_type, len(kind.shape.dim)
 
     def value(self, name: str) -> str:
         return unused(name, self._taken)

@@ -23,7 +23,7 @@ def first_reader(dense: onnx.ModelProto, rewritten: Rewritten, feeds: Iterable[F
         dense: as it was rewritten; its constants are initializers.
     """
     graph = Graph(dense)
-    layers = zip(find_layers(graph), rewritten.layers, strict=True)
+    layers = zip(find_layers(graph), rewritten.of_floats, strict=True)
     sources = {layer.source: report.name for layer, report in reversed(list(layers)) if report.form == "sparse"}
     inner = [value for value in sources if value in graph.producers]
     session = dense_session(with_outputs(dense, inner))

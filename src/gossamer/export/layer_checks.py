@@ -69,8 +69,9 @@ def first_wrong_layer(
 
 
 def _written_layers(graph: Graph, written: Graph, rewritten: Rewritten) -> Iterator[_Written]:
-    for layer, report in zip(find_layers(graph), rewritten.layers, strict=True):
-        made, _ = rewritten.panels.get(report.output, (report.output, 0))
+    for layer, report in zip(find_layers(graph), rewritten.of_floats, strict=True):
+        panel = rewritten.panels.get(report.output)
+        made = report.output if panel is None else panel.name
         index = written.producers.get(made)
         if index is not None and written.nodes[index].domain == DOMAIN:
             yield _Written(layer, report, written.nodes[index])

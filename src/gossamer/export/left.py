@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from gossamer.graph.bodies import bodies_of
 from gossamer.graph.constants import COMPUTATIONS, REARRANGEMENTS
-from gossamer.graph.graph import Graph, array_of, is_standard, values_read
+from gossamer.graph.graph import GRAPH, Graph, array_of, is_standard, values_read
 from gossamer.graph.layers import Layer, layer_name, why_no_layer
+from gossamer.graph.quantisation import is_dequantise
+from gossamer.graph.quantised import NOT_QUANTISED, QuantisedGraph
 
 MANY = 0.5
 """The share of a weight's numbers: with fewer zeros nobody expects it to be faster."""
@@ -38,6 +40,9 @@ ZERO_POINTS = {
 }
 """Ops that read quantised weights: index of a weight among their inputs -> index of the number that stands for zero."""
 
+ANEW = ("ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat")
+"""Those of them whose inputs' scales are no constants."""
+
 
 @dataclass(frozen=True)
 class LeftWeight:
@@ -50,15 +55,21 @@ class LeftWeight:
     reason: str
 
 
-def left_weights(graph: Graph, layers: Iterable[Layer]) -> tuple[LeftWeight, ...]:
+def left_weights(
+    graph: Graph, layers: Iterable[Layer], quantised: QuantisedGraph = NOT_QUANTISED
+) -> tuple[LeftWeight, ...]:
     """The weights of two and more axes that are at least half zeros, or not known, and belong to none of the layers.
 
     Args:
         graph: the network as it is rewritten, constants computed.
+        quantised: what of it computes with bytes.
     """
     stored, replaceable = _stored(graph)
     computed = _computed(graph)
     inside = {index for layer in layers for index in layer.nodes}
+    inside |= {index for layer in quantised.layers for index in layer.nodes}
+    # What makes nothing but the weights of layers.
+    inside |= {i for i, node in enumerate(graph.nodes) if is_dequantise(node) and _is_read_in(graph, node, inside)}
     found: dict[str, LeftWeight] = {}
     for index, node in enumerate(graph.nodes):
         # What computes with a constant number by number holds a mask or an offset, no weight.
@@ -68,12 +79,30 @@ def left_weights(graph: Graph, layers: Iterable[Layer]) -> tuple[LeftWeight, ...
             if value in stored:
                 zeros = _zeros(node, value, stored[value], graph.tensors)
                 if zeros >= MANY and value not in found:
-                    reason = replaceable.get(value) or why_no_layer(graph, index) or _no_sparse_op(node, stored[value])
+                    reason = (
+                        replaceable.get(value)
+                        or _why_not_quantised(graph, index, quantised)
+                        or why_no_layer(graph, index)
+                        or _no_sparse_op(node, stored[value])
+                    )
                     found[value] = LeftWeight(layer_name(node, value), zeros, reason)
             elif value in computed and _may_be_weight(graph, node, value):
                 reason = f"its weight is computed from constants by {computed[value]}, as the network runs"
                 found[value] = LeftWeight(layer_name(node, value), None, reason)
     return (*found.values(), *_in_bodies(graph))
+
+
+def _is_read_in(graph: Graph, node: onnx.NodeProto, inside: set[int]) -> bool:
+    readers = graph.readers.get(node.output[0], [])
+    while len(readers) == 1 and readers[0] >= 0 and is_standard(graph.nodes[readers[0]], "Transpose"):
+        readers = graph.readers.get(graph.nodes[readers[0]].output[0], [])
+    return bool(readers) and inside.issuperset(readers)
+
+
+def _why_not_quantised(graph: Graph, index: int, quantised: QuantisedGraph) -> str | None:
+    """Why the layer that a node begins, or whose weight it makes, has no sparse op."""
+    readers = [index, *(graph.readers.get(name, [GRAPH])[0] for name in graph.nodes[index].output)]
+    return next((quantised.reasons[reader] for reader in readers if reader in quantised.reasons), None)
 
 
 def _in_bodies(graph: Graph) -> Iterator[LeftWeight]:
@@ -100,9 +129,14 @@ def _article(kind: str) -> str:
 
 
 def _no_sparse_op(node: onnx.NodeProto, tensor: onnx.TensorProto) -> str:
+    if node.op_type in ANEW:
+        return (
+            f"{node.op_type} multiplies what is quantised anew for each input, all of it by one scale; gossamer's "
+            f"DynamicMatMul has a scale for each token"
+        )
     if node.op_type in ZERO_POINTS:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
-        return f"its weight is of type {kind}; sparse ops compute in fp32"
+        return f"its weight is of type {kind} and read by {node.op_type}, which has no sparse op"
     return f"{node.op_type} has no sparse op"
 
 

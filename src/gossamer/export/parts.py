@@ -7,10 +7,20 @@ from dataclasses import dataclass
 import onnx
 
 from gossamer.export.costs import Costs
+from gossamer.export.quantised_parts import (
+    BytePart,
+    Edge,
+    byte_parts,
+    byte_time,
+    nodes_of,
+    read_in_place,
+    unit_of,
+)
 from gossamer.graph.graph import GRAPH, Graph, is_standard
 from gossamer.graph.layers import Layer, extents, same_shape
 from gossamer.graph.layout import Unit
 from gossamer.graph.pools import Pool, pool_at
+from gossamer.graph.quantised import NOT_QUANTISED, QuantisedGraph
 from gossamer.graph.stems import Stem, stem_of
 
 _RECTIFIERS = ("Clip", "Elu", "LeakyRelu", "Relu", "Selu", "ThresholdedRelu")
@@ -19,7 +29,7 @@ ELEMENTWISE = (*_RECTIFIERS, *_SMOOTH, "Abs", "Identity", "Neg", "Sqrt")
 ELEMENTWISE_OF_TWO = ("Add", "Mul", "Sub")
 """Ops that treat every number of their inputs alike, so that it does not matter how those lie in memory."""
 
-Part = Layer | Stem | Pool | int
+Part = Layer | Stem | Pool | int | BytePart
 """What runs on panels or on planes as a whole; a number is the index of an elementwise node."""
 
 
@@ -34,30 +44,47 @@ class Parts:
     conversion_times: dict[str, float]
 
 
-def find_parts(graph: Graph, layers: Sequence[Layer], costs: Costs, *, no_stems: Collection[str] = ()) -> Parts:
+def find_parts(
+    graph: Graph,
+    layers: Sequence[Layer],
+    costs: Costs,
+    *,
+    quantised: QuantisedGraph = NOT_QUANTISED,
+    no_stems: Collection[str] = (),
+) -> Parts:
     """The convolutions, stems, max poolings and elementwise nodes, with their times in both layouts.
 
     Args:
+        quantised: what of the graph computes with bytes.
         no_stems: outputs of layers that are to stay convolutions.
     """
     convolutions = [layer for layer in layers if layer.kind == "conv"]
+    of_bytes = byte_parts(graph, quantised)
     fused = {index for layer in layers for index in layer.nodes}
+    fused |= {index for layer in quantised.layers for index in layer.nodes}
+    fused |= {index for part in of_bytes for index in nodes_of(part)}
     passive = [p for p in range(len(graph.nodes)) if p not in fused and _is_elementwise(graph, p)]
-    pools = _find_pools(graph, layers)
+    pools = [pool for pool in _find_pools(graph, layers) if pool.index not in fused]
     stems = _find_stems(graph, convolutions, passive, pools, costs)
     stems = {output: stem for output, stem in stems.items() if output not in no_stems}
     taken_along = {stem.pool.index for stem in stems.values() if stem.pool is not None}
     pools = [pool for pool in pools if pool.index not in taken_along]
-    parts: list[Part] = [stems.get(layer.output, layer) for layer in convolutions]
-    parts += [*pools, *passive]
-    units = [_unit(graph, part, costs) for part in parts]
-    inside = {index for part in parts for index in indices_of(part)}
+    of_floats = [*(stems.get(layer.output, layer) for layer in convolutions), *pools, *passive]
+    units = [_unit(graph, part, costs) for part in of_floats]
+    parts: list[Part] = list(of_floats)
+    times = {value: costs.conversion(*extents(graph, value)) for unit in units for value in (*unit.inputs, unit.output)}
+    for part in of_bytes:
+        parts.append(part)
+        units.append(unit_of(graph, part, costs))
+        values = filter(None, (*units[-1].inputs, units[-1].output))
+        times |= {value: byte_time(graph, value, costs) for value in values}
+    inside = {index for part in parts for index in indices_of(part)} | read_in_place(graph, of_bytes)
     outside = [
         value
         for value, indices in graph.readers.items()
         if any(index == GRAPH or index not in inside for index in indices)
     ]
-    times = {value: costs.conversion(*extents(graph, value)) for unit in units for value in (*unit.inputs, unit.output)}
+    outside += [part.source for part in of_bytes if isinstance(part, Edge) and part.enters]
     return Parts(tuple(parts), tuple(units), tuple(outside), times)
 
 
@@ -65,10 +92,10 @@ def indices_of(part: Part) -> tuple[int, ...]:
     """The nodes that a part replaces; an elementwise node is its own index."""
     if isinstance(part, int):
         return (part,)
-    return (part.index,) if isinstance(part, Pool) else part.nodes
+    return (part.index,) if isinstance(part, Pool | Edge) else part.nodes
 
 
-def _unit(graph: Graph, part: Part, costs: Costs) -> Unit:
+def _unit(graph: Graph, part: Layer | Stem | Pool | int, costs: Costs) -> Unit:
     if isinstance(part, int):
         node = graph.nodes[part]
         return Unit(tuple(dict.fromkeys(_activations(graph, node))), node.output[0], 0.0, 0.0)

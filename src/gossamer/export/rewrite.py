@@ -8,12 +8,16 @@ import onnx
 
 from gossamer.export.costs import Costs, MeasuredCosts
 from gossamer.export.left import LeftWeight, left_weights
-from gossamer.export.parts import find_parts, indices_of
+from gossamer.export.parts import Part, find_parts, indices_of
 from gossamer.export.writer import Writer
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
 from gossamer.graph.layers import Kind, Layer, find_layers
 from gossamer.graph.layout import choose_panels
+from gossamer.graph.outputs import Panel
+from gossamer.graph.quantisation import Bytes
+from gossamer.graph.quantised import find_quantised
+from gossamer.graph.quantised_layers import QuantisedLayer
 from gossamer.graph.stems import Stem
 
 Form = Literal["sparse", "stem", "dense"]
@@ -36,6 +40,8 @@ class LayerReport:
     dense_time: float
     sparse_time: float
     """Seconds, as estimated, with sparse weights."""
+    quantised: bool = False
+    """Whether it computes with bytes."""
 
     @property
     def density(self) -> float:
@@ -48,10 +54,21 @@ class Rewritten:
 
     model: onnx.ModelProto
     layers: tuple[LayerReport, ...]
-    panels: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Value of the dense network -> its panel in the sparse one and the number of channels, where it has one."""
+    """Those of floats, then those of bytes, each in the graph's order."""
+    panels: dict[str, Panel] = field(default_factory=dict)
+    """Value of the dense network -> its panel in the sparse one, where it has one."""
     left: tuple[LeftWeight, ...] = ()
     """Weights with many zeros that belong to none of the layers."""
+
+    @property
+    def of_floats(self) -> tuple[LayerReport, ...]:
+        """What became of the layers of `gossamer.graph.layers`."""
+        return tuple(layer for layer in self.layers if not layer.quantised)
+
+    @property
+    def of_bytes(self) -> tuple[LayerReport, ...]:
+        """What became of the layers of `gossamer.graph.quantised`."""
+        return tuple(layer for layer in self.layers if layer.quantised)
 
 
 def to_sparse(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> onnx.ModelProto:
@@ -70,36 +87,40 @@ def to_sparse(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool 
 def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> Rewritten:
     """Folds BatchNorm, finds the layers with constant weights, chooses where each runs, and writes the new graph.
 
-    `model` stays as it is. Nodes that are not understood, quantised layers among them, are taken over unchanged.
+    `model` stays as it is. Nodes that are not understood are taken over unchanged. QuantisedGraph layers, in either of
+    ONNX's forms, become ops on bytes.
     """
     costs = costs or MeasuredCosts()
     graph = Graph(prepared(model))
     layers = find_layers(graph)
-    parts = find_parts(graph, layers, costs)
+    quantised = find_quantised(graph)
+    parts = find_parts(graph, layers, costs, quantised=quantised)
     chosen = choose_panels(parts.units, parts.read_as_planes, parts.conversion_times)
+    every: list[Layer | QuantisedLayer] = [*layers, *quantised.layers]
     linear = [
         layer
-        for layer in layers
-        if layer.kind == "linear" and costs.sparse(layer.shape, layer.density) < costs.dense(layer.shape)
+        for layer in every
+        if layer.kind == "linear" and costs.sparse(layer.shape, layer.share) < costs.dense(layer.shape)
     ]
     writer = Writer(graph, half)
-    for part in (*(part for index, part in enumerate(parts.parts) if index in chosen), *linear):
+    on_panels: list[Part] = [part for index, part in enumerate(parts.parts) if index in chosen]
+    for part in (*on_panels, *linear):
         writer.replaced[max(indices_of(part))] = part
         writer.dropped.update(indices_of(part))
-        if not (isinstance(part, Layer) and part.kind == "linear"):
+        if not (isinstance(part, Layer | QuantisedLayer) and part.kind == "linear"):
             writer.read_panels.update(indices_of(part))
     written = writer.write()
     became = {(part.layer if isinstance(part, Stem) else part).output: part for part in writer.layers()}
     return Rewritten(
         written,
-        tuple(_report(layer, became.get(layer.output), costs) for layer in layers),
+        tuple(_report(layer, became.get(layer.output), costs) for layer in every),
         writer.reported_panels(),
-        left_weights(graph, layers),
+        left_weights(graph, layers, quantised),
     )
 
 
-def _report(layer: Layer, became: Layer | Stem | None, costs: Costs) -> LayerReport:
-    dense_time, sparse_time = costs.dense(layer.shape), costs.sparse(layer.shape, layer.density)
+def _report(layer: Layer | QuantisedLayer, became: Layer | Stem | QuantisedLayer | None, costs: Costs) -> LayerReport:
+    dense_time, sparse_time = costs.dense(layer.shape), costs.sparse(layer.shape, layer.share)
     form: Form = "dense" if became is None else "stem" if isinstance(became, Stem) else "sparse"
     if form == "sparse":
         reason = ""
@@ -118,7 +139,12 @@ def _report(layer: Layer, became: Layer | Stem | None, costs: Costs) -> LayerRep
         layer.kept,
         form,
         reason,
-        layer.output if became is None else became.output,
+        _name_of(layer.output if became is None else became.output),
         dense_time,
         sparse_time,
+        isinstance(layer, QuantisedLayer),
     )
+
+
+def _name_of(output: str | Bytes) -> str:
+    return output if isinstance(output, str) else output.value

@@ -49,6 +49,9 @@ class Agreement:
     reader: str | None = None
     """The first sparse layer that reads infinite values or NaN, if outputs are therefore compared only where those of
     the dense network are not NaN (`gossamer.export.infinities`)."""
+    same_bytes: float | None = None
+    """The share of the values of quantised ops, each on the same inputs, that are the same bytes; the others differ by
+    one step. None without such ops."""
 
     @property
     def within(self) -> bool:

@@ -12,6 +12,7 @@ from gossamer.errors import ExportError
 from gossamer.export.agreement import compare, few_examples, how_wrong, refuse_random
 from gossamer.export.infinities import first_reader
 from gossamer.export.layer_checks import first_wrong_layer, values_read
+from gossamer.export.quantised_checks import as_unsigned, compare_bytes
 from gossamer.export.rewrite import Rewritten
 from gossamer.export.rounding import Agreement, Rounding
 from gossamer.export.source import Source
@@ -19,6 +20,12 @@ from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
 from gossamer.graph.outputs import with_outputs
 from gossamer.graph.sessions import Feed, Opened, Remembering, Run, running, sparse_session
+
+QUANTISED = 0.1
+"""The share of an output's largest number that steps of one in quantised layers may change: a byte is one of 256."""
+FEW_STEPS, SPREAD = 0.5, 0.2
+"""How far values of bytes may be apart on the whole, in steps and in their mean deviation. Values of another layer
+would be as far apart as these values are from each other."""
 
 
 def compare_with_source(source: Source, rounding: Rounding | None = None) -> Agreement:
@@ -72,14 +79,17 @@ def compare_with_dense(
     rounding = rounding or Rounding(dense, feeds, run=run)
     refuse_random([run], few)
     inner = _Inner(dense, onnx.load(file), rewritten, few)
-    wrong = first_wrong_layer(dense, inner.written, rewritten, few, inner.expected)
-    agreement, value = compare(*runs, feeds, rounding), inner.first_wrong(nan=True)
+    of_bytes = compare_bytes(dense, inner.written, rewritten, few)
+    wrong = first_wrong_layer(dense, inner.written, rewritten, few, inner.expected) or of_bytes.wrong
+    share = QUANTISED if of_bytes.values else 0.0
+    agreement, value = compare(*runs, feeds, rounding, share=share), inner.first_wrong(nan=True)
     reader = None if agreement.within and value is None else first_reader(dense, rewritten, feeds)
     if reader is not None:
-        agreement, value = compare(*runs, feeds, rounding, nan=False), inner.first_wrong(nan=False)
+        agreement = compare(*runs, feeds, rounding, share=share, nan=False)
+        value = inner.first_wrong(nan=False)
     if wrong is not None or value is not None or not agreement.within:
         raise _differs("sparse ONNX", "the dense one", agreement, wrong or value, reader)
-    return replace(agreement, reader=reader)
+    return replace(agreement, reader=reader, same_bytes=of_bytes.share)
 
 
 class _Inner:
@@ -111,10 +121,25 @@ class _Inner:
         for layer in self._layers:
             index = self._names.index(layer.output)
             expected, got = self.expected[layer.output], self._got[layer.output]
-            wrong = how_wrong(expected, got, self._rounding, index, nan=nan)
+            if layer.quantised:
+                wrong = _wrong_bytes(as_unsigned(expected), as_unsigned(got))
+            else:
+                wrong = how_wrong(expected, got, self._rounding, index, nan=nan)
             if wrong is not None:
                 return f"{layer.name} ({wrong})"
         return None
+
+
+def _wrong_bytes(expected: NDArray[np.uint8], got: NDArray[np.uint8]) -> str | None:
+    """How a value in the network differs, on the whole; None if it does by steps that earlier layers differ in."""
+    if expected.shape != got.shape:
+        return f"its shape is {got.shape}, expected {expected.shape}"
+    numbers = expected.astype(np.float64)
+    difference = float(np.abs(numbers - got).mean()) if got.size else 0.0
+    spread = float(np.abs(numbers - numbers.mean()).mean()) if got.size else 0.0
+    if difference <= FEW_STEPS + SPREAD * spread:
+        return None
+    return f"differs by {difference:.3g} steps on average, its values by {spread:.3g}"
 
 
 def _differs(what: str, other: str, agreement: Agreement, layer: str | None, reader: str | None = None) -> ExportError:

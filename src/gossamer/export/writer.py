@@ -12,20 +12,26 @@ from onnx import helper, numpy_helper
 
 from gossamer.export.half import require_half
 from gossamer.export.parts import Part
+from gossamer.export.quantised_parts import BytePart
+from gossamer.export.quantised_writer import write_bytes
 from gossamer.graph.activations import Activation
 from gossamer.graph.batch_norm import drop_unread
-from gossamer.graph.graph import Graph
+from gossamer.graph.graph import Graph, is_standard, values_read
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import NO_ACTIVATION, Layer, extents
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, unused
 from gossamer.graph.ops import DOMAIN, DOMAIN_VERSION, OPS, Op
+from gossamer.graph.outputs import Panel
 from gossamer.graph.pools import Pool
+from gossamer.graph.quantised_layers import QuantisedLayer
 from gossamer.graph.shapes import values_described
 from gossamer.graph.stems import Stem
 
 PANEL_OF = "gossamer.panel_of"
 """Key of a node's metadata: the value of the dense network that its output holds, as a panel."""
+LEFT_BEHIND = ("DequantizeLinear", "QuantizeLinear", "Transpose")
+"""Nodes that a quantised layer's op may leave without readers."""
 
 
 class Writer:
@@ -40,14 +46,18 @@ class Writer:
         self.dropped: set[int] = set()
         self.read_panels: set[int] = set()
         """All nodes that run on panels, or become part of one that does."""
-        self.panels: dict[str, tuple[str, int]] = {}
-        """Value -> its panel and the channels of it."""
+        self.panels: dict[str, Panel] = {}
+        """Value -> its panel."""
         self.made_as_panels: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[Content, onnx.TensorProto] = {}
         """The constants that were made."""
         self.node_names: set[str] = set()
         self.taken = names_of_values(graph.model)
+        self.may_be_unread: set[str] = set()
+        """Values that are made in case that somebody reads them."""
+        self.unsigned: dict[str, str] = {}
+        """Value of int8 -> the same as uint8, more by 128."""
 
     def write(self) -> onnx.ModelProto:
         self.node_names = {
@@ -60,26 +70,30 @@ class Writer:
                 self._replace(self.replaced[index])
             elif index not in self.dropped:
                 self.nodes.append(node)
+        if any(isinstance(part, BytePart) for part in self.replaced.values()):
+            self._drop_unread_nodes()
         return self._model()
 
-    def layers(self) -> list[Layer | Stem]:
+    def layers(self) -> list[Layer | Stem | QuantisedLayer]:
         """What became ops with weights."""
-        return [part for part in self.replaced.values() if isinstance(part, Layer | Stem)]
+        return [part for part in self.replaced.values() if isinstance(part, Layer | Stem | QuantisedLayer)]
 
     def _replace(self, part: Part) -> None:
         if isinstance(part, int):
             self._elementwise(self.graph.nodes[part])
+        elif isinstance(part, BytePart):
+            write_bytes(self, part)
         elif isinstance(part, Pool):
             self._pool(part)
         elif isinstance(part, Stem):
             # Not compressed: the op takes constants only, however the session optimises.
-            weight = self._constant(f"{part.layer.name}.weight", part.layer.weight)
+            weight = self.constant(f"{part.layer.name}.weight", part.layer.weight)
             self._layer("StemConv", part.layer, part.output, weight, pooled=part.pool is not None)
         else:
             kind = "SparseMatMul" if part.kind == "linear" else "SparseConv"
             self._layer(kind, part, part.output, self._packed(part))
 
-    def reported_panels(self) -> dict[str, tuple[str, int]]:
+    def reported_panels(self) -> dict[str, Panel]:
         return {value: self.panels[value] for value in sorted(self.made_as_panels)}
 
     def _layer(self, kind: str, layer: Layer, value: str, weight: str, *, pooled: bool = False) -> None:
@@ -96,7 +110,7 @@ class Writer:
             sources = [self._as_panel(source, count) for source, count in zip(sources, channels, strict=False)]
         inputs = [sources[0], weight, self._bias(layer), *sources[1:]]
         attributes = _attributes(op, layer.shape, layer.rank, layer.activation, pooled)
-        node = self._made(op, inputs, value, layer.name, attributes)
+        node = self.made(op, inputs, value, layer.name, attributes)
         if op.makes == "panels":
             self._append_panel(node, value, layer.shape.outputs)
         else:
@@ -106,7 +120,7 @@ class Writer:
         source = self._as_panel(pool.source, pool.shape.outputs)
         name = self.graph.nodes[pool.index].name or pool.output
         op = OPS["PanelMaxPool"]
-        node = self._made(op, [source], pool.output, name, _attributes(op, pool.shape, pool.rank))
+        node = self.made(op, [source], pool.output, name, _attributes(op, pool.shape, pool.rank))
         self._append_panel(node, pool.output, pool.shape.outputs)
 
     def _elementwise(self, node: onnx.NodeProto) -> None:
@@ -122,32 +136,37 @@ class Writer:
         """The panel of a value; converts it where it is not there yet."""
         if value not in self.panels:
             panel = unused(f"{value}.panel", self.taken)
-            self.nodes.append(self._made(OPS["ToPanel"], [value], panel, panel, {}))
-            self.panels[value] = (panel, channels)
-        return self.panels[value][0]
+            self.nodes.append(self.made(OPS["ToPanel"], [value], panel, panel, {}))
+            self.panels[value] = Panel(panel, channels)
+        return self.panels[value].name
 
     def _append_panel(self, node: onnx.NodeProto, value: str, channels: int) -> None:
         """A node that makes a panel of a value, and behind it the planes, if anybody reads those."""
+        panel = self.append_panel_node(node, value, channels)
+        if not self.read_panels.issuperset(self.graph.readers.get(value, [])):
+            planes = self.made(OPS["FromPanel"], [panel], value, f"{value}.planes", {"channels": channels})
+            self.nodes.append(planes)
+
+    def append_panel_node(self, node: onnx.NodeProto, value: str, channels: int, *, quantised: bool = False) -> str:
+        """A node that makes a panel of a value; the panel's name."""
         panel = unused(f"{value}.panel", self.taken)
         node.output[0] = panel
         node.metadata_props.add(key=PANEL_OF, value=value)
         self.nodes.append(node)
-        self.panels[value] = (panel, channels)
+        self.panels[value] = Panel(panel, channels, quantised)
         self.made_as_panels.add(value)
-        if not self.read_panels.issuperset(self.graph.readers.get(value, [])):
-            planes = self._made(OPS["FromPanel"], [panel], value, f"{value}.planes", {"channels": channels})
-            self.nodes.append(planes)
+        return panel
 
     def _packed(self, layer: Layer) -> str:
         if self.half:
             require_half(layer.name, layer.weight)
         packed = np.frombuffer(weights.encode(layer.weight, half=self.half), np.uint8)
-        return self._constant(f"{layer.name}.packed", packed)
+        return self.constant(f"{layer.name}.packed", packed)
 
     def _bias(self, layer: Layer) -> str:
-        return "" if layer.bias is None else self._constant(f"{layer.name}.bias", layer.bias)
+        return "" if layer.bias is None else self.constant(f"{layer.name}.bias", layer.bias)
 
-    def _constant(self, name: str, values: NDArray[np.generic]) -> str:
+    def constant(self, name: str, values: NDArray[np.generic]) -> str:
         """An initializer with this content: one that was made for another layer (which may share its weight), one that
         is there already under this name, or a new one."""
         tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
@@ -159,7 +178,7 @@ class Writer:
             self.constants[content] = tensor
         return self.constants[content].name
 
-    def _made(
+    def made(
         self, op: Op, inputs: Iterable[str], output: str, name: str, attributes: Mapping[str, Any]
     ) -> onnx.NodeProto:
         given = list(inputs)
@@ -169,10 +188,21 @@ class Writer:
             given.pop()
         return helper.make_node(op.name, given, [output], name=name, domain=DOMAIN, **attributes)
 
+    def _drop_unread_nodes(self) -> None:
+        """Takes out the nodes that quantised layers' ops have left without readers."""
+        read = {value.name for value in self.graph.model.graph.output}
+        kept = []
+        for node in reversed(self.nodes):
+            left = is_standard(node, *LEFT_BEHIND) or self.may_be_unread.issuperset(node.output)
+            if not left or read.intersection(node.output):
+                kept.append(node)
+                read.update(values_read(node))
+        self.nodes = kept[::-1]
+
     def _described(self) -> Iterator[onnx.ValueInfoProto]:
         """Types and shapes of all inner values, as far as they are known."""
         described = values_described(self.graph.model)
-        value_of = {panel: (value, channels) for value, (panel, channels) in self.panels.items()}
+        value_of = {panel.name: (value, panel.channels) for value, panel in self.panels.items()}
         returned = {value.name for value in self.graph.model.graph.output}
         for name in (name for node in self.nodes for name in node.output):
             value, channels = value_of.get(name, (name, 0))
@@ -183,6 +213,8 @@ class Writer:
             if name in value_of:
                 # How many channels a panel's tensor is large enough for is for the ops to say.
                 info.type.tensor_type.shape.dim[1].Clear()
+                if self.panels[value].quantised:
+                    info.type.tensor_type.elem_type = onnx.TensorProto.UINT8
                 info.doc_string = f"{value} in panels: {channels} channels"
             yield info
 

@@ -26,6 +26,8 @@ class LayerShape:
     """Whether another value is added to its result."""
     curved: bool = False
     """Whether an activation function that takes many instructions, such as GELU, is applied to its result."""
+    quantised: bool = False
+    """Whether its inputs and outputs are bytes, and its weights int8."""
 
     @property
     def text(self) -> str:

@@ -49,6 +49,11 @@ class Layer:
     def density(self) -> float:
         return self.kept / self.weight.size if self.weight.size else 1.0
 
+    @property
+    def share(self) -> float:
+        """The share of what is kept or skipped by itself: single weights."""
+        return self.density
+
 
 def find_layers(graph: Graph, *, linear_residual: bool = True) -> list[Layer]:
     """All layers with constant fp32 weights, in the graph's order, each node in one of them.

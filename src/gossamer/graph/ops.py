@@ -5,21 +5,34 @@ compares it with the runtime's own registration (runtime/native/ort).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import onnx
 
 from gossamer.graph.activations import ATTRIBUTES
 from gossamer.graph.layer_shape import LayerShape
-from gossamer.graph.terms import Terms, conversion_terms, panel_pool_terms, sparse_terms, stem_terms
+from gossamer.graph.terms import QUAD, Terms, conversion_terms, panel_pool_terms, sparse_terms, stem_terms
 
 DOMAIN = "gossamer"
 DOMAIN_VERSION = 1
 
-Lies = Literal["planes", "panels", "packed", "constant"]
+Lies = Literal["planes", "panels", "packed", "constant", "bytes", "byte panels", "any planes", "integers", "table"]
 """How an input lies in memory: as in ONNX, in panels (docs/kernels.md), as the bytes of a sparse weight
-(docs/format.md), or as a constant of floats."""
+(docs/format.md), as a constant of floats; values of uint8 as in ONNX and in panels, as in ONNX of floats, uint8 or
+int8; as a constant of int32, or of 256 bytes."""
+TYPES: dict[Lies, str] = {
+    "planes": "float",
+    "panels": "float",
+    "packed": "uint8",
+    "constant": "float",
+    "bytes": "uint8",
+    "byte panels": "uint8",
+    "any planes": "undefined",
+    "integers": "int32",
+    "table": "uint8",
+}
+"""The type of an input, as the runtime names it."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +58,14 @@ class OpWork:
 
 @dataclass(frozen=True)
 class Op:
-    """An op of the domain `gossamer`; its output is one tensor of floats."""
+    """An op of the domain `gossamer`; its output is one tensor, of floats or of bytes."""
 
     name: str
     inputs: tuple[OpInput, ...]
-    """The activation; of a layer also its weight, its bias and, where it has four, a residual of the output's shape."""
+    """The activation; of a layer also its weight, its bias and, where it has four, a residual of the output's shape.
+    Of a layer on bytes: its weight, scales, bias, residual and table."""
     attributes: tuple[str, ...]
-    makes: Literal["planes", "panels"]
+    makes: Literal["planes", "panels", "bytes", "byte panels"]
     dense: str
     """The op of ONNX that computes the same on planes, before bias, residual, activation and pooling."""
     carried: tuple[str, ...]
@@ -69,6 +83,20 @@ class Op:
     def converts(self) -> bool:
         """Whether it does nothing but change how a value lies."""
         return self.dense == "Identity"
+
+    @property
+    def quantised(self) -> bool:
+        """Whether its values are bytes."""
+        return any(given.lies in ("bytes", "byte panels") for given in self.inputs) or self.makes == "byte panels"
+
+    @property
+    def makes_panels(self) -> bool:
+        return self.makes in ("panels", "byte panels")
+
+    @property
+    def residual(self) -> int:
+        """The index of its residual among its inputs; it may have none."""
+        return next((i for i, given in enumerate(self.inputs) if given.what == "residual"), len(self.inputs))
 
 
 _PANEL = OpInput("P", "panels")
@@ -128,7 +156,144 @@ _OPS = (
         lambda work: sparse_terms(work.shape, work.density),
     ),
 )
-OPS = {op.name: op for op in _OPS}
+_BYTES = OpInput("P", "byte panels")
+_SCALES = OpInput("scales (float, one an output channel)", "constant")
+_INTEGERS = OpInput("bias (int32)", "integers", optional=True)
+_TABLE = OpInput("table (256 uint8)", "table", optional=True)
+_REQUANTISATION = (
+    *("input_zero_point", "output_zero_point", "lower", "upper"),
+    *("residual_scale", "residual_zero_point", "sum_step", "sum_lower", "sum_upper"),
+)
+
+
+def _byte_conversion(work: OpWork) -> Terms:
+    shape = work.shape
+    return conversion_terms(-(-shape.inputs // QUAD), shape.height, shape.width, shape.images)
+
+
+def _byte_pool(work: OpWork) -> Terms:
+    channels = -(-work.shape.inputs // QUAD)
+    return panel_pool_terms(replace(work.shape, inputs=channels, outputs=channels, groups=channels))
+
+
+def _of_bytes(work: OpWork) -> Terms:
+    return sparse_terms(replace(work.shape, quantised=True), work.density)
+
+
+_QUANTISED = (
+    Op(
+        "QuantisedToPanel",
+        (OpInput("X, `[n, c, h, w]` or `[n, c, length]`, of float, uint8 or int8", "any planes"),),
+        ("zero_point", "scale"),
+        "byte panels",
+        "Identity",
+        (),
+        _byte_conversion,
+        "`scale` is that of floats",
+    ),
+    Op("QuantisedFromPanel", (_BYTES,), ("channels",), "bytes", "Identity", (), _byte_conversion),
+    Op(
+        "DequantisedFromPanel",
+        (_BYTES,),
+        ("channels", "scale", "zero_point"),
+        "planes",
+        "Identity",
+        (),
+        _byte_conversion,
+    ),
+    Op(
+        "QuantisedConv",
+        (
+            _BYTES,
+            OpInput(f"{_PACKED} or `[out, in / group, k]` (int8)", "packed"),
+            _SCALES,
+            _INTEGERS,
+            OpInput("residual", "byte panels", optional=True),
+            _TABLE,
+        ),
+        (*_WINDOW, "group", "output_channels", *_REQUANTISATION),
+        "byte panels",
+        "QLinearConv",
+        (*_WINDOW, "group"),
+        _of_bytes,
+        "as ONNX's Conv, without `auto_pad`",
+    ),
+    Op(
+        "QuantisedMatMul",
+        (
+            OpInput("X `[..., k]`", "bytes"),
+            OpInput("packed weight `[n, k]` (int8)", "packed"),
+            _SCALES,
+            _INTEGERS,
+            OpInput("residual", "bytes", optional=True),
+            _TABLE,
+        ),
+        ("output_features", *_REQUANTISATION),
+        "bytes",
+        "QLinearMatMul",
+        (),
+        _of_bytes,
+    ),
+    Op(
+        "DynamicMatMul",
+        (
+            OpInput("X `[..., k]`", "planes"),
+            OpInput("packed weight `[n, k]` (int8)", "packed"),
+            OpInput("weight scales", "constant"),
+            _BIAS,
+            OpInput("residual", "planes", optional=True),
+        ),
+        ("output_features", *ATTRIBUTES),
+        "planes",
+        "MatMul",
+        (),
+        _of_bytes,
+    ),
+    Op(
+        "QuantisedMaxPool",
+        (_BYTES,),
+        (*_WINDOW, "channels"),
+        "byte panels",
+        "MaxPool",
+        _WINDOW,
+        _byte_pool,
+        "as `PanelMaxPool`",
+    ),
+    Op(
+        "QuantisedAveragePool",
+        (_BYTES,),
+        (
+            *(*_WINDOW, "channels", "input_scale", "input_zero_point"),
+            *("output_scale", "output_zero_point", "count_include_pad"),
+        ),
+        "byte panels",
+        "AveragePool",
+        (*_WINDOW, "count_include_pad"),
+        _byte_pool,
+        "as `PanelMaxPool`",
+    ),
+    Op(
+        "QuantisedConcat",
+        (OpInput("P, P, ...", "byte panels"),),
+        ("channels", "input_scales", "input_zero_points", "output_scale", "output_zero_point"),
+        "byte panels",
+        "Concat",
+        (),
+        _byte_conversion,
+        "the first three have a number for each input",
+    ),
+    Op(
+        "QuantisedResize",
+        (_BYTES,),
+        ("channels", "rows", "columns"),
+        "byte panels",
+        "Resize",
+        (),
+        _byte_conversion,
+        "whole factors, nearest neighbours",
+    ),
+)
+OPS = {op.name: op for op in (*_OPS, *_QUANTISED)}
 
 
 def op_of(node: onnx.NodeProto) -> Op | None:
@@ -141,8 +306,12 @@ def is_sparse(model: onnx.ModelProto) -> bool:
     return any(node.domain == DOMAIN for node in model.graph.node)
 
 
-def as_table() -> str:
-    """The table as Markdown, for docs/format.md."""
+def as_table(*, quantised: bool = False) -> str:
+    """The table as Markdown, for docs/format.md.
+
+    Args:
+        quantised: of the ops whose values are bytes.
+    """
     rows = [
         (
             f"`{op.name}`",
@@ -150,7 +319,7 @@ def as_table() -> str:
             "; ".join(filter(None, (", ".join(f"`{name}`" for name in op.attributes), op.notes))),
             "a change of layout" if op.converts else f"`{op.dense}`",
         )
-        for op in _OPS
+        for op in (_QUANTISED if quantised else _OPS)
     ]
     head = "| op | inputs | attributes | on planes |\n|---|---|---|---|\n"
     return head + "".join(f"| {' | '.join(row)} |\n".replace("|  |", "| |") for row in rows)

@@ -38,13 +38,13 @@ def pool_at(graph: Graph, index: int) -> Pool | None:
     window = window_of(attributes, kernel, sizes[2:])
     if window is None or not isinstance(channels, int) or channels < 1 or min(window.pads) < 0:
         return None
-    if min((*kernel, *window.strides, *window.dilations)) < 1 or _is_unclear(attributes, window):
+    if min((*kernel, *window.strides, *window.dilations)) < 1 or is_unclear(attributes, window):
         return None
     shape = shape_over("pool", sizes, window, inputs=channels, outputs=channels, groups=channels)
     return Pool(index, node.input[0], node.output[0], shape, len(sizes))
 
 
-def _is_unclear(attributes: Mapping[str, object], window: Window) -> bool:
+def is_unclear(attributes: Mapping[str, object], window: Window) -> bool:
     """What SAME_UPPER and SAME_LOWER mean for dilated windows, for those smaller than their stride, and together with
     `ceil_mode`."""
     if attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID"):

@@ -4,7 +4,7 @@ import math
 
 import onnx
 
-from gossamer.graph.messages import copied, without_contents
+from gossamer.graph.messages import copied, replace_items, without_contents
 
 Size = int | str | None
 """The size of an axis: a number, the name of a number that is not known before the network runs, or nothing known."""
@@ -19,6 +19,21 @@ UNKNOWN_EXTENT = 28
 TRIALS = ((3, 224, 224), (5, 211, 307), (2, 306, 190))
 """First axis and two alternating others, for axes that the inputs leave open: even and odd, square and not, multiples
 of 32 and not, so that what rounds differently comes out different."""
+
+
+_CONTRIBUTED: dict[str, tuple[str, tuple[int, ...]]] = {
+    "DequantizeLinear": ("DequantizeLinear", (0, 1, 2)),
+    "QGemm": ("Gemm", (0, 3)),
+    "QLinearAdd": ("Add", (0, 3)),
+    "QLinearAveragePool": ("AveragePool", (0,)),
+    "QLinearConcat": ("Concat", ()),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,)),
+    "QLinearLeakyRelu": ("LeakyRelu", (0,)),
+    "QLinearMul": ("Mul", (0, 3)),
+    "QLinearSigmoid": ("Sigmoid", (0,)),
+    "QuantizeLinear": ("QuantizeLinear", (0, 1, 2)),
+}
+"""Ops of ONNX Runtime's own -> the op of ONNX whose output has the same shape, and the indices of what that reads."""
 
 
 def known_size(size: Size, otherwise: int = UNKNOWN_EXTENT) -> int:
@@ -59,7 +74,20 @@ def values_described(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the contents of small constants only, which may be shapes: inference copies all that it is given,
     twice, and refuses what is larger than a protobuf message may be."""
-    return without_contents(model, lambda tensor: math.prod(tensor.dims) > SHAPE_NUMBERS)
+    light = without_contents(model, lambda tensor: math.prod(tensor.dims) > SHAPE_NUMBERS)
+    for node in light.graph.node:
+        if node.domain == "com.microsoft" and node.op_type in _CONTRIBUTED:
+            _make_standard(node)
+    return light
+
+
+def _make_standard(node: onnx.NodeProto) -> None:
+    """Makes one of ONNX's own ops, whose output has the same shape, of one of ONNX Runtime's."""
+    node.op_type, indices = _CONTRIBUTED[node.op_type]
+    node.domain = ""
+    indices = indices or tuple(range(2, len(node.input), 3))
+    replace_items(node.input, [node.input[index] for index in indices if index < len(node.input)])
+    replace_items(node.attribute, [entry for entry in node.attribute if entry.name != "channels_last"])
 
 
 def _named(shape: tuple[Size, ...], trials: list[tuple[Size, ...]]) -> tuple[Size, ...]:

@@ -4,7 +4,7 @@ A time is the sum of the terms times their prices. Layers that run by the same c
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.taps import as_it_lies, dense_taps, reads
@@ -20,6 +20,11 @@ NARROW_VECTORS = 4
 """Registers of a tile up to which four rows of weights share them instead of two."""
 IMAGE_CHANNELS = 4
 """Input channels up to which ONNX Runtime takes a convolution for one of an image."""
+QUAD = 4
+"""Channels of bytes that are multiplied together."""
+DENSE_BYTES = 1 / 3
+"""What ONNX Runtime takes for a layer of bytes, of the time of one of floats
+(`benchmarks/runtime_resnet_50_int8.py`)."""
 STEM_CHANNELS = 32
 """Outputs that a stem computes at once."""
 POOLED_TOGETHER = 4
@@ -38,12 +43,25 @@ class Terms:
     amounts: dict[str, float]
 
 
+def of_quads(shape: LayerShape) -> LayerShape:
+    """The layer of floats that a quantised one computes like: four input channels are one (docs/kernels.md)."""
+    if shape.depthwise:
+        channels = math.ceil(shape.inputs / QUAD)
+        return replace(shape, inputs=channels, outputs=channels, groups=channels, quantised=False)
+    inputs = shape.inputs // shape.groups
+    joined = min(shape.groups, math.ceil(QUAD / max(1, inputs)))
+    groups = max(1, shape.groups // joined)
+    return replace(shape, inputs=groups * math.ceil(inputs * joined / QUAD), groups=groups, quantised=False)
+
+
 def sparse_terms(shape: LayerShape, density: float) -> Terms:
     """Terms of the op of gossamer's domain.
 
     Args:
-        density: share of the weights that are not zero.
+        density: share of the weights that are not zero; of a quantised layer, of its quads.
     """
+    if shape.quantised:
+        return sparse_terms(of_quads(shape), density)
     kept = shape.weights * density
     if shape.kind == "linear":
         if shape.width < FEW_ROWS:
@@ -166,6 +184,11 @@ def _beyond_caches(floats: float) -> dict[str, float]:
 
 def dense_terms(shape: LayerShape) -> Terms:
     """Terms of ONNX Runtime's own op."""
+    if shape.quantised:
+        terms = dense_terms(replace(shape, quantised=False))
+        return Terms(
+            terms.kind, {name: amount * (DENSE_BYTES if name != "op" else 1) for name, amount in terms.amounts.items()}
+        )
     multiply_adds = float(shape.multiply_adds)
     if shape.kind == "linear":
         if shape.width < FEW_ROWS:

@@ -122,7 +122,7 @@ def predict(model: onnx.ModelProto, calibration: Calibration, sizes: Mapping[str
     layers = find_layers(graph)
     _require_outputs(layers)
     rewritten = rewrite(fixed, costs=costs)
-    forms = {layer.output: report.form for layer, report in zip(layers, rewritten.layers, strict=True)}
+    forms = {layer.output: report.form for layer, report in zip(layers, rewritten.of_floats, strict=True)}
     rest = between(graph, layers, rewritten)
 
     poolings = sum(costs.pool(pool.shape, panels=True) for pool in rest.pools.values())

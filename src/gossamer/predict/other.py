@@ -42,7 +42,7 @@ def between(graph: Graph, layers: Sequence[Layer], rewritten: Rewritten) -> Betw
     """
     inside = {index for layer in layers for index in layer.nodes}
     nodes = list(rewritten.model.graph.node)
-    value_of = {panel: value for value, (panel, _) in rewritten.panels.items()}
+    value_of = {panel.name: value for value, panel in rewritten.panels.items()}
     made = {value_of.get(name, name) for node in nodes if node.domain and not _converts(node) for name in node.output}
     others = tuple(node for index, node in enumerate(graph.nodes) if index not in inside)
     pools = {pool.output: pool for index in range(len(graph.nodes)) if (pool := pool_at(graph, index))}
@@ -65,7 +65,7 @@ def node_terms(graph: Graph, node: onnx.NodeProto) -> Terms:
     op = op_of(node)
     if op is None or not op.converts:
         return other_terms(graph, node)
-    planes = node.input[0] if op.makes == "panels" else node.output[0]
+    planes = node.input[0] if op.makes_panels else node.output[0]
     return conversion_terms(*extents(graph, planes))
 
 

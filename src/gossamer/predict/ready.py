@@ -115,7 +115,7 @@ def make_ready(name: str, dense: onnx.ModelProto, forms: Sequence[str], threads:
     of_layers = {
         "sparse": tuple(
             _terms(layers.graph, layer, report.form)
-            for layer, report in zip(layers.layers, rewritten.layers, strict=True)
+            for layer, report in zip(layers.layers, rewritten.of_floats, strict=True)
         ),
         "dense": tuple(dense_terms(layer.shape) for layer in layers.layers),
     }
