@@ -92,7 +92,7 @@ def compare(
         expected = _reference(subject)
         runners, facts, skipped = _open_all(names, subject, expected, stack)
         progress(f"{runs} turns of {', '.join(runners)}")
-        milliseconds = _take_turns(runners, runs)
+        milliseconds = take_turns(runners, runs)
         ours = statistics.median(milliseconds["gossamer"])
         for name, values in milliseconds.items():
             facts[name] |= {"milliseconds": spread_of(values), "ratio": statistics.median(values) / ours}
@@ -162,7 +162,8 @@ def _reference(subject: BothForms) -> list[np.ndarray[Any, Any]]:
         runner.close()
 
 
-def _take_turns(runners: Mapping[str, Runner], runs: int) -> dict[str, list[float]]:
+def take_turns(runners: Mapping[str, Runner], runs: int) -> dict[str, list[float]]:
+    """Milliseconds of each run of each network. In each turn an engine runs once uncounted and once timed."""
     milliseconds: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(runs):
         for name, runner in runners.items():

@@ -10,11 +10,11 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from gossamer.cli.bench_tables import engine_lines, engine_table, layer_table
+from gossamer.cli.bench_tables import engine_lines, engine_table, forms_lines, forms_table, layer_table
 from gossamer.cli.console import console
 from gossamer.cli.export import with_export_packages
 from gossamer.cli.outputs import output
-from gossamer.cli.repeated import Device
+from gossamer.cli.repeated import DataFolder, Device, OwnTask
 from gossamer.cli.sizes import Size, sizes_of
 
 if TYPE_CHECKING:
@@ -160,6 +160,46 @@ def predictions(
             f"{row['dense_error']:+.1%}"
         )
     _report(lines, result, json_file)
+
+
+@bench.command()
+def forms(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs of one task.")],
+    rounds: Annotated[
+        str, typer.Option(help="Beside the dense one: recommended, all, or numbers separated by commas.")
+    ] = "recommended",
+    max_drop: Annotated[
+        float | None, typer.Option(help="The allowed loss, such as 0.01: recommends a round, and a network to ship.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each network; 1 by default.", min=1)] = None,
+    turns: Annotated[int, typer.Option("--runs", help="Timed runs of each network.", min=1)] = 25,
+    predicted: Annotated[
+        bool, typer.Option("--predicted", help="Predict the times from a calibration instead of measuring them.")
+    ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Predict from this file of `gossamer bench calibrate`.")
+    ] = None,
+    data: DataFolder = None,
+    task: OwnTask = None,
+    json_file: Json = None,
+) -> None:
+    """Which form to ship: networks of runs, dense and sparse, in fp32 and int8, by metric, milliseconds and bytes."""
+    with_export_packages()
+    from gossamer.choice.find import find_choices
+    from gossamer.choice.written import Asked, rounds_of
+    from gossamer.predict.calibration import find_calibration
+
+    prices = find_calibration(calibration, threads) if predicted or calibration is not None else None
+    asked = Asked(tuple(runs), rounds_of(rounds), data, task, max_drop)
+    with _progress() as progress:
+        found = find_choices(asked, threads=threads or 1, runs=turns, calibration=prices, progress=progress)
+    _print_lines([f"{found.what}: {found.where}"])
+    terminal = console()
+    terminal.print(forms_table(found, terminal.width))
+    _print_lines(forms_lines(found, max_drop))
+    if json_file is not None:
+        found.written(json_file)
+        terminal.print(f"written to {json_file}; gossamer report RUN... --forms {json_file} draws it")
 
 
 @bench.command()

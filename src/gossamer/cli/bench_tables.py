@@ -1,10 +1,15 @@
 """Tables of `gossamer bench model` and `gossamer bench shapes`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from gossamer.choice.front import fastest_within, points_of
 from gossamer.cli.fitted import Column, fitted
+from gossamer.wording import value_text
+
+if TYPE_CHECKING:
+    from gossamer.choice.choice import Choices
 
 
 def engine_lines(result: dict[str, Any]) -> list[str]:
@@ -64,6 +69,41 @@ def layer_table(result: dict[str, Any], width: int) -> Table:
     ]
     other = [f"{result[key]:.3f}" for key in ("other_milliseconds", "other_dense_milliseconds")]
     return fitted(columns, [*rows, ("everything else", "", "", *other, "", "", "")], width)
+
+
+def forms_table(found: "Choices", width: int) -> Table:
+    """A row for each network, in at most `width` cells; the fastest first."""
+    points = points_of(found.choices, found.better, lambda choice: choice.run)
+    columns = [Column("form", words=True), Column("run", words=True, spare=True)]
+    columns += map(Column, ("round", "kept", "ms", "bytes", f"val {found.metric}", f"test {found.metric}", "front"))
+    rows = [
+        (
+            point.form,
+            point.group,
+            str(point.round),
+            f"{point.density:.2%}",
+            f"{point.milliseconds:.3f}",
+            f"{point.bytes:,.0f}",
+            value_text(found.metric, point.value),
+            value_text(found.metric, point.test),
+            "yes" if point.on_front else "",
+        )
+        for point in sorted(points, key=lambda point: point.milliseconds)
+    ]
+    return fitted(columns, rows, width)
+
+
+def forms_lines(found: "Choices", max_drop: float | None) -> list[str]:
+    """What stands below the table."""
+    points = points_of(found.choices, found.better, lambda choice: choice.run)
+    lines = [f"front: no other network is both faster and better by {found.metric} on validation"]
+    if max_drop is not None:
+        best = fastest_within(points, max_drop, found.better)
+        lines.append(
+            f"the fastest within {max_drop:g} of the dense {found.metric} on validation: "
+            + ("none" if best is None else f"{best.form}, round {best.round} of {best.group}")
+        )
+    return [*lines, *(f"left out {name}: {why}" for name, why in found.left_out.items())]
 
 
 def faster(ratio: float) -> str:

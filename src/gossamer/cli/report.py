@@ -25,6 +25,10 @@ def report(
             help="A JSON file of measured or predicted latencies, or ROUND=FILE of gossamer bench --json (repeatable)."
         ),
     ] = None,
+    forms: Annotated[
+        Path | None,
+        typer.Option(help="A file of `gossamer bench forms --json`: draws which form of these networks to ship."),
+    ] = None,
     explain: Annotated[
         list[Path] | None,
         typer.Option(
@@ -48,6 +52,7 @@ def report(
         against=tuple(against or ()),
         network=network,
         latency=tuple(as_given(text) for text in latency or ()),
+        forms=forms,
         facts=tuple(explain or ()),
         explain=facts,
         data=data,

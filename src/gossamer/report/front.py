@@ -1,8 +1,10 @@
 """The Pareto front: networks to which no other is preferable in size and in the metric at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from gossamer.choice.front import front_of
+from gossamer.loop.directions import Better
 from gossamer.report.run import ReportedRun
 from gossamer.report.series import Series
 
@@ -31,15 +33,6 @@ def networks(series: Sequence[Series]) -> list[Network]:
     ]
     if not found:
         return []
-    sign = 1 if found[0].run.higher_is_better else -1
-    best = float("-inf")
-    kept = set()
-    # From the smallest on, a network is on the front if it is better than all that are smaller.
-    for position in sorted(range(len(found)), key=lambda index: (found[index].bytes, -sign * found[index].value)):
-        if sign * found[position].value > best:
-            best = sign * found[position].value
-            kept.add(position)
-    return [
-        Network(one.series, one.run, one.round, one.bytes, one.value, position in kept)
-        for position, one in enumerate(found)
-    ]
+    better: Better = "higher" if found[0].run.higher_is_better else "lower"
+    kept = front_of([one.bytes for one in found], [one.value for one in found], better)
+    return [replace(one, on_front=index in kept) for index, one in enumerate(found)]

@@ -37,6 +37,8 @@ class ReportedRun:
     """Number of the recommended round."""
     why: str
     """The rule by which it is recommended."""
+    max_drop: float | None
+    """The allowed loss by which it is recommended; None: there is none."""
 
     @property
     def task(self) -> str | None:
@@ -97,8 +99,8 @@ def read_run(folder: Path, max_drop: float | None = None) -> ReportedRun:
     why = "the last round: the run was given no allowed loss"
     if run.stop.max_drop is not None:
         why = f"the smallest within {run.stop.max_drop:g} of the dense {best.metric} on validation"
-    costs, name = _costs(records, ledger), folder.resolve().name
-    return ReportedRun(folder, name, run.tables, records, layers, tuple(ledger), costs, best.round, why)
+    costs, name, drop = _costs(records, ledger), folder.resolve().name, run.stop.max_drop
+    return ReportedRun(folder, name, run.tables, records, layers, tuple(ledger), costs, best.round, why, drop)
 
 
 def named_apart(runs: Sequence[ReportedRun]) -> list[ReportedRun]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gossamer.choice.choice import Choices, read_choices
 from gossamer.errors import ConfigurationError, GossamerError
 from gossamer.explain import explain_round
 from gossamer.reopen import open_round
@@ -11,6 +12,7 @@ from gossamer.report import rows, sections
 from gossamer.report.document import document
 from gossamer.report.drawing import theme
 from gossamer.report.explained import Facts, plain, read_facts
+from gossamer.report.forms import forms
 from gossamer.report.head import first_split, head
 from gossamer.report.latency import Latency, read_latencies
 from gossamer.report.markup import element, join, paragraph
@@ -31,6 +33,8 @@ class Given:
     """The network's name in them."""
     latency: tuple[tuple[int | None, Path], ...] = ()
     """Files of latencies (`gossamer.report.latency`), each with its round if it knows none."""
+    forms: Path | None = None
+    """A file of `gossamer bench forms --json`."""
     facts: tuple[Path, ...] = ()
     """Files of `gossamer explain --json`."""
     explain: bool = True
@@ -66,7 +70,8 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
     curves = [curve for path in given.against for curve in read_curves(path, given.network, runs[0].task)]
     latencies = [latency for number, path in given.latency for latency in read_latencies(path, number)]
     facts = [(read_facts(path), str(path)) for path in given.facts] or _computed(series, given)
-    write_text(out, _page(series, curves, latencies, facts))
+    choices = None if given.forms is None else read_choices(given.forms)
+    write_text(out, _page(series, curves, latencies, facts, choices, given.max_drop))
 
 
 def _computed(series: Sequence[Series], given: Given) -> list[tuple[Facts, str]] | str:
@@ -90,6 +95,8 @@ def _page(
     curves: Sequence[Curve],
     latencies: Sequence[Latency],
     facts: list[tuple[Facts, str]] | str,
+    choices: Choices | None,
+    max_drop: float | None,
 ) -> str:
     page = Page()
     names = [of.name for of in series]
@@ -99,6 +106,8 @@ def _page(
     page.state |= {"shown": shown, "round": first.recommended, "split": first_split(series, curves), "drop": 0}
     page.state |= {"heat": names[0], "cost": rows.cost_names(series)[0]}
     sections.accuracy(page, series, curves, shown, metric)
+    if choices is not None:
+        forms(page, series, choices, max_drop if max_drop is not None else first.max_drop)
     sections.density(page, series)
     sections.size(page, series, names, latencies)
     sections.cost(page, series, names)
