@@ -3,6 +3,7 @@
 And what keeps an engine that computes something else from being timed.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -92,6 +93,33 @@ def test_int8_is_judged_by_the_error_of_onnx_runtime_in_int8(form: str, tmp_path
             EngineFailed, match=r"computes something else: its outputs are off by .*; its time would mean nothing"
         ):
             difference(form, [wrong], expected, network)
+
+
+WIDE = """
+image   input   64x14x14
+first   conv    image   outputs=256 relu
+second  conv    first   outputs=256 kernel=3 relu
+third   conv    second  outputs=64 residual=image relu
+average average third
+"""
+
+
+def test_sparse_int8_is_timed_beside_dense_int8(tmp_path: Path) -> None:
+    lines, out = tmp_path / "mine.txt", tmp_path / "times.json"
+    lines.write_text(WIDE)
+    against = ("--density", 0.05, "--against", "gossamer-int8,int8", "--json", out)
+    text = printed("bench", "shapes", lines, "--runs", 2, *against)
+    result = json.loads(out.read_text())
+    assert (list(result["engines"]), result["skipped"]) == (["gossamer", "gossamer-int8", "int8"], {})
+    sparse, dense = result["engines"]["gossamer-int8"], result["engines"]["int8"]
+    assert 0 < sparse["difference"] < 0.1
+    assert sparse["int8_ratio"] == 1
+    assert dense["int8_ratio"] == pytest.approx(dense["milliseconds"]["median"] / sparse["milliseconds"]["median"])
+    assert "gossamer-int8 is" in text
+    # A dense layer of three channels is none for sparse int8.
+    lines.write_text("image input 3x9x9\nonly conv image outputs=7 relu dense")
+    text = printed("bench", "shapes", lines, "--runs", 1, *against)
+    assert "skipped gossamer-int8: no layer of this network is faster on sparse int8" in text
 
 
 def test_zeros_in_blocks_can_be_timed(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from gossamer.graph.axes import with_sizes
 from gossamer.graph.inputs import random_inputs
 
 REFERENCE = "dense"
+INT8 = "gossamer-int8"
 
 
 def both_forms(model: onnx.ModelProto, threads: int, folder: Path, sizes: Mapping[str, int] | None = None) -> BothForms:
@@ -73,7 +74,8 @@ def compare(
         progress: is told what comes next, for people.
 
     Returns:
-        `engines`: for each `milliseconds` (median, p10, p90), `ratio` (its median / gossamer's), `ready_seconds`,
+        `engines`: for each `milliseconds` (median, p10, p90), `ratio` (its median / gossamer's),
+        `int8_ratio` (its median / gossamer-int8's, if that is among them), `ready_seconds`,
         `difference` (largest, of its outputs from ONNX Runtime's in fp32, relative to the largest), `version`;
         `skipped`: for each engine that could not run why not; `threads`, `runs`, `sizes`, `weights`, `machine`, and
         `layers`.
@@ -93,9 +95,11 @@ def compare(
         runners, facts, skipped = _open_all(names, subject, expected, stack)
         progress(f"{runs} turns of {', '.join(runners)}")
         milliseconds = take_turns(runners, runs)
-        ours = statistics.median(milliseconds["gossamer"])
+        middles = {name: statistics.median(values) for name, values in milliseconds.items()}
         for name, values in milliseconds.items():
-            facts[name] |= {"milliseconds": spread_of(values), "ratio": statistics.median(values) / ours}
+            facts[name] |= {"milliseconds": spread_of(values), "ratio": middles[name] / middles["gossamer"]}
+            if INT8 in middles:
+                facts[name]["int8_ratio"] = middles[name] / middles[INT8]
         result = {
             "network": model.graph.name,
             "threads": threads,

@@ -46,9 +46,9 @@ Threads = Annotated[int, typer.Option(help="Threads of each engine.", min=1)]
 Against = Annotated[
     str,
     typer.Option(
-        help="Engines to compare with, separated by commas: dense, int8, int8-qoperator (ONNX Runtime), deepsparse, "
-        "deepsparse-int8, openvino, openvino-bf16, ncnn, litert, litert-int8. deepsparse, ncnn and litert get "
-        "environments of their own, made when they are asked for first."
+        help="Engines to compare with, separated by commas: gossamer-int8, dense, int8, int8-qoperator (ONNX Runtime), "
+        "deepsparse, deepsparse-int8, openvino, openvino-bf16, ncnn, litert, litert-int8. deepsparse, ncnn and litert "
+        "get environments of their own, made when they are asked for first."
     ),
 ]
 Turns = Annotated[int, typer.Option(help="Timed runs of each engine.", min=1)]

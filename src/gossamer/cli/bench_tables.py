@@ -30,7 +30,9 @@ def engine_lines(result: dict[str, Any]) -> list[str]:
 
 def engine_table(result: dict[str, Any], width: int) -> Table:
     """A row for each engine, in at most `width` cells."""
-    numbers = ("median ms", "10% .. 90%", "gossamer is", "difference", "ready in")
+    with_int8 = any("int8_ratio" in facts for facts in result["engines"].values())
+    ours = ("gossamer", "gossamer-int8") if with_int8 else ("gossamer",)
+    numbers = ("median ms", "10% .. 90%", *(f"{name} is" for name in ours), "difference", "ready in")
     columns = [Column("engine", words=True), *map(Column, numbers), Column("what", words=True, spare=True)]
     rows = []
     for name, facts in result["engines"].items():
@@ -40,7 +42,10 @@ def engine_table(result: dict[str, Any], width: int) -> Table:
                 name,
                 f"{times['median']:.3f}",
                 f"{times['p10']:.3f} .. {times['p90']:.3f}",
-                "" if name == "gossamer" else faster(facts["ratio"]),
+                *(
+                    "" if name == own else faster(facts[ratio])
+                    for own, ratio in zip(ours, ("ratio", "int8_ratio"), strict=False)
+                ),
                 f"{facts['difference']:.1e}",
                 f"{facts['ready_seconds']:.2f} s",
                 facts["what"],

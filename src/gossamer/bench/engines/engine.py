@@ -58,6 +58,9 @@ class _Engine:
 
 _ENGINES = {
     "gossamer": _Engine("gossamer's ops in ONNX Runtime, fp32", "onnx_runtime:open_gossamer", exact=True),
+    "gossamer-int8": _Engine(
+        "gossamer's ops in ONNX Runtime, int8", "onnx_runtime:open_gossamer_int8", quantised="export"
+    ),
     "dense": _Engine("ONNX Runtime, fp32", "onnx_runtime:open_dense", exact=True),
     "int8": _Engine("ONNX Runtime, int8 (QDQ, static)", "onnx_runtime:open_int8", quantised="qdq"),
     "int8-qoperator": _Engine(

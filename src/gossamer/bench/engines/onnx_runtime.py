@@ -11,6 +11,8 @@ import onnxruntime
 
 from gossamer.bench.engines.engine import BothForms, EngineFailed
 from gossamer.bench.engines.quantised import quantised
+from gossamer.export.written import as_written
+from gossamer.graph.ops import is_sparse
 from gossamer.graph.sessions import FATAL
 
 
@@ -44,9 +46,25 @@ def open_gossamer(subject: BothForms, profile: Path | None = None) -> SessionRun
     Args:
         profile: where ONNX Runtime writes the time of every node, if anywhere.
     """
+    return _open_ours(_in_a_file(subject.sparse, subject, "sparse"), subject, profile)
+
+
+def open_gossamer_int8(subject: BothForms) -> SessionRunner:
+    """The network as `gossamer export --int8` writes it: quantised, and sparse where that is faster.
+
+    Raises:
+        EngineFailed: it cannot be quantised, or no layer is faster on sparse int8.
+    """
+    model = as_written(onnx.load(quantised(subject, "export"))).model
+    if not is_sparse(model):
+        raise EngineFailed("no layer of this network is faster on sparse int8")
+    return _open_ours(_in_a_file(model, subject, "sparse-int8"), subject, None)
+
+
+def _open_ours(path: Path, subject: BothForms, profile: Path | None) -> SessionRunner:
     options = _options(subject.threads, profile)
     try:
-        session = gossamer_runtime.Session(_in_a_file(subject.sparse, subject, "sparse"), options)
+        session = gossamer_runtime.Session(path, options)
     except gossamer_runtime.NativeLibraryMissing as error:
         raise EngineFailed(str(error)) from error
     except Exception as error:
