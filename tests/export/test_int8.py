@@ -306,6 +306,26 @@ def test_several_inputs_and_outputs_and_a_fixed_batch(rng: np.random.Generator, 
     assert found.quantised.inputs.words.startswith("8 examples of")
 
 
+def test_names_that_onnx_runtime_would_make_are_there_already(rng: np.random.Generator, tmp_path: Path) -> None:
+    """Of a bias that two layers read it makes a copy, and of every value others with endings."""
+    nodes = [
+        node("Conv", ["x", "a", "b"], ["y2"]),
+        node("Conv", ["x", "c", "b"], ["b2"]),
+        node("Mul", ["y2", "x_scale"], ["a_quantized"]),
+        node("Sum", ["b2", "a_quantized", "b1"], ["y2_zero_point"]),
+        node("Conv", ["y2_zero_point", "d"], ["y"]),
+    ]
+    weights = {name: normal(rng, 4, 4, 1, 1) for name in "acd"}
+    weights |= {"b": normal(rng, 4), "x_scale": np.float32([2]), "b1": np.float32([1])}  # type: ignore[dict-item]
+    model = network(nodes, {"x": ["n", 4, 3, 3]}, weights, ["y"])
+    x = normal(rng, 60, 4, 3, 3)
+    written, found = in_int8(tmp_path, model, {"x": x})
+    (got,), (expected,) = run_dense(written, {"x": x}), run_dense(model, {"x": x})
+    assert np.linalg.norm(got - expected) < 0.03 * np.linalg.norm(expected)
+    assert found.quantised is not None
+    assert len(found.quantised.layers) == 3
+
+
 def test_lstm_stays_in_float(rng: np.random.Generator, tmp_path: Path) -> None:
     nodes = [
         node("LSTM", ["x", "w", "r"], ["", "h"], hidden_size=6),

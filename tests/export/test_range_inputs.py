@@ -33,7 +33,7 @@ def together(found: RangeInputs, name: str = "x") -> np.ndarray[Any, Any]:
 def test_a_file_is_read_in_batches(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "e.npz", x=X.astype(np.float64))
     found = read_range_inputs(ONE, tmp_path / "e.npz")
-    assert [len(feed["x"]) for feed in found.feeds] == [BATCH, BATCH, BATCH, 100 - 3 * BATCH]
+    assert [len(feed["x"]) for feed in found.feeds] == [BATCH] * 6 + [100 - 6 * BATCH]
     assert together(found).dtype == np.float32
     np.testing.assert_array_equal(together(found), X)
     assert found.words == f"100 examples of {tmp_path / 'e.npz'}"
@@ -75,7 +75,7 @@ def test_inputs_that_count_something_else_are_given_whole(tmp_path: Path) -> Non
         ({"w": X}, r"holds the arrays w; expected the network's inputs, as numpy.savez\(FILE, x=ARRAY\)"),
         ({"x": X, "z": X}, "holds the arrays x, z"),
         ({}, "holds the arrays none"),
-        ({"x": X[:, :2]}, r"has the shape \[32, 2\]; expected that of x \(float \[n, 3\]\)"),
+        ({"x": X[:, :2]}, r"has the shape \[16, 2\]; expected that of x \(float \[n, 3\]\)"),
         ({"x": X[0]}, r"has the shape \[3\]"),
         ({"x": X[:0]}, "holds 0 examples; expected at least 1"),
         ({"x": np.array(1.0)}, r"has the shape \[\]"),

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 NAMED = 5
 """Weights that are named, of those that stay as they are for one reason."""
+MUCH = 0.1
+"""The share of outputs that int8 changes, from which on people are asked whether that is meant: 1 to 5% is usual."""
 
 
 @with_settings
@@ -170,9 +172,13 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
 def _quantised(found: "Quantised") -> list[str]:
     lines = [
         f"{len(found.layers)} of {len(found.layers) + len(found.kept_float)} layers compute in int8, ranges by "
-        f"{found.ranges}; outputs differ from those in fp32 by {found.difference:.2%} (root "
-        f"mean square)"
+        f"{found.ranges}; outputs differ from those in fp32 by {found.difference:.2%} (root mean square)"
     ]
+    if found.difference > MUCH and not found.scores:
+        lines.append(
+            "that is much: are these examples like what the network will be given? Else layers may be left in float "
+            "(--keep-float NAME)"
+        )
     if found.kept_float:
         lines.append(f"left in float: {_listed(list(found.kept_float))}")
     lines += [f"{score.metric} on all of {split}: {score.text()}" for split, score in found.scores.items()]

@@ -14,9 +14,9 @@ from gossamer.export.quantisable import is_quantised
 from gossamer.export.quantise import zeros_kept
 from gossamer.export.range_inputs import RangeInputs
 from gossamer.export.source import Source
-from gossamer.export.trials import Told, Trials, squared_error
+from gossamer.export.trials import Told, Trials, run_of, squared_error
 from gossamer.graph.layers import Layer
-from gossamer.graph.sessions import Run, dense_session, running
+from gossamer.graph.sessions import Run
 from gossamer.wording import value_text
 
 NAMED = 5
@@ -87,7 +87,7 @@ def quantise(source: Source, form: FileForm, progress: Told = lambda text: None)
     else:
         model = trials.of(layers)
     compared = on_examples(source, trials.inputs)
-    difference = math.sqrt(squared_error(compared.dense_run, running(dense_session(model)), compared.feeds))
+    difference = math.sqrt(squared_error(compared.dense_run, run_of(model), compared.feeds))
     if not math.isfinite(difference):
         raise ExportError(
             "outputs of the quantised network are infinite or NaN where those of the network in fp32 are numbers. "

@@ -12,16 +12,27 @@ from gossamer.errors import ExportError, first_line
 from gossamer.export.quantisable import Quantisable
 from gossamer.export.ranges import Ranges, described_as_floats, quiet
 from gossamer.graph.batch_norm import drop_unread
-from gossamer.graph.graph import Graph, array_of, attributes_of, is_standard
+from gossamer.graph.graph import Graph, array_of, attributes_of, is_standard, renamed
 from gossamer.graph.layers import Layer
 from gossamer.graph.messages import copied, replace_items
-from gossamer.graph.names import unused
+from gossamer.graph.names import names_of_values, rename_values, unused
 
 OPSET = 13
 """The first in which a weight has a scale for each channel."""
 TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 BIAS_STEPS = 2.0**20
 """Of a channel whose weights are all zero its bias is so many steps: its weights ask for no scale."""
+ADDED = (
+    "_DequantizeLinear_Output",
+    "_QuantizeLinear_Input",
+    "_QuantizeLinear_Output",
+    "_quantized",
+    "_quantized_scale",
+    "_quantized_zero_point",
+    "_scale",
+    "_zero_point",
+)
+"""What ONNX Runtime adds to the name of a value that it quantises."""
 INFERRED = {"onnx.infer": "onnxruntime.quant"}
 """What ONNX Runtime notes in a model whose types it knows."""
 
@@ -42,13 +53,29 @@ def quantisable(model: onnx.ModelProto) -> Quantisable:
                 f"the network is of opset {opset}, int8 weights with a scale for each channel need {OPSET}, and ONNX "
                 f"cannot convert it ({first_line(error)}); export it again in a newer opset"
             ) from error
-    tensors = Graph(result).tensors
-    taken: set[str] = set()
-    for node in result.graph.node:
+    _with_own_names(result)
+    return Quantisable(Graph(result))
+
+
+def _with_own_names(model: onnx.ModelProto) -> None:
+    """Names every node, and keeps ONNX Runtime from making names that are there: it adds endings to those of values,
+    and a number to that of a bias that several layers read."""
+    tensors, names = Graph(model).tensors, names_of_values(model)
+    taken, biases = set[str](), set[str]()
+    for node in model.graph.node:
         # Layers without a name are called as their weights.
         weight = next((name for name in node.input[1::-1] if name in tensors), "")
         node.name = unused(node.name or weight or node.op_type, taken)
-    return Quantisable(Graph(result))
+        bias = node.input[2] if is_standard(node, "Conv", "Gemm") and len(node.input) > 2 else ""
+        if bias in biases:
+            tensor = renamed(tensors[bias], unused(bias, names))
+            model.graph.initializer.append(tensor)
+            node.input[2] = tensor.name
+        elif bias in tensors:
+            biases.add(bias)
+    borders = {value.name for value in (*model.graph.input, *model.graph.output)}
+    clashing = {f"{name}{ending}" for name in names for ending in ADDED} & (names - borders)
+    rename_values(model, {name: unused(f"{name}.given", names) for name in sorted(clashing)})
 
 
 def quantised(network: Quantisable, layers: Collection[Layer], ranges: Ranges, activations: str) -> onnx.ModelProto:

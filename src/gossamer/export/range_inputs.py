@@ -15,7 +15,7 @@ from gossamer.graph.axes import inputs_to_give, open_axes
 from gossamer.graph.sessions import Feed
 from gossamer.storage.files import regular
 
-BATCH = 32
+BATCH = 16
 """Examples at a time, of those in files."""
 MOST_BYTES = 2**33
 """Of the arrays of one file, unpacked."""

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from gossamer.errors import ConfigurationError, ExportError
+from gossamer.errors import ConfigurationError, ExportError, first_line
 from gossamer.export.agreement import compare, few_examples
 from gossamer.export.form import FileForm
 from gossamer.export.quantisable import Quantisable
@@ -59,7 +59,7 @@ class Trials:
         if found.graph.opset == Graph(source.dense).opset:
             return found
         rounding = Rounding(source.dense, source.feeds, run=source.dense_run)
-        converted = running(dense_session(found.graph.model))
+        converted = run_of(found.graph.model)
         agreement = compare(source.dense_run, converted, source.feeds, rounding)
         if not agreement.within:
             raise ExportError(
@@ -119,16 +119,16 @@ class Trials:
         """The metric of a network."""
         metric = self.source.splits[split]
         self.progress(f"measuring the {metric.name} on {split}")
-        return metric.of(running(dense_session(model)))
+        return metric.of(run_of(model))
 
     def costs(self, layers: Sequence[Layer]) -> list[LayerCost]:
         """What each of these layers costs, the most expensive first: the error of outputs with all of them in int8,
         against that with all but one."""
-        run = running(dense_session(self.network.graph.model))
+        run = run_of(self.network.graph.model)
         feed = few_examples(self.network.graph.model, self.source.feeds[0], run, FEW_EXAMPLES)
 
         def error(others: Sequence[Layer]) -> float:
-            return squared_error(run, running(dense_session(self.of(others))), [feed])
+            return squared_error(run, run_of(self.of(others)), [feed])
 
         whole, found = error(layers), []
         for number, layer in enumerate(layers, 1):
@@ -137,6 +137,21 @@ class Trials:
             without = error(others) if others else 0.0
             found.append(LayerCost(layer, 1 - without / whole if whole else 0.0))
         return sorted(found, key=lambda cost: -cost.share)
+
+
+def run_of(model: onnx.ModelProto) -> Run:
+    """What computes the outputs of a network that was made here.
+
+    Raises:
+        ExportError: ONNX Runtime does not open it.
+    """
+    try:
+        return running(dense_session(model))
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise ExportError(
+            f"ONNX Runtime does not open the network that it quantised ({first_line(error)}). Nothing was written. "
+            f"Please report it with the network; --keep-float NAME may help"
+        ) from error
 
 
 def squared_error(expected: Run, got: Run, feeds: Iterable[Feed]) -> float:

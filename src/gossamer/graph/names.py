@@ -1,9 +1,10 @@
 """Names of a graph's values and nodes: ONNX wants each of them once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 
+from gossamer.graph.messages import replace_items
 from gossamer.graph.open_axes import graphs_in
 
 
@@ -20,6 +21,24 @@ def unused(name: str, taken: set[str], separator: str = ".") -> str:
         candidate = f"{name}{separator}{number}"
     taken.add(candidate)
     return candidate
+
+
+def rename_values(model: onnx.ModelProto, new: Mapping[str, str]) -> None:
+    """Gives values other names, in place, wherever they are made, read, held or described.
+
+    Args:
+        new: name -> the new one, for none of the network's inputs and outputs.
+    """
+    for graph in graphs_in(model.graph):
+        for node in graph.node:
+            for names in (node.input, node.output):
+                replace_items(names, [new.get(name, name) for name in names])
+        for described in (
+            *graph.value_info,
+            *graph.initializer,
+            *(tensor.values for tensor in graph.sparse_initializer),
+        ):
+            described.name = new.get(described.name, described.name)
 
 
 def _names(graph: onnx.GraphProto) -> Iterator[str]:

@@ -27,7 +27,7 @@ from gossamer.tasks.reading import Reading, as_it_is, begin_worker, has_length, 
 
 COMPARED_BATCHES = 4
 """How many batches of a loader's order are drawn twice, to see whether it can be drawn again."""
-CHOSEN_AT_A_TIME = 64
+CHOSEN_AT_A_TIME = 16
 """Of examples that are drawn, those of a batch at most: whoever looks at a network keeps inner values of it."""
 
 
