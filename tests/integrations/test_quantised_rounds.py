@@ -172,7 +172,7 @@ def test_lightning(keeps: str, tmp_path: Path) -> None:
 # --- transformers ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keeps", ["last", "worst"])
+@pytest.mark.parametrize("keeps", [pytest.param("last", marks=pytest.mark.slow), "worst"])
 def test_transformers(keeps: str, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     import small_trainer

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,6 +239,7 @@ def test_a_layer_s_own_forward_is_kept() -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 # Torch itself makes one where it traces such a function.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_compiled_network_notices() -> None:
@@ -326,3 +328,21 @@ def test_layers_that_were_never_called() -> None:
         with pytest.warns(GossamerWarning, match=r"1 layers were not called in round 3, .*: unused\.weight"):
             fake.require_ranges(3)
     assert fake.ranges.keys() == {"used.weight"}
+
+
+def test_data_parallel_over_processes(tmp_path: Path) -> None:
+    from torch import distributed
+
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model, other = small(), small()
+        parallel = nn.parallel.DistributedDataParallel(model)
+        with quantisation(parallel).attached(), quantisation(other).attached():
+            for seed in range(2):
+                parallel(images(seed)).square().sum().backward()
+                other(images(seed)).square().sum().backward()
+        for one, same in zip(model.parameters(), other.parameters(), strict=True):
+            assert one.grad is not None
+            assert torch.equal(one.grad, same.grad)
+    finally:
+        distributed.destroy_process_group()
