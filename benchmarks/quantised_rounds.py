@@ -51,7 +51,8 @@ def data(folder: Path | None) -> Data:
     )
     around = torch.arange(BEACONS) * (2 * torch.pi / BEACONS)
     beacons = RADIUS * torch.stack((around.cos(), around.sin()), 1)
-    splits = zip(torch.cdist(hand, beacons).split(list(COUNTS)), torch.stack((shoulder, elbow), 1).split(list(COUNTS)), strict=True)
+    distances, angles = torch.cdist(hand, beacons), torch.stack((shoulder, elbow), 1)
+    splits = zip(distances.split(list(COUNTS)), angles.split(list(COUNTS)), strict=True)
     return Data(*(Examples(inputs, targets) for inputs, targets in splits))
 
 
