@@ -5,11 +5,12 @@ n: 3 seeds of the LeNets, 1 of the others; nothing is timed
 Hardware: 2 cores of AMD Zen 5
 Date: 2026-11-28
 
-DATA is what `--data` of the runs was, a RUN a folder that `gossamer compress` wrote; `path/file.py:function` is a task
-whose network comes trained. All rounds by default. One line of JSON a round and way of finding ranges.
+DATA is what `--data` of the runs was, or none; a RUN a folder that `gossamer compress` wrote, or a task whose network
+comes trained, `path/file.py:function`. All rounds by default. One line of JSON a round and way of finding ranges.
 
-The runs: gossamer compress lenet-300-100 --per-round 0.55 --target-sparsity 0.96 --seed 0 (1, 2); the same of lenet-5
-with --epochs 4.
+The runs: gossamer compress lenet-300-100 --per-round 0.55 --target-sparsity 0.96 --seed 0 (1, 2); lenet-5 likewise,
+seeds 1 and 2 with --epochs 4; text-classification --epochs 3 --per-round 0.8 --rounds 1; shapes-detector as
+docs/results.md has it.
 
 `python benchmarks/int8_accuracy.py --texts FOLDER` makes the data of text-classification: docstrings of installed
 packages, whose package is to be told.
@@ -35,7 +36,7 @@ TEXTS = 700
 LETTERS = 300
 
 
-def sources(argument: str, data: Path) -> Iterator[tuple[dict[str, object], Source]]:
+def sources(argument: str, data: Path | None) -> Iterator[tuple[dict[str, object], Source]]:
     """A round, or a task's network, with what tells it from others."""
     if not Path(argument.split(":")[0]).is_dir():
         yield {"network": argument.rsplit("/", 1)[-1]}, open_source(argument, data_folder=data)
@@ -78,7 +79,7 @@ def texts(folder: Path) -> None:
             csv.writer(file).writerows([("text", "label"), *part])
 
 
-def main(data: Path, arguments: list[str]) -> None:
+def main(data: Path | None, arguments: list[str]) -> None:
     for argument in arguments:
         for told, source in sources(argument, data):
             for by in RANGES_BY:
@@ -95,4 +96,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--texts":
         texts(Path(sys.argv[2]))
     else:
-        main(Path(sys.argv[1]), sys.argv[2:])
+        main(None if sys.argv[1] == "none" else Path(sys.argv[1]), sys.argv[2:])

@@ -138,3 +138,4 @@ def test_sparse_ops_on_bytes(run: Path, tmp_path: Path) -> None:
     facts = {entry.key: entry.value for entry in written.metadata_props}
     assert facts["gossamer.int8.layers"] == "4"
     assert facts["gossamer.needs"].startswith("gossamer-runtime")
+    assert f"{float(facts['gossamer.int8.test.accuracy'].split()[-1]):.2%}" == share

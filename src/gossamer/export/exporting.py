@@ -14,6 +14,7 @@ from gossamer.export.half import LostWeights
 from gossamer.export.halving import require_same, rounded
 from gossamer.export.int8 import Quantised, on_examples, plain_int8, quantise, scored_again
 from gossamer.export.left import LeftWeight
+from gossamer.export.provenance import with_facts
 from gossamer.export.rewrite import LayerReport, Rewritten
 from gossamer.export.rounding import Agreement, Rounding
 from gossamer.export.source import Source
@@ -125,20 +126,23 @@ def _export_int8(
 ) -> Exported:
     """Writes a quantised network with sparse ops, each layer compared with the same one as ONNX Runtime computes it."""
     progress("choosing which layers run sparse")
-    written = as_written(int8.model, costs=costs, facts=int8.facts())
+    written = as_written(int8.model, costs=costs)
     progress("comparing every layer with the dense one")
-    found: list[Agreement] = []
+    found: list[tuple[Agreement, Quantised]] = []
 
     def write(temporary: Path) -> None:
         save(written.model, temporary)
+        run = running(sparse_session(str(temporary)))
         rounding = Rounding(int8.model, source.feeds)
-        found.append(compare_with_dense(int8.model, temporary, written, source.feeds, rounding))
+        agreement = compare_with_dense(int8.model, temporary, written, source.feeds, rounding, file_run=run)
+        scored = scored_again(int8, source, run, progress)
+        save(with_facts(written.model, scored.facts()), temporary)
+        found.append((agreement, scored))
 
     write_file(path, write)
-    run = running(sparse_session(str(path)))
-    exported = _described(source, path, run, written, found[-1].reader)
-    same_bytes = found[-1].same_bytes
-    return replace(exported, quantised=scored_again(int8, source, run, progress), same_bytes=same_bytes)
+    agreement, scored = found[-1]
+    exported = _described(source, path, running(sparse_session(str(path))), written, agreement.reader)
+    return replace(exported, quantised=scored, same_bytes=agreement.same_bytes)
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

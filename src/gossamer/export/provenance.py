@@ -34,9 +34,16 @@ def with_provenance(
     told = {**({SOURCE: before} if before else {}), **(facts or {})}
     if sparse_ops:
         told[NEEDS] = f"{RUNTIME} {version(RUNTIME)}"
-    kept = [entry for entry in model.metadata_props if entry.key not in (SOURCE, NEEDS, *told)]
+    kept = [entry for entry in model.metadata_props if entry.key not in (SOURCE, NEEDS)]
     replace_items(result.metadata_props, kept)
-    for key, value in told.items():
+    return with_facts(result, told)
+
+
+def with_facts(model: onnx.ModelProto, facts: Mapping[str, str]) -> onnx.ModelProto:
+    """The same network, whose metadata say these things."""
+    result = copied(model)
+    replace_items(result.metadata_props, [entry for entry in model.metadata_props if entry.key not in facts])
+    for key, value in facts.items():
         result.metadata_props.add(key=key, value=value)
     return result
 

@@ -1,7 +1,6 @@
 """What `gossamer export` writes of a network, for whoever writes or measures it."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx
@@ -15,26 +14,19 @@ from gossamer.graph.graph import Graph
 from gossamer.graph.ops import is_sparse
 
 
-def as_written(
-    model: onnx.ModelProto,
-    *,
-    costs: Costs | None = None,
-    half: bool = False,
-    facts: Mapping[str, str] | None = None,
-) -> Rewritten:
+def as_written(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> Rewritten:
     """The network with sparse ops where those are faster, and its other weights stored without their zeros.
 
     Args:
         costs: estimates of times; None: rates measured when gossamer was made.
         half: store weights as fp16.
-        facts: what the file's metadata say besides.
 
     Raises:
         ExportError: a constant is damaged, or `half` and a weight is beyond fp16's range.
     """
     rewritten = rewrite(model, costs=costs, half=half)
     compressed = compress_weights(rewritten.model, half=half)
-    written = with_provenance(compressed, sparse_ops=is_sparse(compressed), facts=facts)
+    written = with_provenance(compressed, sparse_ops=is_sparse(compressed))
     return replace(rewritten, model=written, left=(*rewritten.left, *_stored_whole(rewritten)))
 
 
