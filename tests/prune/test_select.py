@@ -14,7 +14,8 @@ from torch import Tensor
 from gossamer import keep_largest
 from gossamer.errors import TrainingDivergedError
 from gossamer.prune import select
-from gossamer.prune.select import _is_dense, locate
+from gossamer.prune.radix import locate
+from gossamer.prune.select import _is_dense
 
 TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 

@@ -21,6 +21,7 @@ from gossamer.cli.console import ReaderGone, give_up, warn
 from gossamer.cli.explain import explain
 from gossamer.cli.export import export
 from gossamer.cli.predict import predict
+from gossamer.cli.prune import prune
 from gossamer.cli.report import report
 from gossamer.cli.search import search
 from gossamer.cli.show import show
@@ -65,6 +66,7 @@ app.command()(explain)
 app.command()(shrink)
 app.command()(export)
 app.command()(predict)
+app.command()(prune)
 app.command()(report)
 app.command()(search)
 app.command()(watch)

@@ -17,14 +17,17 @@ OLDEST_COMPLETE_IR = 4
 """Before this version of ONNX every initializer had to be an input too."""
 
 
-def read_onnx(path: Path) -> onnx.ModelProto:
+def read_onnx(path: Path, *, external: bool = True) -> onnx.ModelProto:
     """An ONNX file, as it is.
+
+    Args:
+        external: whether to read its external data, too.
 
     Raises:
         ExportError: it is missing, damaged, or holds no network.
     """
     try:
-        model = onnx.load(regular(path, links=True))
+        model = onnx.load(regular(path, links=True), load_external_data=external)
     except FileNotFoundError as error:
         raise ExportError(f"there is no file {error.filename or path}; expected an ONNX file") from error
     except (OSError, DecodeError, ValueError, onnx.checker.ValidationError) as error:

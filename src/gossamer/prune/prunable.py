@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from gossamer.model.ties import Identity, memory_of
 from gossamer.model.whole import refuse_sharded_modules, require_plain
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.layers import Kind, computed_tensors, has_outputs_second, kind_of
-from gossamer.prune.scope import Scope
+from gossamer.prune.scope import Scope, matches
 
 MOST_NAMED = 5
 """Names in a message, of which there may be hundreds."""
@@ -43,7 +42,7 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
         for path, module in model.named_modules(remove_duplicate=False)
         for attribute, ended_by in computed_tensors(module).items()
     }
-    _check_patterns(scope, [*(parameter.name for parameter in parameters), *computed])
+    scope.require_matches([*(parameter.name for parameter in parameters), *computed])
     _refuse_computed(scope, computed)
     names = _names_by_identity(model)
     trained = {memory_of(parameter) for parameter in model.parameters() if parameter.requires_grad}
@@ -164,13 +163,13 @@ def _chosen(scope: Scope, parameters: list[_Parameter], computed: Iterable[str])
     for pattern in scope.include:
         if pattern == "*":
             continue
-        matched = [parameter for parameter in parameters if _matches(parameter.name, (pattern,))]
+        matched = [parameter for parameter in parameters if matches(parameter.name, (pattern,))]
         able = [parameter for parameter in matched if parameter.has_axes]
         named = [parameter for parameter in able if parameter.kind in {"own", *of_layers}]
         # `encoder.*` leaves the encoder's embedding alone; a pattern for it alone is taken at its word.
         named = named or [parameter for parameter in able if parameter.kind == "table"]
         # What is computed was refused or excluded before.
-        if not named and not any(_matches(name, (pattern,)) for name in computed):
+        if not named and not any(matches(name, (pattern,)) for name in computed):
             raise NothingToPruneError(
                 f"scope: include pattern {pattern!r} matches nothing that can be pruned: "
                 + ", ".join(f"{parameter.name} ({_reason(parameter)})" for parameter in matched[:MOST_NAMED])
@@ -215,33 +214,17 @@ def _names_by_identity(model: nn.Module) -> dict[Identity, list[str]]:
 
 
 def _in_scope(names: list[str], scope: Scope) -> bool:
-    return any(_matches(name, scope.include) for name in names) and not any(
-        _matches(name, scope.exclude) for name in names
+    return any(matches(name, scope.include) for name in names) and not any(
+        matches(name, scope.exclude) for name in names
     )
-
-
-def _matches(weight_name: str, patterns: tuple[str, ...]) -> bool:
-    layer_name = weight_name.rpartition(".")[0]
-    return any(fnmatchcase(weight_name, pattern) or fnmatchcase(layer_name, pattern) for pattern in patterns)
 
 
 def _refuse_computed(scope: Scope, computed: Mapping[str, tuple[Kind, str]]) -> None:
     for name, (kind, ended_by) in computed.items():
-        named = _matches(name, tuple(pattern for pattern in scope.include if pattern != "*"))
+        named = matches(name, tuple(pattern for pattern in scope.include if pattern != "*"))
         prunable = kind == "weight" or (kind == "table" and scope.embeddings) or (kind == "own" and named)
         if prunable and _in_scope([name], scope):
             raise ConfigurationError(
                 f"{name} is computed by a parametrization or a hook, so zeros in it cannot be kept; expected a plain "
                 f"parameter. Remove it ({ended_by}), or leave the layer alone: exclude={[name]}."
             )
-
-
-def _check_patterns(scope: Scope, names: list[str]) -> None:
-    """A pattern that matches nothing is a typing mistake, and would otherwise prune what was to be left alone."""
-    for field in ("include", "exclude"):
-        for pattern in getattr(scope, field):
-            if pattern != "*" and not any(_matches(name, (pattern,)) for name in names):
-                raise ConfigurationError(
-                    f"scope: {field} pattern {pattern!r} matches no parameter; expected a shell pattern for one of: "
-                    + ", ".join(names)
-                )

@@ -1,7 +1,8 @@
 """Which weights may be pruned: those of layers, and what is named; never biases or normalisation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from gossamer.arguments import truth
@@ -9,6 +10,8 @@ from gossamer.errors import ConfigurationError
 
 TABLE = "scope"
 """The table of a run's configuration in which these settings stand."""
+MOST_NAMED = 100
+"""Names in a message, of which there may be tens of thousands."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,21 @@ class Scope:
         for field in ("embeddings", "trainable_only"):
             object.__setattr__(self, field, truth(f"scope: {field}", getattr(self, field)))
 
+    def require_matches(self, names: Sequence[str]) -> None:
+        """Verifies that every pattern matches one of the names: one that matches nothing is a typing mistake, and would
+        otherwise prune what was to be left alone.
+
+        Raises:
+            ConfigurationError: one matches none.
+        """
+        for field in ("include", "exclude"):
+            for pattern in getattr(self, field):
+                if pattern != "*" and not any(matches(name, (pattern,)) for name in names):
+                    raise ConfigurationError(
+                        f"scope: {field} pattern {pattern!r} matches no parameter; expected a shell pattern for one "
+                        f"of: " + ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+                    )
+
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """Returns the tables of a run's configuration, by name."""
         table = {"include": list(self.include), "exclude": list(self.exclude), "embeddings": self.embeddings}
@@ -68,3 +86,9 @@ class Scope:
             found.get("embeddings", False),
             found.get("trainable_only", False),
         )
+
+
+def matches(weight_name: str, patterns: Sequence[str]) -> bool:
+    """Whether a shell pattern matches the weight's name, or its layer's."""
+    layer_name = weight_name.rpartition(".")[0]
+    return any(fnmatchcase(weight_name, pattern) or fnmatchcase(layer_name, pattern) for pattern in patterns)

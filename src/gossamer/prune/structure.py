@@ -3,7 +3,6 @@
 Every structure chooses among scores by name. The tensors have outputs first, then inputs, then the kernel.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from gossamer.arguments import require_kind
 from gossamer.errors import ConfigurationError, TrainingDivergedError
+from gossamer.prune.n_of_m import most_of_groups, n_and_m
 from gossamer.prune.select import keep_largest
 
 Tensors = Mapping[str, Tensor]
@@ -106,11 +106,6 @@ def _grouped(tensor: Tensor, length: int, filled: float) -> Tensor:
     return groups
 
 
-def _most_of_groups(n: int, m: int, shape: Sequence[int]) -> int:
-    whole, rest = divmod(shape[1], m)
-    return prod(shape) // shape[1] * (whole * min(n, m) + min(n, rest))
-
-
 BLOCKS = Grouping(
     totals=lambda tensor: _grouped(tensor, BLOCK, filled=0).sum(2),
     spread=lambda groups, shape: groups.repeat_interleave(BLOCK, dim=1).narrow(1, 0, shape[1]),
@@ -122,7 +117,7 @@ CHANNELS = Grouping(
 
 STRUCTURES: dict[str, Structure] = {
     "unstructured": Structure(keep_largest),
-    "2:4": Structure(partial(keep_n_of_m, 2, 4), partial(_most_of_groups, 2, 4)),
+    "2:4": Structure(partial(keep_n_of_m, 2, 4), partial(most_of_groups, 2, 4)),
     "1x4": Structure(partial(keep_groups, BLOCKS)),
     "channels": Structure(partial(keep_groups, CHANNELS)),
 }
@@ -137,10 +132,10 @@ def find_structure(name: str) -> Structure:
     require_kind("structure", name, str, f"one of {', '.join(STRUCTURES)}")
     if name in STRUCTURES:
         return STRUCTURES[name]
-    numbers = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", name)
-    n, m = (int(number) for number in numbers.groups()) if numbers else (0, 0)
-    if not 0 < n < m:
+    numbers = n_and_m(name)
+    if numbers is None:
         raise ConfigurationError(
             f"there is no structure {name!r}; expected one of {', '.join(STRUCTURES)}, or N:M with 0 < N < M"
         )
-    return Structure(partial(keep_n_of_m, n, m), partial(_most_of_groups, n, m))
+    n, m = numbers
+    return Structure(partial(keep_n_of_m, n, m), partial(most_of_groups, n, m))

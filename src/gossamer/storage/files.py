@@ -94,8 +94,11 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, lambda temporary: _write_text(temporary, text))
 
 
-def write_folder(path: Path, write: Callable[[Path], object]) -> None:
+def write_folder(path: Path, write: Callable[[Path], object], *, replace: bool = False) -> None:
     """Makes the folder `path` hold what `write` puts into the folder it is given: all of it, or nothing.
+
+    Args:
+        replace: whether a folder that is there goes, when the new one is whole.
 
     Raises:
         CheckpointError: it cannot be written (disk full, no permission); nothing of it is left.
@@ -105,11 +108,16 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
         remove(temporary)
         temporary.mkdir(parents=True)
         write(temporary)
-        for file in temporary.iterdir():
+        for file in temporary.rglob("*"):
             _sync(file)
         _sync(temporary)
+        before = path.with_name(f"{path.name}.before{TEMPORARY}")
+        if replace and path.exists():
+            remove(before)
+            path.rename(before)
         temporary.rename(path)
         _sync(path.parent)
+        remove(before)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _explained(path, error) from error
