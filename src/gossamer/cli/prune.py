@@ -95,12 +95,12 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 def _table(pruned: "Pruned") -> Table:
     """One row for all tensors that differ by the numbers in their names alone."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("tensors")
+    table.add_column("tensors", overflow="fold")
     for heading in ("shape", "type"):
         table.add_column(heading, no_wrap=True)
     for heading in ("number", "weights", "kept"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("stays as it is")
+    table.add_column("stays as it is", max_width=36)
     rows: dict[tuple[str, ...], list[int]] = {}
     for tensor in pruned.tensors:
         counts = rows.setdefault((_alike(tensor.name), _shape(tensor.shape), tensor.kind, ""), [0, 0, 0])

@@ -70,16 +70,14 @@ def open_onnx(path: Path) -> Source:
             if len(contents[stored.file]) != stored.length:
                 raise ExportError(f"the constant {name} is damaged: its bytes are not those of {stored.shape} {kind}")
         found.append(candidate)
-    files = {
-        file for tensor in _all_tensors(model.graph) if _is_external(tensor) for file, *_ in [_place(path, tensor)]
-    }
+    files = {_place(path, tensor)[0] for tensor in _all_tensors(model.graph) if _is_external(tensor)}
 
     def finish(folder: Path, changed: Mapping[str, bytes]) -> None:
         for file, content in changed.items():
             tensor = constants[file.removeprefix(IN_FILE)]
             if content != contents[file]:
                 for field in ("float_data", "double_data", "int32_data"):
-                    tensor.ClearField(field)  # type: ignore[arg-type]
+                    tensor.ClearField(field)
                 tensor.raw_data = content
         (folder / path.name).write_bytes(model.SerializeToString())
 

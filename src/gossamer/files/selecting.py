@@ -45,13 +45,13 @@ class Weight:
 
 
 def pieces(
-    open_file: Open, stored: Stored, layout: Layout, group: int, most: int = PIECE, every: int = 1
+    open_file: Open, stored: Stored, layout: Layout, group: int, most: int = 0, every: int = 1
 ) -> Iterator[tuple[int, Keys]]:
     """(bytes before it in its file, bits of the shape (outer, inputs, inner)) of one piece after another, or of one in
-    `every` pieces."""
+    `every` pieces. A piece is of about `most` weights, or of `PIECE`."""
     integers = PRUNABLE[stored.kind]
     with open_file(stored.file) as file:
-        for index, (first, outer, inputs) in enumerate(layout.pieces(group, most)):
+        for index, (first, outer, inputs) in enumerate(layout.pieces(group, most or PIECE)):
             if index % every:
                 continue
             position = stored.offset + first * integers.itemsize
@@ -113,7 +113,7 @@ def _ranked_keys(
     open_file: Open,
     widest: str,
     advance: Advance,
-    most: int = PIECE,
+    most: int = 0,
     every: int = 1,
 ) -> Iterator[Keys]:
     """Flat arrays of the keys that are ranked."""

@@ -72,7 +72,7 @@ class Layout:
         """Of a weight each of whose entries stands alone."""
         return cls(1, size, 1)
 
-    def pieces(self, group: int, most: int = PIECE) -> Iterator[tuple[int, int, int]]:
+    def pieces(self, group: int, most: int) -> Iterator[tuple[int, int, int]]:
         """(first weight, outer, inputs) of pieces of about `most` weights, one behind the other, that divide no group
         of `group` consecutive inputs."""
         row = self.inputs * self.inner
