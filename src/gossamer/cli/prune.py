@@ -67,7 +67,7 @@ def prune(
         )
     terminal = console()
     terminal.print(_table(pruned))
-    for line in _summary(pruned):
+    for line in _summary(pruned, out):
         terminal.print(printable(line))
 
 
@@ -125,7 +125,7 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "1"
 
 
-def _summary(pruned: "Pruned") -> list[str]:
+def _summary(pruned: "Pruned", out: Path) -> list[str]:
     prunable, kept = pruned.prunable, pruned.kept
     zeros = sum(tensor.zeros_before for tensor in pruned.tensors)
     before = f"; {zeros:,} of them were zero before" if zeros else ""
@@ -139,12 +139,12 @@ def _summary(pruned: "Pruned") -> list[str]:
             f"not copied, since they hold weights of their own that are not pruned: "
             f"{', '.join(pruned.left_behind[:NAMED])}{more}"
         )
-    lines.append(f"written to {pruned.folder}")
+    lines.append(f"written to {out}")
     lines.append(
         "nothing was retrained, which costs accuracy: measure it, load the model and go on with gossamer.rounds(model, "
         "folder=..., target_sparsity=...), which prunes its own rounds from the weights that are here"
     )
     onnx = [file for file in pruned.files if file.endswith(".onnx")]
     if onnx:
-        lines.append(f"as a file with sparse ops: gossamer export {pruned.folder / onnx[0]}")
+        lines.append(f"as a file with sparse ops: gossamer export {out / onnx[0]}")
     return lines

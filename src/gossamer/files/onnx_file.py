@@ -143,7 +143,7 @@ def _behind(graph: Graph, name: str, axis: int | None, constants: Mapping[str, A
         if not is_standard(node, "Identity", "Cast", "Transpose") or not node.input:
             break
         if node.op_type == "Transpose":
-            order = attributes_of(node).get("perm")
+            order = attributes_of(node).get("perm", [1, 0])
             axis = order[axis] if isinstance(order, list) and axis is not None and axis < len(order) else None
         name = node.input[0]
     return name, axis
