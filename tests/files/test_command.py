@@ -99,8 +99,8 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_memory_is_a_few_pieces_and_torch_is_not_imported(tmp_path: Path) -> None:
-    """256 MB in one tensor, of which the process never holds more than a small part."""
-    weight = torch.zeros(1 << 13, 1 << 14, dtype=torch.bfloat16)
+    """128 MB in one tensor, of which the process never holds more than a small part."""
+    weight = torch.zeros(1 << 12, 1 << 14, dtype=torch.bfloat16)
     weight[::3] = 1.0
     save_file({"layer.weight": weight, "other.weight": torch.ones(8, 8)}, tmp_path / "w.safetensors")
     program = """

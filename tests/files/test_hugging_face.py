@@ -208,6 +208,21 @@ def test_stacked_experts_have_no_axis_for_groups(tmp_path: Path) -> None:
     assert any("experts" in tensor.name for tensor in pruned.tensors)
 
 
+def test_what_a_network_computes_from_others_stays_as_it_is(tmp_path: Path) -> None:
+    """Wav2Vec2 has a convolution whose weight is computed of a direction and a length."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    convolutions = {"conv_dim": (8, 8), "conv_kernel": (3, 3), "conv_stride": (2, 2), "num_feat_extract_layers": 2}
+    positions = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    configuration = transformers.Wav2Vec2Config(**sizes, **convolutions, **positions)
+    model = transformers.Wav2Vec2Model(configuration)
+    model.save_pretrained(tmp_path / "source")
+    pruned = prune(tmp_path / "source", tmp_path / "out", sparsity=0.5)
+    left = {one.stored.name: one.reason for one in pruned.left if "pos_conv_embed" in one.stored.name}
+    assert {reason for name, reason in left.items() if "bias" not in name} == {"the network computes a weight from it"}
+    assert any("conv_layers" in tensor.name for tensor in pruned.tensors)
+    type(model).from_pretrained(tmp_path / "out")
+
+
 def test_rounds_go_on_from_the_result(tmp_path: Path) -> None:
     saved(tmp_path / "source", "llama", torch.float32)
     prune(tmp_path / "source", tmp_path / "out", sparsity=0.5)

@@ -136,7 +136,7 @@ def _summary(pruned: "Pruned", out: Path) -> list[str]:
     if pruned.left_behind:
         more = f" and {len(pruned.left_behind) - NAMED} more" if len(pruned.left_behind) > NAMED else ""
         lines.append(
-            f"not copied, since they hold weights of their own that are not pruned: "
+            f"not copied, since they are pickled, or hold the weights once more, unpruned: "
             f"{', '.join(pruned.left_behind[:NAMED])}{more}"
         )
     lines.append(f"written to {out}")

@@ -111,13 +111,20 @@ def _judged(tensor: Stored, parameter: Parameter | None, is_part: bool, network:
 
 def _parameters(model: "nn.Module") -> dict[str, Parameter]:
     """By all names."""
-    from gossamer.prune.layers import has_outputs_second, kind_of
+    from gossamer.prune.layers import computed_tensors, has_outputs_second, kind_of
     from gossamer.prune.prunable import left_out, prunable_weights
     from gossamer.prune.scope import Scope
 
-    weights = prunable_weights(model, Scope())
+    computed = [
+        f"{path}.{attribute}" if path else attribute
+        for path, module in model.named_modules(remove_duplicate=False)
+        for attribute in computed_tensors(module)
+    ]
+    # What a parametrization computes is not in the files.
+    scope = Scope(exclude=tuple(computed))
+    weights = prunable_weights(model, scope)
     prunable = {id(weight) for weight in weights.values()}
-    able = {id(parameter) for parameter in left_out(model, Scope(), weights).values()}
+    able = {id(parameter) for parameter in left_out(model, scope, weights).values()}
     owners: dict[int, list[tuple[str, nn.Module, str]]] = {}
     shapes = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -132,6 +139,8 @@ def _parameters(model: "nn.Module") -> dict[str, Parameter]:
         kind = kind_of(module, attribute)
         standing: Standing = "weight" if identity in prunable else "never"
         reason = f"a bias or normalisation of {type(module).__name__}"
+        if kind == "source":
+            reason = "the network computes a weight from it"
         if identity in able:
             standing = "table" if kind == "table" else "own"
             what = "an embedding" if kind == "table" else f"of {type(module).__name__}, no known layer"

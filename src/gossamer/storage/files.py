@@ -104,6 +104,7 @@ def write_folder(path: Path, write: Callable[[Path], object], *, replace: bool =
         CheckpointError: it cannot be written (disk full, no permission); nothing of it is left.
     """
     temporary = path.with_name(path.name + TEMPORARY)
+    before = path.with_name(f"{path.name}.before{TEMPORARY}")
     try:
         remove(temporary)
         temporary.mkdir(parents=True)
@@ -111,7 +112,6 @@ def write_folder(path: Path, write: Callable[[Path], object], *, replace: bool =
         for file in temporary.rglob("*"):
             _sync(file)
         _sync(temporary)
-        before = path.with_name(f"{path.name}.before{TEMPORARY}")
         if replace and path.exists():
             remove(before)
             path.rename(before)
@@ -120,6 +120,8 @@ def write_folder(path: Path, write: Callable[[Path], object], *, replace: bool =
         remove(before)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if before.exists() and not path.exists():
+            before.rename(path)
         raise _explained(path, error) from error
 
 
