@@ -136,6 +136,7 @@ def measure(folder: Path) -> None:
         forget(source)
         found[f"cp_{turn}"] = {"seconds": timed("cp", "-r", str(source), str(copy)), "sync": timed("sync")}
         shutil.rmtree(copy)
+        print(found, file=sys.stderr)
         if not turn:
             os.sync()
             forget(source)
