@@ -41,6 +41,15 @@ def test_a_file_is_read_in_batches(tmp_path: Path) -> None:
     np.testing.assert_array_equal(together(read_range_inputs(ONE, tmp_path / "e.npy")), X)
 
 
+def test_the_first_of_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "e.npy", X)
+    found = read_range_inputs(ONE, tmp_path / "e.npy")
+    assert found.first(100) is found
+    some = found.first(BATCH + 1)
+    np.testing.assert_array_equal(together(some), X[: 2 * BATCH])
+    assert some.words == f"the first {2 * BATCH} of 100 examples of {tmp_path / 'e.npy'}"
+
+
 def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", x=X[60:])
     np.save(tmp_path / "a.npy", X[:60])

@@ -19,6 +19,8 @@ from gossamer.graph.layers import Layer
 from gossamer.graph.sessions import Run
 from gossamer.wording import value_text
 
+COMPARED = 128
+"""Examples of files that outputs are compared on, at least; each is run several times, by several networks."""
 NAMED = 5
 """Layers that a refusal names."""
 DECIDES = "validation"
@@ -113,7 +115,10 @@ def quantise(source: Source, form: FileForm, progress: Told = lambda text: None)
 
 def on_examples(source: Source, inputs: RangeInputs) -> Source:
     """The source with inputs that are like those it will be given: its own if it is a task's, else those of ranges."""
-    return source if source.splits else replace(source, feeds=inputs.feeds, inputs=inputs.words)
+    if source.splits:
+        return source
+    some = inputs.first(COMPARED)
+    return replace(source, feeds=some.feeds, inputs=some.words)
 
 
 def plain_int8(found: Quantised) -> onnx.ModelProto:

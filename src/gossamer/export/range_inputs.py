@@ -39,6 +39,16 @@ class RangeInputs:
                         f"expected finite numbers"
                     )
 
+    def first(self, count: int) -> "RangeInputs":
+        """The first batches, with so many examples together at least; all if there are no more."""
+        kept: list[Feed] = []
+        for feed in self.feeds:
+            if sum(map(_examples, kept)) < count:
+                kept.append(feed)
+        if len(kept) == len(self.feeds):
+            return self
+        return RangeInputs(tuple(kept), f"the first {sum(map(_examples, kept)):,} of {self.words}")
+
 
 def read_range_inputs(model: onnx.ModelProto, path: Path) -> RangeInputs:
     """The examples of a file, or of all files of a folder in the order of their names.
