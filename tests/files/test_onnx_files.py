@@ -107,10 +107,26 @@ def test_a_network_runs_with_the_zeros_of_memory(tmp_path: Path, external: bool,
     assert found.producer_name == "a test"
     assert {one.stored.name: one.reason for one in pruned.left} == {
         "table": "an embedding, of which rows are gathered (--include takes it)",
-        "added": "no weight of a Conv, Gemm or MatMul (--include takes it)",
+        "added": "no weight of a layer at the top of the graph (--include takes it)",
         "gemm.bias": "one axis",
         "axis": "holds I64",
     }
+
+
+@pytest.mark.parametrize("structure", ["unstructured", "2:4"])
+def test_recurrent_layers_have_their_inputs_last(tmp_path: Path, structure: str) -> None:
+    draw = np.random.default_rng(1)
+    weights = {"recurrent": draw.standard_normal((2, 16, 4)), "weight": draw.standard_normal((2, 16, 6))}
+    tensors = [numpy_helper.from_array(weight.astype(np.float32), name) for name, weight in weights.items()]
+    node = helper.make_node("LSTM", ["x", "weight", "recurrent"], ["y"], hidden_size=4, direction="bidirectional")
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
+    model = helper.make_model(helper.make_graph([node], "network", infos[:1], infos[1:], tensors), ir_version=9)
+    source = save(model, tmp_path / "source" / "net.onnx", external=True)
+    prune(source, tmp_path / "out", sparsity=0.6, structure=structure)
+    after = weights_of(onnx.load(tmp_path / "out" / "net.onnx"))
+    rows = {name: torch.from_numpy(weight.astype(np.float32)).flatten(0, 1) for name, weight in weights.items()}
+    for name, expected in pruned_in_memory(rows, 0.6, structure).items():
+        np.testing.assert_array_equal(after[name].reshape(expected.shape), expected.numpy())
 
 
 def test_an_exported_network_of_torch(tmp_path: Path) -> None:

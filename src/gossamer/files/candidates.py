@@ -23,7 +23,7 @@ class Candidate:
     reason: str
     """Why it stays as it is, if it does."""
     inputs_axis: int | None = None
-    """The axis of its inputs, 0 or 1; None if there is not one."""
+    """The axis of its inputs, 0 to 2; None if there is not one."""
     names: tuple[str, ...] = ()
     """What it is called besides, by the network."""
     copies: tuple[Stored, ...] = ()

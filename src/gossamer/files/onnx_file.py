@@ -34,6 +34,8 @@ KINDS = {
     "BOOL": "BOOL",
 }
 """ONNX's types of numbers, as safetensors calls them; tensors of others are left out."""
+RECURRENT = ("LSTM", "GRU", "RNN")
+"""Their weights are of the shape (directions, outputs, inputs)."""
 IN_FILE = "in the file: "
 Uses = dict[str, list[tuple[str, int | None]]]
 """Constant -> (node that multiplies with it, the axis of its inputs), once for each."""
@@ -97,7 +99,7 @@ def _judged(stored: Stored, uses: list[tuple[str, int | None]], is_table: bool) 
     axes = {axis for _, axis in uses}
     axis = axes.pop() if len(axes) == 1 else None
     standing: Standing = "own"
-    reason = "no weight of a Conv, Gemm or MatMul (--include takes it)"
+    reason = "no weight of a layer at the top of the graph (--include takes it)"
     if uses:
         standing, reason = "weight", ""
     elif is_table:
@@ -122,6 +124,8 @@ def _uses(graph: Graph, constants: Mapping[str, Any]) -> tuple[Uses, set[str]]:
             ranked = [(1, 1 if attributes.get("transB", 0) else 0)]
         elif is_standard(node, "MatMul"):
             ranked = [(0, 1), (1, 0)]
+        elif is_standard(node, *RECURRENT):
+            ranked = [(1, 2), (2, 2)]
         elif is_standard(node, "Gather"):
             gathered.add(_behind(graph, node.input[0], None, constants)[0])
         for index, axis in ranked:
@@ -129,7 +133,8 @@ def _uses(graph: Graph, constants: Mapping[str, Any]) -> tuple[Uses, set[str]]:
                 continue
             name, traced = _behind(graph, node.input[index], axis, constants)
             if name in constants:
-                plain = len(constants[name].dims) == 2 or "Conv" in node.op_type
+                # Products with stacks of matrices have no one axis of inputs.
+                plain = len(constants[name].dims) == 2 or not is_standard(node, "MatMul")
                 uses.setdefault(name, []).append((node.name, traced if plain else None))
     return uses, gathered
 

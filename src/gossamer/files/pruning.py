@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -204,8 +205,10 @@ def _require_inputs(chosen: Sequence[Candidate], structure: str) -> None:
 
 
 def _outputs_first(weight: Weight) -> tuple[int, ...]:
-    shape = weight.stored.shape
-    return (shape[1], shape[0], *shape[2:]) if weight.inputs_axis == 0 else shape
+    shape, axis = weight.stored.shape, weight.inputs_axis
+    if axis is None or axis == 1:
+        return shape
+    return (prod(shape[:axis]) if axis else shape[1], shape[axis], *shape[max(2, axis + 1) :])
 
 
 def _ranked_together(

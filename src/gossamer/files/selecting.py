@@ -33,7 +33,7 @@ class Weight:
 
     stored: Stored
     inputs_axis: int | None
-    """0 or 1; None where there is no such axis."""
+    """0 to 2; None where there is no one axis of inputs."""
     copies: tuple[Stored, ...] = ()
     """The same weight stored again under other names (tied): each gets the same zeros."""
 
