@@ -33,12 +33,20 @@ LLAMA = {
     "eos_token_id": 2,
 }
 GPT2 = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 100, "bos_token_id": 0, "eos_token_id": 1}
-BERT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
+ENCODER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+BERT = {**ENCODER, "vocab_size": 100}
+QWEN_MOE = {"num_experts": 12, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 100}
+VIT = {**ENCODER, "image_size": 32, "patch_size": 8}
+MIXTURES = ("mixtral", "qwen-moe")
 
 NETWORKS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2)),
     "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)),
     "mixtral": lambda: transformers.MixtralForCausalLM(transformers.MixtralConfig(num_local_experts=11, **LLAMA)),
+    "qwen-moe": lambda: transformers.Qwen2MoeForCausalLM(transformers.Qwen2MoeConfig(**QWEN_MOE, **LLAMA)),
+    "t5": lambda: transformers.T5ForConditionalGeneration(transformers.T5Config(**T5)),
+    "vit": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**VIT)),
     "bert": lambda: transformers.BertForSequenceClassification(transformers.BertConfig(**BERT)),
 }
 
@@ -78,7 +86,7 @@ def test_a_network_loads_as_it_was_pruned_in_memory(tmp_path: Path, name: str, s
     """GPT-2's weights have their inputs first and a head that is tied; bfloat16 has many equal weights."""
     model = saved(tmp_path / "source", name)
     assert len(list((tmp_path / "source").glob("*.safetensors"))) > 1
-    exclude = ["*.experts"] if name == "mixtral" and structure == "2:4" else []
+    exclude = ["*.experts"] if name in MIXTURES and structure == "2:4" else []
     pruned = prune(
         tmp_path / "source",
         tmp_path / "out",
