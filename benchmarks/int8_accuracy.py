@@ -1,16 +1,17 @@
 """What int8 costs in accuracy: rounds of runs, quantised after training with ranges found in each of the three ways.
 
-Command: python benchmarks/int8_accuracy.py DATA RUN[:ROUND,...]... > docs/results/int8-accuracy.jsonl
+Command: python benchmarks/int8_accuracy.py DATA RUN[:ROUND,...][@TASK]... > docs/results/int8-accuracy.jsonl
 n: 3 seeds of the LeNets, 1 of the others; nothing is timed
 Hardware: 2 cores of AMD Zen 5
 Date: 2026-11-28
 
 DATA is what `--data` of the runs was, or none; a RUN a folder that `gossamer compress` wrote, or a task whose network
-comes trained, `path/file.py:function`. All rounds by default. One line of JSON a round and way of finding ranges.
+comes trained, `path/file.py:function`; TASK is that of a run of one's own. All rounds by default. One line of JSON a
+round and way of finding ranges.
 
 The runs: gossamer compress lenet-300-100 --per-round 0.55 --target-sparsity 0.96 --seed 0 (1, 2); lenet-5 likewise,
-seeds 1 and 2 with --epochs 4; text-classification --epochs 3 --per-round 0.8 --rounds 1; shapes-detector as
-docs/results.md has it.
+seeds 1 and 2 with --epochs 4; text-classification --epochs 3 --per-round 0.8 --rounds 1; shapes-detector and
+ResNet-20 with 40 epochs a round as docs/results.md has them.
 
 `python benchmarks/int8_accuracy.py --texts FOLDER` makes the data of text-classification: docstrings of installed
 packages, whose package is to be told.
@@ -38,6 +39,7 @@ LETTERS = 300
 
 def sources(argument: str, data: Path | None) -> Iterator[tuple[dict[str, object], Source]]:
     """A round, or a task's network, with what tells it from others."""
+    argument, _, task = argument.partition("@")
     if not Path(argument.split(":")[0]).is_dir():
         yield {"network": argument.rsplit("/", 1)[-1]}, open_source(argument, data_folder=data)
         return
@@ -46,9 +48,13 @@ def sources(argument: str, data: Path | None) -> Iterator[tuple[dict[str, object
     wanted = {int(number) for number in numbers.split(",")} if numbers else None
     for record in read_records(folder):
         if wanted is None or record.round in wanted:
-            told = {"network": folder.name.rpartition("-")[0], "seed": record.seed, "round": record.round}
+            told = {
+                "network": folder.name.rpartition("-")[0] or folder.name,
+                "seed": record.seed,
+                "round": record.round,
+            }
             kept = {"kept": round(record.kept / record.prunable, 4)}
-            yield told | kept, open_source(name, round_number=record.round, data_folder=data)
+            yield told | kept, open_source(name, round_number=record.round, data_folder=data, task=task or None)
 
 
 def texts(folder: Path) -> None:
