@@ -1,10 +1,10 @@
 // Times every layer of a shape file with random unstructured zeros; depthwise layers without any.
 //
 //   kernel_bench SHAPES [--density D] [--threads N] [--block KB] [--target NAME] [--repeats N] [--no-shift] [--count]
-//                [--int8] [--blocks] [--pairs]
+//                [--int8] [--blocks] [--pairs] [--residual]
 //
 // --int8 times the kernels of bytes instead of those of floats; with --blocks zeros come in blocks of four input channels,
-// with --pairs the processor's instructions for four products at once are left alone.
+// with --pairs the processor's instructions for four products at once are left alone; with --residual every convolution adds one.
 // Prints for each layer the median and spread of its time, GFLOP/s of the nonzeros (2 a multiply-add) and as if it were
 // dense, and the share of the peak that the same instruction set reaches in registers, measured at the start.
 // With --count, for instruction counts under an emulator, it measures no peak and prints each layer's multiply-adds.
@@ -166,6 +166,8 @@ bool Parse(int count, char** words, Options* options) {
       options->blocks = true;
     } else if (word == "--pairs") {
       options->pairs = true;
+    } else if (word == "--residual") {
+      options->residual = true;
     } else if (word[0] != '-') {
       options->shapes = word;
     } else if (value == nullptr) {
@@ -187,7 +189,7 @@ int Main(int count, char** words) {
   Options options;
   if (!Parse(count, words, &options)) {
     std::fprintf(stderr, "usage: kernel_bench SHAPES [--density D] [--threads N] [--block KB] [--target NAME] "
-                         "[--repeats N] [--no-shift] [--count] [--int8] [--blocks] [--pairs]\n");
+                         "[--repeats N] [--no-shift] [--count] [--int8] [--blocks] [--pairs] [--residual]\n");
     return 2;
   }
   if (!ChooseTarget(options.target)) return 2;

@@ -32,8 +32,9 @@ SparseByteWeight DrawBytes(const ConvolutionShape& shape, double density, bool b
   return SparseWeightFromDense(extents, dense.data());
 }
 
-Requantisation ScalesOf(const SparseByteWeight& weight) {
+Requantisation ScalesOf(const SparseByteWeight& weight, const Options& options) {
   Requantisation to;
+  if (options.residual) to.residual_scale = 0.5f;
   to.scale.assign(static_cast<size_t>(weight.rows), 1e-3f);
   return to;
 }
@@ -57,16 +58,16 @@ bool TimePlan(const LayerShape& layer, const SparseByteWeight& weight, const Qua
   const ConvolutionShape& shape = layer.convolution;
   const auto start = Clock::now();
   const Status status =
-      make(shape, weight, nullptr, 0, ScalesOf(weight), layer.height, layer.width, plan_options, plan);
+      make(shape, weight, nullptr, 0, ScalesOf(weight, options), layer.height, layer.width, plan_options, plan);
   timing->packing = std::chrono::duration<double>(Clock::now() - start).count();
   if (!Say(layer, status)) return false;
   const ImageStrides strides{QuantisedStride(plan->input, shape.input_channels),
                              QuantisedStride(plan->output, shape.output_channels)};
-  AlignedFloats input(strides.input), output(strides.output), scratch(plan->scratch_lanes());
+  AlignedFloats input(strides.input), residual(strides.output), output(strides.output), scratch(plan->scratch_lanes());
   std::mt19937 random(2);
   input.Draw(strides.input, &random);
   Measure(options, [&] {
-    run(*plan, Lanes(input), nullptr, Lanes(output), strides, 0, plan->items(1), Lanes(scratch));
+    run(*plan, Lanes(input), options.residual ? Lanes(residual) : nullptr, Lanes(output), strides, 0, plan->items(1), Lanes(scratch));
   }, timing);
   return true;
 }
@@ -75,7 +76,7 @@ bool TimeMatMul(const LayerShape& layer, const SparseByteWeight& weight, const Q
                 const Options& options, Timing* timing) {
   QuantisedMatMulPlan plan;
   const auto start = Clock::now();
-  const Status status = MakeQuantisedMatMulPlan(weight, nullptr, 0, ScalesOf(weight), plan_options, &plan);
+  const Status status = MakeQuantisedMatMulPlan(weight, nullptr, 0, ScalesOf(weight, options), plan_options, &plan);
   timing->packing = std::chrono::duration<double>(Clock::now() - start).count();
   if (!Say(layer, status)) return false;
   const int64_t tokens = layer.width;

@@ -25,6 +25,7 @@ struct Options {
   bool count = false;
   bool int8 = false;
   bool blocks = false;  // of four input channels; int8 only
+  bool residual = false;  // added to every convolution; int8 only
   bool pairs = false;   // int8 without instructions for four products at once
   std::string target;
 };

@@ -97,6 +97,12 @@ struct SumRow {
     if constexpr (kTail != 0) tail = hn::Add(tail, hn::LoadU(TailTag(), from + kFull * kLanes));
   }
 
+  HWY_INLINE void Add(const SumRow& other) {
+    GOSSAMER_UNROLL
+    for (size_t i = 0; i < kFull; ++i) full[i] = hn::Add(full[i], other.full[i]);
+    if constexpr (kTail != 0) tail = hn::Add(tail, other.tail);
+  }
+
   HWY_INLINE void AddAll(Lane value) {
     const Vector all = hn::Set(Tag(), value);
     GOSSAMER_UNROLL

@@ -160,11 +160,7 @@ HWY_NOINLINE const uint8_t* ColumnShiftRows(const Call& call) {
     } else {
       sums[0].Add(accumulators);
     }
-    if (call.last) {
-      FinishRow(call, row, sums[0]);
-    } else {
-      sums[0].Store(accumulators);
-    }
+    EndRow(call, row, sums[0]);
   }
   return entry;
 }

@@ -35,7 +35,8 @@ void RunItems(const ConvolutionPlan& plan, const float* input, const float* resi
     call.output_pitch = plan.output.pitch;
     call.ahead = Ahead(plan, tile);
     call.epilogue = plan.epilogue;
-    RunBlocks(plan, tile, input + image * strides.input, 0.0f, slice, end, call, scratch);
+    RunBlocks(plan, tile, input + image * strides.input, 0.0f, slice, end, call, scratch,
+              [](const Range&, const float*) {});
   });
 }
 

@@ -6,6 +6,8 @@
 #define GOSSAMER_KERNELS_COPY_INL_H_
 #endif
 
+#include <cstring>
+
 #include "hwy/highway.h"
 #include "kernels/accumulator-inl.h"
 #include "kernels/product_plan.h"
@@ -116,10 +118,62 @@ HWY_NOINLINE void StageChannels(const TilePlan& tile, const Lane* HWY_RESTRICT i
   }
 }
 
+#if HWY_TARGET == HWY_AVX3
+// Vector by vector, each for all channels. With a stride of 2 reads one pixel more than it copies.
+template <int64_t kStride, class Lane>
+HWY_NOINLINE void StageVectors(const TilePlan& tile, const Lane* HWY_RESTRICT image, int64_t image_pitch,
+                               int64_t channels, int64_t channel_lanes, Lane padding, Lane* HWY_RESTRICT staged) {
+  int32_t bits;
+  std::memcpy(&bits, &padding, sizeof(bits));
+  const __m512i pad = _mm512_set1_epi32(bits);
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  for (const StageVector& vector : tile.vectors) {
+    const Lane* from = image + vector.source;
+    Lane* to = staged + vector.target;
+    if (vector.lanes == 0xFFFF) {
+      for (int64_t channel = 0; channel < channels; ++channel, from += image_pitch, to += channel_lanes) {
+        const __m512i pixels = _mm512_loadu_si512(from);
+        if constexpr (kStride == 1) {
+          _mm512_storeu_si512(to, pixels);
+        } else {
+          _mm512_storeu_si512(to, _mm512_permutex2var_epi32(pixels, even, _mm512_loadu_si512(from + 16)));
+        }
+      }
+      continue;
+    }
+    const __mmask16 lanes = vector.lanes;
+    const __mmask16 written = vector.pads ? __mmask16{0xFFFF} : lanes;
+    const __mmask16 low = static_cast<__mmask16>(_pdep_u32(lanes, 0x5555));
+    const __mmask16 high = static_cast<__mmask16>(_pdep_u32(lanes >> 8, 0x5555));
+    for (int64_t channel = 0; channel < channels; ++channel, from += image_pitch, to += channel_lanes) {
+      __m512i pixels;
+      if constexpr (kStride == 1) {
+        pixels = _mm512_mask_loadu_epi32(pad, lanes, from);
+      } else {
+        pixels = _mm512_permutex2var_epi32(_mm512_maskz_loadu_epi32(low, from), even,
+                                           _mm512_maskz_loadu_epi32(high, from + 16));
+        pixels = _mm512_mask_mov_epi32(pad, lanes, pixels);
+      }
+      _mm512_mask_storeu_epi32(to, written, pixels);
+    }
+  }
+}
+#endif
+
 // Stages the channels of a block. `image` is the image's first channel of the block.
 template <class Lane>
 HWY_INLINE void StageBlock(const TilePlan& tile, const Lane* image, int64_t image_pitch, int64_t stride,
                            int64_t channels, int64_t channel_lanes, Lane padding, Lane* staged) {
+#if HWY_TARGET == HWY_AVX3
+  if (!tile.vectors.empty()) {
+    if (stride == 1) {
+      StageVectors<1>(tile, image, image_pitch, channels, channel_lanes, padding, staged);
+    } else {
+      StageVectors<2>(tile, image, image_pitch, channels, channel_lanes, padding, staged);
+    }
+    return;
+  }
+#endif
   if (stride == 1) {
     StageChannels<1>(tile, image, image_pitch, stride, channels, channel_lanes, padding, staged);
 #if HWY_TARGET != HWY_SCALAR

@@ -20,6 +20,9 @@ struct KernelTraits {
   int64_t accumulators;  // registers that hold sums, over all rows of a group
   int64_t row_vectors;   // registers of one row at most
   int64_t shift_lanes;   // floats of one row at most in the kernel that shifts columns in registers; 0: there is none
+  // Whether four neighbouring rows are summed together, however many nonzeros each has, since a lane of the output is made of
+  // them (quantised_quad-inl.h).
+  bool sums_quads = false;
 
   constexpr int64_t row_lanes() const { return vector_lanes * row_vectors; }
   // A call stores whole vectors and computes a multiple of 4 pixels, so all calls but the last of a tile cover a

@@ -42,7 +42,8 @@ void MultiplyTile(const MatMulPlan& plan, int64_t token, int64_t tokens, const f
     call.first = block.first;
     call.last = block.last;
     for (size_t s = first; s < last; ++s) {
-      RunGroups(product, span, product.slices[s], product.slices[s].streams[b], scratch, call);
+      const RowSlice& slice = product.slices[s];
+      RunGroups(product, span, slice, slice.streams[slice.first_stream[b]], scratch, call);
     }
   }
   const int64_t begin = plan.first_row[first];

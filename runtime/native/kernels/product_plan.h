@@ -12,6 +12,7 @@
 #include "kernels/large_pages.h"
 #include "kernels/machine.h"
 #include "kernels/panel.h"
+#include "kernels/share.h"
 
 namespace gossamer {
 
@@ -21,6 +22,7 @@ struct PlanOptions {
   int64_t block_bytes = 0;   // of staged input that a kernel call works on; 0: from the cache and the density
   bool column_shift = true;  // whether the in-register column shift may be used
   int64_t row_quantum = 1;   // output channels that no slice may cut apart
+  int64_t finished_rows = 0;  // that are finished together at most (BlockStream); 0: all of a slice
 };
 
 // One copy of a piece of an image row into the staged block, done for every channel of the block.
@@ -30,6 +32,15 @@ struct StageCopy {
   int32_t zeros_left;  // written before
   int32_t count;       // pixels copied
   int32_t zeros_right; // written after
+};
+
+// The same for processors that load and store 16 lanes under a mask: a vector of the staged channel, of which some lanes are
+// pixels that lie `stride` apart in one row, and the others padding, or pixels that another vector has put there.
+struct StageVector {
+  int64_t source;  // floats from the image's first channel to the pixel of lane 0, were there one
+  int32_t target;  // floats from the staged channel, a multiple of 16
+  uint16_t lanes;  // a bit for each that is a pixel
+  bool pads;       // writes the padding too
 };
 
 // A staged row of a tile that is a segment of its image row: one pixel, `count` pixels, one pixel. Sources are floats from
@@ -54,6 +65,7 @@ struct TilePlan {
   int32_t window;  // which streams it is computed with (tap_windows.h)
   bool compact;  // rows of `row_lanes` accumulators are stored as rows of `columns` pixels
   std::vector<StageCopy> copies;
+  std::vector<StageVector> vectors;  // instead of copies
   std::vector<StageRow> wide_rows;  // instead of copies
   std::vector<LaneSpan> spans;
 };
@@ -66,13 +78,15 @@ struct ChannelBlock {
   bool last;   // the sums are finished and stored
 };
 
-// Where in a slice the nonzeros of one channel block stand.
+// Where in a slice the nonzeros of one channel block stand, for some of its rows.
 struct BlockStream {
   size_t entry;
   size_t count;
   size_t row;
   int32_t groups;   // of rows_per_group rows each, after
   int32_t singles;  // rows by themselves
+  // The rows whose sums are then finished: none but in the last block, where streams are those of consecutive rows.
+  Range finished;
 };
 
 // Nonzeros of each of `rows` rows of a group that stand together in one step of the stream.
@@ -83,12 +97,15 @@ constexpr int64_t StepNonzeros(int64_t rows) { return rows == 4 ? 1 : 2; }
 // nonzeros of the group's rows in turn:
 //   group of 4 rows  one nonzero of each a step
 //   group of 1, 2    two of each a step; if their number is odd, the first step has one
+//   group of 4 rows that are neighbours (sums_quads)  two pairs of rows, one after the other: what both have of nonzeros as a group
+//                    of 2, and then what is left of one of them as a group of 1
 //   column shift     a row's nonzeros by the shift, each in pairs; two pairs a step, if odd one in the first
 struct RowSlice {
   StoredBytes entries;
   std::vector<uint32_t> counts;
   std::vector<int32_t> rows;
-  std::vector<BlockStream> streams;  // one a block
+  std::vector<BlockStream> streams;
+  std::vector<size_t> first_stream;  // of each block, and the end
 };
 
 // Lanes to keep, in both forms that processors use: a word a lane, and a bit a lane (AVX-512, 16 lanes a register).
@@ -110,6 +127,7 @@ struct ProductPlan {
   bool wide_rows = false;     // and so that rows may be cut into segments (wide_row-inl.h)
   int64_t row_lanes = 0;      // lanes from one image row to the next among the accumulators
   int64_t rows_per_group = 1;
+  bool sums_quads = false;  // groups are of four neighbouring rows: KernelTraits::sums_quads, where columns are not shifted
   int64_t channel_floats = 0;  // of one staged channel
   int64_t accumulator_pitch = 0;
   int64_t stage_floats = 0;        // scratch of one thread

@@ -1,16 +1,12 @@
 #include "kernels/quantised_convolution.h"
 
-#include <cstring>
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/quantised_convolution.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
 #include "hwy/highway.h"
-#include "kernels/finish-inl.h"
-#include "kernels/interleave-inl.h"
+#include "kernels/quantised_quad-inl.h"
 #include "kernels/quantised_row-inl.h"
-#include "kernels/table-inl.h"
 #include "kernels/tile_loop-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -32,59 +28,45 @@ ByteTraits TraitsHere(bool quads) {
   return traits;
 }
 
-// From the rows' planes to the output's lanes.
-void InterleaveTile(const QuantisedConvolutionPlan& plan, const TilePlan& tile, PanelByte* planes, size_t first,
-                    size_t last, PanelByte* output) {
-  const int64_t row_lanes = tile.compact ? plan.row_lanes : tile.columns;
-  const int64_t lanes = (tile.rows - 1) * row_lanes + tile.columns;
-  for (size_t s = first; s < last; ++s) {
-    const std::vector<int32_t>& quads = plan.slice_quads[static_cast<size_t>(tile.window * plan.tile_slices) + s];
-    for (size_t i = 0; i < quads.size(); ++i) {
-      const int64_t quad = quads[i];
-      PanelByte* const from = planes + kQuad * quad * plan.plane_pitch;
-      if (!plan.table.empty()) {
-        for (int64_t c = 0; c < kQuad; ++c) LookUp(plan.table.data(), from + c * plan.plane_pitch, lanes);
-      }
-      PanelByte* const to = output + kQuad * quad * plan.output.pitch;
-      // What is written too much the next row or lane writes over: less than kInterleaved pixels, so not beyond that lane.
-      const bool next_follows =
-          i + 1 < quads.size() && quads[i + 1] == quad + 1 && plan.output.pitch >= kInterleaved;
-      if (!tile.compact) {
-        Interleave(from, plan.plane_pitch, tile.rows * tile.columns, next_follows, to);
-        continue;
-      }
-      for (int64_t y = 0; y < tile.rows; ++y) {
-        Interleave(from + y * row_lanes, plan.plane_pitch, tile.columns, next_follows, to + kQuad * y * tile.columns);
-      }
-    }
-  }
+// Fetches what is read once a row, a few bytes of each at a time, and would be waited for: 1 to 2% of ResNet-50 at 95% zeros.
+void FetchRows(const QuantisedConvolutionPlan& plan) {
+  constexpr size_t kMost = 8192;
+  const auto fetch = [](const void* data, size_t bytes) {
+    const char* const line = static_cast<const char*>(data);
+    for (size_t i = 0; i < HWY_MIN(bytes, kMost); i += 64) __builtin_prefetch(line + i, 0, 3);
+  };
+  const RowSlice& slice = plan.slices[0];
+  fetch(slice.counts.data(), slice.counts.size() * sizeof(uint32_t));
+  fetch(slice.rows.data(), slice.rows.size() * sizeof(int32_t));
+  fetch(plan.bias.data(), plan.bias.size() * sizeof(int32_t));
+  fetch(plan.requantisation.scale.data(), plan.requantisation.scale.size() * sizeof(float));
 }
 
 template <bool kQuads>
 void RunItems(const QuantisedConvolutionPlan& plan, const int32_t* input, const int32_t* residual, int32_t* output,
               const ImageStrides& strides, int64_t first, int64_t last, int32_t* scratch) {
-  PanelByte* const planes = reinterpret_cast<PanelByte*>(scratch + plan.scratch_floats());
-  // Channels that fill up the last lane.
-  std::memset(planes + plan.shape.output_channels * plan.plane_pitch,
-              static_cast<uint8_t>(PanelByteOf(plan.requantisation.zero_point)),
-              static_cast<size_t>((kQuad * plan.output_quads() - plan.shape.output_channels) * plan.plane_pitch));
+  const SumsToBytes to(plan.requantisation, plan.within_32_bits);
+  FetchRows(plan);
   ForEachItem(plan, first, last, [&](int64_t image, int64_t index, size_t slice, size_t end) {
     const TilePlan& tile = plan.tiles[static_cast<size_t>(index)];
     const int64_t place = image * strides.output + index * plan.output_quads() * plan.output.pitch;
-    const int64_t window = tile.window * plan.shape.output_channels;
+    const int64_t window = tile.window * kQuad * plan.output_quads();
     ByteCall<kQuads> call = {};
     call.bias = plan.bias.data() + window;
-    call.planes = planes;
-    call.plane_pitch = plan.plane_pitch;
-    call.to = SumsToBytes(plan.requantisation);
+    call.to = &to;
     call.residual = residual ? residual + place : nullptr;
-    call.residual_pitch = plan.output.pitch;
+    call.output = output + place;
+    call.output_pitch = plan.output.pitch;
     if (!plan.left_padding.empty()) {
       call.left_padding = plan.left_padding.data() + window;
       call.right_padding = plan.right_padding.data() + window;
     }
-    RunBlocks(plan, index, input + image * strides.input, plan.padding, slice, end, call, scratch);
-    InterleaveTile(plan, tile, planes, slice, end, reinterpret_cast<PanelByte*>(output + place));
+    const SummedTile summed = {tile.rows, tile.columns, tile.compact ? plan.row_lanes : tile.columns,
+                               plan.accumulator_pitch};
+    RunBlocks(plan, index, input + image * strides.input, plan.padding, slice, end, call, scratch,
+              [&](const Range& rows, const int32_t* sums) {
+                FinishRows(plan, to, rows, summed, sums, call);
+              });
   });
 }
 

@@ -1,17 +1,12 @@
 #include "kernels/quantised_convolution_plan.h"
 
-#include <algorithm>
-
-#include "kernels/limits.h"
 #include "kernels/staging.h"
 
 namespace gossamer {
 namespace {
 
-// Four whole vectors of lanes are stored at once, however few of them hold pixels, and whole vectors of bytes read.
-constexpr int64_t kPlaneSlack = 64;
-
-int64_t RoundUp(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+// Rows whose sums wait in memory to be requantised: of 112 pixels they take 28 KB.
+constexpr int64_t kFinishedRows = 64;
 
 // Sums of a row's weights: over all taps of a window, and over those whose column is shifted to the right and to the left.
 struct WeightSums {
@@ -48,17 +43,10 @@ void SetBias(const QuadWeight& weight, const int32_t* bias, int32_t zero_point, 
       plan->left_padding.push_back(static_cast<int32_t>(zero_point * sums.right));
       plan->right_padding.push_back(static_cast<int32_t>(zero_point * sums.left));
     }
-  }
-}
-
-// Which lanes of the output the rows of each slice are. The first block of each group has a place for every row.
-void SetSliceQuads(QuantisedConvolutionPlan* plan) {
-  for (const RowSlice& slice : plan->slices) {
-    std::vector<int32_t> quads;
-    for (const int32_t row : slice.rows) quads.push_back(row / static_cast<int32_t>(kQuad));
-    std::sort(quads.begin(), quads.end());
-    quads.erase(std::unique(quads.begin(), quads.end()), quads.end());
-    plan->slice_quads.push_back(std::move(quads));
+    // Rows that fill up the last quad.
+    const size_t rows = static_cast<size_t>(kQuad * plan->output_quads()) * (window + 1);
+    plan->bias.resize(rows);
+    if (shifts) plan->left_padding.resize(rows), plan->right_padding.resize(rows);
   }
 }
 
@@ -73,6 +61,8 @@ Status MakeQuantisedConvolutionPlan(const ConvolutionShape& shape, const SparseB
   }
   *plan = QuantisedConvolutionPlan();
   plan->requantisation = requantisation;
+  if (!requantisation.scale.empty()) plan->requantisation.scale.resize(static_cast<size_t>(kQuad * QuadsOf(shape.output_channels)), 1.0f);
+  plan->within_32_bits = StaysWithin32Bits(requantisation);
   plan->table = PanelTable(requantisation.table);
   plan->quads = options.traits.quads;
   plan->padding = PanelLaneOf(input_zero_point);
@@ -83,6 +73,7 @@ Status MakeQuantisedConvolutionPlan(const ConvolutionShape& shape, const SparseB
   product.block_bytes = options.block_bytes;
   product.column_shift = options.column_shift;
   product.row_quantum = kQuad;
+  product.finished_rows = options.traits.kernel.sums_quads ? 0 : kFinishedRows;
   const QuadWeight quads = QuadsFromWeight(shape, weight, options.traits.split_pairs);
   Staging staging;
   if (const Status status = MakeProductPlan(QuadShape(shape), quads, height, width, product, plan, &staging);
@@ -90,13 +81,6 @@ Status MakeQuantisedConvolutionPlan(const ConvolutionShape& shape, const SparseB
     return status;
   }
   SetBias(quads, bias, input_zero_point - kPanelOffset, staging, plan);
-  SetSliceQuads(plan);
-  // Whole cache lines, which stores then do not cross.
-  plan->plane_pitch = RoundUp(plan->accumulator_pitch + kPlaneSlack, 64);
-  plan->plane_lanes = RoundUp(kQuad * plan->output_quads() * plan->plane_pitch + 64, 64) / kQuad;
-  if (plan->plane_lanes > kMaximumScratchFloats) {
-    return Status::Problem("convolution: the sums of one tile take more than 256 MiB");
-  }
   return Status::Ok();
 }
 

@@ -29,6 +29,7 @@ struct QuantisedOptions {
 // shape.input_channels and all lanes are of four channels; shape.output_channels are single ones, and rows.
 struct QuantisedConvolutionPlan : ProductPlan {
   Requantisation requantisation;
+  bool within_32_bits = false;  // StaysWithin32Bits(requantisation)
   std::vector<PanelByte> table;  // requantisation.table, of panels' bytes
   bool quads = false;
   int32_t padding = 0;  // a lane of it
@@ -40,12 +41,8 @@ struct QuantisedConvolutionPlan : ProductPlan {
   std::vector<int32_t> left_padding;
   std::vector<int32_t> right_padding;
 
-  int64_t plane_pitch = 0;  // bytes
-  int64_t plane_lanes = 0;  // scratch of one thread for the planes of all rows, in lanes
-  std::vector<std::vector<int32_t>> slice_quads;  // the output lanes of each slice, ascending
-
   int64_t output_quads() const { return QuadsOf(shape.output_channels); }
-  int64_t scratch_lanes() const { return scratch_floats() + plane_lanes; }
+  int64_t scratch_lanes() const { return scratch_floats(); }
 };
 
 // `bias` holds output_channels integers in units of input scale times weight scale, or is null. Needs CheckConvolution,

@@ -28,7 +28,7 @@ struct LaneOfChannels {
 // Results of one lane. `residual` may be null.
 template <bool kQuads>
 HWY_INLINE void SumLanes(const LaneOfChannels& channels, const int32_t* staged, const int32_t* residual, int32_t* result) {
-  PanelByte bytes[kQuad];
+  ScaledVector scaled[kQuad];
   for (int64_t c = 0; c < kQuad; ++c) {
     uint32_t sum = static_cast<uint32_t>(channels.bias[c]);
     for (const TapQuad* quad = channels.taps; quad != channels.end; ++quad) {
@@ -38,14 +38,15 @@ HWY_INLINE void SumLanes(const LaneOfChannels& channels, const int32_t* staged, 
         sum += static_cast<uint32_t>(pixel[c] * quad->weight[kQuad * c + k]);
       }
     }
+    const FloatTag df;
     const ByteVector sums = hn::Set(ByteTag(), static_cast<int32_t>(sum));
-    const float scale = channels.to.scale[c];
-    const ScaledVector scaled[4] = {residual == nullptr ? Scaled<false>(channels.to, scale, c, sums, nullptr)
-                                                        : Scaled<true>(channels.to, scale, c, sums, residual),
-                                    hn::Zero(FloatTag()), hn::Zero(FloatTag()), hn::Zero(FloatTag())};
-    StoreFour(channels.to, scaled, 1, bytes + c);
+    scaled[c] = hn::Mul(hn::ConvertTo(df, sums), hn::Set(df, channels.to.scale[c]));
+    if (residual != nullptr) {
+      const ByteVector other = hn::Set(ByteTag(), *residual);
+      scaled[c] = WithResidual<Adds::kAny>(channels.to, scaled[c], ByteOfLanes(other, static_cast<size_t>(c)));
+    }
   }
-  std::memcpy(result, bytes, sizeof(bytes));
+  *result = hn::GetLane(LanesOfRows(channels.to, false, scaled));
 }
 #else
 // Of four vectors of lanes, one for each tap: lane 4 i + c of vector j holds the four taps of channel c of pixel 4 i + j.
@@ -87,12 +88,10 @@ HWY_INLINE void SumLanes(const LaneOfChannels& channels, const int32_t* staged, 
     ByteVector other[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::LoadU(d, residual)};
     TransposeTaps(other);
     for (size_t j = 0; j < 4; ++j) {
-      const auto value = hn::Sub(ByteOfLanes(other[j], 0), hn::Set(d, channels.to.residual_zero_point));
-      const auto added = hn::Mul(hn::ConvertTo(df, value), hn::Set(df, channels.to.residual_scale));
-      scaled[j] = hn::Add(SumOfSteps(channels.to, scaled[j]), added);
+      scaled[j] = WithResidual<Adds::kAny>(channels.to, scaled[j], ByteOfLanes(other[j], 3));
     }
   }
-  hn::StoreU(hn::BitCast(d, NarrowedInBlocks(channels.to, scaled)), d, result);
+  hn::StoreU(hn::BitCast(d, NarrowedInBlocks(channels.to, false, scaled)), d, result);
 }
 #endif
 
@@ -114,7 +113,7 @@ void RunTile(const QuantisedDepthwisePlan& plan, int64_t index, const int32_t* i
     }
     LaneOfChannels channels = {plan.taps.data() + plan.first_tap[static_cast<size_t>(quad)],
                                plan.taps.data() + plan.first_tap[static_cast<size_t>(quad) + 1],
-                               plan.bias.data() + kQuad * quad, SumsToBytes(plan.requantisation)};
+                               plan.bias.data() + kQuad * quad, SumsToBytes(plan.requantisation, plan.within_32_bits)};
     channels.to.scale += kQuad * quad;
     for (int64_t lane = 0; lane < lanes; lane += static_cast<int64_t>(kLanes)) {
       SumLanes<kQuads>(channels, scratch + lane, other == nullptr ? nullptr : other + lane, result + lane);

@@ -9,11 +9,10 @@
 
 #include "hwy/highway.h"
 #include "kernels/finish_outputs-inl.h"
-#include "kernels/interleave-inl.h"
+#include "kernels/quantised_quad-inl.h"
 #include "kernels/quantised_row-inl.h"
 #include "kernels/quantised_token-inl.h"
 #include "kernels/slice-inl.h"
-#include "kernels/table-inl.h"
 #include "kernels/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -25,7 +24,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 struct MatMulScratch {
   int32_t* stage;
   int32_t* accumulators;
-  PanelByte* planes;
   int32_t* tokens;
   int32_t* output;
   int32_t* residual;
@@ -33,23 +31,20 @@ struct MatMulScratch {
   MatMulScratch(const QuantisedMatMulPlan& plan, int32_t* scratch)
       : stage(scratch),
         accumulators(stage + plan.stage_lanes),
-        planes(reinterpret_cast<PanelByte*>(accumulators + plan.product.scratch_floats())),
         tokens(accumulators + plan.product.scratch_lanes()),
         output(tokens + plan.token_lanes),
         residual(output + plan.output_lanes) {}
 };
 
-// Sums of slices [first, last) for the tokens in `rows`, whose lanes are those of panels but for the bits in kFlipped.
-template <bool kQuads, bool kFlip>
+// Sums of slices [first, last) for the tokens in `rows`, whose lanes are those of panels but for the bits in kFlipped. Calls
+// done(rows, sums of the first of them) for rows that are summed; with call.to kernels may have requantised them.
+template <bool kQuads, bool kFlip, class Done>
 void SumTile(const QuantisedMatMulPlan& plan, const TokenRows& rows, int64_t tokens, size_t first, size_t last,
-             bool finish, ByteCall<kQuads> call, const MatMulScratch& scratch) {
+             ByteCall<kQuads> call, const MatMulScratch& scratch, const Done& done) {
   const QuantisedConvolutionPlan& product = plan.product;
   const LaneSpan span{0, static_cast<int32_t>((tokens + kPixelQuantum - 1) / kPixelQuantum * kPixelQuantum)};
   call.bias = product.bias.data();
-  call.accumulators = scratch.accumulators;
   call.accumulator_pitch = product.accumulator_pitch;
-  call.planes = scratch.planes;
-  call.plane_pitch = product.plane_pitch;
   call.row_lanes = product.row_lanes;
   call.row_pixels = tokens;
   call.image_rows = 1;
@@ -58,9 +53,19 @@ void SumTile(const QuantisedMatMulPlan& plan, const TokenRows& rows, int64_t tok
     Transpose(rows.lanes + block.first_channel, rows.pitch, tokens, block.channels, scratch.stage, product.input.pitch);
     if (kFlip) FlipSigns(scratch.stage, block.channels * product.input.pitch);
     call.first = block.first;
-    call.last = block.last && finish;
+    call.last = block.last && call.to != nullptr;
     for (size_t s = first; s < last; ++s) {
-      RunGroups(product, span, product.slices[s], product.slices[s].streams[b], scratch.stage, call);
+      const RowSlice& slice = product.slices[s];
+      for (size_t i = slice.first_stream[b]; i < slice.first_stream[b + 1]; ++i) {
+        const BlockStream& stream = slice.streams[i];
+        call.accumulators = SumsOfRow0(product, block, stream, scratch.accumulators);
+        if (product.sums_quads) {
+          RunQuads(span, slice, stream, scratch.stage, call);
+        } else {
+          RunGroups(product, span, slice, stream, scratch.stage, call);
+        }
+        if (block.last) done(stream.finished, call.accumulators + stream.finished.first * product.accumulator_pitch);
+      }
     }
   }
 }
@@ -76,36 +81,35 @@ void MultiplyTile(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens
   if (begin == end) return;
   const int64_t first_quad = begin / kQuad, quads = QuadsOf(end) - first_quad;
   constexpr bool kFlip = kPanelOffset != 0;
-  ByteCall<kQuads> call = {};
-  call.to = SumsToBytes(product.requantisation);
+  const int32_t* other = nullptr;
   if (residual != nullptr) {
     const TokenRows rows = RowsOfTokens(residual + token * outputs + begin, outputs, end - begin, tokens, scratch.output);
     int32_t* const lanes = scratch.residual + first_quad * pitch;
     Transpose(rows.lanes, rows.pitch, tokens, quads, lanes, pitch);
     if (kFlip) FlipSigns(lanes, quads * pitch);
-    call.residual = scratch.residual;
-    call.residual_pitch = pitch;
+    other = scratch.residual;
   }
   const TokenRows rows = RowsOfTokens(input + token * plan.inputs, plan.inputs, plan.inputs, tokens, scratch.tokens);
-  SumTile<kQuads, kFlip>(plan, rows, tokens, first, last, true, call, scratch);
-
-  PanelByte* const planes = scratch.planes + begin * product.plane_pitch;
-  if (!product.table.empty()) {
-    for (int64_t row = 0; row < end - begin; ++row) LookUp(product.table.data(), planes + row * product.plane_pitch, tokens);
-  }
-  for (int64_t quad = 0; quad < quads; ++quad) {
-    Interleave(planes + kQuad * quad * product.plane_pitch, product.plane_pitch, tokens, true,
-               reinterpret_cast<PanelByte*>(scratch.output + quad * pitch));
-  }
-  if (kFlip) FlipSigns(scratch.output, quads * pitch);
-  uint8_t* const to = output + token * outputs + begin;
+  const SumsToBytes to(product.requantisation, product.within_32_bits);
+  const SummedTile summed = {1, tokens, tokens, product.accumulator_pitch};
+  ByteCall<kQuads> call = {};
+  call.to = &to;
+  call.residual = other;
+  call.output = scratch.output;
+  call.output_pitch = pitch;
+  SumTile<kQuads, kFlip>(plan, rows, tokens, first, last, call, scratch, [&](const Range& of_rows, const int32_t* sums) {
+    FinishRows(product, to, of_rows, summed, sums, call);
+  });
+  int32_t* const lanes = scratch.output + first_quad * pitch;
+  if (kFlip) FlipSigns(lanes, quads * pitch);
+  uint8_t* const place = output + token * outputs + begin;
   if (outputs % kQuad == 0) {
-    Transpose(scratch.output, pitch, quads, tokens, reinterpret_cast<int32_t*>(to), outputs / kQuad);
+    Transpose(lanes, pitch, quads, tokens, reinterpret_cast<int32_t*>(place), outputs / kQuad);
     return;
   }
-  Transpose(scratch.output, pitch, quads, tokens, scratch.residual, quads);
+  Transpose(lanes, pitch, quads, tokens, scratch.residual, quads);
   for (int64_t t = 0; t < tokens; ++t) {
-    std::memcpy(to + t * outputs, scratch.residual + t * quads, static_cast<size_t>(end - begin));
+    std::memcpy(place + t * outputs, scratch.residual + t * quads, static_cast<size_t>(end - begin));
   }
 }
 
@@ -124,17 +128,19 @@ void MultiplyFloats(const QuantisedMatMulPlan& plan, int64_t token, int64_t toke
     scales[t] = QuantiseToken(input + (token + t) * plan.inputs, plan.inputs,
                               reinterpret_cast<PanelByte*>(scratch.tokens + t * quads));
   }
-  SumTile<kQuads, false>(plan, {scratch.tokens, quads}, tokens, first, last, false, ByteCall<kQuads>{}, scratch);
-  float* const sums = reinterpret_cast<float*>(scratch.output);
-  for (int64_t row = begin; row < end; ++row) {
-    DequantiseRow(scratch.accumulators + row * pitch, plan.weight_scale[static_cast<size_t>(row)], scales,
-                  plan.bias[static_cast<size_t>(row)], tokens, sums + (row - begin) * product.output.pitch);
-  }
+  float* const numbers = reinterpret_cast<float*>(scratch.output);
+  SumTile<kQuads, false>(
+      plan, {scratch.tokens, quads}, tokens, first, last, ByteCall<kQuads>{}, scratch, [&](const Range& rows, const int32_t* sums) {
+        for (int64_t row = rows.first; row < rows.last; ++row) {
+          DequantiseRow(sums + (row - rows.first) * pitch, plan.weight_scale[static_cast<size_t>(row)], scales,
+                        plan.bias[static_cast<size_t>(row)], tokens, numbers + (row - begin) * product.output.pitch);
+        }
+      });
   const int64_t place = token * outputs + begin;
   if (residual == nullptr) {
-    Transpose(sums, product.output.pitch, end - begin, tokens, output + place, outputs);
+    Transpose(numbers, product.output.pitch, end - begin, tokens, output + place, outputs);
   } else {
-    TransposeAdd(sums, product.output.pitch, end - begin, tokens, residual + place, output + place, outputs);
+    TransposeAdd(numbers, product.output.pitch, end - begin, tokens, residual + place, output + place, outputs);
   }
   for (int64_t t = 0; t < tokens; ++t) FinishOutputs(plan.epilogue, output + place + t * outputs, end - begin);
 }

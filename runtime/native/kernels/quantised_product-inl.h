@@ -160,7 +160,7 @@ struct ByteProduct {
 template <bool kQuads>
 constexpr KernelTraits ProductTraits() {
 #if HWY_TARGET == HWY_AVX3
-  return {16, 16, 8, 128};
+  return kQuads ? KernelTraits{16, 16, 8, 0, true} : KernelTraits{16, 16, 8, 128};
 #elif HWY_TARGET == HWY_AVX2
   return {8, 12, 12, 56};
 #elif HWY_TARGET == HWY_SSE4

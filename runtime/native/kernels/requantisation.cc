@@ -1,5 +1,7 @@
 #include "kernels/requantisation.h"
 
+#include <algorithm>
+
 namespace gossamer {
 namespace {
 
@@ -33,6 +35,13 @@ Status CheckRequantisation(const Requantisation& output, int64_t output_channels
     return Status::Problem("quantised op: a table of an activation function has 256 values");
   }
   return Status::Ok();
+}
+
+bool StaysWithin32Bits(const Requantisation& output) {
+  // Sums are within 2^31, residuals and sums of steps within 2^8, so either part is within 2^29.
+  const auto is_small = [](float scale) { return scale <= 0.25f; };
+  return std::all_of(output.scale.begin(), output.scale.end(), is_small) && output.residual_scale <= 2097152.0f &&
+         output.sum_step <= 2097152.0f;
 }
 
 }  // namespace gossamer

@@ -43,6 +43,9 @@ inline bool IsScale(float scale) { return scale >= kLeastScale && scale <= kLarg
 // lower one first, and a table has 256 values.
 Status CheckRequantisation(const Requantisation& output, int64_t output_channels);
 
+// Whether what is rounded is within 32 bits, whatever the sums.
+bool StaysWithin32Bits(const Requantisation& output);
+
 }  // namespace gossamer
 
 #endif  // GOSSAMER_KERNELS_REQUANTISATION_H_

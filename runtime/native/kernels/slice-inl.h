@@ -14,6 +14,13 @@ HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
 
+// Where the sums of row 0 would be. Of one block alone no sums but a stream's are waiting: they begin with its first row, so that
+// they stay in the first cache.
+template <class Lane>
+HWY_INLINE Lane* SumsOfRow0(const ProductPlan& plan, const ChannelBlock& block, const BlockStream& stream, Lane* sums) {
+  return block.first && block.last ? sums - stream.finished.first * plan.accumulator_pitch : sums;
+}
+
 // `call` for one slice of one block and one span of a tile.
 template <class Call, class Lane>
 HWY_INLINE Call SpanCall(const LaneSpan& span, const RowSlice& slice, const BlockStream& stream, const Lane* input,
@@ -33,6 +40,7 @@ HWY_INLINE Call SpanCall(const LaneSpan& span, const RowSlice& slice, const Bloc
 template <class Call, class Lane>
 HWY_INLINE void RunGroups(const ProductPlan& plan, const LaneSpan& span, const RowSlice& slice,
                           const BlockStream& stream, const Lane* input, const Call& tile_call) {
+  if constexpr (CallOf<Call>::kTraits.sums_quads) return;  // those have kernels of their own
   const int64_t wide = plan.rows_per_group;
   Call call = SpanCall(span, slice, stream, input, tile_call);
   call.groups = stream.groups;

@@ -102,6 +102,16 @@ HWY_INLINE void PrefetchRow(const RowCall& call, int64_t row) {
   }
 }
 
+// What a kernel does with a row's sums over a block.
+template <class Row>
+HWY_INLINE void EndRow(const RowCall& call, int64_t row, Row& sums) {
+  if (call.last) {
+    FinishRow(call, row, sums);
+  } else {
+    sums.Store(call.accumulators + row * call.accumulator_pitch);
+  }
+}
+
 // One step of the stream: kEntries weights, then as many offsets. Entry e is the next nonzero of row e % kRows. Reads 16
 // bytes of weights even where the step has fewer; streams end with as much slack.
 template <size_t kEntries, size_t kRows, class Row>
@@ -162,13 +172,8 @@ HWY_NOINLINE const uint8_t* SpmmRows(const Call& call) {
       entry = MulAddStep<kRows * kStep>(entry, input, sums);
     }
 
-    if (call.last) {
-      GOSSAMER_UNROLL
-      for (size_t r = 0; r < kRows; ++r) FinishRow(call, rows[r], sums[r]);
-    } else {
-      GOSSAMER_UNROLL
-      for (size_t r = 0; r < kRows; ++r) sums[r].Store(call.accumulators + rows[r] * call.accumulator_pitch);
-    }
+    GOSSAMER_UNROLL
+    for (size_t r = 0; r < kRows; ++r) EndRow(call, rows[r], sums[r]);
   }
   return entry;
 }

@@ -1,6 +1,7 @@
 #include "kernels/staging.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -9,7 +10,7 @@
 namespace gossamer {
 namespace {
 
-constexpr int64_t kBandAlignment = 8;  // floats
+constexpr int64_t kBandAlignment = 8;  // floats, at least
 
 int64_t RoundUp(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
@@ -18,7 +19,7 @@ struct Band {
   int64_t residue;
   int64_t first_shift;
   int64_t last_shift;
-  int64_t parity;  // of the shifts that it serves; -1: both
+  int64_t phase;  // of the shifts that it serves
   int64_t offset = 0;
   int64_t first_row = 0;  // of its rows among those of all bands
 
@@ -38,20 +39,20 @@ struct Bands {
 };
 
 // Taps of one residue whose outputs, `outputs` of them, have no pixel in common get bands of their own: what lies between
-// is not read.
-Bands MakeBands(const std::vector<AxisTap>& taps, int64_t outputs, bool split_by_parity) {
+// is not read. So do those whose shifts differ modulo `period`.
+Bands MakeBands(const std::vector<AxisTap>& taps, int64_t outputs, int64_t period) {
   Bands found;
   for (const AxisTap& tap : taps) {
-    const int64_t parity = split_by_parity ? tap.shift & 1 : -1;
+    const int64_t phase = (tap.shift % period + period) % period;
     const auto last = std::find_if(found.bands.rbegin(), found.bands.rend(), [&](const Band& band) {
-      return band.residue == tap.residue && band.parity == parity;
+      return band.residue == tap.residue && band.phase == phase;
     });
     if (last != found.bands.rend() && tap.shift < last->last_shift + outputs) {
       last->last_shift = tap.shift;
       found.of_tap.push_back(static_cast<size_t>(found.bands.rend() - last) - 1);
     } else {
       found.of_tap.push_back(found.bands.size());
-      found.bands.push_back({tap.residue, tap.shift, tap.shift, parity});
+      found.bands.push_back({tap.residue, tap.shift, tap.shift, phase});
     }
   }
   return found;
@@ -59,7 +60,7 @@ Bands MakeBands(const std::vector<AxisTap>& taps, int64_t outputs, bool split_by
 
 // Whether each tap has rows of its own, so that these may follow one another without a gap.
 bool AreApart(const std::vector<AxisTap>& taps, int64_t outputs) {
-  return MakeBands(taps, outputs, false).bands.size() == taps.size();
+  return MakeBands(taps, outputs, 1).bands.size() == taps.size();
 }
 
 // Which staged rows the taps of `range` read for `outputs` rows of a tile, over all bands.
@@ -216,16 +217,17 @@ Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, cons
   staging->column_shift = staging->wide_rows || (may_shift && CanShiftColumns(columns, shape, input, output,
                                                                             staging->row_lanes, traits));
 
-  const int64_t alignment = std::min<int64_t>(8, traits.vector_lanes);
-  const bool split = staging->row_lanes % alignment != 0 && !AreApart(rows, output.tile_rows);
-  Bands bands = MakeBands(rows, output.tile_rows, split);
+  // Rows of the image that lie so many apart begin whole vectors apart.
+  const int64_t period = traits.vector_lanes / std::gcd(staging->row_lanes, traits.vector_lanes);
+  const int64_t alignment = std::max(kBandAlignment, traits.vector_lanes);
+  Bands bands = MakeBands(rows, output.tile_rows, AreApart(rows, output.tile_rows) ? 1 : period);
   int64_t plane_floats = 0;
   int64_t plane_rows = 0;
   for (Band& band : bands.bands) {
     band.offset = plane_floats;
     band.first_row = plane_rows;
     plane_rows += band.rows(output.tile_rows);
-    plane_floats += RoundUp(band.rows(output.tile_rows) * staging->row_lanes, kBandAlignment);
+    plane_floats += RoundUp(band.rows(output.tile_rows) * staging->row_lanes, alignment);
   }
 
   std::vector<AxisTap> planes;
@@ -239,7 +241,7 @@ Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, cons
     plane_of_column.push_back(found - planes.begin());
   }
   // At least something, where all taps read padding.
-  staging->channel_floats = std::max(plane_floats * static_cast<int64_t>(planes.size()), kBandAlignment);
+  staging->channel_floats = std::max(plane_floats * static_cast<int64_t>(planes.size()), alignment);
   if (staging->channel_floats > most_floats) {
     return Status::Problem("convolution: one channel of a tile takes more than 256 KiB for so large a kernel");
   }
@@ -304,15 +306,49 @@ Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, cons
   return Status::Ok();
 }
 
+std::vector<StageVector> VectorsOf(const std::vector<StageCopy>& copies, int64_t channel_floats, int64_t stride) {
+  constexpr int64_t kVector = 16;
+  constexpr int64_t kNone = std::numeric_limits<int64_t>::min();
+  // Of each lane, where a pixel would be that the first lane of its vector had in the same run.
+  std::vector<int64_t> run(static_cast<size_t>(channel_floats), kNone);
+  std::vector<bool> staged(static_cast<size_t>(channel_floats / kVector), false);
+  for (const StageCopy& copy : copies) {
+    const int64_t first = copy.target + copy.zeros_left, end = first + copy.count + copy.zeros_right;
+    for (int64_t lane = copy.target; lane < end; ++lane) staged[static_cast<size_t>(lane / kVector)] = true;
+    for (int64_t i = 0; copy.source >= 0 && i < copy.count; ++i) {
+      run[static_cast<size_t>(first + i)] = copy.source + (i - (first + i) % kVector) * stride;
+    }
+  }
+  std::vector<StageVector> vectors;
+  for (int64_t target = 0; target < channel_floats; target += kVector) {
+    if (!staged[static_cast<size_t>(target / kVector)]) continue;
+    const size_t first = vectors.size();
+    for (int64_t lane = 0; lane < kVector; ++lane) {
+      const int64_t source = run[static_cast<size_t>(target + lane)];
+      if (source == kNone) continue;
+      const auto same = std::find_if(vectors.begin() + static_cast<int64_t>(first), vectors.end(),
+                                     [&](const StageVector& vector) { return vector.source == source; });
+      const uint16_t bit = static_cast<uint16_t>(1u << lane);
+      if (same != vectors.end()) {
+        same->lanes = static_cast<uint16_t>(same->lanes | bit);
+      } else {
+        vectors.push_back({source, static_cast<int32_t>(target), bit, vectors.size() == first});
+      }
+    }
+    if (vectors.size() == first) vectors.push_back({0, static_cast<int32_t>(target), 0, true});
+  }
+  return vectors;
+}
+
 Status MakeHaloStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
                        int64_t most_floats, bool all_taps, HaloStaging* staging) {
   const Axis row_axis = RowAxis(shape, input, output);
   const Axis column_axis = ColumnAxis(shape, input, output);
   const std::vector<AxisTap> rows = LiveTaps(row_axis);
   const std::vector<AxisTap> columns = LiveTaps(column_axis);
-  Bands bands = MakeBands(rows, output.tile_rows, false);
+  Bands bands = MakeBands(rows, output.tile_rows, 1);
   // Planes are to columns what bands are to rows; their staged rows hold every pixel that any of the columns looks at.
-  Bands planes = MakeBands(columns, output.tile_columns, false);
+  Bands planes = MakeBands(columns, output.tile_columns, 1);
 
   *staging = HaloStaging();
   staging->row_floats = output.tile_columns;

@@ -47,6 +47,9 @@ int64_t ShiftedRows(int64_t rows, int64_t row_lanes, const KernelTraits& traits)
 Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
                    const KernelTraits& traits, bool may_shift, int64_t most_floats, Staging* staging);
 
+// `copies` of one channel as vectors. Needs a stride of 1 or 2.
+std::vector<StageVector> VectorsOf(const std::vector<StageCopy>& copies, int64_t channel_floats, int64_t stride);
+
 // The staging of a single channel with a halo: one plane for each column residue, whose rows hold every pixel that any of
 // the kernel's columns looks at. Taps are then not aligned, but nothing is copied twice.
 struct HaloTap {

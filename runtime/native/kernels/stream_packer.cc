@@ -1,6 +1,7 @@
 #include "kernels/stream_packer.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -17,6 +18,19 @@ struct RowPart {
   uint32_t begin;  // of its nonzeros in the weight
   uint32_t end;
   uint32_t entries[3];  // by column shift -1, 0, 1; in pairs
+};
+
+// Some of those, one after the other.
+class Parts {
+ public:
+  Parts(RowPart* begin, RowPart* end) : begin_(begin), end_(end) {}
+  RowPart* begin() const { return begin_; }
+  RowPart* end() const { return end_; }
+  size_t size() const { return static_cast<size_t>(end_ - begin_); }
+
+ private:
+  RowPart* begin_;
+  RowPart* end_;
 };
 
 // Writes entries by their number into steps of `step` entries; a first step of fewer takes what does not fill one.
@@ -80,8 +94,14 @@ int64_t JoinedGroups(const ConvolutionShape& shape, int64_t block_channels) {
 template <class Value>
 class Packer {
  public:
-  Packer(const SparseMatrix<Value>& weight, const std::vector<StagedTap>& taps, int64_t row_quantum, ProductPlan* plan)
-      : weight_(weight), taps_(taps), row_quantum_(row_quantum), plan_(plan), cursor_(weight.row_start.begin(), weight.row_start.end() - 1) {}
+  Packer(const SparseMatrix<Value>& weight, const std::vector<StagedTap>& taps, int64_t row_quantum, int64_t finished_rows,
+         ProductPlan* plan)
+      : weight_(weight),
+        taps_(taps),
+        row_quantum_(row_quantum),
+        finished_rows_(finished_rows > 0 ? static_cast<size_t>(finished_rows) : SIZE_MAX),
+        plan_(plan),
+        cursor_(weight.row_start.begin(), weight.row_start.end() - 1) {}
 
   // Adds the slices of one window of taps; `plan`'s blocks are the same for all.
   void Pack(int64_t block_channels) {
@@ -100,7 +120,9 @@ class Packer {
     }
     for (size_t slice = 0; slice < streams_.size(); ++slice) {
       streams_[slice].resize(streams_[slice].size() + kSlackFloats * sizeof(float));
-      plan_->slices[first_slice_ + slice].entries = StoredBytes(std::move(streams_[slice]));
+      RowSlice& packed = plan_->slices[first_slice_ + slice];
+      packed.first_stream.push_back(packed.streams.size());
+      packed.entries = StoredBytes(std::move(streams_[slice]));
     }
   }
 
@@ -170,17 +192,32 @@ class Packer {
     return static_cast<size_t>((channel - blocks[0].first_channel) / blocks[0].channels);
   }
 
-  // The parts of one block, in the order of their rows.
+  // The parts of one block.
   void PackBlock(const ChannelBlock& block, RowSlice* slice) {
     std::sort(parts_.begin(), parts_.end(), [](const RowPart& a, const RowPart& b) { return a.row < b.row; });
-    BlockStream stream{stream_->size(), slice->counts.size(), slice->rows.size(), 0, 0};
+    slice->first_stream.push_back(slice->streams.size());
+    const size_t step = block.last ? finished_rows_ : SIZE_MAX;
+    size_t begin = 0;
+    do {
+      const size_t rows = std::min(step, parts_.size() - begin);
+      slice->streams.push_back(PackStream(block, {parts_.data() + begin, parts_.data() + begin + rows}, slice));
+      begin += rows;
+    } while (begin < parts_.size());
+  }
+
+  // Some parts of one block, in the order of their rows.
+  BlockStream PackStream(const ChannelBlock& block, Parts parts, RowSlice* slice) {
+    BlockStream stream{stream_->size(), slice->counts.size(), slice->rows.size(), 0, 0, {0, 0}};
+    if (block.last && parts.size() != 0) stream.finished = {parts.begin()->row, (parts.end() - 1)->row + 1};
     if (plan_->column_shift) {
-      PackShifted(block, slice);
-      stream.singles = static_cast<int32_t>(parts_.size());
+      PackShifted(block, parts, slice);
+      stream.singles = static_cast<int32_t>(parts.size());
+    } else if (plan_->sums_quads) {
+      stream.groups = PackQuads(block, parts, slice);
     } else {
-      PackGrouped(block, slice, &stream);
+      PackGrouped(block, parts, slice, &stream);
     }
-    slice->streams.push_back(stream);
+    return stream;
   }
 
   // The nonzeros of `row` within the block. Blocks of a row come in ascending order of channels.
@@ -199,21 +236,21 @@ class Packer {
 
   // Rows in order of their number of nonzeros, the same number for all rows of a group: the shorter ones are made longer
   // (WriteEntries), at most 5% of all in practice. Rows without nonzeros have groups of their own: they must read nothing.
-  void PackGrouped(const ChannelBlock& block, RowSlice* slice, BlockStream* stream) {
-    std::stable_sort(parts_.begin(), parts_.end(),
+  void PackGrouped(const ChannelBlock& block, Parts parts, RowSlice* slice, BlockStream* stream) {
+    std::stable_sort(parts.begin(), parts.end(),
                      [](const RowPart& a, const RowPart& b) { return a.end - a.begin < b.end - b.begin; });
     const size_t width = static_cast<size_t>(plan_->rows_per_group);
     const size_t empty = static_cast<size_t>(
-        std::find_if(parts_.begin(), parts_.end(), [](const RowPart& part) { return part.end > part.begin; }) -
-        parts_.begin());
+        std::find_if(parts.begin(), parts.end(), [](const RowPart& part) { return part.end > part.begin; }) -
+        parts.begin());
     // Single are the last of those without and the first of those with nonzeros.
     const size_t first = empty - empty % width;
-    const size_t last = empty + (parts_.size() - empty) % width;
-    for (size_t i = 0; i < first; i += width) EmitGroup(block, &parts_[i], width, slice);
-    for (size_t i = last; i < parts_.size(); i += width) EmitGroup(block, &parts_[i], width, slice);
-    for (size_t i = first; i < last; ++i) EmitGroup(block, &parts_[i], 1, slice);
+    const size_t last = empty + (parts.size() - empty) % width;
+    for (size_t i = 0; i < first; i += width) EmitGroup(block, parts.begin() + i, width, slice);
+    for (size_t i = last; i < parts.size(); i += width) EmitGroup(block, parts.begin() + i, width, slice);
+    for (size_t i = first; i < last; ++i) EmitGroup(block, parts.begin() + i, 1, slice);
     stream->singles = static_cast<int32_t>(last - first);
-    stream->groups = static_cast<int32_t>((parts_.size() - (last - first)) / width);
+    stream->groups = static_cast<int32_t>((parts.size() - (last - first)) / width);
   }
 
   void EmitGroup(const ChannelBlock& block, const RowPart* parts, size_t width, RowSlice* slice) {
@@ -235,12 +272,90 @@ class Packer {
     plan_->entries += count * width;
   }
 
+  // Quads of neighbouring rows, those without a part as rows without nonzeros. Returns their number.
+  int32_t PackQuads(const ChannelBlock& block, Parts parts, RowSlice* slice) {
+    int32_t quads = 0;
+    for (const RowPart* part = parts.begin(); part != parts.end(); ++quads) {
+      RowPart of_quad[kQuad] = {};
+      const int32_t first = static_cast<int32_t>(part->row - part->row % kQuad);
+      for (; part != parts.end() && part->row < first + kQuad; ++part) of_quad[part->row - first] = *part;
+      slice->rows.push_back(first);
+      EmitPair(block, of_quad, slice);
+      EmitPair(block, of_quad + 2, slice);
+    }
+    return quads;
+  }
+
+  // Counts, both of steps: nonzeros at the same two places of both rows; and then two of each, wherever they are. Ends of loops are
+  // guesses, so the shorter row is filled up with zeros.
+  void EmitPair(const ChannelBlock& block, const RowPart* parts, RowSlice* slice) {
+    const Shared shared = SharedBy(parts, WorthSharing(block));
+    const size_t each = (std::max(shared.only[0].size(), shared.only[1].size()) + 1) / 2;
+    slice->counts.push_back(static_cast<uint32_t>(shared.both.size() / 2));
+    slice->counts.push_back(static_cast<uint32_t>(each));
+    for (size_t i = 0; i < shared.both.size(); i += 2) {
+      for (size_t k = 0; k < 2; ++k) {
+        for (size_t r = 0; r < 2; ++r) AppendBytes(weight_.value[shared.both[i + k][r]]);
+      }
+      for (size_t k = 0; k < 2; ++k) AppendBytes(Offset(block, parts[0], shared.both[i + k][0]));
+    }
+    const StepWriter writer(Append(4 * each), 4 * each, 4);
+    for (size_t r = 0; r < 2; ++r) {
+      for (size_t i = 0; i < shared.only[r].size(); ++i) {
+        const uint32_t nonzero = shared.only[r][i];
+        writer.Write(2 * i + r, weight_.value[nonzero], Offset(block, parts[r], nonzero));
+      }
+    }
+    plan_->entries += 2 * shared.both.size() + 4 * each;
+  }
+
+  // Whether two rows are likely to have so many nonzeros at the same places that a loop for them saves more than its end costs.
+  bool WorthSharing(const ChannelBlock& block) const {
+    constexpr double kFew = 6.0;
+    const double places = static_cast<double>(block.channels * plan_->shape.taps());
+    const double density = static_cast<double>(weight_.kept()) /
+                           (static_cast<double>(weight_.rows) * static_cast<double>(weight_.columns));
+    return places * density * density >= kFew;
+  }
+
+  // Nonzeros of two rows: an even number of those at the same places, and the others of each.
+  struct Shared {
+    std::vector<std::array<uint32_t, 2>> both;
+    std::vector<uint32_t> only[2];
+  };
+
+  Shared SharedBy(const RowPart* parts, bool share) const {
+    Shared shared;
+    uint32_t at[2] = {parts[0].begin, parts[1].begin};
+    while (share && at[0] < parts[0].end && at[1] < parts[1].end) {
+      const uint32_t column[2] = {weight_.column[at[0]], weight_.column[at[1]]};
+      if (column[0] == column[1]) {
+        shared.both.push_back({at[0]++, at[1]++});
+      } else {
+        const size_t r = column[0] < column[1] ? 0 : 1;
+        shared.only[r].push_back(at[r]++);
+      }
+    }
+    for (size_t r = 0; r < 2; ++r) {
+      for (; at[r] < parts[r].end; ++at[r]) shared.only[r].push_back(at[r]);
+      if (shared.both.size() % 2 != 0) shared.only[r].push_back(shared.both.back()[r]);
+    }
+    if (shared.both.size() % 2 != 0) shared.both.pop_back();
+    return shared;
+  }
+
+  template <class Part>
+  void AppendBytes(const Part& value) {
+    const uint8_t* const bytes = reinterpret_cast<const uint8_t*>(&value);
+    stream_->insert(stream_->end(), bytes, bytes + sizeof(value));
+  }
+
   // Each row by itself, its nonzeros by the shift that their column needs, each part in pairs.
-  void PackShifted(const ChannelBlock& block, RowSlice* slice) {
-    std::stable_sort(parts_.begin(), parts_.end(), [](const RowPart& a, const RowPart& b) {
+  void PackShifted(const ChannelBlock& block, Parts parts, RowSlice* slice) {
+    std::stable_sort(parts.begin(), parts.end(), [](const RowPart& a, const RowPart& b) {
       return std::lexicographical_compare(a.entries, a.entries + 3, b.entries, b.entries + 3);
     });
-    for (const RowPart& part : parts_) {
+    for (const RowPart& part : parts) {
       slice->rows.push_back(part.row);
       for (int shift = -1; shift <= 1; ++shift) {
         const uint32_t pairs = part.entries[shift + 1];
@@ -283,6 +398,7 @@ class Packer {
   const SparseMatrix<Value>& weight_;
   const std::vector<StagedTap>& taps_;
   const int64_t row_quantum_;
+  const size_t finished_rows_;
   ProductPlan* plan_;
   std::vector<uint32_t> cursor_;  // the first nonzero of each row that no block has taken yet
   size_t first_slice_ = 0;                     // of the plan's, that this packs
@@ -321,15 +437,15 @@ int64_t CountBlocks(const ConvolutionShape& shape, int64_t block_channels) {
 
 template <class Value>
 void PackStreams(const SparseMatrix<Value>& weight, const Staging& staging, int64_t block_channels, int64_t row_quantum,
-                 ProductPlan* plan) {
+                 int64_t finished_rows, ProductPlan* plan) {
   for (const std::vector<bool>& window : staging.windows) {
     const bool all = std::find(window.begin(), window.end(), false) == window.end();
     const SparseMatrix<Value> needed = all ? SparseMatrix<Value>() : Needed(weight, window);
-    Packer<Value>(all ? weight : needed, staging.taps, row_quantum, plan).Pack(block_channels);
+    Packer<Value>(all ? weight : needed, staging.taps, row_quantum, finished_rows, plan).Pack(block_channels);
   }
 }
 
-template void PackStreams(const SparseMatrix<float>&, const Staging&, int64_t, int64_t, ProductPlan*);
-template void PackStreams(const SparseMatrix<Quad>&, const Staging&, int64_t, int64_t, ProductPlan*);
+template void PackStreams(const SparseMatrix<float>&, const Staging&, int64_t, int64_t, int64_t, ProductPlan*);
+template void PackStreams(const SparseMatrix<Quad>&, const Staging&, int64_t, int64_t, int64_t, ProductPlan*);
 
 }  // namespace gossamer

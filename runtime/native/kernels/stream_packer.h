@@ -15,10 +15,11 @@ inline constexpr int64_t kSlackFloats = 32;
 // Blocks of `block_channels` channels that a convolution is cut into, at most.
 int64_t CountBlocks(const ConvolutionShape& shape, int64_t block_channels);
 
-// Sets the plan's blocks and adds its slices, for every window of the staging.
+// Sets the plan's blocks and adds its slices, for every window of the staging. `row_quantum` and `finished_rows` are those of
+// PlanOptions.
 template <class Value>
 void PackStreams(const SparseMatrix<Value>& weight, const Staging& staging, int64_t block_channels, int64_t row_quantum,
-                 ProductPlan* plan);
+                 int64_t finished_rows, ProductPlan* plan);
 
 }  // namespace gossamer
 

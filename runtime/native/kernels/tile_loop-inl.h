@@ -18,6 +18,10 @@ HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
 
+// Of floats there are none.
+template <class Lane>
+void RunQuads(const LaneSpan&, const RowSlice&, const BlockStream&, const Lane*, const RowCall&) {}
+
 // One slice of one block over all spans of a tile.
 template <class Call, class Lane>
 void RunSlice(const ProductPlan& plan, const TilePlan& tile, const RowSlice& slice, const BlockStream& stream,
@@ -27,6 +31,8 @@ void RunSlice(const ProductPlan& plan, const TilePlan& tile, const RowSlice& sli
       WideKernel<Call>(span.lanes)(SpanCall(span, slice, stream, input, call));
     } else if (plan.column_shift) {
       ShiftKernel<Call>(span.lanes)(SpanCall(span, slice, stream, input, call));
+    } else if (plan.sums_quads) {
+      RunQuads(span, slice, stream, input, call);
     } else {
       RunGroups(plan, span, slice, stream, input, call);
     }
@@ -40,12 +46,12 @@ inline int64_t RowAhead(const ProductPlan& plan, int64_t index) {
 }
 
 // Slices [first, last) of tile `index` of an image: staged block by block, summed, finished as `call` says. Of `call`
-// that and the bias are given.
-template <class Call, class Lane>
+// that and the bias are given. Calls done(rows, sums of the first of them) for rows that are summed; of floats they are then
+// finished.
+template <class Call, class Lane, class Done>
 void RunBlocks(const ProductPlan& plan, int64_t index, const Lane* image, Lane padding, size_t first, size_t last,
-               Call call, Lane* scratch) {
+               Call call, Lane* scratch, const Done& done) {
   const TilePlan& tile = plan.tiles[static_cast<size_t>(index)];
-  call.accumulators = scratch + plan.stage_floats;
   call.accumulator_pitch = plan.accumulator_pitch;
   call.compact = tile.compact;
   call.row_lanes = plan.row_lanes;
@@ -71,7 +77,12 @@ void RunBlocks(const ProductPlan& plan, int64_t index, const Lane* image, Lane p
     call.last = block.last;
     for (size_t s = first; s < last; ++s) {
       const RowSlice& slice = plan.slice(tile, s);
-      RunSlice(plan, tile, slice, slice.streams[b], input, call);
+      for (size_t i = slice.first_stream[b]; i < slice.first_stream[b + 1]; ++i) {
+        const BlockStream& stream = slice.streams[i];
+        call.accumulators = SumsOfRow0(plan, block, stream, scratch + plan.stage_floats);
+        RunSlice(plan, tile, slice, stream, input, call);
+        if (block.last) done(stream.finished, call.accumulators + stream.finished.first * plan.accumulator_pitch);
+      }
     }
   }
 }

@@ -129,11 +129,7 @@ HWY_NOINLINE const uint8_t* WideRows(const Call& call) {
     } else {
       finished.Add(accumulators);
     }
-    if (call.last) {
-      FinishRow(call, row, finished);
-    } else {
-      finished.Store(accumulators);
-    }
+    EndRow(call, row, finished);
   }
   return entry;
 }

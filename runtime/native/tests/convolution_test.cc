@@ -598,6 +598,7 @@ int64_t StagedFloats(const ConvolutionPlan& plan) {
   int64_t floats = 0;
   for (const TilePlan& tile : plan.tiles) {
     for (const StageCopy& copy : tile.copies) floats += copy.zeros_left + copy.count + copy.zeros_right;
+    for (const StageVector& vector : tile.vectors) floats += vector.pads ? 16 : __builtin_popcount(vector.lanes);
   }
   return floats;
 }
