@@ -15,6 +15,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Layer:
     scale: np.ndarray
     bias: np.ndarray
     zero_point: int
-    window: dict[str, list[int]]
+    window: dict[str, list[int] | int]
     relu: bool
     residual: tuple[str, int] | None
 
@@ -110,14 +111,16 @@ class Graph:
         *,
         relu: bool,
         residual: tuple[str, int] | None = None,
+        groups: int = 1,
     ) -> str:
         first = source == "image"
         inputs = 3 if first else self.channels[source]
-        weight = self.draw((outputs, inputs, kernel, kernel), 1.0 if first else self.density)
+        dense = first or groups != 1
+        weight = self.draw((outputs, inputs // groups, kernel, kernel), 1.0 if dense else self.density)
         zero_point = SIGNED if first else 0
         scale = self.scale(weight, 74.0**2 if first else self.energy[source])
         bias = self.rng.integers(-20, 20, outputs).astype(np.int32) * np.int32(max(1, round(1 / float(scale.mean()))))
-        window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
+        window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": groups}
         write = {"gossamer": self.sparse, "QOperator": self.operators, "QDQ": self.pairs}[self.form]
         output = write(Layer(name, source, weight, scale, bias, zero_point, window, relu, residual))
         self.channels[output] = outputs
@@ -228,15 +231,19 @@ class Graph:
         left = [source, self.one(), self.zero_point(0)]
         self.node("QLinearMatMul", [*left, *right, self.one(), self.zero_point(SIGNED)], "scores")
 
+    def stem(self, outputs: int, kernel: int) -> str:
+        """The first layer, which is told by its source."""
+        stem = self.convolution("stem", "image", outputs, kernel, 2, relu=True)
+        if self.form == "gossamer":
+            convolution = self.nodes.pop()
+            convolution.input[0] = self.node(
+                "QuantisedToPanel", ["image"], "image.panel", "gossamer", zero_point=SIGNED
+            )
+            self.nodes.append(convolution)
+        return stem
+
     def build(self) -> bytes:
-        current = "image"
-        if self.form == "gossamer":
-            current = self.node("QuantisedToPanel", ["image"], "image.panel", "gossamer", zero_point=SIGNED)
-            self.channels[current] = 3
-        # The first layer is told by its source.
-        stem = self.convolution("stem", "image", 64, 7, 2, relu=True)
-        if self.form == "gossamer":
-            self.nodes[-1].input[0] = current
+        stem = self.stem(64, 7)
         current = self.pool(stem)
         self.channels[current] = 64
         self.energy[current] = 2 * self.energy[stem]  # the larger ones are left
@@ -257,7 +264,7 @@ class Graph:
         shape = [1, 3, self.size, self.size]
         graph = helper.make_graph(
             self.nodes,
-            "resnet50",
+            "network",
             [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
             [helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in outputs],
             [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
@@ -270,7 +277,7 @@ class Graph:
 
 def make(form: str, density: float, options: argparse.Namespace, keep_outputs: bool = False) -> bytes:
     graph = Graph(form, np.random.default_rng(0), density, options.blocks, options.size, keep_outputs)
-    return graph.build()
+    return options.build(graph)
 
 
 def session(form: str, model: bytes, threads: int) -> onnxruntime.InferenceSession:
@@ -290,15 +297,17 @@ def compare(density: float, options: argparse.Namespace, feed: dict[str, np.ndar
         raise SystemExit("the sparse network computes something else")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--density", type=float, nargs="+", default=[0.2, 0.1, 0.05])
+def measure(build: Callable[[Graph], bytes], description: str | None, densities: list[float]) -> None:
+    """Reads the command line and times the network that `build` makes of a graph."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--density", type=float, nargs="+", default=densities)
     parser.add_argument("--blocks", action="store_true", help="zeros in blocks of four input channels")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--check", action="store_true", help="compare every layer's output first")
     parser.add_argument("--json", type=Path)
+    parser.set_defaults(build=build)
     options = parser.parse_args()
     feed = {"image": np.random.default_rng(1).integers(0, 256, (1, 3, options.size, options.size)).astype(np.uint8)}
     processor = platform.processor() or platform.machine()
@@ -322,4 +331,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(Graph.build, __doc__, [0.2, 0.1, 0.05])

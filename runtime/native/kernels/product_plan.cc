@@ -152,7 +152,7 @@ Status MakeProductPlan(const ConvolutionShape& shape, const SparseMatrix<Value>&
 
   const double density = static_cast<double>(weight.kept()) /
                          (static_cast<double>(weight.rows) * static_cast<double>(weight.columns));
-  plan->direct = IsDirect(shape, plan->input, plan->output) && !IsBetterAligned(*plan, density * weight.rows);
+  plan->direct = IsDirect(shape, plan->input, plan->output) && !IsBetterAligned(*plan, density * static_cast<double>(weight.rows));
   if (plan->direct) {
     *staging = WithoutStaging(shape, plan->input, plan->output);
   } else if (const Status status = MakeStaging(shape, plan->input, plan->output, options.traits, options.column_shift,

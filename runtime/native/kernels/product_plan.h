@@ -97,12 +97,12 @@ constexpr int64_t StepNonzeros(int64_t rows) { return rows == 4 ? 1 : 2; }
 // nonzeros of the group's rows in turn:
 //   group of 4 rows  one nonzero of each a step
 //   group of 1, 2    two of each a step; if their number is odd, the first step has one
-//   group of 4 rows that are neighbours (sums_quads)  two pairs of rows, one after the other: what both have of nonzeros as a group
-//                    of 2, and then what is left of one of them as a group of 1
+//   sums_quads       of four neighbouring rows two pairs, one after the other. Of a pair first the places that both have, two
+//                    a step: [4 x weight][2 x offset]; then two nonzeros of each a step, as in a group of 2
 //   column shift     a row's nonzeros by the shift, each in pairs; two pairs a step, if odd one in the first
 struct RowSlice {
   StoredBytes entries;
-  std::vector<uint32_t> counts;
+  std::vector<uint32_t> counts;  // steps or nonzeros: see row_kernel.h
   std::vector<int32_t> rows;
   std::vector<BlockStream> streams;
   std::vector<size_t> first_stream;  // of each block, and the end

@@ -14,7 +14,9 @@ template <class Lane>
 struct ProductCall {
   // The stream (see RowSlice).
   const uint8_t* entries;
-  const uint32_t* counts;  // entries of each group; pairs for each of three column shifts in the shifting kernel
+  // Entries of each group; pairs for each of three column shifts in the shifting kernel; of both pairs of a quad of rows, steps
+  // that they share and others.
+  const uint32_t* counts;
   const int32_t* rows;
   int64_t groups;
 
