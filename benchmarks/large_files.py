@@ -60,7 +60,8 @@ def make(folder: Path, kind: str, gigabytes: float) -> None:
     """Writes the network; of 8 GB in bfloat16 with all its sizes, of fewer with smaller ones."""
     whole = sum(rows * columns for shard in shapes(1) for rows, columns in shard.values()) * BYTES[kind]
     scale = max(1, round((whole / (gigabytes * GIGABYTE)) ** 0.5))
-    normal = np.random.default_rng(0).standard_normal(1 << 24, dtype=np.float32)
+    largest = max(rows * columns for shard in shapes(scale) for rows, columns in shard.values())
+    normal = np.random.default_rng(0).standard_normal(min(1 << 24, largest), dtype=np.float32)
     source = folder / "source"
     source.mkdir(parents=True)
     index = {}

@@ -120,7 +120,7 @@ def write_folder(path: Path, write: Callable[[Path], object], *, replace: bool =
         remove(before)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if before.exists() and not path.exists():
+        if replace and before.exists() and not path.exists():
             before.rename(path)
         raise _explained(path, error) from error
 
