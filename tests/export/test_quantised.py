@@ -15,12 +15,14 @@ from export.quantised_networks import (
     residual_network,
     scale_of_output,
 )
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType
 
+from gossamer.export.quantised_checks import compare_bytes
 from gossamer.export.rewrite import rewrite
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
+from gossamer.graph.messages import copied
 from gossamer.graph.quantised import find_quantised
 
 pytestmark = pytest.mark.usefixtures("native_library")
@@ -292,3 +294,83 @@ def test_results_that_are_no_bytes_or_read_before_stay() -> None:
         model = of_bytes(nodes, {"x": (1, [2, 6, 5, 7])}, numbers(), {"y": 1})
         assert "QuantisedConv" not in ops(rewrite(model, costs=SPARSE).model)
         assert find_quantised(Graph(prepared(model))).reasons == {3: "its result is not quantised"}
+
+
+def test_what_is_quantised_once() -> None:
+    """As NNCF writes it: what only moves numbers has no pair of its own behind it, and of an addition one input has."""
+    nodes = [*qdq("x", "d", "s", "z"), node("MaxPool", ["d"], ["p"], kernel_shape=[2, 2]), *layer("p", "c")]
+    nodes += [node("Resize", ["p", "", "one"], ["r"], **NEAREST), node("Add", ["c", "r"], ["a"])]
+    nodes += [node("Relu", ["a"], ["b"]), *qdq("b", "e", "t", "o"), node("Flatten", ["e"], ["f"])]
+    nodes += [node("DequantizeLinear", ["m", "ms"], ["matrix"], axis=1), node("MatMul", ["f", "matrix"], ["g"])]
+    rng = np.random.default_rng(9)
+    matrix = rng.integers(-5, 5, (144, 12)).astype(np.int8)
+    more = {"one": np.float32([1, 1, 1, 1]), "m": matrix, "ms": rng.uniform(0.001, 0.002, 12).astype(np.float32)}
+    made = same([*nodes, *qdq("g", "y", "s", "z")], numbers(**more))
+    kinds = ["QuantisedToPanel", "QuantisedMaxPool", "QuantisedConv", "QuantisedFromPanel", "QuantisedMatMul"]
+    assert [kind for kind in ops(made) if kind != "QuantisedResize"] == kinds
+    assert not {"Add", "Conv", "MaxPool", "MatMul"} & set(ops(made, ""))
+
+
+def mutated(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
+    """One constant, input, attribute or op changed at random."""
+    result = copied(model)
+    graph = result.graph
+    changed = graph.node[rng.integers(len(graph.node))]
+    kind = rng.integers(5)
+    if kind < 2:
+        tensor = graph.initializer[rng.integers(len(graph.initializer))]
+        values = numpy_helper.to_array(tensor)
+        ways = [
+            np.full_like(values, rng.choice([0, -1, np.nan, np.inf]) if values.dtype.kind == "f" else 77),
+            values.astype(rng.choice([np.int8, np.uint8, np.int32, np.float32, np.float16, np.uint16])),
+            values.reshape(-1)[:1],
+            values.reshape(-1)[:0],
+            values[..., None],
+            values.T,
+        ]
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(ways[rng.integers(len(ways))]), tensor.name))
+    elif kind == 2 and changed.input:
+        values = ["", "x", *(name for other in graph.node for name in other.output)]
+        changed.input[rng.integers(len(changed.input))] = str(rng.choice(values))
+    elif kind == 3 and changed.input:
+        del changed.input[-1]
+    else:
+        changed.op_type = str(rng.choice(["Conv", "MatMul", "QuantizeLinear", "DequantizeLinear", "Add", "MaxPool"]))
+    return result
+
+
+def small_networks() -> list[tuple[onnx.ModelProto, dict[str, np.ndarray]]]:
+    """A layer, an addition, and a pooling, in both forms."""
+    nodes = [*qdq("x", "d", "s", "z"), *layer("d", "c"), *qdq("c", "a", "s", "z"), node("Add", ["a", "d"], ["b"])]
+    nodes += [
+        *qdq("b", "e", "t", "o"),
+        node("AveragePool", ["e"], ["p"], kernel_shape=[2, 2]),
+        *qdq("p", "y", "t", "o"),
+    ]
+    pairs = of_bytes(nodes, {"x": (1, [2, 6, 5, 7])}, numbers(), {"y": 1})
+    whole = convolution_by_hand(np.int8([[2, 0, 0, 0], [0, -3, 0, 1]]).reshape(2, 4, 1, 1), np.int8(0))
+    whole.graph.node[0].output[0] = "c"
+    numbers_of = ["ys", "yz"]
+    added = node("QLinearAdd", ["c", *numbers_of, "c", *numbers_of, "xs", "xz"], ["a"], domain="com.microsoft")
+    pooled = node("QLinearGlobalAveragePool", ["a", "xs", "xz", *numbers_of], ["y"], domain="com.microsoft")
+    whole.graph.node.extend([added, pooled])
+    return [(pairs, FEED), (whole, {"x": np.uint8([[7, 3], [3, 5], [200, 9], [3, 40]]).reshape(1, 4, 1, 2)})]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # casts of NaN
+@pytest.mark.parametrize("form", [0, 1])
+def test_damaged_networks(form: int) -> None:
+    """Nothing crashes; what ONNX Runtime still runs is the same."""
+    model, feed = small_networks()[form]
+    compared = 0
+    for seed in range(24):
+        changed = mutated(model, np.random.default_rng(seed))
+        rewritten = rewrite(changed, costs=SPARSE)
+        try:
+            run_dense(changed, feed)
+        except Exception:  # onnxruntime's errors have no common class
+            continue
+        found = compare_bytes(prepared(changed), rewritten.model, rewritten, feed)
+        assert found.wrong is None
+        compared += found.values > 0
+    assert compared > 1

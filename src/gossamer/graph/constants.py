@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from gossamer.errors import ExportError
 from gossamer.graph.batch_norm import drop_unread, fold_batch_norm
+from gossamer.graph.byte_movers import with_pairs
 from gossamer.graph.graph import Graph, array_of, is_standard, renamed
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.open_axes import with_open_axes
@@ -64,15 +65,15 @@ FEW = 64
 
 
 def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network with its constants as initializers, computed ones included, BatchNorm folded, and open axes that
-    have no size.
+    """The same network with its constants as initializers, computed ones included, BatchNorm folded, open axes that
+    have no size, and what only moves quantised numbers between bytes.
 
     What asks for more memory than `FREE_BYTES` and `TIMES_STORED` grant, or cannot be computed, stays as it is.
 
     Raises:
         ExportError: a constant is damaged.
     """
-    return fold_batch_norm(_folded(with_open_axes(model)))
+    return with_pairs(fold_batch_norm(_folded(with_open_axes(model))))
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:

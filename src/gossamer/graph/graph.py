@@ -18,6 +18,13 @@ GRAPH = -1
 """The index of a reader that is no node: the value is an output of the graph."""
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+FEWEST_INPUTS = {
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "MaxPool", "ReduceMean", "Resize", "Transpose"), 1),
+    **dict.fromkeys(("Add", "Conv", "DequantizeLinear", "Gemm", "MatMul", "QuantizeLinear"), 2),
+    **dict.fromkeys(("QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearSigmoid"), 4),
+    **{"QLinearConcat": 5, "QGemm": 6, "QLinearAdd": 7, "QLinearConv": 8, "QLinearMatMul": 8, "QLinearMul": 7},
+}
+"""Of the ops whose inputs are read here."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,11 @@ def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 def is_standard(node: onnx.NodeProto, *kinds: str) -> bool:
     """Whether a node is one of these ops of ONNX itself."""
     return node.domain in STANDARD_DOMAINS and node.op_type in kinds
+
+
+def is_complete(node: onnx.NodeProto) -> bool:
+    """Whether a node has an output, and as many inputs as its op has at least."""
+    return len(node.output) > 0 and len(node.input) >= FEWEST_INPUTS.get(node.op_type, 0)
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, object]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gossamer.graph.activations import Activation
 from gossamer.graph.applied import activation_of
-from gossamer.graph.graph import Graph, attributes_of, is_standard
+from gossamer.graph.graph import Graph, attributes_of, is_complete, is_standard
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.shapes import UNKNOWN_EXTENT, UNKNOWN_IMAGES, Size, known_size
 from gossamer.graph.windows import shape_over, window_of
@@ -82,6 +82,8 @@ def why_no_layer(graph: Graph, index: int) -> str | None:
 def _layer_at(graph: Graph, index: int) -> Layer | str | None:
     """The layer; or why it is none, for people; None if the node has no weight."""
     node = graph.nodes[index]
+    if not is_complete(node):
+        return None
     if is_standard(node, "Conv"):
         return _convolution(graph, index, node)
     if is_standard(node, "Gemm"):
@@ -95,11 +97,11 @@ def _convolution(graph: Graph, index: int, node: onnx.NodeProto) -> Layer | str 
     weight = _weight(graph, node.input[1])
     if not isinstance(weight, np.ndarray):
         return weight
+    if weight.ndim not in (3, 4):
+        return f"a convolution over {weight.ndim - 2} axes has no sparse op"
     bias = _bias(graph, node.input[2] if len(node.input) > 2 else "", len(weight))
     if bias is None:
         return OTHER_BIAS
-    if weight.ndim not in (3, 4):
-        return f"a convolution over {weight.ndim - 2} axes has no sparse op"
     attributes = attributes_of(node)
     group = int(str(attributes.get("group", 1)))
     sizes = graph.shapes.get(node.input[0], (None,) * weight.ndim)

@@ -95,7 +95,7 @@ def table_of(graph: Graph, lookup: Lookup, signed: bool) -> NDArray[np.uint8] | 
     values = np.arange(256, dtype=np.uint8)
     given = (values.astype(np.int16) - 128).astype(np.int8) if signed else values
     try:
-        (made,) = dense_session(model).run(None, {lookup.source: given})
+        (made,) = dense_session(model, threads=1).run(None, {lookup.source: given})
     except Exception:  # onnxruntime's errors have no common class
         return None
     if made.size != 256 or made.dtype not in (np.uint8, np.int8):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gossamer.graph.graph import Graph, attributes_of, is_standard
+from gossamer.graph.graph import Graph, attributes_of, is_complete, is_standard
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.windows import Window, integers_of, shape_over, window_of
 
@@ -26,7 +26,7 @@ def pool_at(graph: Graph, index: int) -> Pool | None:
     `ceil_mode` and `auto_pad` become explicit padding where the sizes that decide it are known.
     """
     node = graph.nodes[index]
-    if not is_standard(node, "MaxPool") or any(node.output[1:]):  # indices of the maxima
+    if not (is_standard(node, "MaxPool") and is_complete(node)) or any(node.output[1:]):  # indices of the maxima
         return None
     sizes, made = graph.shapes.get(node.input[0], ()), graph.shapes.get(node.output[0], ())
     attributes = attributes_of(node)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, attributes_of, is_standard
+from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, attributes_of, is_complete, is_standard
 
 CONTRIBUTED = "com.microsoft"
 """The domain of ONNX Runtime's own ops."""
@@ -80,8 +80,9 @@ class Constant:
 
 
 def maker_of(graph: Graph, value: str) -> onnx.NodeProto | None:
+    """The node that makes a value; None if none does, or one that lacks inputs."""
     index = graph.producers.get(value)
-    return None if index is None else graph.nodes[index]
+    return graph.nodes[index] if index is not None and is_complete(graph.nodes[index]) else None
 
 
 def is_constant(graph: Graph, value: str) -> bool:
@@ -91,11 +92,13 @@ def is_constant(graph: Graph, value: str) -> bool:
 
 
 def is_quantise(node: onnx.NodeProto) -> bool:
-    return node.op_type == "QuantizeLinear" and node.domain in (*STANDARD_DOMAINS, CONTRIBUTED)
+    known = node.op_type == "QuantizeLinear" and node.domain in (*STANDARD_DOMAINS, CONTRIBUTED)
+    return known and is_complete(node)
 
 
 def is_dequantise(node: onnx.NodeProto) -> bool:
-    return node.op_type == "DequantizeLinear" and node.domain in (*STANDARD_DOMAINS, CONTRIBUTED)
+    known = node.op_type == "DequantizeLinear" and node.domain in (*STANDARD_DOMAINS, CONTRIBUTED)
+    return known and is_complete(node)
 
 
 def quantisation_at(graph: Graph, node: onnx.NodeProto, scale: int, zero_point: int) -> Quantisation:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx
 
-from gossamer.graph.graph import Graph
+from gossamer.graph.graph import Graph, is_complete
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import extents, same_shape
 from gossamer.graph.lookups import Lookup, lookup_at, table_of
@@ -63,6 +63,8 @@ class _Found:
 
     def _look_at(self, index: int, node: onnx.NodeProto) -> tuple[int, ...]:
         """Notes what begins with a node, or ends in one; the nodes that it takes."""
+        if not is_complete(node):
+            return ()
         try:
             layer = quantised_layer_at(self.graph, index)
         except Unsuited as reason:

@@ -28,10 +28,15 @@ HANDED_OVER = 2**16
 """Bytes of a constant from which on a session is given it beside the model."""
 
 
-def dense_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """ONNX Runtime alone, which knows no op of gossamer."""
+def dense_session(model: onnx.ModelProto, threads: int = 0) -> onnxruntime.InferenceSession:
+    """ONNX Runtime alone, which knows no op of gossamer.
+
+    Args:
+        threads: 0 is as many as it takes by itself.
+    """
     light, large = _without_large(model)
     options = _options()
+    options.intra_op_num_threads = threads
     if large:
         options.add_external_initializers(list(large), list(large.values()))
     session = onnxruntime.InferenceSession(light.SerializeToString(), options, providers=["CPUExecutionProvider"])
