@@ -17,11 +17,14 @@ from predict.price_lists import by_op, price_list
 from small_run import printed, refused, small_run
 from typer.testing import CliRunner
 
+from gossamer.bench.engines import BothForms
 from gossamer.bench.engines.onnx_runtime import SessionRunner
+from gossamer.bench.engines.quantised import quantised
 from gossamer.bench.network import build, find_network, read
 from gossamer.cli.main import app
 from gossamer.errors import ConfigurationError
 from gossamer.export.rewrite import rewrite
+from gossamer.graph.inputs import random_inputs
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.terms import Terms
 from gossamer.predict import calibrate as calibrating
@@ -145,6 +148,7 @@ def test_a_calibration_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     told = f"{measured.deviation.median:.1%} (median) and {measured.deviation.largest:.1%} (largest: small at "
     assert told in text.replace("\n", " ")
     assert {"sparse 1x1", "sparse kxk", "dense 1x1", "dense kxk", "dense vector", "conversion"} <= set(measured.prices)
+    assert {"int8 sparse 1x1", "int8 sparse kxk", "int8 dense 1x1", "int8 dense kxk"} <= set(measured.prices)
     assert all(price >= 0 for prices in measured.prices.values() for price in prices.values())
     assert any(price > 0 for price in measured.prices["dense kxk"].values())
     assert predict(build(read("chain", CHAIN), 0.1), measured).expected > 0
@@ -172,14 +176,17 @@ def test_a_calibration_tells_what_it_measures(monkeypatch: pytest.MonkeyPatch) -
     assert calibrate(runs=3, progress=told.append).machine["processor"]
     names = [f"small at {density}%" for density in (5, 10, 20, 50)]
     assert told[:4] == [f"building {name}" for name in names]
-    rounds = [f"{name}, round {number} of 3" for number in (1, 2, 3) for name in names]
-    assert told[4:16] == rounds
+    timed = [
+        other for name in names for other in (name, f"{name}, int8") if other == name or "20%" in name or " 5%" in name
+    ]
+    rounds = [f"{name}, round {number} of 3" for number in (1, 2, 3) for name in timed]
+    assert told[4:22] == rounds
     # A network that took longer than its prices say, which depends on what else the machine does, is measured again.
-    assert set(told[16:]) <= {f"{name}, again" for name in names}
+    assert set(told[22:]) <= {f"{name}, again" for name in timed}
 
 
-SESSIONS_OF_A_ROUND = 5
-"""Of whole networks: one specimen sparse at four densities, and once dense."""
+SESSIONS_OF_A_ROUND = 8
+"""Of whole networks: one specimen sparse at four densities, quantised at two, and once dense of each."""
 
 
 def disturbed(monkeypatch: pytest.MonkeyPatch, which: Callable[[int], bool]) -> None:
@@ -243,6 +250,29 @@ def test_predictions_by_a_disturbed_calibration_are_told(tmp_path: Path) -> None
         text = printed("predict", "resnet-20", "--density", 0.1, "--calibration", path)
         assert ("warning" in text) == told
         assert (f"measured time of vectors at 5%, dense by {largest:.0%}" in text) == told
+
+
+def test_a_quantised_network_is_predicted_layer_by_layer(tmp_path: Path) -> None:
+    """In either form, as bytes take of floats where no quantised specimen was measured; which is told."""
+    dense = build(read("chain", CHAIN), 0.1)
+    subject = BothForms(dense, dense, random_inputs(dense), 1, tmp_path)
+    for form in ("export", "qdq", "qoperator"):
+        found = predict(onnx.load(quantised(subject, form)), by_op(1e-3, 2e-3))
+        assert [layer.name for layer in found.layers] == ["first", "second", "third", "classes"]
+        assert all(layer.quantised for layer in found.layers)
+        assert "int8 sparse kxk" in found.guessed
+        # 1 ms an op, and a little for every number that becomes a byte.
+        for layer in found.layers:
+            assert layer.dense == pytest.approx(2e-3)
+            assert layer.sparse == pytest.approx(1e-3, rel=0.01)
+        assert found.dense == pytest.approx(8e-3 + found.other_dense)
+        prices = by_op(1e-3, 2e-3).prices
+        kinds = ("kxk", "1x1", "vector")
+        own = {f"int8 {what} {kind}": {"op": ms * 1e-3} for what, ms in (("sparse", 3), ("dense", 1)) for kind in kinds}
+        again = predict(onnx.load(quantised(subject, form)), price_list({**prices, **own}))
+        assert {layer.form for layer in again.layers} == {"dense"}
+        assert again.expected == pytest.approx(again.dense)
+        assert not any(kind.startswith("int8 sparse") for kind in again.guessed)
 
 
 # --- break-even ---------------------------------------------------------------------------------------------------

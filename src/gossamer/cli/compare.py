@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from gossamer.cli.console import console
+from gossamer.cli.export import with_export_packages
 from gossamer.cli.repeated import DataFolder, TaskName
 from gossamer.cli.settings import Panel, with_settings
 from gossamer.compare.settings import Compared, Running
@@ -33,12 +35,20 @@ def compare(
     training: Annotated[Training, Panel(GRID, ("epochs", "fine_tune_rate", "device"))],
     compared: Annotated[Compared, Panel(GRID)],
     running: Annotated[Running, Panel("How it runs")],
+    forms: Annotated[
+        bool,
+        typer.Option(
+            "--forms", help="Afterwards also score and time each method's last network in fp32 and in int8 (forms.md)."
+        ),
+    ] = False,
     data: DataFolder = None,
 ) -> None:
     """Compare retraining methods on a task: every method with every seed, each seed's dense network trained once.
 
     Interrupt it whenever you like: the same command continues. More methods or seeds may be added later.
     """
+    if forms:
+        with_export_packages()
     # torch takes a second to load, which `gossamer --help` need not.
     from gossamer.compare import before, report
     from gossamer.compare.comparison import run_comparison, threads_before
@@ -85,6 +95,13 @@ def compare(
     terminal.print("written: " + ", ".join(str(path) for path in written))
     if len(written) == 2:
         terminal.print("no plot: its packages are not installed (pip install 'gossamer[report]')")
+    if forms:
+        from gossamer.compare.forms import TABLE, write_forms
+
+        with terminal.status("forms", refresh_per_second=1) as status:
+            written = write_forms(grid, progress=lambda text: status.update(Text(text)))
+        terminal.print((grid.folder / TABLE).read_text(encoding="utf-8"))
+        terminal.print("written: " + ", ".join(str(path) for path in written))
 
 
 def _anchored_task(task: str) -> str:

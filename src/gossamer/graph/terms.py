@@ -20,6 +20,8 @@ NARROW_VECTORS = 4
 """Registers of a tile up to which four rows of weights share them instead of two."""
 IMAGE_CHANNELS = 4
 """Input channels up to which ONNX Runtime takes a convolution for one of an image."""
+INT8 = "int8 "
+"""What the classes of layers of bytes begin with. "sum" is their own term: a number that becomes a byte."""
 QUAD = 4
 """Channels of bytes that are multiplied together."""
 DENSE_BYTES = 1 / 3
@@ -61,7 +63,9 @@ def sparse_terms(shape: LayerShape, density: float) -> Terms:
         density: share of the weights that are not zero; of a quantised layer, of its quads.
     """
     if shape.quantised:
-        return sparse_terms(of_quads(shape), density)
+        terms = sparse_terms(of_quads(shape), density)
+        sums = shape.outputs * shape.width if shape.kind == "linear" else shape.values_made
+        return Terms(INT8 + terms.kind, {**terms.amounts, "sum": sums})
     kept = shape.weights * density
     if shape.kind == "linear":
         if shape.width < FEW_ROWS:
@@ -186,9 +190,7 @@ def dense_terms(shape: LayerShape) -> Terms:
     """Terms of ONNX Runtime's own op."""
     if shape.quantised:
         terms = dense_terms(replace(shape, quantised=False))
-        return Terms(
-            terms.kind, {name: amount * (DENSE_BYTES if name != "op" else 1) for name, amount in terms.amounts.items()}
-        )
+        return Terms(INT8 + terms.kind, terms.amounts)
     multiply_adds = float(shape.multiply_adds)
     if shape.kind == "linear":
         if shape.width < FEW_ROWS:

@@ -10,11 +10,14 @@ import numpy as np
 from gossamer.bench.measure import machine
 from gossamer.bench.network import build
 from gossamer.predict.calibration import Calibration, Deviation
-from gossamer.predict.prices import Observation, fit
+from gossamer.predict.prices import Observation, fit, fit_beyond
 from gossamer.predict.ready import ReadySpecimen, Times, make_ready
+from gossamer.predict.ready_int8 import ReadyInt8, make_ready_int8
 from gossamer.predict.specimens import specimens
 
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
+INT8_DENSITIES = (0.05, 0.2)
+"""Those at which specimens are quantised too: quads of single weights are kept to 19% and 59% there."""
 ROUNDS = 3
 """How often every specimen is timed, each time after all others."""
 DOUBTFUL = 0.15
@@ -62,20 +65,25 @@ def calibrate(threads: int = 1, runs: int = 5, progress: Callable[[str], object]
     return calibration
 
 
-def _ready(threads: int, folder: Path, progress: Callable[[str], object]) -> dict[str, ReadySpecimen]:
-    """All specimens at all densities, by name. The dense form, the same at all densities, is timed at the first."""
-    ready: dict[str, ReadySpecimen] = {}
+def _ready(threads: int, folder: Path, progress: Callable[[str], object]) -> dict[str, ReadySpecimen | ReadyInt8]:
+    """All specimens at all densities, by name, at some also quantised. The dense form, the same at all densities, is
+    timed at the first."""
+    ready: dict[str, ReadySpecimen | ReadyInt8] = {}
     for specimen in specimens():
         for density in DENSITIES:
             name = f"{specimen.name} at {density:.0%}"
             progress(f"building {name}")
             forms = ("sparse", "dense") if density == DENSITIES[0] else ("sparse",)
-            ready[name] = make_ready(name, build(specimen, density), forms, threads, folder / str(len(ready)))
+            built = build(specimen, density)
+            ready[name] = make_ready(name, built, forms, threads, folder / str(len(ready)))
+            if density in INT8_DENSITIES:
+                name = f"{name}, int8"
+                ready[name] = make_ready_int8(name, built, forms, threads, folder / str(len(ready)))
     return ready
 
 
 def _timed(
-    ready: Iterable[ReadySpecimen], runs: int, progress: Callable[[str], object], remark: str
+    ready: Iterable[ReadySpecimen | ReadyInt8], runs: int, progress: Callable[[str], object], remark: str
 ) -> dict[str, Times]:
     found = {}
     for one in ready:
@@ -85,19 +93,25 @@ def _timed(
 
 
 def _fitted(
-    threads: int, ready: Mapping[str, ReadySpecimen], times: Mapping[str, Times], machine: Mapping[str, str]
+    threads: int, ready: Mapping[str, ReadySpecimen | ReadyInt8], times: Mapping[str, Times], machine: Mapping[str, str]
 ) -> Calibration:
-    nodes = [node for name, one in ready.items() for node in one.nodes(times[name])]
+    floats = {name: one for name, one in ready.items() if isinstance(one, ReadySpecimen)}
+    of_bytes = [one for one in ready.values() if isinstance(one, ReadyInt8)]
+    nodes = [node for name, one in floats.items() for node in one.nodes(times[name])]
     wholes = {
-        f"{name}, {form}": whole for name, one in ready.items() for form, whole in one.wholes(times[name]).items()
+        f"{name}, {form}": whole for name, one in floats.items() for form, whole in one.wholes(times[name]).items()
     }
-    found = Calibration(threads, fit([*nodes, *wholes.values()]), machine)
+    prices = fit([*nodes, *wholes.values()])
+    # Afterwards, so that prices of floats are what they would be without.
+    of_int8 = [node for one in of_bytes for node in one.nodes(times[one.name])]
+    of_int8 += [whole for one in of_bytes for whole in one.wholes(times[one.name]).values()]
+    found = Calibration(threads, fit_beyond(prices, of_int8), machine)
     return replace(found, deviation=deviation_of(found, wholes))
 
 
 def _doubtful(
-    calibration: Calibration, ready: Mapping[str, ReadySpecimen], times: "Mapping[str, Times]"
-) -> "list[ReadySpecimen]":
+    calibration: Calibration, ready: Mapping[str, ReadySpecimen | ReadyInt8], times: "Mapping[str, Times]"
+) -> "list[ReadySpecimen | ReadyInt8]":
     """The specimens of which a whole network's time is missed by more than `DOUBTFUL`."""
     return [
         one

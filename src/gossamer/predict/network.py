@@ -14,6 +14,8 @@ from gossamer.graph.graph import Graph
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import Layer, find_layers
 from gossamer.graph.ops import OPS, OpWork
+from gossamer.graph.quantised import find_quantised
+from gossamer.graph.quantised_layers import QuantisedLayer
 from gossamer.graph.stems import stem_of
 from gossamer.graph.terms import conversion_terms, dense_terms, sparse_terms
 from gossamer.predict.calibration import Calibration
@@ -75,6 +77,8 @@ class PredictedLayer:
     """Density below which it is faster sparse."""
     form: str
     """What the export will make of it: "sparse", "stem" or "dense"."""
+    quantised: bool = False
+    """Whether it computes with bytes; its break-even is a share of quads of input channels then, as its time is."""
 
     @property
     def expected(self) -> float:
@@ -119,8 +123,8 @@ def predict(model: onnx.ModelProto, calibration: Calibration, sizes: Mapping[str
     fixed = with_sizes(model, sizes)
     costs = CalibratedCosts(calibration)
     graph = Graph(prepared(fixed))
-    layers = find_layers(graph)
-    _require_outputs(layers)
+    layers, of_bytes = find_layers(graph), find_quantised(graph).layers
+    _require_outputs((*layers, *of_bytes))
     rewritten = rewrite(fixed, costs=costs)
     forms = {layer.output: report.form for layer, report in zip(layers, rewritten.of_floats, strict=True)}
     rest = between(graph, layers, rewritten)
@@ -131,6 +135,19 @@ def predict(model: onnx.ModelProto, calibration: Calibration, sizes: Mapping[str
         stem = stem_of(graph, layer) if forms[layer.output] == "stem" else None
         return costs.sparse(layer.shape, layer.density) if stem is None else stem_time(stem, costs)
 
+    quantised = tuple(
+        PredictedLayer(
+            layer.name,
+            layer.shape,
+            layer.density,
+            costs.dense(layer.shape),
+            costs.sparse(layer.shape, layer.share),
+            costs.break_even(layer.shape),
+            report.form,
+            quantised=True,
+        )
+        for layer, report in zip(of_bytes, rewritten.of_bytes, strict=True)
+    )
     return Prediction(
         tuple(
             PredictedLayer(
@@ -143,28 +160,29 @@ def predict(model: onnx.ModelProto, calibration: Calibration, sizes: Mapping[str
                 forms[layer.output],
             )
             for layer in layers
-        ),
+        )
+        + quantised,
         _of_nodes(graph, rest.conversions, calibration),
-        _of_nodes(graph, rest.other, calibration) + poolings,
-        _of_nodes(graph, rest.other_dense, calibration),
-        _guessed(graph, layers, (*rest.conversions, *rest.other, *rest.other_dense), calibration),
+        _of_nodes(graph, rest.other, calibration) + poolings + sum(map(calibration.seconds, rest.of_bytes)),
+        _of_nodes(graph, rest.other_dense, calibration) + sum(map(calibration.seconds, rest.of_bytes_dense)),
+        _guessed(graph, (*layers, *of_bytes), (*rest.conversions, *rest.other, *rest.other_dense), calibration),
     )
 
 
 def _guessed(
-    graph: Graph, layers: Sequence[Layer], nodes: Sequence[onnx.NodeProto], calibration: Calibration
+    graph: Graph, layers: Sequence[Layer | QuantisedLayer], nodes: Sequence[onnx.NodeProto], calibration: Calibration
 ) -> tuple[str, ...]:
     ops = {node.op_type for node in nodes if node_terms(graph, node).kind not in calibration.prices}
     of_layers = {
         terms.kind
         for layer in layers
-        for terms in (dense_terms(layer.shape), sparse_terms(layer.shape, layer.density))
+        for terms in (dense_terms(layer.shape), sparse_terms(layer.shape, layer.share))
         if terms.kind not in calibration.prices
     }
     return (*sorted(of_layers), *sorted(ops))
 
 
-def _require_outputs(layers: Sequence[Layer]) -> None:
+def _require_outputs(layers: Sequence[Layer | QuantisedLayer]) -> None:
     for layer in layers:
         shape = layer.shape
         if min(shape.output_height, shape.output_width) < 1:

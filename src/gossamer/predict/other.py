@@ -12,8 +12,10 @@ from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import Layer, extents
 from gossamer.graph.ops import op_of
 from gossamer.graph.pools import Pool, pool_at
+from gossamer.graph.quantised import find_quantised
 from gossamer.graph.shapes import Size
 from gossamer.graph.terms import Terms, conversion_terms
+from gossamer.predict.of_bytes import between_bytes
 
 VIEWS = ("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze")
 """Ops that move no numbers."""
@@ -28,6 +30,9 @@ class Between:
     other: tuple[onnx.NodeProto, ...]
     """ONNX's own, in the sparse form."""
     other_dense: tuple[onnx.NodeProto, ...]
+    of_bytes: tuple[Terms, ...]
+    """What stands between layers of bytes, in the sparse form."""
+    of_bytes_dense: tuple[Terms, ...]
     pools: Mapping[str, Pool]
     """Max poolings that run on panels by themselves, in the sparse form, by the names of their panels."""
 
@@ -40,7 +45,8 @@ def between(graph: Graph, layers: Sequence[Layer], rewritten: Rewritten) -> Betw
         layers: those of the graph.
         rewritten: what the export made of it.
     """
-    inside = {index for layer in layers for index in layer.nodes}
+    bytes_between = between_bytes(graph, find_quantised(graph), rewritten)
+    inside = {index for layer in layers for index in layer.nodes} | bytes_between.nodes
     nodes = list(rewritten.model.graph.node)
     value_of = {panel.name: value for value, panel in rewritten.panels.items()}
     made = {value_of.get(name, name) for node in nodes if node.domain and not _converts(node) for name in node.output}
@@ -48,10 +54,12 @@ def between(graph: Graph, layers: Sequence[Layer], rewritten: Rewritten) -> Betw
     pools = {pool.output: pool for index in range(len(graph.nodes)) if (pool := pool_at(graph, index))}
     on_panels = [node.output[0] for node in nodes if node.op_type == "PanelMaxPool"]
     return Between(
-        tuple(node for node in nodes if _converts(node)),
+        tuple(node for node in nodes if _converts(node) and not _of_bytes(node)),
         # Those of the dense network: on panels an elementwise op goes through as many numbers as on planes.
-        tuple(node for node in others if not made & {*node.output}),
+        tuple(node for node in others if not (made | bytes_between.converted) & {*node.output}),
         others,
+        bytes_between.sparse,
+        bytes_between.dense,
         {panel: pools[value_of[panel]] for panel in on_panels},
     )
 
@@ -72,6 +80,11 @@ def node_terms(graph: Graph, node: onnx.NodeProto) -> Terms:
 def _converts(node: onnx.NodeProto) -> bool:
     op = op_of(node)
     return op is not None and op.converts
+
+
+def _of_bytes(node: onnx.NodeProto) -> bool:
+    op = op_of(node)
+    return op is not None and op.quantised
 
 
 def other_terms(graph: Graph, node: onnx.NodeProto) -> Terms:

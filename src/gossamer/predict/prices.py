@@ -1,7 +1,7 @@
 """Prices of terms from measured times."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,23 @@ class Observation:
     """Nodes that ONNX Runtime's profiler watched meanwhile: each took a little longer for it."""
     weight: float = 1.0
     """How much its relative error counts."""
+
+
+def fit_beyond(
+    prices: Mapping[str, Mapping[str, float]], observations: Sequence[Observation]
+) -> dict[str, dict[str, float]]:
+    """Prices of the classes that have none yet; the others stay as they are, and what they come to is taken off."""
+    left = []
+    for found in observations:
+        unknown = tuple(terms for terms in found.terms if terms.kind not in prices)
+        known = [terms for terms in found.terms if terms.kind in prices]
+        seconds = found.seconds - sum(
+            prices[terms.kind].get(name, 0.0) * amount for terms in known for name, amount in terms.amounts.items()
+        )
+        if unknown and seconds > 0:
+            # What is left counts as it does in the whole.
+            left.append(Observation(unknown, seconds, found.watched, found.weight * seconds / found.seconds))
+    return {**{kind: dict(own) for kind, own in prices.items()}, **(fit(left) if left else {})}
 
 
 def fit(observations: Sequence[Observation]) -> dict[str, dict[str, float]]:

@@ -66,7 +66,7 @@ class ReadySpecimen:
             EngineFailed: ONNX Runtime or gossamer-runtime is not installed.
         """
         nodes = profiled(self.subject, self.forms, runs)
-        return Times(nodes, {form: _whole_run(self.subject, form, runs) for form in self.forms})
+        return Times(nodes, {form: whole_run(self.subject, form, runs) for form in self.forms})
 
     def nodes(self, times: Times) -> tuple[Observation, ...]:
         """Single nodes."""
@@ -138,7 +138,7 @@ def _taken_along(graph: Graph, layer: Layer) -> Pool | None:
     return None if stem is None else stem.pool
 
 
-def _whole_run(subject: BothForms, form: str, runs: int) -> float:
+def whole_run(subject: BothForms, form: str, runs: int) -> float:
     """Seconds of a run that nobody watches, the median."""
     runner = open_runner(ENGINES[form], subject)
     try:
