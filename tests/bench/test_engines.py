@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from bench.test_network import PICTURES, TOKENS
 from small_run import printed, refused
@@ -20,6 +21,7 @@ from gossamer.bench.engines.engine import BothForms
 from gossamer.bench.engines.environment import Environment
 from gossamer.bench.engines.litert import NEEDS as LITERT
 from gossamer.bench.engines.ncnn import NEEDS as NCNN
+from gossamer.bench.engines.quantised import quantised
 from gossamer.bench.network import build, read
 
 pytestmark = pytest.mark.usefixtures("native_library")
@@ -120,6 +122,22 @@ def test_sparse_int8_is_timed_beside_dense_int8(tmp_path: Path) -> None:
     lines.write_text("image input 3x9x9\nonly conv image outputs=7 relu dense")
     text = printed("bench", "shapes", lines, "--runs", 1, *against)
     assert "skipped gossamer-int8: no layer of this network is faster on sparse int8" in text
+
+
+def test_a_network_that_is_quantised_already_is_timed_as_it_is(tmp_path: Path) -> None:
+    dense = build(read("network", WIDE), 0.05)
+    given, out = tmp_path / "given.onnx", tmp_path / "times.json"
+    quantised(both_forms(dense, 1, tmp_path), "qdq").rename(given)
+    text = printed("bench", given, "--runs", 2, "--against", "dense,int8", "--json", out)
+    result = json.loads(out.read_text())
+    assert list(result["engines"]) == ["gossamer", "dense"]
+    assert 0 <= result["engines"]["gossamer"]["difference"] < 0.05
+    assert "skipped int8: this network is quantised already" in text
+    network = both_forms(onnx.load(given), 1, tmp_path)
+    assert any(node.op_type == "QuantisedConv" for node in network.sparse.graph.node)
+    expected = open_runner("dense", network).run()
+    with pytest.raises(EngineFailed, match="at most 5% was expected of a quantised network"):
+        difference("gossamer", [expected[0] * 0.9], expected, network)
 
 
 def test_zeros_in_blocks_can_be_timed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from onnxruntime import quantization
 
 from gossamer.bench.engines.engine import BothForms, EngineFailed
 from gossamer.bench.engines.older_ops import in_opset
+from gossamer.export.quantisable import is_quantised
 from gossamer.export.quantise import quantisable
 from gossamer.export.quantise import quantised as quantised_for_export
 from gossamer.export.ranges import observed_ranges, quiet
@@ -48,6 +49,8 @@ def quantised(subject: BothForms, form: str) -> Path:
     path = subject.folder / f"{form}.onnx"
     if path.exists():
         return path
+    if is_quantised(subject.dense):
+        raise EngineFailed("this network is quantised already; the engines dense and gossamer run it as it is")
     write = _write_as_exported if form == "export" else _write_static
     try:
         write(subject, form, path)
