@@ -33,8 +33,6 @@ class QuantisedGraph:
     """Node -> why the quantised layer that begins there has no sparse op."""
 
 
-FUSED = False
-"""Whether additions behind bytes become part of their layers: for runtimes that read `sum_step`."""
 NOT_QUANTISED = QuantisedGraph((), (), (), {})
 
 
@@ -210,7 +208,7 @@ def _with_addition(layer: QuantisedLayer, addition: Addition) -> QuantisedLayer 
     result = addition.result
     if len(mine) != 1 or mine[0].quantisation != layer.output.quantisation:
         return None
-    if layer.residual is not None or layer.table is not None or not FUSED:
+    if layer.residual is not None or layer.table is not None:
         return None
     longer = replace(
         layer,
