@@ -145,6 +145,15 @@ def activation(kind: str) -> list[onnx.NodeProto]:
         return [node("Gelu", ["a"], ["f"])]
     if kind == "hard swish in two":
         return [node("HardSigmoid", ["a"], ["g"], alpha=1 / 6), node("Mul", ["a", "g"], ["f"])]
+    if kind == "hard swish in four":
+        constants = [
+            node("DequantizeLinear", ["cq", "one"], ["three"]),
+            node("DequantizeLinear", ["dq", "one"], ["six"]),
+        ]
+        moved = [*constants, node("Add", ["a", "three"], ["g"]), *qdq("g", "h", "s", "o")]
+        clipped = [node("Clip", ["h", "least", "six"], ["k"]), *qdq("k", "l", "s", "o")]
+        product = [node("Mul", ["a", "l"], ["m"]), *qdq("m", "n", "s", "z")]
+        return [*moved, *clipped, *product, node("Div", ["n", "six"], ["f"])]
     if kind == "scaled":
         return [node("Mul", ["a", "half"], ["f"])]
     if kind == "relu6":
@@ -154,13 +163,32 @@ def activation(kind: str) -> list[onnx.NodeProto]:
 
 @pytest.mark.parametrize(
     "kind",
-    ["silu", "gelu", "hard swish in two", "scaled", "relu6", "LeakyRelu", "HardSwish", "Tanh", "Relu", "Sigmoid"],
+    [
+        "silu",
+        "hard swish in four",
+        "gelu",
+        "hard swish in two",
+        "scaled",
+        "relu6",
+        "LeakyRelu",
+        "HardSwish",
+        "Tanh",
+        "Relu",
+        "Sigmoid",
+    ],
 )
 @pytest.mark.parametrize("zero", ["z", "i"])
 def test_functions_of_bytes_are_tables(kind: str, zero: str) -> None:
     nodes = [*qdq("x", "d", "s", zero), *layer("d", "c"), *qdq("c", "a", "s", zero)]
     nodes += [*activation(kind), *qdq("f", "y", "s", "z")]
-    more = {"half": np.float32([0.5]), "least": np.float32(0), "most": np.float32(1)}
+    more = {
+        "one": np.float32(1),
+        "cq": np.uint8(3),
+        "dq": np.uint8(6),
+        "half": np.float32([0.5]),
+        "least": np.float32(0),
+        "most": np.float32(1),
+    }
     made = same(nodes, numbers(**more))
     assert ops(made) == ["QuantisedToPanel", "QuantisedConv", "DequantisedFromPanel"]
 

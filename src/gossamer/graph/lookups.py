@@ -122,7 +122,9 @@ def _behind(graph: Graph, value: str, reader: int) -> tuple[set[int], set[str]]:
         node = maker_of(graph, name)
         if node is None:
             raise Unsuited("it is made of other values")
-        if is_dequantise(node):
+        if is_dequantise(node) and _is_single_constant(graph, node.input[0]):
+            pass
+        elif is_dequantise(node):
             found = bytes_read(graph, name)
             if found is None:
                 raise Unsuited("it is made of constants")
@@ -135,6 +137,10 @@ def _behind(graph: Graph, value: str, reader: int) -> tuple[set[int], set[str]]:
     return nodes, sources
 
 
+def _is_single_constant(graph: Graph, name: str) -> bool:
+    return name in graph.tensors and _is_single(graph.tensors[name])
+
+
 def _is_single(tensor: onnx.TensorProto) -> bool:
     return all(size == 1 for size in tensor.dims)
 
@@ -142,10 +148,13 @@ def _is_single(tensor: onnx.TensorProto) -> bool:
 def _joined(sources: set[str], nodes: set[int], lookups: Mapping[str, Lookup]) -> set[str]:
     """The sources once one of two is a function of the other; its nodes are added."""
     for made, other in (tuple(sources), tuple(sources)[::-1]):
-        before = lookups.get(made)
-        if before is not None and before.source == other:
-            nodes.update(before.nodes)
-            return {other}
+        before, passed = lookups.get(made), set[int]()
+        while before is not None:
+            passed.update(before.nodes)
+            if before.source == other:
+                nodes.update(passed)
+                return {other}
+            before = lookups.get(before.source)
     return sources
 
 
