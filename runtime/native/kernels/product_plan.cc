@@ -21,8 +21,7 @@ int64_t RoundUp(int64_t a, int64_t b) { return DivideUp(a, b) * b; }
 // A block is larger than the first-level cache on purpose: a longer block has longer rows in its stream, and every row
 // begins and ends with its accumulators. Measured optimum on 32 KiB: 44 to 48 KB at 20% density, 52 to 56 at 10%, 62
 // at 5%, which is a quarter of the cache more for each halving of the density.
-// With quads of rows the optimum is lower, for they begin and end in registers, and loads are what bounds them: 3/4 of 48 KiB from
-// a tenth on, 4/3 at 5%.
+// Where kernels can sum quads of rows the optimum is lower: 3/4 of 48 KiB from a tenth on, 4/3 at 5%.
 int64_t ChooseBlockBytes(double density, bool sums_quads) {
   if (sums_quads) {
     const double halvings = std::log2(0.1 / std::max(density, 1e-6));
@@ -93,7 +92,7 @@ bool StagesVectors(const ProductPlan& plan) {
          plan.output.tiles() * (plan.channel_floats / 16) <= kMostVectors;
 }
 
-void PlanTiles(Staging* staging, ProductPlan* plan) {
+void PlanTiles(double density, Staging* staging, ProductPlan* plan) {
   int64_t longest = 0;
   for (int64_t index = 0; index < plan->output.tiles(); ++index) {
     const Tile tile = plan->output.tile(index);
@@ -123,7 +122,10 @@ void PlanTiles(Staging* staging, ProductPlan* plan) {
     plan->accumulator_pitch = std::max(plan->accumulator_pitch, RoundUp(lanes, 16));
     plan->tiles.push_back(std::move(planned));
   }
-  plan->sums_quads = plan->traits.sums_quads && !plan->column_shift;
+  // Of fewer nonzeros the loops are so short that their ends, which no processor guesses before it has seen a layer several times,
+  // cost more than rows in the order of their numbers of nonzeros do.
+  constexpr double kDenseEnough = 0.4;
+  plan->sums_quads = plan->traits.sums_quads && !plan->column_shift && density >= kDenseEnough;
   plan->rows_per_group = plan->column_shift ? 1 : plan->traits.RowsPerGroup(longest);
 }
 
@@ -168,13 +170,13 @@ Status MakeProductPlan(const ConvolutionShape& shape, const SparseMatrix<Value>&
     plan->keep_after_right = MaskWithout(0, plan->row_lanes, options.traits.shift_lanes);
     plan->keep_after_left = MaskWithout(plan->row_lanes - 1, plan->row_lanes, options.traits.shift_lanes);
   }
-  PlanTiles(staging, plan);
+  PlanTiles(density, staging, plan);
   plan->accumulator_floats = RoundUp(RoundUp(shape.output_channels, options.row_quantum) * plan->accumulator_pitch + kSlackFloats, 16);
   if (plan->accumulator_floats > kMaximumScratchFloats) {
     return Status::Problem("convolution: the sums of one tile take more than 256 MiB");
   }
 
-  const int64_t bytes = options.block_bytes > 0 ? options.block_bytes : ChooseBlockBytes(density, plan->sums_quads);
+  const int64_t bytes = options.block_bytes > 0 ? options.block_bytes : ChooseBlockBytes(density, plan->traits.sums_quads);
   const int64_t most = kMaximumBlockFloats / plan->channel_floats;
   const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(float))));
   const int64_t block_channels = std::clamp<int64_t>(wanted, 1, most);

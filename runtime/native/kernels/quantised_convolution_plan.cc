@@ -73,7 +73,7 @@ Status MakeQuantisedConvolutionPlan(const ConvolutionShape& shape, const SparseB
   product.block_bytes = options.block_bytes;
   product.column_shift = options.column_shift;
   product.row_quantum = kQuad;
-  product.finished_rows = options.traits.kernel.sums_quads ? 0 : kFinishedRows;
+  product.finished_rows = kFinishedRows;
   const QuadWeight quads = QuadsFromWeight(shape, weight, options.traits.split_pairs);
   Staging staging;
   if (const Status status = MakeProductPlan(QuadShape(shape), quads, height, width, product, plan, &staging);

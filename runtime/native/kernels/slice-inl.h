@@ -40,7 +40,6 @@ HWY_INLINE Call SpanCall(const LaneSpan& span, const RowSlice& slice, const Bloc
 template <class Call, class Lane>
 HWY_INLINE void RunGroups(const ProductPlan& plan, const LaneSpan& span, const RowSlice& slice,
                           const BlockStream& stream, const Lane* input, const Call& tile_call) {
-  if constexpr (CallOf<Call>::kTraits.sums_quads) return;  // those have kernels of their own
   const int64_t wide = plan.rows_per_group;
   Call call = SpanCall(span, slice, stream, input, tile_call);
   call.groups = stream.groups;
