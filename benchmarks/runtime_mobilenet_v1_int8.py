@@ -2,7 +2,7 @@
 
 Command: taskset -c 0 python benchmarks/runtime_mobilenet_v1_int8.py --density 0.1 --threads 1 --runs 15 --check
 n: 15 runs of each, in turn
-Hardware: one thread of 2 cores of AMD Zen 5, a training on the other core
+Hardware: one thread of 2 cores of AMD Zen 5
 Date: 2026-11-28
 
 Depthwise layers and the first one are dense. As runtime_resnet_50_int8.py in all else.
