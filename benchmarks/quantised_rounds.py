@@ -2,7 +2,7 @@
 two joints, from where its hand is, by a network with 80% zeros.
 
 Command: python benchmarks/quantised_rounds.py SEED FOLDER >> docs/results/quantised-rounds.jsonl
-n: 1 seed (0), 10,000 positions for testing; nothing is timed
+n: 2 seeds (0, 1), 10,000 positions for testing; nothing is timed
 Hardware: 1 core of AMD Zen 5
 Date: 2026-11-28
 
