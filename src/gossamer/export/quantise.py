@@ -1,6 +1,6 @@
 """A network in fp32 -> the same network quantised, as ONNX Runtime writes it: int8 weights, bytes between layers."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx
@@ -10,12 +10,14 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType,
 
 from gossamer.errors import ExportError, first_line
 from gossamer.export.quantisable import Quantisable
-from gossamer.export.ranges import Ranges, described_as_floats, quiet
+from gossamer.export.ranges import Ranges, described_as_floats, observed_ranges, quiet
 from gossamer.graph.batch_norm import drop_unread
+from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph, array_of, attributes_of, is_standard, renamed
 from gossamer.graph.layers import Layer
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, rename_values, unused
+from gossamer.graph.sessions import Feed
 
 OPSET = 13
 """The first in which a weight has a scale for each channel."""
@@ -128,6 +130,17 @@ def quantised(network: Quantisable, layers: Collection[Layer], ranges: Ranges, a
     _put_back(result, graph.model)
     _with_fine_biases(result, graph)
     return result
+
+
+def quantised_by_minmax(model: onnx.ModelProto, feeds: Iterable[Feed]) -> onnx.ModelProto:
+    """The network with all its layers in int8, values between them as uint8 in the ranges that they have on inputs.
+
+    Raises:
+        ExportError: it is of an older opset that cannot be converted, or ONNX Runtime fails.
+    """
+    network = quantisable(prepared(model))
+    ranges = observed_ranges(network.graph.model, network.values(network.layers), feeds, "minmax")
+    return quantised(network, network.layers, ranges, "uint8")
 
 
 def _left_weights(graph: Graph, layers: Collection[Layer]) -> list[str]:

@@ -21,14 +21,13 @@ from gossamer.graph.layers import extents
 from gossamer.graph.messages import copied
 from gossamer.graph.ops import DOMAIN, Op, op_of
 from gossamer.graph.outputs import with_outputs
-from gossamer.graph.quantisation import Bytes
+from gossamer.graph.quantisation import SIGN, Bytes, as_unsigned
 from gossamer.graph.quantised import Mover, find_quantised
 from gossamer.graph.quantised_layers import QuantisedLayer
 from gossamer.graph.sessions import Feed, Opened, sparse_session
 
 STEP = 1
 """How far a byte may be from ONNX Runtime's."""
-SIGN = 128
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,6 @@ def compare_bytes(dense: onnx.ModelProto, sparse: onnx.ModelProto, rewritten: Re
             return SameBytes(0, 0, f"{one.name} (differs by {steps.max()} steps of its output, expected {one.allowed})")
         count, same = count + steps.size, same + int(np.count_nonzero(steps == 0))
     return SameBytes(count, same)
-
-
-def as_unsigned(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Bytes as uint8; those of int8 are more by 128 then."""
-    return np.asarray(values.astype(np.int16) + (SIGN if values.dtype == np.int8 else 0), np.uint8)
 
 
 def _written_parts(graph: Graph, written: Graph, rewritten: Rewritten) -> Iterator[_Written]:

@@ -15,8 +15,8 @@ from onnx import TensorProto
 
 from gossamer.errors import ConfigurationError
 from gossamer.graph.activations import DenseNodes
+from gossamer.graph.quantisation import SIGN
 
-SIGN = 128
 PER_CHANNEL = 13
 """The opset from which on DequantizeLinear takes a scale for each channel."""
 FULL = 255

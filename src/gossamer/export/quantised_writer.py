@@ -12,15 +12,12 @@ from gossamer.graph.layers import extents
 from gossamer.graph.names import unused
 from gossamer.graph.ops import OPS
 from gossamer.graph.outputs import Panel
-from gossamer.graph.quantisation import Bytes
+from gossamer.graph.quantisation import SIGN, Bytes
 from gossamer.graph.quantised_layers import QuantisedLayer
 from gossamer.graph.quantised_steps import ByteConcat, BytePool
 
 if TYPE_CHECKING:
     from gossamer.export.writer import Writer
-
-SIGN = 128
-"""What uint8 is more than int8."""
 
 
 def write_bytes(writer: "Writer", part: BytePart) -> None:

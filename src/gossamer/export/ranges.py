@@ -29,14 +29,15 @@ OBSERVED: Mapping[str, tuple[type[calibrate.CalibraterBase], Mapping[str, Any]]]
 assert tuple(OBSERVED) == RANGES_BY
 
 
-class _One(CalibrationDataReader):  # type: ignore[misc]
-    """A batch, read once."""
+class Batches(CalibrationDataReader):  # type: ignore[misc]
+    """Batches of examples, read once, as ONNX Runtime asks for them."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._left = [dict(feed)]
+    def __init__(self, feeds: Iterable[Feed]) -> None:
+        self._left = iter(feeds)
 
     def get_next(self) -> dict[str, Any] | None:
-        return self._left.pop() if self._left else None
+        feed = next(self._left, None)
+        return None if feed is None else dict(feed)
 
 
 def observed_ranges(model: onnx.ModelProto, values: Collection[str], feeds: Iterable[Feed], by: str) -> Ranges:
@@ -71,7 +72,7 @@ def observed_ranges(model: onnx.ModelProto, values: Collection[str], feeds: Iter
             observing.create_inference_session()
             for feed in feeds:
                 # What was collected is put together batch by batch: several at once would all be held in memory.
-                observing.collect_data(_One(feed))
+                observing.collect_data(Batches([feed]))
             found = observing.compute_data()
         except Exception as error:  # onnxruntime's errors have no common class
             raise ExportError(f"ONNX Runtime cannot find the ranges of the network: {first_line(error)}") from error

@@ -12,13 +12,14 @@ from gossamer.errors import ExportError
 from gossamer.export.agreement import compare, few_examples, how_wrong, refuse_random
 from gossamer.export.infinities import first_reader
 from gossamer.export.layer_checks import first_wrong_layer, values_read
-from gossamer.export.quantised_checks import as_unsigned, compare_bytes
+from gossamer.export.quantised_checks import compare_bytes
 from gossamer.export.rewrite import Rewritten
 from gossamer.export.rounding import Agreement, Rounding
 from gossamer.export.source import Source
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
 from gossamer.graph.outputs import with_outputs
+from gossamer.graph.quantisation import as_unsigned
 from gossamer.graph.sessions import Feed, Opened, Remembering, Run, running, sparse_session
 
 QUANTISED = 0.1

@@ -6,7 +6,7 @@ from typing import Literal
 
 from gossamer.errors import ConfigurationError, NothingToPruneError
 from gossamer.files.stored import PRUNABLE, Stored
-from gossamer.prune.scope import Scope, matches
+from gossamer.prune.scope import Scope, made_prunable, matches
 
 Standing = Literal["weight", "table", "own", "never"]
 """Pruned by default; an embedding table; pruned if a pattern names it; not to be pruned."""
@@ -28,9 +28,6 @@ class Candidate:
     """What it is called besides, by the network."""
     copies: tuple[Stored, ...] = ()
     """The same weight, stored again."""
-
-    def is_named(self, patterns: Sequence[str]) -> bool:
-        return any(matches(name, patterns) for name in self.all_names)
 
     @property
     def all_names(self) -> tuple[str, ...]:
@@ -61,11 +58,11 @@ def choose(candidates: Sequence[Candidate], scope: Scope) -> tuple[list[Candidat
             wanted |= {id(one) for one in _named(candidates, pattern)}
     chosen, left = [], []
     for one in candidates:
-        outside = not one.is_named(scope.include) or one.is_named(scope.exclude)
-        if id(one) in wanted and not outside:
+        inside = scope.selects(one.all_names)
+        if id(one) in wanted and inside:
             chosen.append(one)
         else:
-            excluded = outside and one.standing != "never"
+            excluded = not inside and one.standing != "never"
             left.append(Left(one.stored, "outside --include, --exclude" if excluded else one.reason))
             left += [Left(copy, left[-1].reason) for copy in one.copies]
     for one in chosen:
@@ -84,10 +81,9 @@ def choose(candidates: Sequence[Candidate], scope: Scope) -> tuple[list[Candidat
 
 
 def _named(candidates: Sequence[Candidate], pattern: str) -> list[Candidate]:
-    """What a pattern makes prunable: tables only if it matches nothing else."""
-    matched = [one for one in candidates if one.is_named((pattern,))]
-    found = [one for one in matched if one.standing in ("weight", "own")]
-    found = found or [one for one in matched if one.standing == "table"]
+    """What a pattern makes prunable."""
+    matched = [one for one in candidates if any(matches(name, (pattern,)) for name in one.all_names)]
+    found = made_prunable(matched, lambda one: one.standing)
     if not found:
         raise NothingToPruneError(
             f"--include {pattern!r} matches nothing that can be pruned: "

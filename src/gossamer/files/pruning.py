@@ -50,7 +50,7 @@ class PrunedTensor:
 
     @property
     def size(self) -> int:
-        return Stored(self.name, self.kind, self.shape, "", 0).size
+        return prod(self.shape)
 
 
 @dataclass(frozen=True)

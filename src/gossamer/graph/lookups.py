@@ -16,8 +16,10 @@ from onnx import helper
 from gossamer.graph.graph import Graph, is_standard
 from gossamer.graph.quantisation import (
     CONTRIBUTED,
+    SIGN,
     Bytes,
     Unsuited,
+    as_unsigned,
     bytes_read,
     is_dequantise,
     is_quantise,
@@ -93,14 +95,14 @@ def table_of(graph: Graph, lookup: Lookup, signed: bool) -> NDArray[np.uint8] | 
     )
     model = helper.make_model(alone, opset_imports=graph.model.opset_import, ir_version=graph.model.ir_version)
     values = np.arange(256, dtype=np.uint8)
-    given = (values.astype(np.int16) - 128).astype(np.int8) if signed else values
+    given = (values.astype(np.int16) - SIGN).astype(np.int8) if signed else values
     try:
         (made,) = dense_session(model, threads=1).run(None, {lookup.source: given})
     except Exception:  # onnxruntime's errors have no common class
         return None
     if made.size != 256 or made.dtype not in (np.uint8, np.int8):
         return None
-    return np.asarray(made.reshape(-1).astype(np.int16) + (128 if made.dtype == np.int8 else 0), np.uint8)
+    return as_unsigned(made.reshape(-1))
 
 
 def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -13,8 +13,10 @@ CONTRIBUTED = "com.microsoft"
 """The domain of ONNX Runtime's own ops."""
 LEAST_SCALE, LARGEST_SCALE = 2.0**-126, 2.0**64
 """Scales outside cannot be told from 0 or from infinity by a product with a sum (docs/format.md)."""
-BYTE_TYPES = {onnx.TensorProto.UINT8: 0, onnx.TensorProto.INT8: 128}
-"""Types of quantised values -> what makes those of uint8 of them."""
+SIGN = 128
+"""What a value of int8 is less than the byte that sparse ops have for it."""
+BYTE_TYPES = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+"""Types of quantised values."""
 Numbers = NDArray[np.float32]
 Integers = NDArray[np.int32]
 
@@ -79,6 +81,11 @@ class Constant:
         return self.numbers.astype(np.int8), np.ascontiguousarray(scales, np.float32)
 
 
+def as_unsigned(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Bytes as uint8; those of int8 are more by 128 then."""
+    return np.asarray(values.astype(np.int16) + (SIGN if values.dtype == np.int8 else 0), np.uint8)
+
+
 def maker_of(graph: Graph, value: str) -> onnx.NodeProto | None:
     """The node that makes a value; None if none does, or one that lacks inputs."""
     index = graph.producers.get(value)
@@ -129,7 +136,7 @@ def quantisation_at(graph: Graph, node: onnx.NodeProto, scale: int, zero_point: 
     if not LEAST_SCALE <= number <= LARGEST_SCALE:
         raise Unsuited(f"a scale is {number:g}; expected a number within 2^-126 and 2^64")
     signed = zero_points.dtype == np.int8
-    return Quantisation(number, int(zero_points.reshape(-1)[0]) + (128 if signed else 0), signed)
+    return Quantisation(number, int(zero_points.reshape(-1)[0]) + (SIGN if signed else 0), signed)
 
 
 def bytes_read(graph: Graph, value: str) -> Bytes | None:
@@ -147,7 +154,7 @@ def bytes_read(graph: Graph, value: str) -> Bytes | None:
         kind = quantisation_at(graph, maker, 1, 2).signed if maker is not None and is_quantise(maker) else None
         if kind is None:
             raise Unsuited("the type of its input is not known")
-        found = Quantisation(found.scale, 128 if kind else 0, kind)
+        found = Quantisation(found.scale, SIGN if kind else 0, kind)
     return Bytes(node.input[0], found)
 
 

@@ -11,8 +11,7 @@ from gossamer.bench.engines import BothForms
 from gossamer.bench.layers import profiled
 from gossamer.bench.profile import time_by_node
 from gossamer.export.costs import EverythingSparse
-from gossamer.export.quantise import quantisable, quantised
-from gossamer.export.ranges import observed_ranges
+from gossamer.export.quantise import quantised_by_minmax
 from gossamer.export.rewrite import rewrite
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
@@ -78,10 +77,8 @@ def make_ready_int8(name: str, dense: onnx.ModelProto, forms: Sequence[str], thr
         folder: for its files; it is made, and the caller removes it.
     """
     inputs = random_inputs(dense)
-    network = quantisable(prepared(dense))
     arrays = {name: value for name, value in inputs.items() if isinstance(value, np.ndarray)}
-    ranges = observed_ranges(network.graph.model, network.values(network.layers), [arrays], "minmax")
-    model = quantised(network, network.layers, ranges, "uint8")
+    model = quantised_by_minmax(dense, [arrays])
     rewritten = rewrite(model, costs=EverythingSparse())
     folder.mkdir()
     graph = Graph(prepared(model))

@@ -13,7 +13,7 @@ from gossamer.model.ties import Identity, memory_of
 from gossamer.model.whole import refuse_sharded_modules, require_plain
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.layers import Kind, computed_tensors, has_outputs_second, kind_of
-from gossamer.prune.scope import Scope, matches
+from gossamer.prune.scope import Scope, made_prunable, matches
 
 MOST_NAMED = 5
 """Names in a message, of which there may be hundreds."""
@@ -52,7 +52,7 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
         identity = memory_of(parameter)
         if scope.trainable_only and identity not in trained:
             continue
-        if identity in prunable and _in_scope(names[identity], scope):
+        if identity in prunable and scope.selects(names[identity]):
             prunable.remove(identity)
             weights[name] = parameter
     if not weights:
@@ -86,7 +86,7 @@ def left_out(model: nn.Module, scope: Scope, weights: Mapping[str, nn.Parameter]
         able = parameter.has_axes and parameter.kind in ("own", "table") and parameter.tensor.is_floating_point()
         if scope.trainable_only and not parameter.tensor.requires_grad:
             continue
-        if able and identity not in taken and _in_scope([parameter.name], scope):
+        if able and identity not in taken and scope.selects([parameter.name]):
             found.setdefault(identity, parameter)
     return {parameter.name: parameter.tensor for parameter in found.values()}
 
@@ -165,9 +165,7 @@ def _chosen(scope: Scope, parameters: list[_Parameter], computed: Iterable[str])
             continue
         matched = [parameter for parameter in parameters if matches(parameter.name, (pattern,))]
         able = [parameter for parameter in matched if parameter.has_axes]
-        named = [parameter for parameter in able if parameter.kind in {"own", *of_layers}]
-        # `encoder.*` leaves the encoder's embedding alone; a pattern for it alone is taken at its word.
-        named = named or [parameter for parameter in able if parameter.kind == "table"]
+        named = made_prunable(able, lambda parameter: parameter.kind)
         # What is computed was refused or excluded before.
         if not named and not any(matches(name, (pattern,)) for name in computed):
             raise NothingToPruneError(
@@ -213,17 +211,11 @@ def _names_by_identity(model: nn.Module) -> dict[Identity, list[str]]:
     return names
 
 
-def _in_scope(names: list[str], scope: Scope) -> bool:
-    return any(matches(name, scope.include) for name in names) and not any(
-        matches(name, scope.exclude) for name in names
-    )
-
-
 def _refuse_computed(scope: Scope, computed: Mapping[str, tuple[Kind, str]]) -> None:
     for name, (kind, ended_by) in computed.items():
         named = matches(name, tuple(pattern for pattern in scope.include if pattern != "*"))
         prunable = kind == "weight" or (kind == "table" and scope.embeddings) or (kind == "own" and named)
-        if prunable and _in_scope([name], scope):
+        if prunable and scope.selects([name]):
             raise ConfigurationError(
                 f"{name} is computed by a parametrization or a hook, so zeros in it cannot be kept; expected a plain "
                 f"parameter. Remove it ({ended_by}), or leave the layer alone: exclude={[name]}."

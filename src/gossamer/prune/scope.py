@@ -1,9 +1,9 @@
 """Which weights may be pruned: those of layers, and what is named; never biases or normalisation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from gossamer.arguments import truth
 from gossamer.errors import ConfigurationError
@@ -12,6 +12,7 @@ TABLE = "scope"
 """The table of a run's configuration in which these settings stand."""
 MOST_NAMED = 100
 """Names in a message, of which there may be tens of thousands."""
+Named = TypeVar("Named")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ class Scope:
                         f"of: " + ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
                     )
 
+    def selects(self, names: Sequence[str]) -> bool:
+        """Whether a weight of these names is within the patterns: any of them may be included, none excluded."""
+        return any(matches(name, self.include) for name in names) and not any(
+            matches(name, self.exclude) for name in names
+        )
+
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """Returns the tables of a run's configuration, by name."""
         table = {"include": list(self.include), "exclude": list(self.exclude), "embeddings": self.embeddings}
@@ -92,3 +99,13 @@ def matches(weight_name: str, patterns: Sequence[str]) -> bool:
     """Whether a shell pattern matches the weight's name, or its layer's."""
     layer_name = weight_name.rpartition(".")[0]
     return any(fnmatchcase(weight_name, pattern) or fnmatchcase(layer_name, pattern) for pattern in patterns)
+
+
+def made_prunable(matched: Sequence[Named], kind: Callable[[Named], str]) -> list[Named]:
+    """What a pattern makes prunable of all that it matches: weights and one's own parameters, and embedding tables only
+    if there is nothing else.
+
+    `encoder.*` leaves the encoder's embedding alone; a pattern for it alone is taken at its word.
+    """
+    found = [one for one in matched if kind(one) in ("weight", "own")]
+    return found or [one for one in matched if kind(one) == "table"]

@@ -11,10 +11,8 @@ from onnxruntime import quantization
 from gossamer.bench.engines.engine import BothForms, EngineFailed
 from gossamer.bench.engines.older_ops import in_opset
 from gossamer.export.quantisable import is_quantised
-from gossamer.export.quantise import quantisable
-from gossamer.export.quantise import quantised as quantised_for_export
-from gossamer.export.ranges import observed_ranges, quiet
-from gossamer.graph.constants import prepared
+from gossamer.export.quantise import quantised_by_minmax
+from gossamer.export.ranges import Batches, quiet
 
 CALIBRATION_EXAMPLES = 8
 Array = np.ndarray[Any, Any]
@@ -68,7 +66,7 @@ def _write_static(subject: BothForms, form: str, path: Path) -> None:
         quantization.quantize_static(
             given,
             path,
-            _Reader(subject),
+            Batches(examples(subject)),
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             **STATIC[form],
@@ -77,10 +75,7 @@ def _write_static(subject: BothForms, form: str, path: Path) -> None:
 
 
 def _write_as_exported(subject: BothForms, form: str, path: Path) -> None:
-    network = quantisable(prepared(subject.dense))
-    values = network.values(network.layers)
-    ranges = observed_ranges(network.graph.model, values, examples(subject), "minmax")
-    onnx.save(quantised_for_export(network, network.layers, ranges, "uint8"), path)
+    onnx.save(quantised_by_minmax(subject.dense, examples(subject)), path)
 
 
 def examples(subject: BothForms) -> Iterator[dict[str, Array]]:
@@ -92,11 +87,3 @@ def examples(subject: BothForms) -> Iterator[dict[str, Array]]:
             name: rng.standard_normal(value.shape).astype(value.dtype) if value.dtype.kind == "f" else value
             for name, value in subject.inputs.items()
         }
-
-
-class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, subject: BothForms) -> None:
-        self._examples = examples(subject)
-
-    def get_next(self) -> dict[str, Array] | None:
-        return next(self._examples, None)
