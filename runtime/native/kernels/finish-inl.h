@@ -41,21 +41,28 @@ HWY_INLINE void FinishPixels(const Epilogue& epilogue, const float* HWY_RESTRICT
       });
 }
 
-// The pixels of the span's lanes, which come in rows of call.row_lanes with leftovers at the end of each.
-inline HWY_NOINLINE void FinishCompact(const RowCall& call, const float* HWY_RESTRICT sums, const float* residual,
-                                       float* output) {
+// Calls run(lane, pixel, count) for the pixels of a span whose lanes come in rows of call.row_lanes with leftovers at the
+// end of each; lanes count from the tile's first.
+template <class Call, class Run>
+HWY_INLINE void ForEachImageRow(const Call& call, const Run& run) {
   const int64_t begin = call.span_begin;
   const int64_t end = begin + call.span_lanes;
   for (int64_t y = begin / call.row_lanes; y < call.image_rows; ++y) {
     const int64_t first = HWY_MAX(y * call.row_lanes, begin);
     const int64_t last = HWY_MIN(y * call.row_lanes + call.row_pixels, end);
     if (first >= end) break;
-    if (first >= last) continue;
-    const int64_t pixel = y * call.row_pixels + first - y * call.row_lanes;
-    FinishPixels(call.epilogue, sums + first - begin, residual ? residual + pixel : nullptr, output + pixel,
-                 last - first);
-    if (!call.epilogue.is_clamp()) ActivateRow(call.epilogue, output + pixel, last - first);
+    if (first < last) run(first, y * call.row_pixels + first - y * call.row_lanes, last - first);
   }
+}
+
+// The pixels of the span's lanes, finished.
+inline HWY_NOINLINE void FinishCompact(const RowCall& call, const float* HWY_RESTRICT sums, const float* residual,
+                                       float* output) {
+  ForEachImageRow(call, [&](int64_t lane, int64_t pixel, int64_t count) HWY_ATTR {
+    FinishPixels(call.epilogue, sums + lane - call.span_begin, residual ? residual + pixel : nullptr, output + pixel,
+                 count);
+    if (!call.epilogue.is_clamp()) ActivateRow(call.epilogue, output + pixel, count);
+  });
 }
 
 // Accumulator rows that are a whole register, or half of one, go to the panel straight from the registers: each row is

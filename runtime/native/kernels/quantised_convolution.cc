@@ -72,12 +72,9 @@ void RunItems(const QuantisedConvolutionPlan& plan, const int32_t* input, const 
 
 void RunHere(const QuantisedConvolutionPlan& plan, const int32_t* input, const int32_t* residual, int32_t* output,
              const ImageStrides& strides, int64_t first, int64_t last, int32_t* scratch) {
-#if GOSSAMER_HAS_QUADS
-  if (plan.quads) return RunItems<true>(plan, input, residual, output, strides, first, last, scratch);
-#endif
-#if GOSSAMER_HAS_PAIRS
-  if (!plan.quads) return RunItems<false>(plan, input, residual, output, strides, first, last, scratch);
-#endif
+  WithProducts(plan.quads, [&](auto quads) {
+    RunItems<decltype(quads)::value>(plan, input, residual, output, strides, first, last, scratch);
+  });
 }
 
 }  // namespace HWY_NAMESPACE

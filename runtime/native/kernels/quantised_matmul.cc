@@ -145,17 +145,6 @@ void MultiplyFloats(const QuantisedMatMulPlan& plan, int64_t token, int64_t toke
   for (int64_t t = 0; t < tokens; ++t) FinishOutputs(plan.epilogue, output + place + t * outputs, end - begin);
 }
 
-// Calls run(std::bool_constant<whether to use quad products>), of those that this target has.
-template <class Run>
-HWY_INLINE void WithProducts(bool quads, const Run& run) {
-#if GOSSAMER_HAS_QUADS
-  if (quads) return run(std::true_type());
-#endif
-#if GOSSAMER_HAS_PAIRS
-  if (!quads) return run(std::false_type());
-#endif
-}
-
 void MultiplyItems(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const uint8_t* residual,
                    uint8_t* output, int64_t first, int64_t last, int32_t* scratch) {
   const int64_t step = TokenStep(tokens, plan.token_tile, static_cast<int64_t>(kLanes));

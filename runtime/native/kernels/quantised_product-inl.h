@@ -14,6 +14,7 @@
 #endif
 
 #include <cstring>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/accumulator-inl.h"
@@ -155,6 +156,17 @@ struct ByteProduct {
     }
   }
 };
+
+// Calls run(std::bool_constant<whether to use quad products>), of those that this target has.
+template <class Run>
+HWY_INLINE void WithProducts(bool quads, const Run& run) {
+#if GOSSAMER_HAS_QUADS
+  if (quads) return run(std::true_type());
+#endif
+#if GOSSAMER_HAS_PAIRS
+  if (!quads) return run(std::false_type());
+#endif
+}
 
 // What holds beside the sums: the loaded bytes and weights, and of pairs a vector of ones or two of products.
 template <bool kQuads>

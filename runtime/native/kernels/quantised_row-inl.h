@@ -208,20 +208,6 @@ HWY_INLINE ByteVector LanesOfRows(const SumsToBytes& to, bool plain, const Scale
 }
 #endif
 
-// Calls run(lane, pixel, count) for the pixels of a span whose lanes come in rows of call.row_lanes with leftovers at the
-// end of each; lanes count from the tile's first.
-template <class Call, class Run>
-HWY_INLINE void ForEachImageRow(const Call& call, const Run& run) {
-  const int64_t begin = call.span_begin;
-  const int64_t end = begin + call.span_lanes;
-  for (int64_t y = begin / call.row_lanes; y < call.image_rows; ++y) {
-    const int64_t first = HWY_MAX(y * call.row_lanes, begin);
-    const int64_t last = HWY_MIN(y * call.row_lanes + call.row_pixels, end);
-    if (first >= end) break;
-    if (first < last) run(first, y * call.row_pixels + first - y * call.row_lanes, last - first);
-  }
-}
-
 // How a tile's sums lie: rows of `columns` pixels, `row_lanes` from one to the next.
 struct SummedTile {
   int64_t rows;

@@ -6,13 +6,8 @@
 
 namespace gossamer {
 
-PanelMaxPoolKernel::PanelMaxPoolKernel(const Ort::ConstKernelInfo& info, int64_t threads) : threads_(threads) {
-  RequireExplicitPadding(info);
-  const ConvolutionAttributes attributes = ReadPool("PanelMaxPool", info);
-  shape_ = attributes.shape;
-  rank_ = attributes.axes + 2;
-  RequireKnownPool<FloatPanels>("PanelMaxPool", info, shape_);
-}
+PanelMaxPoolKernel::PanelMaxPoolKernel(const Ort::ConstKernelInfo& info, int64_t threads)
+    : PoolKernel("PanelMaxPool", info, threads) {}
 
 void PanelMaxPoolKernel::Compute(Ort::KernelContext& context) {
   const std::optional<FloatInput> input = GetFloatInput(context, 0);

@@ -7,22 +7,15 @@
 
 #include <array>
 
-#include "kernels/convolution_plan.h"
 #include "ort/op.h"
-#include "ort/output.h"
+#include "ort/pool_op.h"
 
 namespace gossamer {
 
-class PanelMaxPoolKernel {
+class PanelMaxPoolKernel : PoolKernel<FloatPanels> {
  public:
   PanelMaxPoolKernel(const Ort::ConstKernelInfo& info, int64_t threads);
   void Compute(Ort::KernelContext& context);
-
- private:
-  int64_t threads_;
-  size_t rank_ = 4;  // of input and output
-  ConvolutionShape shape_;
-  OutputMemory output_;
 };
 
 struct PanelMaxPoolOp : Op<PanelMaxPoolOp, PanelMaxPoolKernel> {

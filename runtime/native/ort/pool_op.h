@@ -7,6 +7,7 @@
 
 #include "ort/attributes.h"
 #include "ort/inferred_panel.h"
+#include "ort/output.h"
 #include "ort/panel_shape.h"
 
 namespace gossamer {
@@ -42,6 +43,24 @@ ImageShape RequirePool(const std::string& op, const std::vector<int64_t>& input,
   Require(CheckImage(shape, image.height, image.width));
   return image;
 }
+
+// What kernels that pool know of their op when a session is created.
+template <class Panels>
+class PoolKernel {
+ protected:
+  PoolKernel(const std::string& op, const Ort::ConstKernelInfo& info, int64_t threads) : threads_(threads) {
+    RequireExplicitPadding(info);
+    const ConvolutionAttributes attributes = ReadPool(op, info);
+    shape_ = attributes.shape;
+    rank_ = attributes.axes + 2;
+    RequireKnownPool<Panels>(op, info, shape_);
+  }
+
+  int64_t threads_;
+  size_t rank_ = 4;  // of input and output
+  ConvolutionShape shape_;
+  OutputMemory output_;
+};
 
 template <class Panels>
 void InferPool(const std::string& op, Ort::ShapeInferContext& context) {

@@ -18,13 +18,8 @@ ConvolutionShape OfLanes(ConvolutionShape shape) {
 
 }  // namespace
 
-QuantisedMaxPoolKernel::QuantisedMaxPoolKernel(const Ort::ConstKernelInfo& info, int64_t threads) : threads_(threads) {
-  RequireExplicitPadding(info);
-  const ConvolutionAttributes attributes = ReadPool("QuantisedMaxPool", info);
-  shape_ = attributes.shape;
-  rank_ = attributes.axes + 2;
-  RequireKnownPool<BytePanels>("QuantisedMaxPool", info, shape_);
-}
+QuantisedMaxPoolKernel::QuantisedMaxPoolKernel(const Ort::ConstKernelInfo& info, int64_t threads)
+    : PoolKernel("QuantisedMaxPool", info, threads) {}
 
 void QuantisedMaxPoolKernel::Compute(Ort::KernelContext& context) {
   const std::optional<TensorInput<uint8_t>> input = GetTensorInput<uint8_t>(context, 0);
@@ -45,17 +40,11 @@ void QuantisedMaxPoolKernel::Compute(Ort::KernelContext& context) {
 void QuantisedMaxPoolOp::Infer(Ort::ShapeInferContext& context) { InferPool<BytePanels>(kName, context); }
 
 QuantisedAveragePoolKernel::QuantisedAveragePoolKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads),
+    : PoolKernel("QuantisedAveragePool", info, threads),
       scale_(RequireScale(info, "input_scale") / RequireScale(info, "output_scale")),
       input_zero_point_(ReadByte(info, "input_zero_point", 0)),
       output_zero_point_(ReadByte(info, "output_zero_point", 0)),
-      counts_padding_(IntegerOr(info, "count_include_pad", int64_t{0}) != 0) {
-  RequireExplicitPadding(info);
-  const ConvolutionAttributes attributes = ReadPool("QuantisedAveragePool", info);
-  shape_ = attributes.shape;
-  rank_ = attributes.axes + 2;
-  RequireKnownPool<BytePanels>("QuantisedAveragePool", info, shape_);
-}
+      counts_padding_(IntegerOr(info, "count_include_pad", int64_t{0}) != 0) {}
 
 void QuantisedAveragePoolKernel::Compute(Ort::KernelContext& context) {
   const std::optional<TensorInput<uint8_t>> input = GetTensorInput<uint8_t>(context, 0);

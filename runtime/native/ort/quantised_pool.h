@@ -7,22 +7,15 @@
 
 #include <array>
 
-#include "kernels/convolution_shape.h"
 #include "ort/op.h"
-#include "ort/output.h"
+#include "ort/pool_op.h"
 
 namespace gossamer {
 
-class QuantisedMaxPoolKernel {
+class QuantisedMaxPoolKernel : PoolKernel<BytePanels> {
  public:
   QuantisedMaxPoolKernel(const Ort::ConstKernelInfo& info, int64_t threads);
   void Compute(Ort::KernelContext& context);
-
- private:
-  int64_t threads_;
-  size_t rank_ = 4;
-  ConvolutionShape shape_;
-  OutputMemory output_;
 };
 
 struct QuantisedMaxPoolOp : Op<QuantisedMaxPoolOp, QuantisedMaxPoolKernel> {
@@ -34,20 +27,16 @@ struct QuantisedMaxPoolOp : Op<QuantisedMaxPoolOp, QuantisedMaxPoolKernel> {
   static void Infer(Ort::ShapeInferContext& context);
 };
 
-class QuantisedAveragePoolKernel {
+class QuantisedAveragePoolKernel : PoolKernel<BytePanels> {
  public:
   QuantisedAveragePoolKernel(const Ort::ConstKernelInfo& info, int64_t threads);
   void Compute(Ort::KernelContext& context);
 
  private:
-  int64_t threads_;
-  size_t rank_ = 4;
-  ConvolutionShape shape_;
   float scale_;
   int32_t input_zero_point_;
   int32_t output_zero_point_;
   bool counts_padding_;
-  OutputMemory output_;
 };
 
 struct QuantisedAveragePoolOp : Op<QuantisedAveragePoolOp, QuantisedAveragePoolKernel> {

@@ -2,9 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <sstream>
+#include <string>
 
+#include "tests/convolution_case.h"
 #include "tests/panels.h"
 #include "tests/reference.h"
 #include "tests/targets.h"
@@ -12,32 +12,12 @@
 namespace gossamer {
 namespace {
 
-struct Case {
-  ConvolutionShape shape;
-  int64_t height = 1;
-  int64_t width = 1;
-  int64_t images = 1;
-  double density = 0.3;
-  bool bias = true;
-  bool residual = false;
-  bool in_place = false;
+struct Case : ConvolutionCase {
   Epilogue epilogue;
-  int64_t threads = 1;
-  int64_t workers = 1;
-  int64_t block_bytes = 0;
-  bool column_shift = true;
   std::vector<float> weight;  // drawn at random if empty
 
   std::string Describe() const {
-    std::ostringstream text;
-    text << images << " x " << shape.input_channels << " x " << height << " x " << width << " -> "
-         << shape.output_channels << ", groups " << shape.groups << ", kernel " << shape.kernel_height << "x"
-         << shape.kernel_width << ", stride " << shape.stride_height << "x" << shape.stride_width << ", dilation "
-         << shape.dilation_height << "x" << shape.dilation_width << ", pads " << shape.pad_top << " " << shape.pad_left
-         << " " << shape.pad_bottom << " " << shape.pad_right << ", density " << density << ", residual " << residual
-         << in_place << ", activation " << static_cast<int>(epilogue.activation) << ", threads " << threads
-         << ", workers " << workers << ", block " << block_bytes << ", shift " << column_shift;
-    return text.str();
+    return DescribeWith("activation " + std::to_string(static_cast<int>(epilogue.activation)));
   }
 };
 
@@ -337,43 +317,14 @@ TEST(Convolution, Depthwise) {
 }
 
 TEST(Convolution, ShapesDrawnAtRandom) {
-  const int rounds = std::getenv("GOSSAMER_TEST_ROUNDS") ? std::atoi(std::getenv("GOSSAMER_TEST_ROUNDS")) : 150;
+  const int rounds = RoundsOr(150);
   ForEachTarget([&] {
     for (int round = 0; round < rounds; ++round) {
-      std::mt19937 random(static_cast<unsigned>(round));
-      const auto draw = [&](int64_t low, int64_t high) {
-        return std::uniform_int_distribution<int64_t>(low, high)(random);
-      };
+      Draw draw(round);
       Case c;
-      c.shape.groups = draw(0, 3) == 0 ? draw(2, 5) : 1;
-      c.shape.input_channels = c.shape.groups * draw(1, 30);
-      c.shape.output_channels = c.shape.groups * draw(1, 20);
-      c.shape.kernel_height = draw(1, 5);
-      c.shape.kernel_width = draw(0, 1) == 0 ? 3 : draw(1, 7);
-      c.shape.stride_height = draw(1, 3);
-      c.shape.stride_width = draw(1, 3);
-      const int64_t farthest = draw(0, 3) == 0 ? 20 : 3;
-      c.shape.dilation_height = draw(0, 2) == 0 ? draw(1, farthest) : 1;
-      c.shape.dilation_width = draw(0, 2) == 0 ? draw(1, farthest) : 1;
-      const int64_t reach_height = c.shape.dilation_height * (c.shape.kernel_height - 1) + 1;
-      const int64_t reach_width = c.shape.dilation_width * (c.shape.kernel_width - 1) + 1;
-      c.shape.pad_top = draw(0, reach_height);
-      c.shape.pad_bottom = draw(0, reach_height);
-      c.shape.pad_left = draw(0, reach_width);
-      c.shape.pad_right = draw(0, reach_width);
-      c.height = draw(1, 24);
-      c.width = draw(0, 4) == 0 ? draw(100, 260) : draw(1, 40);
-      if (!CheckImage(c.shape, c.height, c.width).ok()) continue;
-      c.images = draw(1, 2);
-      c.density = std::vector<double>{0.0, 0.02, 0.1, 0.3, 1.0}[static_cast<size_t>(draw(0, 4))];
-      c.bias = draw(0, 3) != 0;
-      c.residual = draw(0, 2) == 0;
-      c.in_place = c.residual && draw(0, 1) == 0;
+      if (!c.DrawImages(&draw)) continue;
       c.epilogue = draw(0, 1) == 0 ? Epilogue() : Epilogue::Of(Activation::kRelu);
-      c.threads = draw(1, 3);
-      c.workers = draw(1, 3);
-      c.block_bytes = draw(0, 1) == 0 ? 0 : draw(1, 20) << 10;
-      c.column_shift = draw(0, 3) != 0;
+      c.DrawParts(&draw);
       Check(c, static_cast<unsigned>(round));
       if (testing::Test::HasFatalFailure()) return;
     }

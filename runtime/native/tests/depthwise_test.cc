@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <sstream>
 
+#include "tests/draw.h"
 #include "tests/guarded_floats.h"
 #include "tests/panels.h"
 #include "tests/reference.h"
@@ -177,13 +177,10 @@ TEST(Depthwise, EveryEpilogue) {
 }
 
 TEST(Depthwise, ShapesDrawnAtRandom) {
-  const int rounds = std::getenv("GOSSAMER_TEST_ROUNDS") ? std::atoi(std::getenv("GOSSAMER_TEST_ROUNDS")) : 200;
+  const int rounds = RoundsOr(200);
   ForEachTarget([&] {
     for (int round = 0; round < rounds; ++round) {
-      std::mt19937 random(static_cast<unsigned>(round));
-      const auto draw = [&](int64_t low, int64_t high) {
-        return std::uniform_int_distribution<int64_t>(low, high)(random);
-      };
+      Draw draw(round);
       Case c;
       c.shape.groups = c.shape.input_channels = draw(2, 12);
       c.shape.output_channels = c.shape.groups * draw(1, 3);

@@ -6,37 +6,14 @@
 #include <vector>
 
 #include "kernels/quantised_panel.h"
+#include "tests/guarded.h"
 
 namespace gossamer {
 
-inline constexpr int32_t kUntouchedLane = 0x12345678;
-
-// Lanes aligned to 64 bytes.
-class GuardedLanes {
+class GuardedLanes : public Guarded<int32_t> {
  public:
-  explicit GuardedLanes(int64_t count) : storage_(static_cast<size_t>(count) + 16 + kGuard, kUntouchedLane) {
-    const uintptr_t address = reinterpret_cast<uintptr_t>(storage_.data());
-    skip_ = (64 - address % 64) % 64 / sizeof(int32_t);
-    count_ = static_cast<size_t>(count);
-  }
-  GuardedLanes(const GuardedLanes&) = delete;
-  GuardedLanes& operator=(const GuardedLanes&) = delete;
-
-  int32_t* data() { return storage_.data() + skip_; }
-  const int32_t* data() const { return storage_.data() + skip_; }
+  explicit GuardedLanes(int64_t count) : Guarded(count, 0x12345678) {}
   PanelByte* bytes() { return reinterpret_cast<PanelByte*>(data()); }
-  bool guard_is_untouched() const {
-    for (size_t i = 0; i < kGuard; ++i) {
-      if (data()[count_ + i] != kUntouchedLane) return false;
-    }
-    return true;
-  }
-
- private:
-  static constexpr size_t kGuard = 64;
-  std::vector<int32_t> storage_;
-  size_t skip_ = 0;
-  size_t count_ = 0;
 };
 
 // Fills panels of a batch from [images][channels][height][width]. The storage is what ONNX Runtime will allocate.

@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 
+#include "tests/draw.h"
 #include "tests/panels.h"
 #include "tests/reference.h"
 #include "tests/targets.h"
@@ -128,13 +128,10 @@ TEST(MatMul, EveryEpilogueAndResidual) {
 }
 
 TEST(MatMul, ShapesDrawnAtRandom) {
-  const int rounds = std::getenv("GOSSAMER_TEST_ROUNDS") ? std::atoi(std::getenv("GOSSAMER_TEST_ROUNDS")) : 40;
+  const int rounds = RoundsOr(40);
   ForEachTarget([&] {
     for (int round = 0; round < rounds; ++round) {
-      std::mt19937 random(static_cast<unsigned>(round));
-      const auto draw = [&](int64_t low, int64_t high) {
-        return std::uniform_int_distribution<int64_t>(low, high)(random);
-      };
+      Draw draw(round);
       Case c;
       c.inputs = draw(1, 200);
       c.outputs = draw(1, 90);

@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 
+#include "tests/draw.h"
 #include "tests/panels.h"
 #include "tests/reference.h"
 #include "tests/targets.h"
@@ -78,10 +79,7 @@ TEST(MaxPool, ShapesOfNetworks) {
 TEST(MaxPool, ShapesDrawnAtRandom) {
   ForEachTarget([] {
     for (int round = 0; round < 150; ++round) {
-      std::mt19937 random(static_cast<unsigned>(round));
-      const auto draw = [&](int64_t low, int64_t high) {
-        return std::uniform_int_distribution<int64_t>(low, high)(random);
-      };
+      Draw draw(round);
       ConvolutionShape shape = Pool(draw(1, 6), 1, 1, 0);
       shape.kernel_height = draw(1, 5);
       shape.kernel_width = draw(1, 5);

@@ -7,33 +7,15 @@
 
 #include "kernels/convolution_plan.h"
 #include "kernels/panel.h"
+#include "tests/guarded.h"
 
 namespace gossamer {
 
 inline constexpr float kUntouched = 12345.0f;
 
-// Memory aligned as the kernels like it, with a guard behind.
-class AlignedFloats {
+class AlignedFloats : public Guarded<float> {
  public:
-  explicit AlignedFloats(int64_t count) : storage_(static_cast<size_t>(count) + 16 + kGuard, kUntouched) {
-    const uintptr_t address = reinterpret_cast<uintptr_t>(storage_.data());
-    skip_ = (64 - address % 64) % 64 / sizeof(float);
-    count_ = static_cast<size_t>(count);
-  }
-  float* data() { return storage_.data() + skip_; }
-  const float* data() const { return storage_.data() + skip_; }
-  bool guard_is_untouched() const {
-    for (size_t i = 0; i < kGuard; ++i) {
-      if (data()[count_ + i] != kUntouched) return false;
-    }
-    return true;
-  }
-
- private:
-  static constexpr size_t kGuard = 64;
-  std::vector<float> storage_;
-  size_t skip_ = 0;
-  size_t count_ = 0;
+  explicit AlignedFloats(int64_t count) : Guarded(count, kUntouched) {}
 };
 
 inline ConvolutionShape Square(int64_t inputs, int64_t outputs, int64_t kernel, int64_t stride) {

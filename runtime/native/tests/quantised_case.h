@@ -4,50 +4,30 @@
 
 #include <gtest/gtest.h>
 
-#include <sstream>
 #include <string>
 
 #include "kernels/quantised_convolution.h"
 #include "kernels/quantised_depthwise.h"
+#include "tests/convolution_case.h"
 #include "tests/guarded_lanes.h"
 #include "tests/quantised_reference.h"
 #include "tests/targets.h"
 
 namespace gossamer {
 
-struct QuantisedCase {
-  ConvolutionShape shape;
-  int64_t height = 1;
-  int64_t width = 1;
-  int64_t images = 1;
-  double density = 0.3;
-  bool bias = true;
-  bool residual = false;
-  bool in_place = false;
+struct QuantisedCase : ConvolutionCase {
   bool table = false;
   int32_t input_zero_point = 113;
   int32_t output_zero_point = 20;
   int32_t lower = 0;
   int32_t upper = 255;
   float scale = 1.0f;  // of what makes results lie within 0 and 255
-  int64_t threads = 1;
-  int64_t workers = 1;
-  int64_t block_bytes = 0;
-  bool column_shift = true;
   std::vector<int8_t> weight;  // drawn at random if empty
   std::vector<uint8_t> input;  // likewise
 
   std::string Describe() const {
-    std::ostringstream text;
-    text << images << " x " << shape.input_channels << " x " << height << " x " << width << " -> "
-         << shape.output_channels << ", groups " << shape.groups << ", kernel " << shape.kernel_height << "x"
-         << shape.kernel_width << ", stride " << shape.stride_height << "x" << shape.stride_width << ", dilation "
-         << shape.dilation_height << "x" << shape.dilation_width << ", pads " << shape.pad_top << " " << shape.pad_left
-         << " " << shape.pad_bottom << " " << shape.pad_right << ", density " << density << ", residual " << residual
-         << in_place << ", table " << table << ", zero points " << input_zero_point << " " << output_zero_point
-         << ", threads " << threads << ", workers " << workers << ", block " << block_bytes << ", shift "
-         << column_shift;
-    return text.str();
+    return DescribeWith("table " + std::to_string(table) + ", zero points " + std::to_string(input_zero_point) + " " +
+                        std::to_string(output_zero_point));
   }
 };
 

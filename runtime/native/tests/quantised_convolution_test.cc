@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 
 #include "tests/panels.h"
 #include "tests/quantised_case.h"
@@ -288,44 +287,15 @@ TEST(QuantisedConvolution, WorkersAndSlicesCoverEverything) {
 }
 
 TEST(QuantisedConvolution, ShapesDrawnAtRandom) {
-  const int rounds = std::getenv("GOSSAMER_TEST_ROUNDS") ? std::atoi(std::getenv("GOSSAMER_TEST_ROUNDS")) : 150;
+  const int rounds = RoundsOr(150);
   for (int round = 0; round < rounds; ++round) {
-    std::mt19937 random(static_cast<unsigned>(round));
-    const auto draw = [&](int64_t low, int64_t high) {
-      return std::uniform_int_distribution<int64_t>(low, high)(random);
-    };
+    Draw draw(round);
     QuantisedCase c;
-    c.shape.groups = draw(0, 3) == 0 ? draw(2, 5) : 1;
-    c.shape.input_channels = c.shape.groups * draw(1, 30);
-    c.shape.output_channels = c.shape.groups * draw(1, 20);
-    c.shape.kernel_height = draw(1, 5);
-    c.shape.kernel_width = draw(0, 1) == 0 ? 3 : draw(1, 7);
-    c.shape.stride_height = draw(1, 3);
-    c.shape.stride_width = draw(1, 3);
-    const int64_t farthest = draw(0, 3) == 0 ? 20 : 3;
-    c.shape.dilation_height = draw(0, 2) == 0 ? draw(1, farthest) : 1;
-    c.shape.dilation_width = draw(0, 2) == 0 ? draw(1, farthest) : 1;
-    const int64_t reach_height = c.shape.dilation_height * (c.shape.kernel_height - 1) + 1;
-    const int64_t reach_width = c.shape.dilation_width * (c.shape.kernel_width - 1) + 1;
-    c.shape.pad_top = draw(0, reach_height);
-    c.shape.pad_bottom = draw(0, reach_height);
-    c.shape.pad_left = draw(0, reach_width);
-    c.shape.pad_right = draw(0, reach_width);
-    c.height = draw(1, 24);
-    c.width = draw(0, 4) == 0 ? draw(100, 260) : draw(1, 40);
-    if (!CheckImage(c.shape, c.height, c.width).ok()) continue;
-    c.images = draw(1, 2);
-    c.density = std::vector<double>{0.0, 0.02, 0.1, 0.3, 1.0}[static_cast<size_t>(draw(0, 4))];
-    c.bias = draw(0, 3) != 0;
-    c.residual = draw(0, 2) == 0;
-    c.in_place = c.residual && draw(0, 1) == 0;
+    if (!c.DrawImages(&draw)) continue;
     c.table = draw(0, 3) == 0;
     c.input_zero_point = static_cast<int32_t>(draw(0, 1) == 0 ? 0 : draw(0, 255));
     c.output_zero_point = static_cast<int32_t>(draw(0, 255));
-    c.threads = draw(1, 3);
-    c.workers = draw(1, 3);
-    c.block_bytes = draw(0, 1) == 0 ? 0 : draw(1, 20) << 10;
-    c.column_shift = draw(0, 3) != 0;
+    c.DrawParts(&draw);
     CheckQuantised(c, static_cast<unsigned>(round));
     if (testing::Test::HasFatalFailure()) return;
   }

@@ -73,10 +73,7 @@ TEST(QuantisedDepthwise, Extremes) {
 TEST(QuantisedDepthwise, ShapesDrawnAtRandom) {
   int suited = 0;
   for (int round = 0; round < 120; ++round) {
-    std::mt19937 random(static_cast<unsigned>(round));
-    const auto draw = [&](int64_t low, int64_t high) {
-      return std::uniform_int_distribution<int64_t>(low, high)(random);
-    };
+    Draw draw(round);
     QuantisedCase c;
     c.shape = Depthwise(draw(2, 10), 1, 1);
     c.shape.kernel_height = draw(1, 5);
