@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from gossamer.choice.choice import Choice
-from gossamer.loop.directions import Better
+from gossamer.loop.directions import Better, is_within
 
 
 def front_of(costs: Sequence[float], values: Sequence[float], better: Better) -> set[int]:
@@ -87,9 +87,9 @@ def fastest_within(points: Sequence[Point], max_drop: float, better: Better) -> 
     """What to ship: the fastest network that loses at most so much of the metric on validation against the dense one
     in fp32 (the best of them, if there are several). None if there is no dense one."""
     sign = 1 if better == "higher" else -1
-    dense = [sign * point.value for point in points if point.form == "dense fp32"]
+    dense = [point.value for point in points if point.form == "dense fp32"]
     if not dense:
         return None
-    # As decimals are read: 0.95 less 0.94 is 0.01.
-    fitting = [point for point in points if round(max(dense) - sign * point.value - max_drop, 12) <= 0]
+    best = max(dense, key=lambda value: sign * value)
+    fitting = [point for point in points if is_within(max_drop, best, point.value, better)]
     return min(fitting, key=lambda point: (point.milliseconds, -sign * point.value), default=None)

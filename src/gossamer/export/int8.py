@@ -17,6 +17,7 @@ from gossamer.export.source import Source
 from gossamer.export.trials import Told, Trials, run_of, squared_error
 from gossamer.graph.layers import Layer
 from gossamer.graph.sessions import Run
+from gossamer.loop.directions import is_within
 from gossamer.wording import value_text
 
 COMPARED = 128
@@ -209,8 +210,7 @@ def _within(trials: Trials, layers: list[Layer]) -> _Tried:
         return _Tried(chosen, model, trials.score(DECIDES, model))
 
     def fits(found: _Tried) -> bool:
-        # As decimals are read: 0.95 less 0.94 is 0.01.
-        return round(metric.loss(before, found.score) - allowed, 12) <= 0
+        return is_within(allowed, before, found.score, metric.better)
 
     whole = tried(layers)
     if fits(whole):

@@ -16,6 +16,7 @@ from gossamer.export.calls import tensors_returned
 from gossamer.export.rounding import Rounding
 from gossamer.graph.outputs import with_outputs
 from gossamer.graph.sessions import Feed, Opened, Run
+from gossamer.loop.directions import Better
 from gossamer.tasks import Metric
 from gossamer.tasks.evaluation import measure_outputs
 
@@ -109,9 +110,10 @@ class SplitScore:
         outputs = ((_arranged(run(feed), self.returned), targets) for feed, targets in self.batches())
         return measure_outputs(outputs, self.metric)[self.name]
 
-    def loss(self, before: float, after: float) -> float:
-        """How much worse the second value is, in the metric's units; below 0 if it is better."""
-        return before - after if self.metric.better == "higher" else after - before
+    @property
+    def better(self) -> Better:
+        """Whether more or less of it is."""
+        return self.metric.better
 
 
 def _arranged(arrays: Sequence[NDArray[np.generic]], returned: Any) -> Any:

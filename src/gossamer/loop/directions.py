@@ -47,6 +47,13 @@ def direction_of(metric: str) -> Better | None:
     return directions.pop() if len(directions) == 1 else None
 
 
+def is_within(allowed: float, before: float, after: float, better: Better) -> bool:
+    """Whether a measured value is at most `allowed` worse than the one before; 0.95 less 0.94 is 0.01, for what is
+    computed in binary. What runs record is compared as it is written (`Stop.allows`)."""
+    loss = before - after if better == "higher" else after - before
+    return round(loss - allowed, 12) <= 0
+
+
 def _words(name: str) -> list[str]:
     """`evalLoss`, `eval-loss` and `eval/Loss` are the words eval and loss; `top5` is two, but `f1` is one."""
     words: list[str] = []
