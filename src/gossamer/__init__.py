@@ -10,6 +10,7 @@ from gossamer.errors import (
     GossamerWarning,
     NothingToPruneError,
     PrunedWeightError,
+    RankError,
     TrainingDivergedError,
 )
 from gossamer.first_use import attribute
@@ -38,6 +39,7 @@ __all__ = [
     "GossamerWarning",
     "NothingToPruneError",
     "PrunedWeightError",
+    "RankError",
     "Retraining",
     "Round",
     "RoundRecord",

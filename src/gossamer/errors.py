@@ -25,6 +25,10 @@ class PrunedWeightError(GossamerError):
     """A pruned weight, its gradient or its optimizer slot is not zero."""
 
 
+class RankError(GossamerError):
+    """The processes of one training are not at the same point, or one of them is gone."""
+
+
 class ExportError(GossamerError):
     """The network cannot be exported, or what was exported computes something else."""
 
