@@ -1,98 +1,163 @@
 """Dense weights with zeros, stored without them in ONNX's own ops.
 
 A layer that stays a standard op needs its weight dense. What the file holds instead is the weight's positions and
-values, and a few standard nodes that put them together. Their inputs are constants, so a runtime computes them once,
-when the session is created (constant folding), and the layer runs as if its weight had been stored. Other programs take
-such a layer for a product of two computed values; `unpack_weights` gives them its weight.
+values, and a node that puts them together: a function that the file defines, of standard ops. Its inputs are constants,
+so a runtime computes it once, when the session is created (inlining, constant folding), and the layer runs as if its
+weight had been stored. Other programs take such a layer for a product of two computed values; `unpack_weights` gives
+them its weight.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 from gossamer_runtime import weights
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.errors import ExportError
 from gossamer.graph.batch_norm import drop_unread
-from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, is_standard, values_read
+from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, constants_of, is_standard, renamed
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, unused
-from gossamer.graph.ops import op_of
+from gossamer.graph.open_axes import graphs_in
+from gossamer.graph.ops import DOMAIN, STORED
+from gossamer.graph.opsets import with_opset
 from gossamer.graph.sessions import dense_session
 
-SMALL = 1024
-"""Weights with fewer elements are not worth the nodes."""
 WORTHWHILE = 0.95
 """The share of its bytes that a weight may be stored in at most."""
-OLDEST_OPSET = 13
-ENDING = ".unpacked"
-"""The ending of the name of a node that puts a weight together, behind the name of its value."""
-OPS = (
-    "Add",
-    "BitShift",
-    "Cast",
-    "ConstantOfShape",
-    "CumSum",
-    "Gather",
-    "Less",
-    "Mod",
-    "Reshape",
-    "ScatterElements",
-    "Slice",
-    "Sub",
-    "Where",
+OLDEST_OPSET = 11
+"""Before it ONNX has not all ops that put a weight together."""
+OLDEST_IR = 8
+"""The version of ONNX's files from which on they hold functions."""
+TYPES = (
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.DOUBLE,
+    TensorProto.BFLOAT16,
+    TensorProto.INT8,
+    TensorProto.UINT8,
+    TensorProto.BOOL,
 )
-"""Kinds of those nodes."""
+"""Types of weights and of masks; whole numbers of more bits are shapes and indices."""
+WHOLE = TYPES[4:]
+MOST = 2**31
+"""Elements that positions of 32 bits can count."""
+FRAMING = 4
+"""Bytes that a message takes within another, about."""
+
+FUNCTIONS = {
+    "FromBitmask": """<to> (mask, values, shape) => (weight) {
+        shifts = Constant <value = uint8[1, 8] {0, 1, 2, 3, 4, 5, 6, 7}> ()
+        two = Constant <value = uint8[1] {2}> ()
+        all = Constant <value = int64[1] {-1}> ()
+        begin = Constant <value = int64[1] {0}> ()
+        axis = Constant <value = int64 {0}> ()
+        size = ReduceProd <keepdims = 1> (shape)
+        shifted = BitShift <direction = "RIGHT"> (mask, shifts)
+        bits = Mod (shifted, two)
+        flat = Reshape (bits, all)
+        exact = Slice (flat, begin, size)
+        kept = Cast <to = 6> (exact)
+        counted = CumSum (kept, axis)
+        places = Mul (kept, counted)
+        spread = Gather (values, places)
+        shaped = Reshape (spread, shape)
+        weight = Cast <to : int = @to> (shaped)
+    }""",
+    "FromGaps": """<to> (gaps, values, shape) => (weight) {
+        long = Constant <value = int32[1] {255}> ()
+        one = Constant <value = int32[1] {1}> ()
+        axis = Constant <value = int64 {0}> ()
+        size = ReduceProd <keepdims = 1> (shape)
+        wide = Cast <to = 6> (gaps)
+        short = Less (wide, long)
+        kept = Cast <to = 6> (short)
+        steps = Add (wide, kept)
+        after = CumSum (steps, axis)
+        positions = Sub (after, one)
+        counted = CumSum (kept, axis)
+        numbers = Mul (kept, counted)
+        none = ConstantOfShape <value = int32[1] {0}> (size)
+        places = ScatterElements (none, positions, numbers)
+        spread = Gather (values, places)
+        shaped = Reshape (spread, shape)
+        weight = Cast <to : int = @to> (shaped)
+    }""",
+    "FromHalves": """<to> (values) => (weight) {
+        weight = Cast <to : int = @to> (values)
+    }""",
+}
+"""What puts a weight together: of a bit for each number, of the zeros between kept ones, and of all numbers as fp16.
+
+In front of the values stands what the others are, zero. Positions choose among the values: 0 where nothing is kept,
+else how many are kept up to there. A gap of 255 is followed by no kept weight (docs/format.md); its last zero is
+written as such, because ONNX Runtime folds no op whose output's size depends on values.
+"""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to store a weight."""
+
+    function: str
+    node: onnx.NodeProto
+    constants: tuple[onnx.TensorProto, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        parts: list[Any] = [self.node, *self.constants]
+        return sum(int(part.ByteSize()) + FRAMING for part in parts)
 
 
 def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.ModelProto:
-    """The same network with its fp32 initializers of two and more axes stored without their zeros, those of StemConv
-    apart.
+    """The same network with its weights stored without their zeros wherever that is smaller, in the bodies of If, Loop
+    and Scan too. What gossamer's own ops read stays: they take constants only, and a session may be told to fold none.
+
+    Of whole numbers, the most frequent one counts as zero: it is the zero point of a pruned weight.
 
     Args:
-        half: store values as fp16, of weights without zeros too.
+        half: store fp32 values as fp16, of weights without zeros too.
     """
-    graph = Graph(model)
-    if graph.opset < OLDEST_OPSET:
+    opset = Graph(model).opset
+    if opset < OLDEST_OPSET:
         return model
-    result = copied(model)
-    writer = _WeightNodes(half, names_of_values(model))
-    del result.graph.initializer[:]
-    # Its op takes constants only, and a session may be told not to fold what would become one.
-    of_ops = [(node, op) for node in graph.nodes if (op := op_of(node)) is not None and op.has_weight]
-    plain = {node.input[1] for node, op in of_ops if op.inputs[1].lies == "constant"}
-    for tensor in model.graph.initializer:
-        if not (
-            tensor.name not in plain and tensor.name in graph.tensors and _is_weight(tensor) and writer.store(tensor)
-        ):
-            result.graph.initializer.append(tensor)
-    if not writer.nodes:
+    result, taken = copied(model), names_of_values(model)
+    # Inner ones first: nodes around them are copied, with what is in them.
+    graphs = list(graphs_in(result.graph))[::-1]
+    found = [{tensor.name: (tensor, _ways(tensor, half, taken)) for tensor in _weights(graph)} for graph in graphs]
+    functions = {name: _function(name, opset) for name in FUNCTIONS}
+    used = _fewest_bytes([weight for weights_ in found for weight in weights_.values()], functions)
+    if not used:
         return model
-    result.graph.initializer.extend(writer.initializers)
-    read = {tensor.name for tensor in result.graph.initializer}
-    result.graph.value_info.extend(
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in model.graph.initializer
-        if tensor.name not in read
-    )
-    nodes = list(result.graph.node)
-    # Those that put weights together are known by their names (`unpack_weights`); others may be called anything.
-    node_names = {node.name for node in (*writer.nodes, *nodes)}
-    reserved = {node.name for node in writer.nodes}
-    for node in nodes:
-        if node.name in reserved:
-            node.name = unused(node.name, node_names)
-    replace_items(result.graph.node, [*writer.nodes, *nodes])
+    for graph, weights_ in zip(graphs, found, strict=True):
+        chosen = {name: _smallest(*weight, used) for name, weight in weights_.items()}
+        _store(graph, {name: way for name, way in chosen.items() if way is not None})
+    result.ir_version = max(result.ir_version, OLDEST_IR)
+    result.opset_import.append(helper.make_opsetid(STORED, 1))
+    result.functions.extend(functions[name] for name in FUNCTIONS if name in used)
     drop_unread(result)
     return result
 
 
+def with_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network of an opset in which its weights can be stored without their zeros; if ONNX cannot convert it,
+    as it is."""
+    try:
+        return with_opset(model, OLDEST_OPSET, "leaving zeros out needs")
+    except ExportError:
+        return model
+
+
 def is_compressed(model: onnx.ModelProto) -> bool:
     """Whether the model has weights that are stored as `compress_weights` stores them."""
-    return bool(_unpacking_nodes(model))
+    return any(_unpacking(graph) for graph in graphs_in(model.graph))
 
 
 def unpack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -101,163 +166,140 @@ def unpack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ExportError: what is stored of a weight is damaged.
     """
-    unpacking = _unpacking_nodes(model)
-    if not unpacking:
+    if not is_compressed(model):
         return model
-    made = {node.output[0] for node in unpacking}
-    others = [node for node in model.graph.node if not made.intersection(node.output)]
-    read = {name for node in others for name in values_read(node)} | {value.name for value in model.graph.output}
-    names = [node.output[0] for node in unpacking if node.output[0] in read]
     result = copied(model)
-    replace_items(result.graph.node, others)
-    for name, weight in zip(names, _unpacked(model, unpacking, names), strict=True):
-        result.graph.initializer.append(numpy_helper.from_array(np.asarray(weight), name))
+    for graph in graphs_in(result.graph):
+        unpacking = _unpacking(graph)
+        weights_ = _unpacked(result, graph, list(unpacking.values()))
+        replace_items(graph.node, [node for index, node in enumerate(graph.node) if index not in unpacking])
+        graph.initializer.extend(weights_)
+    replace_items(result.functions, [one for one in result.functions if one.domain != STORED])
+    replace_items(result.opset_import, [entry for entry in result.opset_import if entry.domain != STORED])
     drop_unread(result)
     return result
 
 
-def _unpacking_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes that unpack weights, by their names.
-
-    Should another exporter have named a node so: what it makes of constants is constant as well.
-    """
-    constants = set(_stored(model))
-    found = []
-    for node in model.graph.node:
-        named = len(node.output) == 1 and node.name == f"{node.output[0]}{ENDING}"
-        if named and is_standard(node, *OPS) and constants.issuperset(node.input):
-            found.append(node)
-            constants.add(node.output[0])
-    return found
+def _unpacking(graph: onnx.GraphProto) -> dict[int, onnx.NodeProto]:
+    """The nodes that put weights together, by their index. Should another program have made such nodes: what they make
+    of constants is constant as well."""
+    constants = constants_of(graph)
+    return {
+        index: node
+        for index, node in enumerate(graph.node)
+        if node.domain == STORED and len(node.output) == 1 and all(name in constants for name in node.input)
+    }
 
 
 def _unpacked(
-    model: onnx.ModelProto, unpacking: Sequence[onnx.NodeProto], names: Sequence[str]
-) -> list[NDArray[np.generic]]:
+    model: onnx.ModelProto, graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]
+) -> list[onnx.TensorProto]:
     """Computed by ONNX Runtime, as when the file is loaded."""
-    alone = onnx.ModelProto()
-    alone.ir_version = model.ir_version
-    alone.opset_import.extend(entry for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)
-    read = {name for node in unpacking for name in node.input}
-    tensors = [tensor for name, tensor in _stored(model).items() if name in read]
+    if not nodes:
+        return []
+    alone = onnx.ModelProto(ir_version=model.ir_version, functions=model.functions)
+    domains = (STORED, *STANDARD_DOMAINS)
+    alone.opset_import.extend(entry for entry in model.opset_import if entry.domain in domains)
+    constants = constants_of(graph)
+    read = dict.fromkeys(name for node in nodes for name in node.input)
+    names = [node.output[0] for node in nodes]
     outputs = [onnx.ValueInfoProto(name=name) for name in names]
-    alone.graph.CopyFrom(helper.make_graph(unpacking, "weights", [], outputs, tensors))
+    tensors = [renamed(constants[name], name) for name in read]
+    alone.graph.CopyFrom(helper.make_graph(nodes, "weights", [], outputs, tensors))
     try:
-        return list(dense_session(alone).run(list(names), {}))
+        found = dense_session(alone).run(names, {})
     except Exception as error:  # onnxruntime's errors have no common class
         raise ExportError(
             f"the weights that are stored without their zeros ({', '.join(names)}) are damaged: {str(error).strip()}"
         ) from error
+    return [numpy_helper.from_array(np.asarray(weight), name) for weight, name in zip(found, names, strict=True)]
 
 
-def _stored(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """The initializers that no caller can replace."""
-    inputs = {value.name for value in model.graph.input}
-    return {tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in inputs}
+def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The constants of a graph that may be stored without their zeros."""
+    of_ops = {name for node in graph.node if node.domain == DOMAIN for name in node.input}
+    for name, tensor in constants_of(graph).items():
+        if tensor.data_type in TYPES and name not in of_ops and tensor.data_location != TensorProto.EXTERNAL:
+            yield renamed(tensor, name)
 
 
-def _is_weight(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2 and int(np.prod(tensor.dims)) >= SMALL
+def _ways(tensor: onnx.TensorProto, half: bool, taken: set[str]) -> list[_Way]:
+    """How a weight can be stored in fewer bytes."""
+    weight = array_of(tensor)
+    if weight.size >= MOST or weight.nbytes < FRAMING:
+        return []
+    rest = _most_frequent(weight) if tensor.data_type in WHOLE else weight.dtype.type(0)
+    kept = np.asarray(weight != rest)
+    halved = half and tensor.data_type == TensorProto.FLOAT
+    if not halved and np.count_nonzero(kept) > WORTHWHILE * weight.size:
+        return []
+    stored = weight.astype(np.float16) if halved else weight
+    arrays = {
+        "mask": np.frombuffer(weights.bitmask(kept), np.uint8).reshape(-1, 1),
+        "gaps": np.frombuffer(weights.gaps(kept), np.uint8),
+        "values": np.concatenate([np.asarray([rest], stored.dtype), stored[kept]]),
+        "shape": np.asarray(weight.shape, np.int64),
+        **({"halves": stored} if halved else {}),
+    }
+    parts = {
+        part: numpy_helper.from_array(array, unused(f"{tensor.name}.{part}", taken)) for part, array in arrays.items()
+    }
+    reads = {
+        "FromBitmask": ("mask", "values", "shape"),
+        "FromGaps": ("gaps", "values", "shape"),
+        "FromHalves": ("halves",),
+    }
+    ways = []
+    for function, read in reads.items():
+        if parts.keys() >= set(read):
+            constants = tuple(parts[part] for part in read)
+            names = [constant.name for constant in constants]
+            node = helper.make_node(function, names, [tensor.name], domain=STORED, to=tensor.data_type)
+            ways.append(_Way(function, node, constants))
+    return [way for way in ways if way.size <= WORTHWHILE * tensor.ByteSize()]
 
 
-@dataclass
-class _WeightNodes:
-    """The nodes that make dense weights of what is stored."""
+def _most_frequent(numbers: NDArray[np.generic]) -> np.generic:
+    found, counts = np.unique(numbers, return_counts=True)
+    most: np.generic = found[np.argmax(counts)]
+    return most
 
-    half: bool
-    taken: set[str]
-    """Names of all values of the network, and of those that are made here."""
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: list[onnx.TensorProto] = field(default_factory=list)
-    stored_as: dict[str, str] = field(default_factory=dict)
-    """Name that was wanted for a constant -> its name."""
 
-    def store(self, tensor: onnx.TensorProto) -> bool:
-        """Stores a weight in the fewest bytes; False if that is as it is."""
-        weight = np.asarray(array_of(tensor), np.float32)
-        kept = int(np.count_nonzero(weight))
-        width = 2 if self.half else 4
-        mask, gaps = weights.bitmask(weight), weights.gaps(weight)
-        sizes = {"dense": width * weight.size, "mask": width * kept + len(mask), "gaps": width * kept + len(gaps)}
-        best = min(sizes, key=lambda way: sizes[way])
-        if sizes[best] > WORTHWHILE * weight.nbytes:
-            return False
-        if best == "dense":
-            self._cast(tensor.name, weight)
-        elif best == "mask":
-            self._from_mask(tensor.name, weight, mask)
-        else:
-            self._from_gaps(tensor.name, weight, gaps)
-        return True
+def _fewest_bytes(
+    found: Sequence[tuple[onnx.TensorProto, Sequence[_Way]]], functions: Mapping[str, onnx.FunctionProto]
+) -> frozenset[str]:
+    """The functions with which the file is smallest, their own bytes included."""
 
-    def _cast(self, name: str, weight: NDArray[np.float32]) -> None:
-        self._weight("Cast", self._half(name, weight), name, to=TensorProto.FLOAT)
+    def saved(used: Collection[str]) -> int:
+        weights_ = ((tensor, _smallest(tensor, ways, used)) for tensor, ways in found)
+        less = sum(tensor.ByteSize() + FRAMING - way.size for tensor, way in weights_ if way is not None)
+        return int(less - sum(functions[name].ByteSize() + FRAMING for name in used))
 
-    def _half(self, name: str, values: NDArray[np.float32]) -> list[str]:
-        return [self._constant(f"{name}.half", values.astype(np.float16))]
+    counts = range(len(FUNCTIONS) + 1)
+    some = [frozenset(names) for count in counts for names in combinations(FUNCTIONS, count)]
+    return max(some, key=saved)
 
-    def _values(self, name: str, values: NDArray[np.float32]) -> str:
-        if not self.half:
-            return self._constant(f"{name}.values", values)
-        return self._node("Cast", self._half(f"{name}.values", values), f"{name}.values", to=TensorProto.FLOAT)
 
-    def _from_mask(self, name: str, weight: NDArray[np.float32], mask: bytes) -> None:
-        """Bit by bit: is the weight kept, how many are kept up to it, and which of the values is that."""
-        bytes_ = self._constant(f"{name}.mask", np.frombuffer(mask, np.uint8).reshape(-1, 1))
-        shifts = self._constant("gossamer.bits", np.arange(8, dtype=np.uint8).reshape(1, 8))
-        two = self._constant("gossamer.two", np.asarray(2, np.uint8))
-        shifted = self._node("BitShift", [bytes_, shifts], f"{name}.shifted", direction="RIGHT")
-        bits = self._node("Mod", [shifted, two], f"{name}.bits")
-        flat = self._node("Reshape", [bits, self._constant("gossamer.flat", np.asarray([-1]))], f"{name}.flat")
-        size = self._constant(f"{name}.size", np.asarray([weight.size]))
-        start = self._constant("gossamer.start", np.asarray([0]))
-        exact = self._node("Slice", [flat, start, size], f"{name}.exact")
-        kept = self._node("Cast", [exact], f"{name}.kept", to=TensorProto.BOOL)
-        numbers = self._node("Cast", [exact], f"{name}.numbers", to=TensorProto.INT32)
-        axis = self._constant("gossamer.axis", np.asarray(0))
-        counted = self._node("CumSum", [numbers, axis], f"{name}.counted")
-        self._shaped(name, weight, self._spread(name, weight, kept, counted))
+def _smallest(tensor: onnx.TensorProto, ways: Iterable[_Way], used: Collection[str]) -> _Way | None:
+    """The way of fewest bytes among those whose functions are in the file; None if the weight stays as it is."""
+    return min((way for way in ways if way.function in used), key=lambda way: way.size, default=None)
 
-    def _from_gaps(self, name: str, weight: NDArray[np.float32], gaps: bytes) -> None:
-        """Gap by gap: where the next kept weight is. A gap of 255 is followed by no weight (docs/format.md); its last
-        zero is written as such, because ONNX Runtime folds no op whose output's size depends on values."""
-        codes = self._constant(f"{name}.gaps", np.frombuffer(gaps, np.uint8))
-        wide = self._node("Cast", [codes], f"{name}.wide", to=TensorProto.INT64)
-        long = self._constant("gossamer.long_gap", np.asarray(weights.LONG_GAP))
-        kept = self._node("Less", [wide, long], f"{name}.kept")
-        ones = self._node("Cast", [kept], f"{name}.ones", to=TensorProto.INT64)
-        steps = self._node("Add", [wide, ones], f"{name}.steps")
-        axis = self._constant("gossamer.axis", np.asarray(0))
-        after = self._node("CumSum", [steps, axis], f"{name}.after")
-        places = self._node("Sub", [after, self._constant("gossamer.one", np.asarray(1))], f"{name}.places")
-        counted = self._node("CumSum", [ones, axis], f"{name}.counted")
-        size = self._constant(f"{name}.size", np.asarray([weight.size]))
-        zeros = self._node("ConstantOfShape", [size], f"{name}.zeros")
-        spread = self._spread(name, weight, kept, counted)
-        self._shaped(name, weight, self._node("ScatterElements", [zeros, places, spread], f"{name}.dense"))
 
-    def _spread(self, name: str, weight: NDArray[np.float32], kept: str, counted: str) -> str:
-        """The values where weights are kept, zeros between them. `counted`: how many are kept up to each place."""
-        # In front of the values stands a zero: that of the places before the first kept weight.
-        values = self._values(name, np.concatenate([np.zeros(1, np.float32), weight[weight != 0]]))
-        spread = self._node("Gather", [values, counted], f"{name}.spread")
-        zero = self._constant("gossamer.zero", np.asarray(0, np.float32))
-        return self._node("Where", [kept, spread, zero], f"{name}.spaced")
+def _store(graph: onnx.GraphProto, chosen: Mapping[str, _Way]) -> None:
+    """Takes weights out of a graph and puts in what makes them."""
+    if not chosen:
+        return
+    whole = constants_of(graph)
+    graph.value_info.extend(
+        helper.make_tensor_value_info(name, whole[name].data_type, whole[name].dims) for name in chosen
+    )
+    others = [node for node in graph.node if not (is_standard(node, "Constant") and node.output[0] in chosen)]
+    replace_items(graph.node, [*(way.node for way in chosen.values()), *others])
+    stored = [tensor for way in chosen.values() for tensor in way.constants]
+    replace_items(graph.initializer, [*(one for one in graph.initializer if one.name not in chosen), *stored])
 
-    def _shaped(self, name: str, weight: NDArray[np.float32], flat: str) -> None:
-        self._weight("Reshape", [flat, self._constant(f"{name}.shape", np.asarray(weight.shape))], name)
 
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: int | str) -> str:
-        output = unused(output, self.taken)
-        self._weight(kind, inputs, output, **attributes)
-        return output
-
-    def _weight(self, kind: str, inputs: list[str], output: str, **attributes: int | str) -> None:
-        """The last node of a weight, which has the name that its readers know."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}{ENDING}", **attributes))  # type: ignore[arg-type]
-
-    def _constant(self, name: str, values: NDArray[np.generic]) -> str:
-        if name not in self.stored_as:
-            self.stored_as[name] = unused(name, self.taken)
-            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), self.stored_as[name]))
-        return self.stored_as[name]
+def _function(name: str, opset: int) -> onnx.FunctionProto:
+    imports = f'<opset_import: ["" : {opset}], domain: "{STORED}">'
+    function: onnx.FunctionProto = onnx.parser.parse_function(f"{imports} {name} {FUNCTIONS[name]}")
+    return function

@@ -8,6 +8,7 @@ import onnx
 
 from gossamer.errors import ConfigurationError, ExportError
 from gossamer.export.agreement import Recorded, compare
+from gossamer.export.compress import with_functions
 from gossamer.export.costs import Costs
 from gossamer.export.form import SPARSE_FP32, FileForm
 from gossamer.export.half import LostWeights
@@ -86,6 +87,8 @@ def export(
         )
     if not path.parent.is_dir():
         raise ConfigurationError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+    if not (form.dense or form.int8):
+        source = replace(source, dense=with_functions(source.dense))
     rounding = Rounding(source.dense, source.feeds, run=source.dense_run)
     progress(f"comparing the dense network with {source.name}")
     if source.twin is not None or source.given is not None:

@@ -17,9 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.export.compress import unpack_weights
 from gossamer.export.rewrite import LayerReport, Rewritten
-from gossamer.graph.graph import Graph, array_of, is_standard, renamed
+from gossamer.graph.graph import Graph, array_of, constants_of, is_standard, renamed
 from gossamer.graph.layers import Layer, find_layers
 from gossamer.graph.messages import copied
+from gossamer.graph.open_axes import graphs_in
 from gossamer.graph.ops import DOMAIN, OPS, Op
 from gossamer.graph.outputs import with_outputs
 from gossamer.graph.sessions import Feed, Opened, sparse_session
@@ -79,13 +80,14 @@ def _written_layers(graph: Graph, written: Graph, rewritten: Rewritten) -> Itera
 
 def _first_wrong_weight(graph: Graph, written: onnx.ModelProto) -> str | None:
     """Finds the first wrong constant of those that both have under one name: layers that stay dense, stored without
-    their zeros."""
-    constants = Graph(unpack_weights(written)).tensors
-    for name, tensor in graph.tensors.items():
-        if name in constants and tensor.data_type == constants[name].data_type:
-            before, after = array_of(tensor), array_of(constants[name])
-            if before.dtype != object and not _same(before, after):
-                return f"{name.removesuffix('.weight')} ({_different(before, after)})"
+    their zeros, those in the bodies of If, Loop and Scan too."""
+    for before, after in zip(graphs_in(graph.model.graph), graphs_in(unpack_weights(written).graph), strict=False):
+        stored = constants_of(after)
+        for name, tensor in constants_of(before).items():
+            if name in stored and tensor.data_type == stored[name].data_type and tensor.data_type != TensorProto.STRING:
+                weights_ = array_of(tensor), array_of(stored[name])
+                if not _same(*weights_):
+                    return f"{name.removesuffix('.weight')} ({_different(*weights_)})"
     return None
 
 

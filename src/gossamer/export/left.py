@@ -120,7 +120,7 @@ def _in_bodies(graph: Graph) -> Iterator[LeftWeight]:
                 seen.add((body.owner(value), value))
                 zeros = _zeros(node, value, tensor, body.tensors)
                 if zeros >= MANY:
-                    reason = f"it is read in the body of {_article(body.kind)}, which is taken over as it is"
+                    reason = f"it is read in the body of {_article(body.kind)}, whose layers stay dense"
                     yield LeftWeight(layer_name(node, value), zeros, reason)
 
 

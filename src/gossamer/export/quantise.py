@@ -17,6 +17,7 @@ from gossamer.graph.graph import Graph, array_of, attributes_of, is_standard, re
 from gossamer.graph.layers import Layer
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, rename_values, unused
+from gossamer.graph.opsets import with_opset
 from gossamer.graph.sessions import Feed
 
 OPSET = 13
@@ -45,16 +46,7 @@ def quantisable(model: onnx.ModelProto) -> Quantisable:
     Raises:
         ExportError: it is of an older opset, and ONNX cannot convert it.
     """
-    opset = Graph(model).opset
-    result = copied(model)
-    if opset < OPSET:
-        try:
-            result = onnx.version_converter.convert_version(result, OPSET)
-        except Exception as error:  # they have no common class
-            raise ExportError(
-                f"the network is of opset {opset}, int8 weights with a scale for each channel need {OPSET}, and ONNX "
-                f"cannot convert it ({first_line(error)}); export it again in a newer opset"
-            ) from error
+    result = copied(with_opset(model, OPSET, "int8 weights with a scale for each channel need"))
     _with_own_names(result)
     return Quantisable(Graph(result))
 

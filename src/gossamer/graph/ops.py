@@ -16,6 +16,8 @@ from gossamer.graph.terms import QUAD, Terms, conversion_terms, panel_pool_terms
 
 DOMAIN = "gossamer"
 DOMAIN_VERSION = 1
+STORED = "gossamer.stored"
+"""The domain of the functions that put weights together (`gossamer.export.compress`); files bring them along."""
 
 Lies = Literal["planes", "panels", "packed", "constant", "bytes", "byte panels", "any planes", "integers", "table"]
 """How an input lies in memory: as in ONNX, in panels (docs/kernels.md), as the bytes of a sparse weight

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from gossamer.errors import ExportError, first_line
 from gossamer.graph.messages import replace_items
 from gossamer.graph.open_axes import with_open_axes
-from gossamer.graph.ops import DOMAIN
+from gossamer.graph.ops import DOMAIN, STORED
 from gossamer.graph.sessions import Opened
 from gossamer.storage.files import regular
 
@@ -60,5 +60,6 @@ def read_dense(path: Path) -> Opened:
         replace_items(model.graph.input, inputs)
         model.ir_version = OLDEST_COMPLETE_IR
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        stored = [(one.domain, one.name) for one in model.functions if one.domain == STORED]
+        model = onnx.inliner.inline_selected_functions(model, stored, exclude=True)
     return Opened(model)
