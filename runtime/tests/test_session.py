@@ -68,6 +68,7 @@ def test_options_keep_their_number_of_threads_and_tell_the_ops(small_model: byte
     gossamer_runtime.Session(small_model, options)
     assert options.intra_op_num_threads == 2
     assert options.get_session_config_entry("gossamer.threads") == "2"
+    assert options.get_session_config_entry("optimization.disable_specified_optimizers") == "SkipLayerNormFusion"
 
 
 def test_threads_beside_options_are_an_error_and_change_nothing(small_model: bytes) -> None:

@@ -88,20 +88,26 @@ void FuzzMatMul(const SparseByteWeight& weight, Recipe* recipe) {
   const int64_t tokens = 1 + recipe->Take(256);
   if (weight.rows * tokens > kMostFloats || weight.columns * tokens > kMostFloats) return;
   if (!CheckSums(weight, nullptr).ok()) return;
-  const bool dynamic = recipe->Take(2);
+  // Static, dynamic, dequantised.
+  const int64_t kind = recipe->Take(3);
   const Requantisation to = TakeRequantisation(weight.rows, recipe);
   const QuantisedOptions options = TakeOptions(recipe);
   const bool with_residual = recipe->Take(2);
   QuantisedMatMulPlan plan;
-  const Status made = dynamic ? MakeDynamicMatMulPlan(weight, to.scale.data(), nullptr, Epilogue(), options, &plan)
-                              : MakeQuantisedMatMulPlan(weight, nullptr, 7, to, options, &plan);
+  const Status made = kind != 0 ? MakeDynamicMatMulPlan(weight, to.scale.data(), nullptr, Epilogue(), options, &plan)
+                                : MakeQuantisedMatMulPlan(weight, nullptr, 7, to, options, &plan);
   if (!made.ok() || plan.product.entries * static_cast<size_t>(tokens) > kMostProducts) return;
   if (plan.scratch_lanes() > 4 * kMostFloats) return;
   const GuardedLanes scratch = Scratch(plan.scratch_lanes());
-  if (dynamic) {
+  if (kind != 0) {
     const GuardedFloats input(weight.columns * tokens), residual(weight.rows * tokens), output(weight.rows * tokens);
-    RunDynamicMatMul(plan, tokens, input.get(), with_residual ? residual.get() : nullptr, output.get(), 0,
-                     plan.items(tokens), scratch.get());
+    const float* const other = with_residual ? residual.get() : nullptr;
+    if (kind == 1) {
+      RunDynamicMatMul(plan, tokens, input.get(), other, output.get(), 0, plan.items(tokens), scratch.get());
+      return;
+    }
+    const GuardedLanes bytes(QuadsOf(weight.columns * tokens));
+    RunDequantisedMatMul(plan, tokens, bytes.bytes(), {0.5f, 7}, other, output.get(), 0, plan.items(tokens), scratch.get());
     return;
   }
   const GuardedLanes input(QuadsOf(weight.columns * tokens)), residual(QuadsOf(weight.rows * tokens)),

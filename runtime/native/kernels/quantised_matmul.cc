@@ -1,6 +1,8 @@
 #include "kernels/quantised_matmul.h"
 
+#include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
@@ -113,27 +115,56 @@ void MultiplyTile(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens
   }
 }
 
-// The same of floats that are quantised token by token.
-template <bool kQuads>
-void MultiplyFloats(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens, const float* input,
-                    const float* residual, float* output, size_t first, size_t last, const MatMulScratch& scratch) {
+// Tokens of floats, each quantised by itself.
+struct FloatTokens {
+  static constexpr bool kFlip = false;
+  const float* values;
+
+  // Lanes of tokens [token, token + tokens), and what each of them stands for.
+  TokenRows Read(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens, int32_t* lanes, float* scales) const {
+    const int64_t quads = QuadsOf(plan.inputs);
+    for (int64_t t = 0; t < tokens; ++t) {
+      scales[t] = QuantiseToken(values + (token + t) * plan.inputs, plan.inputs,
+                                reinterpret_cast<PanelByte*>(lanes + t * quads));
+    }
+    return {lanes, quads};
+  }
+  RowScale Of(const QuantisedMatMulPlan& plan, size_t row) const { return {plan.weight_scale[row], plan.bias[row], 0}; }
+};
+
+// Tokens of bytes that have one scale.
+struct ByteTokens {
+  static constexpr bool kFlip = kPanelOffset != 0;
+  const uint8_t* values;
+  ByteScale scale;
+
+  TokenRows Read(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens, int32_t* lanes, float* scales) const {
+    std::fill(scales, scales + tokens, 1.0f);
+    return RowsOfTokens(values + token * plan.inputs, plan.inputs, plan.inputs, tokens, lanes);
+  }
+  // Sums are those of a zero point of 128. What is added stays within what CheckSums has bounded.
+  RowScale Of(const QuantisedMatMulPlan& plan, size_t row) const {
+    return {scale.scale * plan.weight_scale[row], plan.bias[row], (kMiddle - scale.zero_point) * plan.weight_sum[row]};
+  }
+};
+
+// The same, of tokens whose sums become floats.
+template <bool kQuads, class Tokens>
+void MultiplyToFloats(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens, const Tokens& input,
+                      const float* residual, float* output, size_t first, size_t last, const MatMulScratch& scratch) {
   const QuantisedConvolutionPlan& product = plan.product;
   const int64_t outputs = product.shape.output_channels;
   const int64_t pitch = product.accumulator_pitch;
   const int64_t begin = plan.first_row[first], end = plan.first_row[last];
   if (begin == end) return;
-  const int64_t quads = QuadsOf(plan.inputs);
   float* const scales = reinterpret_cast<float*>(scratch.residual);
-  for (int64_t t = 0; t < tokens; ++t) {
-    scales[t] = QuantiseToken(input + (token + t) * plan.inputs, plan.inputs,
-                              reinterpret_cast<PanelByte*>(scratch.tokens + t * quads));
-  }
+  const TokenRows lanes = input.Read(plan, token, tokens, scratch.tokens, scales);
   float* const numbers = reinterpret_cast<float*>(scratch.output);
-  SumTile<kQuads, false>(
-      plan, {scratch.tokens, quads}, tokens, first, last, ByteCall<kQuads>{}, scratch, [&](const Range& rows, const int32_t* sums) {
+  SumTile<kQuads, Tokens::kFlip>(
+      plan, lanes, tokens, first, last, ByteCall<kQuads>{}, scratch, [&](const Range& rows, const int32_t* sums) {
         for (int64_t row = rows.first; row < rows.last; ++row) {
-          DequantiseRow(sums + (row - rows.first) * pitch, plan.weight_scale[static_cast<size_t>(row)], scales,
-                        plan.bias[static_cast<size_t>(row)], tokens, numbers + (row - begin) * product.output.pitch);
+          DequantiseRow(sums + (row - rows.first) * pitch, input.Of(plan, static_cast<size_t>(row)), scales, tokens,
+                        numbers + (row - begin) * product.output.pitch);
         }
       });
   const int64_t place = token * outputs + begin;
@@ -156,15 +187,26 @@ void MultiplyItems(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_
   });
 }
 
-void MultiplyFloatItems(const QuantisedMatMulPlan& plan, int64_t tokens, const float* input, const float* residual,
-                        float* output, int64_t first, int64_t last, int32_t* scratch) {
+template <class Tokens>
+void MultiplyItemsToFloats(const QuantisedMatMulPlan& plan, int64_t tokens, const Tokens& input, const float* residual,
+                           float* output, int64_t first, int64_t last, int32_t* scratch) {
   const int64_t step = TokenStep(tokens, plan.token_tile, static_cast<int64_t>(kLanes));
   WithProducts(plan.product.quads, [&](auto quads) {
     ForEachTokenTile(tokens, step, plan.together(), first, last, [&](int64_t token, size_t slice, size_t end) {
-      MultiplyFloats<decltype(quads)::value>(plan, token, HWY_MIN(step, tokens - token), input, residual, output, slice,
-                                             end, MatMulScratch(plan, scratch));
+      MultiplyToFloats<decltype(quads)::value>(plan, token, HWY_MIN(step, tokens - token), input, residual, output, slice,
+                                               end, MatMulScratch(plan, scratch));
     });
   });
+}
+
+void MultiplyFloatItems(const QuantisedMatMulPlan& plan, int64_t tokens, const float* input, const float* residual,
+                        float* output, int64_t first, int64_t last, int32_t* scratch) {
+  MultiplyItemsToFloats(plan, tokens, FloatTokens{input}, residual, output, first, last, scratch);
+}
+
+void MultiplyByteItems(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const ByteScale& scale,
+                       const float* residual, float* output, int64_t first, int64_t last, int32_t* scratch) {
+  MultiplyItemsToFloats(plan, tokens, ByteTokens{input, scale}, residual, output, first, last, scratch);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -176,6 +218,20 @@ namespace gossamer {
 
 HWY_EXPORT(MultiplyItems);
 HWY_EXPORT(MultiplyFloatItems);
+HWY_EXPORT(MultiplyByteItems);
+
+namespace {
+
+std::vector<int32_t> RowSums(const SparseByteWeight& weight) {
+  std::vector<int32_t> sums;
+  for (size_t row = 0; row < static_cast<size_t>(weight.rows); ++row) {
+    const auto begin = weight.value.begin();
+    sums.push_back(std::accumulate(begin + weight.row_start[row], begin + weight.row_start[row + 1], int32_t{0}));
+  }
+  return sums;
+}
+
+}  // namespace
 
 Status MakeQuantisedMatMulPlan(const SparseByteWeight& weight, const int32_t* bias, int32_t input_zero_point,
                                const Requantisation& requantisation, const QuantisedOptions& options,
@@ -206,9 +262,7 @@ Status MakeQuantisedMatMulPlan(const SparseByteWeight& weight, const int32_t* bi
 
 Status MakeDynamicMatMulPlan(const SparseByteWeight& weight, const float* weight_scale, const float* bias,
                              const Epilogue& epilogue, const QuantisedOptions& options, QuantisedMatMulPlan* plan) {
-  // Zero is in the middle of the bytes.
-  constexpr int32_t kZeroPoint = 128;
-  if (const Status status = MakeQuantisedMatMulPlan(weight, nullptr, kZeroPoint, Requantisation(), options, plan);
+  if (const Status status = MakeQuantisedMatMulPlan(weight, nullptr, kMiddle, Requantisation(), options, plan);
       !status.ok()) {
     return status;
   }
@@ -217,6 +271,7 @@ Status MakeDynamicMatMulPlan(const SparseByteWeight& weight, const float* weight
   plan->bias.assign(outputs, 0.0f);
   if (bias != nullptr) plan->bias.assign(bias, bias + outputs);
   plan->epilogue = epilogue;
+  plan->weight_sum = RowSums(weight);
   return Status::Ok();
 }
 
@@ -228,6 +283,11 @@ void RunQuantisedMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const u
 void RunDynamicMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const float* input, const float* residual,
                       float* output, int64_t first, int64_t last, int32_t* scratch) {
   HWY_DYNAMIC_DISPATCH(MultiplyFloatItems)(plan, tokens, input, residual, output, first, last, scratch);
+}
+
+void RunDequantisedMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const ByteScale& scale,
+                          const float* residual, float* output, int64_t first, int64_t last, int32_t* scratch) {
+  HWY_DYNAMIC_DISPATCH(MultiplyByteItems)(plan, tokens, input, scale, residual, output, first, last, scratch);
 }
 
 }  // namespace gossamer

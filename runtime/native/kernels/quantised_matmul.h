@@ -4,6 +4,8 @@
 //   static   X and Y are bytes of one scale each; what becomes of sums is requantisation.h
 //   dynamic  X and Y are floats; each token is quantised by itself, symmetrically: to round(127 x / max |x|), ties to even.
 //            y = (float(sum) * weight scale) * (max |x| / 127) + bias, then residual and activation as in SparseMatMul
+//   dequantised  X is bytes of one scale, known only as it is run perhaps, and Y floats, as above:
+//            y = float(sum) * (input scale * weight scale) + bias
 #ifndef GOSSAMER_KERNELS_QUANTISED_MATMUL_H_
 #define GOSSAMER_KERNELS_QUANTISED_MATMUL_H_
 
@@ -16,15 +18,19 @@
 
 namespace gossamer {
 
+// The zero point of sums that become floats: in the middle of the bytes.
+inline constexpr int32_t kMiddle = 128;
+
 struct QuantisedMatMulPlan {
   int64_t inputs = 0;
   QuantisedConvolutionPlan product;  // over an image of 1 x token_tile
   int64_t token_tile = 0;
   std::vector<int64_t> first_row;  // of each slice, and the end
 
-  // Of the dynamic product.
+  // Of products that make floats.
   std::vector<float> weight_scale;
   std::vector<float> bias;
+  std::vector<int32_t> weight_sum;  // of each output's weights
   Epilogue epilogue;
 
   // Scratch of one thread, in lanes: blocks of features, tokens as bytes, results and residuals.
@@ -44,8 +50,14 @@ Status MakeQuantisedMatMulPlan(const SparseByteWeight& weight, const int32_t* bi
                                const Requantisation& requantisation, const QuantisedOptions& options,
                                QuantisedMatMulPlan* plan);
 
-// `weight_scale` holds one number an output, within kLeastScale and kLargestScale; `bias` likewise or is null. Needs
-// CheckSums (without bias) to have passed.
+// What bytes stand for: scale * (byte - zero point).
+struct ByteScale {
+  float scale = 1.0f;
+  int32_t zero_point = 0;
+};
+
+// Of the dynamic product and the dequantised one. `weight_scale` holds one number an output, within kLeastScale and
+// kLargestScale; `bias` likewise or is null. Needs CheckSums (without bias) to have passed.
 Status MakeDynamicMatMulPlan(const SparseByteWeight& weight, const float* weight_scale, const float* bias,
                              const Epilogue& epilogue, const QuantisedOptions& options, QuantisedMatMulPlan* plan);
 
@@ -56,6 +68,8 @@ void RunQuantisedMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const u
                         uint8_t* output, int64_t first, int64_t last, int32_t* scratch);
 void RunDynamicMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const float* input, const float* residual,
                       float* output, int64_t first, int64_t last, int32_t* scratch);
+void RunDequantisedMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const ByteScale& scale,
+                          const float* residual, float* output, int64_t first, int64_t last, int32_t* scratch);
 
 }  // namespace gossamer
 

@@ -97,14 +97,22 @@ HWY_INLINE float QuantiseToken(const float* HWY_RESTRICT from, int64_t features,
   return counts ? most / 127.0f : 1.0f;
 }
 
-// to[t] = (sums[t] * weight_scale) * token_scale[t] + bias. Whole vectors: memory goes on behind all of them.
-inline void DequantiseRow(const int32_t* HWY_RESTRICT sums, float weight_scale, const float* HWY_RESTRICT token_scale,
-                          float bias, int64_t tokens, float* HWY_RESTRICT to) {
+// What becomes of an output's sums.
+struct RowScale {
+  float scale;
+  float bias;
+  int32_t more;  // than the sums that are given
+};
+
+// to[t] = (float(sums[t] + more) * scale) * token_scale[t] + bias. Whole vectors: memory goes on behind all of them.
+inline void DequantiseRow(const int32_t* HWY_RESTRICT sums, const RowScale& row, const float* HWY_RESTRICT token_scale,
+                          int64_t tokens, float* HWY_RESTRICT to) {
   const ByteTag d;
   const FloatTag df;
   for (int64_t t = 0; t < tokens; t += static_cast<int64_t>(kLanes)) {
-    const auto weighted = hn::Mul(hn::ConvertTo(df, hn::LoadU(d, sums + t)), hn::Set(df, weight_scale));
-    hn::StoreU(hn::Add(hn::Mul(weighted, hn::LoadU(df, token_scale + t)), hn::Set(df, bias)), df, to + t);
+    const auto sum = hn::Add(hn::LoadU(d, sums + t), hn::Set(d, row.more));
+    const auto weighted = hn::Mul(hn::ConvertTo(df, sum), hn::Set(df, row.scale));
+    hn::StoreU(hn::Add(hn::Mul(weighted, hn::LoadU(df, token_scale + t)), hn::Set(df, row.bias)), df, to + t);
   }
 }
 

@@ -60,8 +60,8 @@ struct OpsFor {
 };
 using OpSet = OpsFor<ToPanelOp, FromPanelOp, PanelMaxPoolOp, SparseConvOp, SparseMatMulOp, StemConvOp, PeakOp,
                      QuantisedToPanelOp, QuantisedFromPanelOp, DequantisedFromPanelOp, QuantisedConvOp,
-                     QuantisedMatMulOp, DynamicMatMulOp, QuantisedMaxPoolOp, QuantisedAveragePoolOp, QuantisedConcatOp,
-                     QuantisedResizeOp>;
+                     QuantisedMatMulOp, DynamicMatMulOp, DequantisedMatMulOp, QuantisedMaxPoolOp,
+                     QuantisedAveragePoolOp, QuantisedConcatOp, QuantisedResizeOp>;
 
 // Before 1.24, ONNX Runtime reads through a null pointer, before it asks an op for its shapes, where a node leaves out an
 // optional input and names a later one ("" for the bias and then a residual). Any model file could end the process so.

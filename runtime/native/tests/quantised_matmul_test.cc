@@ -174,6 +174,55 @@ void CheckDynamic(const Case& c, const ByteTraits& traits) {
   }
 }
 
+// Sums of bytes as floats, word for word, in two runs with other scales.
+void CheckDequantised(const Case& c, const ByteTraits& traits) {
+  std::mt19937 random(static_cast<unsigned>(c.inputs + c.outputs));
+  const std::vector<int8_t> dense = RandomSparseBytes(static_cast<size_t>(c.inputs * c.outputs), c.density, &random);
+  const std::vector<float> bias = RandomValues(static_cast<size_t>(c.outputs), &random);
+  std::vector<float> scale;
+  for (const float value : RandomValues(static_cast<size_t>(c.outputs), &random)) scale.push_back(0.01f + std::abs(value));
+  QuantisedOptions options;
+  options.traits = traits;
+  options.threads = c.threads;
+  options.block_bytes = c.block_bytes;
+  QuantisedMatMulPlan plan;
+  const SparseByteWeight weight = SparseWeightFromDense({c.outputs, c.inputs}, dense.data());
+  ASSERT_TRUE(MakeDynamicMatMulPlan(weight, scale.data(), bias.data(), c.epilogue, options, &plan).ok());
+  for (const int64_t tokens : kTokens) {
+    SCOPED_TRACE(c.Describe(tokens));
+    const ByteScale of{0.01f * static_cast<float>(tokens), static_cast<int32_t>(tokens * 37 % 256)};
+    const std::vector<uint8_t> input = RandomBytes(static_cast<size_t>(tokens * c.inputs), &random);
+    const std::vector<float> other = RandomValues(static_cast<size_t>(tokens * c.outputs), &random);
+    AlignedFloats output(tokens * c.outputs);
+    if (c.residual == 2) std::copy(other.begin(), other.end(), output.data());
+    const float* add = c.residual == 0 ? nullptr : c.residual == 1 ? other.data() : output.data();
+    const int64_t items = plan.items(tokens);
+    for (int64_t worker = c.workers; worker-- > 0;) {
+      GuardedLanes scratch(plan.scratch_lanes());
+      RunDequantisedMatMul(plan, tokens, input.data(), of, add, output.data(), items * worker / c.workers,
+                           items * (worker + 1) / c.workers, scratch.data());
+      ASSERT_TRUE(scratch.guard_is_untouched());
+    }
+    ASSERT_TRUE(output.guard_is_untouched());
+    for (int64_t token = 0; token < tokens; ++token) {
+      for (int64_t row = 0; row < c.outputs; ++row) {
+        int32_t sum = 0;
+        for (int64_t i = 0; i < c.inputs; ++i) {
+          sum += dense[static_cast<size_t>(row * c.inputs + i)] *
+                 (input[static_cast<size_t>(token * c.inputs + i)] - of.zero_point);
+        }
+        volatile const float both = of.scale * scale[static_cast<size_t>(row)];
+        volatile float value = static_cast<float>(sum) * both;
+        value = value + bias[static_cast<size_t>(row)];
+        if (add != nullptr) value = value + other[static_cast<size_t>(token * c.outputs + row)];
+        ASSERT_EQ(output.data()[token * c.outputs + row],
+                  std::clamp(static_cast<float>(value), c.epilogue.lower, c.epilogue.upper))
+            << "token " << token << ", output " << row;
+      }
+    }
+  }
+}
+
 TEST(QuantisedMatMul, AnySizes) {
   ForEachByteTraits([](const ByteTraits& traits) {
     for (const Case& c : kCases) CheckStatic(c, traits);
@@ -183,6 +232,12 @@ TEST(QuantisedMatMul, AnySizes) {
 TEST(DynamicMatMul, AnySizes) {
   ForEachByteTraits([](const ByteTraits& traits) {
     for (const Case& c : kCases) CheckDynamic(c, traits);
+  });
+}
+
+TEST(DequantisedMatMul, AnySizes) {
+  ForEachByteTraits([](const ByteTraits& traits) {
+    for (const Case& c : kCases) CheckDequantised(c, traits);
   });
 }
 

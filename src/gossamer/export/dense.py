@@ -91,7 +91,7 @@ class _DenseNodes:
         value = self._add(op.dense, [source, weight, *added], sums, node.name, carried)
         if bias and not added:
             value = self.node("Add", [value, bias], self.value(f"{node.output[0]}.biased"))
-        self._finish_layer(node, value, residual, attributes, end)
+        self.finish_layer(node, value, residual, attributes, end)
         if pooled:
             self._add("MaxPool", [end], node.output[0], "", STEM_POOL)
 
@@ -152,7 +152,7 @@ class _DenseNodes:
             self._unpacked[dense_name] = numpy_helper.from_array(stored, dense_name)
         return dense_name
 
-    def _finish_layer(
+    def finish_layer(
         self, node: onnx.NodeProto, value: str, residual: str, attributes: Mapping[str, Any], end: str
     ) -> None:
         """Residual and activation, ending in the value `end`."""

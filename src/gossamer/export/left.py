@@ -31,17 +31,16 @@ FLOATS = TYPES[:4]
 ZERO_POINTS = {
     "ConvInteger": {1: 3},
     "DequantizeLinear": {0: 2},
+    "DynamicQuantizeLSTM": {1: 9, 2: 11},
     "DynamicQuantizeMatMul": {1: 3},
     "MatMulInteger": {0: 2, 1: 3},
     "MatMulIntegerToFloat": {0: 4, 1: 5},
+    "QAttention": {1: 7},
     "QGemm": {0: 2, 3: 5},
     "QLinearConv": {3: 5},
     "QLinearMatMul": {0: 2, 3: 5},
 }
 """Ops that read quantised weights: index of a weight among their inputs -> index of the number that stands for zero."""
-
-ANEW = ("ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat")
-"""Those of them whose inputs' scales are no constants."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def left_weights(
     stored, replaceable = _stored(graph)
     computed = _computed(graph)
     inside = {index for layer in layers for index in layer.nodes}
-    inside |= {index for layer in quantised.layers for index in layer.nodes}
+    inside |= quantised.inside
     # What makes nothing but the weights of layers.
     inside |= {i for i, node in enumerate(graph.nodes) if is_dequantise(node) and _is_read_in(graph, node, inside)}
     found: dict[str, LeftWeight] = {}
@@ -129,11 +128,8 @@ def _article(kind: str) -> str:
 
 
 def _no_sparse_op(node: onnx.NodeProto, tensor: onnx.TensorProto) -> str:
-    if node.op_type in ANEW:
-        return (
-            f"{node.op_type} multiplies what is quantised anew for each input, all of it by one scale; gossamer's "
-            f"DynamicMatMul has a scale for each token"
-        )
+    if node.op_type == "ConvInteger":
+        return "what it multiplies is quantised anew for each input; sparse convolutions take constant scales"
     if node.op_type in ZERO_POINTS:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
         return f"its weight is of type {kind} and read by {node.op_type}, which has no sparse op"

@@ -61,7 +61,7 @@ def find_parts(
     convolutions = [layer for layer in layers if layer.kind == "conv"]
     of_bytes = byte_parts(graph, quantised)
     fused = {index for layer in layers for index in layer.nodes}
-    fused |= {index for layer in quantised.layers for index in layer.nodes}
+    fused |= quantised.inside
     fused |= {index for part in of_bytes for index in nodes_of(part)}
     passive = [p for p in range(len(graph.nodes)) if p not in fused and _is_elementwise(graph, p)]
     pools = [pool for pool in _find_pools(graph, layers) if pool.index not in fused]

@@ -20,6 +20,8 @@ from gossamer.graph.quantisation import SIGN
 PER_CHANNEL = 13
 """The opset from which on DequantizeLinear takes a scale for each channel."""
 FULL = 255
+LEAST_TOKEN = 4e-37
+"""A token without a larger magnitude is zeros (runtime/native/kernels/quantised_token-inl.h)."""
 
 
 class Nodes(DenseNodes, Protocol):
@@ -33,6 +35,11 @@ class Nodes(DenseNodes, Protocol):
 
     def add(self, kind: str, inputs: list[str], output: str, attributes: Mapping[str, Any]) -> str:
         """Adds a node; its output's name."""
+
+    def finish_layer(
+        self, node: onnx.NodeProto, value: str, residual: str, attributes: Mapping[str, Any], end: str
+    ) -> None:
+        """Adds a residual and an activation function, ending in the value `end`."""
 
     def description(self, value: str) -> tuple[int, int]:
         """The type of a value, and its number of axes, as the file describes them; 0 where it does not."""
@@ -121,6 +128,13 @@ def _added(nodes: Nodes, value: str, residual: str, attributes: Mapping[str, Any
 
 def _weight(nodes: Nodes, packed: str, scales: NDArray[np.float32], *, transposed: bool) -> str:
     """A packed weight as floats, each output times its scale."""
+    numbers = _numbers(nodes, packed, scales, transposed=transposed)
+    name = nodes.constant(numbers, f"{packed}.numbers")
+    return _by_channel(nodes, name, nodes.value(f"{packed}.floats"), scales, int(transposed))
+
+
+def _numbers(nodes: Nodes, packed: str, scales: NDArray[np.float32], *, transposed: bool) -> NDArray[np.int8]:
+    """A packed weight, one row for each scale; transposed then perhaps."""
     try:
         weight = weights.decode(nodes.stored(packed).tobytes())
     except weights.DamagedWeight as error:
@@ -129,14 +143,48 @@ def _weight(nodes: Nodes, packed: str, scales: NDArray[np.float32], *, transpose
         raise ConfigurationError(
             f"the weight {packed!r} is {weight.dtype} {weight.shape}; expected one of int8, scaled"
         )
-    name = nodes.constant(np.ascontiguousarray(weight.T) if transposed else weight, f"{packed}.numbers")
-    return _by_channel(nodes, name, nodes.value(f"{packed}.floats"), scales, int(transposed))
+    return np.ascontiguousarray(weight.T) if transposed else weight
+
+
+def _dequantised(nodes: Nodes, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+    """The integers' product, times the scales of both."""
+    given = [*node.input, *[""] * 7]
+    source, packed, scales, scale, zero_point, bias, residual = given[:7]
+    end = node.output[0]
+    weight = nodes.constant(
+        _numbers(nodes, packed, np.asarray(nodes.stored(scales)), transposed=True), f"{packed}.numbers"
+    )
+    sums = nodes.node("MatMulInteger", [source, weight, zero_point], nodes.value(f"{end}.integers"))
+    floats = nodes.add("Cast", [sums], nodes.value(f"{end}.sums"), {"to": TensorProto.FLOAT})
+    both = nodes.node("Mul", [scale, scales], nodes.value(f"{end}.scales"))
+    value = nodes.node("Mul", [floats, both], nodes.value(f"{end}.product"))
+    _finish(nodes, node, value, bias, residual, attributes)
 
 
 def _dynamic(nodes: Nodes, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
-    raise ConfigurationError(
-        f"node {node.name!r} quantises each token anew, which has no counterpart in ONNX's own ops"
+    """Each token times 127 over its largest magnitude, rounded, as whole numbers around 128."""
+    source, packed, scales, bias, residual = [*node.input, *[""] * 5][:5]
+    end = node.output[0]
+    weight = nodes.constant(
+        _numbers(nodes, packed, np.asarray(nodes.stored(scales)), transposed=True), f"{packed}.numbers"
     )
+    sizes = nodes.node("Abs", [source], nodes.value(f"{end}.sizes"))
+    nodes.need_opset(18)
+    last = nodes.constant(np.asarray([-1]), f"{end}.axis")
+    most = nodes.add("ReduceMax", [sizes, last], nodes.value(f"{end}.most"), {"keepdims": 1})
+    limit = nodes.scalar(127.0, f"{end}.limit")
+    some = nodes.node("Greater", [most, nodes.scalar(LEAST_TOKEN, f"{end}.least")], nodes.value(f"{end}.some"))
+    factor = nodes.node("Div", [limit, most], nodes.value(f"{end}.factor"))
+    step = nodes.node("Div", [most, limit], nodes.value(f"{end}.step"))
+    factor = nodes.node("Where", [some, factor, nodes.scalar(0.0, f"{end}.zero")], nodes.value(f"{end}.factors"))
+    step = nodes.node("Where", [some, step, nodes.scalar(1.0, f"{end}.one")], nodes.value(f"{end}.step_or_one"))
+    scaled = nodes.node("Mul", [source, factor], nodes.value(f"{end}.scaled"))
+    whole = _quantise(nodes, scaled, nodes.value(f"{end}.whole"), 1.0, SIGN)
+    sums = nodes.node("MatMulInteger", [whole, weight, _zero_point(nodes, SIGN)], nodes.value(f"{end}.integers"))
+    floats = nodes.add("Cast", [sums], nodes.value(f"{end}.sums"), {"to": TensorProto.FLOAT})
+    weighted = nodes.node("Mul", [floats, scales], nodes.value(f"{end}.weighted"))
+    value = nodes.node("Mul", [weighted, step], nodes.value(f"{end}.product"))
+    _finish(nodes, node, value, bias, residual, attributes)
 
 
 def _max_pool(nodes: Nodes, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
@@ -188,6 +236,15 @@ def _floats(nodes: Nodes, value: str, to: str, scale: float, zero_point: int) ->
     return nodes.node("DequantizeLinear", inputs, to)
 
 
+def _finish(
+    nodes: Nodes, node: onnx.NodeProto, value: str, bias: str, residual: str, attributes: Mapping[str, Any]
+) -> None:
+    """Bias, residual and activation function of a product of floats."""
+    if bias:
+        value = nodes.node("Add", [value, bias], nodes.value(f"{node.output[0]}.biased"))
+    nodes.finish_layer(node, value, residual, attributes, node.output[0])
+
+
 def _zero_point(nodes: Nodes, zero_point: int) -> str:
     return nodes.constant(np.asarray(zero_point, np.uint8), "zero_point")
 
@@ -206,6 +263,7 @@ _WRITERS: dict[str, Callable[[Nodes, onnx.NodeProto, Mapping[str, Any]], None]] 
     "QuantisedConv": _layer,
     "QuantisedMatMul": _layer,
     "DynamicMatMul": _dynamic,
+    "DequantisedMatMul": _dequantised,
     "QuantisedMaxPool": _max_pool,
     "QuantisedAveragePool": _average_pool,
     "QuantisedConcat": _concat,

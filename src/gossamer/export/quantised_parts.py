@@ -52,10 +52,8 @@ def byte_parts(graph: Graph, quantised: QuantisedGraph) -> list[BytePart]:
     parts: list[BytePart] = [*convolutions, *quantised.channelwise, *quantised.movers]
     if not parts:
         return []
-    linear = [layer for layer in quantised.layers if layer.kind == "linear"]
-    inside = {index for part in (*parts, *linear) for index in nodes_of(part)}
     on_panels = {index for part in parts for index in nodes_of(part)}
-    return [*parts, *_edges(graph, inside, on_panels)]
+    return [*parts, *_edges(graph, on_panels | quantised.inside, on_panels)]
 
 
 def nodes_of(part: BytePart) -> tuple[int, ...]:

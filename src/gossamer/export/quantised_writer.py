@@ -8,6 +8,7 @@ from gossamer_runtime import weights
 from onnx import TensorProto, helper
 
 from gossamer.export.quantised_parts import BytePart, Edge
+from gossamer.graph.dequantised import DequantisedLayer
 from gossamer.graph.layers import extents
 from gossamer.graph.names import unused
 from gossamer.graph.ops import OPS
@@ -100,6 +101,38 @@ def _write_layer(writer: "Writer", layer: QuantisedLayer) -> None:
     if made != value:
         writer.unsigned[value] = made
         _cast(writer, made, value, -SIGN, TensorProto.INT8)
+
+
+def write_dequantised(writer: "Writer", layer: DequantisedLayer) -> None:
+    """Adds the op of a layer that makes floats of bytes."""
+    value, scale, zero_point = layer.source, layer.scale, layer.zero_point
+    if layer.quantises:
+        value, scale, zero_point = _quantised_anew(writer, value)
+    elif not scale:
+        value = _as_bytes(writer, Bytes(value, layer.quantisation))
+        scale = writer.constant(f"{layer.name}.input_scale", np.asarray(layer.quantisation.scale))
+        zero_point = writer.constant("zero_point", np.asarray(layer.quantisation.zero_point, np.uint8))
+    inputs = [
+        value,
+        writer.constant(f"{layer.name}.packed", np.frombuffer(weights.encode(layer.weight.astype(np.int8)), np.uint8)),
+        writer.constant(f"{layer.name}.scales", layer.weight_scales),
+        scale,
+        zero_point,
+        "" if layer.bias is None else writer.constant(f"{layer.name}.bias", layer.bias),
+        layer.residual or "",
+    ]
+    attributes = {"output_features": layer.shape.outputs, **layer.activation.attributes}
+    writer.nodes.append(writer.made(OPS["DequantisedMatMul"], inputs, layer.output, layer.name, attributes))
+
+
+def _quantised_anew(writer: "Writer", value: str) -> tuple[str, ...]:
+    """A value of floats as bytes, with their scale and zero point, as ONNX Runtime quantises it as the network runs."""
+    if value not in writer.quantised_anew:
+        made = tuple(unused(f"{value}.{what}", writer.taken) for what in ("bytes", "scale", "zero_point"))
+        name = unused(f"{value}.quantised", writer.node_names)
+        writer.nodes.append(helper.make_node("DynamicQuantizeLinear", [value], list(made), name=name))
+        writer.quantised_anew[value] = made
+    return writer.quantised_anew[value]
 
 
 def _write_pool(writer: "Writer", pool: BytePool) -> None:

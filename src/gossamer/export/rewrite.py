@@ -11,6 +11,7 @@ from gossamer.export.left import LeftWeight, left_weights
 from gossamer.export.parts import Part, find_parts, indices_of
 from gossamer.export.writer import Writer
 from gossamer.graph.constants import prepared
+from gossamer.graph.dequantised import DequantisedLayer
 from gossamer.graph.graph import Graph
 from gossamer.graph.layers import Kind, Layer, find_layers
 from gossamer.graph.layout import choose_panels
@@ -54,7 +55,7 @@ class Rewritten:
 
     model: onnx.ModelProto
     layers: tuple[LayerReport, ...]
-    """Those of floats, then those of bytes, each in the graph's order."""
+    """Those of floats, those of bytes, and those that make floats of bytes, each in the graph's order."""
     panels: dict[str, Panel] = field(default_factory=dict)
     """Value of the dense network -> its panel in the sparse one, where it has one."""
     left: tuple[LeftWeight, ...] = ()
@@ -96,7 +97,7 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
     quantised = find_quantised(graph)
     parts = find_parts(graph, layers, costs, quantised=quantised)
     chosen = choose_panels(parts.units, parts.read_as_planes, parts.conversion_times)
-    every: list[Layer | QuantisedLayer] = [*layers, *quantised.layers]
+    every: list[Layer | QuantisedLayer] = [*layers, *quantised.layers, *quantised.dequantised]
     linear = [
         layer
         for layer in every
@@ -142,7 +143,7 @@ def _report(layer: Layer | QuantisedLayer, became: Layer | Stem | QuantisedLayer
         _name_of(layer.output if became is None else became.output),
         dense_time,
         sparse_time,
-        isinstance(layer, QuantisedLayer),
+        isinstance(layer, QuantisedLayer | DequantisedLayer),
     )
 
 

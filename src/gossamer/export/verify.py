@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gossamer.errors import ExportError
 from gossamer.export.agreement import compare, few_examples, how_wrong, refuse_random
+from gossamer.export.dequantised_checks import first_wrong_product
 from gossamer.export.infinities import first_reader
 from gossamer.export.layer_checks import first_wrong_layer, values_read
 from gossamer.export.quantised_checks import compare_bytes
@@ -24,6 +25,8 @@ from gossamer.graph.sessions import Feed, Opened, Remembering, Run, running, spa
 
 QUANTISED = 0.1
 """The share of an output's largest number that steps of one in quantised layers may change: a byte is one of 256."""
+FLOAT_STEPS = 128
+"""What the largest of floats that are made of bytes is taken as."""
 FEW_STEPS, SPREAD = 0.5, 0.2
 """How far values of bytes may be apart on the whole, in steps and in their mean deviation. Values of another layer
 would be as far apart as these values are from each other."""
@@ -82,7 +85,8 @@ def compare_with_dense(
     inner = _Inner(dense, onnx.load(file), rewritten, few)
     of_bytes = compare_bytes(dense, inner.written, rewritten, few)
     wrong = first_wrong_layer(dense, inner.written, rewritten, few, inner.expected) or of_bytes.wrong
-    share = QUANTISED if of_bytes.values else 0.0
+    wrong = wrong or first_wrong_product(dense, inner.written, few)
+    share = QUANTISED if rewritten.of_bytes else 0.0
     agreement, value = compare(*runs, feeds, rounding, share=share), inner.first_wrong(nan=True)
     reader = None if agreement.within and value is None else first_reader(dense, rewritten, feeds)
     if reader is not None:
@@ -123,7 +127,7 @@ class _Inner:
             index = self._names.index(layer.output)
             expected, got = self.expected[layer.output], self._got[layer.output]
             if layer.quantised:
-                wrong = _wrong_bytes(as_unsigned(expected), as_unsigned(got))
+                wrong = _wrong_steps(*_in_steps(expected, got))
             else:
                 wrong = how_wrong(expected, got, self._rounding, index, nan=nan)
             if wrong is not None:
@@ -131,13 +135,21 @@ class _Inner:
         return None
 
 
-def _wrong_bytes(expected: NDArray[np.uint8], got: NDArray[np.uint8]) -> str | None:
+def _in_steps(expected: NDArray[np.generic], got: NDArray[np.generic]) -> tuple[NDArray[np.float64], ...]:
+    """Bytes as numbers; floats in steps of which the largest that is expected has `FLOAT_STEPS`."""
+    if expected.dtype.kind != "f":
+        return as_unsigned(expected).astype(np.float64), as_unsigned(got).astype(np.float64)
+    numbers = [np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0) for values in (expected, got)]
+    step = max(float(np.abs(numbers[0]).max(initial=0.0)), float(np.finfo(np.float32).tiny)) / FLOAT_STEPS
+    return numbers[0] / step, numbers[1] / step
+
+
+def _wrong_steps(expected: NDArray[np.float64], got: NDArray[np.float64]) -> str | None:
     """How a value in the network differs, on the whole; None if it does by steps that earlier layers differ in."""
     if expected.shape != got.shape:
         return f"its shape is {got.shape}, expected {expected.shape}"
-    numbers = expected.astype(np.float64)
-    difference = float(np.abs(numbers - got).mean()) if got.size else 0.0
-    spread = float(np.abs(numbers - numbers.mean()).mean()) if got.size else 0.0
+    difference = float(np.abs(expected - got).mean()) if got.size else 0.0
+    spread = float(np.abs(expected - expected.mean()).mean()) if got.size else 0.0
     if difference <= FEW_STEPS + SPREAD * spread:
         return None
     return f"differs by {difference:.3g} steps on average, its values by {spread:.3g}"

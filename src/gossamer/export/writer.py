@@ -13,9 +13,10 @@ from onnx import helper, numpy_helper
 from gossamer.export.half import require_half
 from gossamer.export.parts import Part
 from gossamer.export.quantised_parts import BytePart
-from gossamer.export.quantised_writer import write_bytes
+from gossamer.export.quantised_writer import write_bytes, write_dequantised
 from gossamer.graph.activations import Activation
 from gossamer.graph.batch_norm import drop_unread
+from gossamer.graph.dequantised import DequantisedLayer
 from gossamer.graph.graph import Graph, is_standard, values_read
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import NO_ACTIVATION, Layer, extents
@@ -58,6 +59,8 @@ class Writer:
         """Values that are made in case that somebody reads them."""
         self.unsigned: dict[str, str] = {}
         """Value of int8 -> the same as uint8, more by 128."""
+        self.quantised_anew: dict[str, tuple[str, ...]] = {}
+        """Value of floats -> its bytes, their scale and zero point, found as the network runs."""
 
     def write(self) -> onnx.ModelProto:
         self.node_names = {
@@ -70,7 +73,7 @@ class Writer:
                 self._replace(self.replaced[index])
             elif index not in self.dropped:
                 self.nodes.append(node)
-        if any(isinstance(part, BytePart) for part in self.replaced.values()):
+        if any(isinstance(part, BytePart | DequantisedLayer) for part in self.replaced.values()):
             self._drop_unread_nodes()
         return self._model()
 
@@ -83,6 +86,8 @@ class Writer:
             self._elementwise(self.graph.nodes[part])
         elif isinstance(part, BytePart):
             write_bytes(self, part)
+        elif isinstance(part, DequantisedLayer):
+            write_dequantised(self, part)
         elif isinstance(part, Pool):
             self._pool(part)
         elif isinstance(part, Stem):

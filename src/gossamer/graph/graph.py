@@ -22,6 +22,7 @@ FEWEST_INPUTS = {
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "MaxPool", "ReduceMean", "Resize", "Transpose"), 1),
     **dict.fromkeys(("Add", "Conv", "DequantizeLinear", "Gemm", "MatMul", "QuantizeLinear"), 2),
     **dict.fromkeys(("QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearSigmoid"), 4),
+    **{"Cast": 1, "Mul": 2, "MatMulInteger": 2, "DynamicQuantizeMatMul": 3, "MatMulIntegerToFloat": 4},
     **{"QLinearConcat": 5, "QGemm": 6, "QLinearAdd": 7, "QLinearConv": 8, "QLinearMatMul": 8, "QLinearMul": 7},
 }
 """Of the ops whose inputs are read here."""

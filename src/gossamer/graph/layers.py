@@ -1,8 +1,9 @@
 """Layers with constant weights: convolutions and linear layers, with the bias, residual and activation behind them."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import onnx
@@ -55,6 +56,9 @@ class Layer:
         return self.density
 
 
+AnyLayer = TypeVar("AnyLayer", bound=Layer)
+
+
 def find_layers(graph: Graph, *, linear_residual: bool = True) -> list[Layer]:
     """All layers with constant fp32 weights, in the graph's order, each node in one of them.
 
@@ -63,12 +67,24 @@ def find_layers(graph: Graph, *, linear_residual: bool = True) -> list[Layer]:
     """
     candidates = [_layer_at(graph, index) for index in range(len(graph.nodes))]
     found = [layer for layer in candidates if isinstance(layer, Layer)]
+    return with_following(graph, found, linear_residual=linear_residual)
+
+
+def with_following(
+    graph: Graph, layers: Sequence[AnyLayer], taken: Collection[int] = (), *, linear_residual: bool = True
+) -> list[AnyLayer]:
+    """The layers, each with a residual that is added to it and the activation behind it, no node in two of them.
+
+    Args:
+        layers: in the graph's order.
+        taken: nodes that are others' already.
+    """
     # From the end, so that where two layers are added the later one, which finds the other's result ready, adds.
-    taken: set[int] = set()
+    inside = {*taken, *(index for layer in layers for index in layer.nodes)}
     complete = []
-    for layer in reversed(found):
-        extended = _with_following(graph, layer, taken, linear_residual)
-        taken.update(extended.nodes)
+    for layer in reversed(layers):
+        extended = _with_following(graph, layer, inside, linear_residual)
+        inside.update(extended.nodes)
         complete.append(extended)
     return complete[::-1]
 
@@ -150,7 +166,7 @@ def _matmul(graph: Graph, index: int, node: onnx.NodeProto) -> Layer | str | Non
     if not sizes:
         return "the number of axes of its input is not known before it runs"
     layer = _linear(graph, index, node, weight.T, None, sizes)
-    return _with_bias(graph, layer, axis=-1)
+    return with_bias(graph, layer, axis=-1)
 
 
 def _left_matmul(graph: Graph, index: int, node: onnx.NodeProto) -> Layer | str | None:
@@ -171,10 +187,10 @@ def _left_matmul(graph: Graph, index: int, node: onnx.NodeProto) -> Layer | str 
     )
     name = layer_name(node, node.input[0])
     layer = Layer(name, "conv", weight[:, :, None], None, shape, node.input[1], node.output[0], (index,), rank=3)
-    return _with_bias(graph, layer, axis=-2)
+    return with_bias(graph, layer, axis=-2)
 
 
-def _with_bias(graph: Graph, layer: Layer, axis: int) -> Layer:
+def with_bias(graph: Graph, layer: AnyLayer, axis: int) -> AnyLayer:
     """A product with the addition of a bias that stands behind it, along the axis of its outputs."""
     following = graph.only_reader(layer.output)
     if following is None or not is_standard(graph.nodes[following], "Add"):
@@ -200,7 +216,7 @@ def _linear(
     return Layer(name, "linear", weight, bias, shape, node.input[0], node.output[0], (index,), rank=len(sizes))
 
 
-def _with_following(graph: Graph, layer: Layer, taken: set[int], linear_residual: bool) -> Layer:
+def _with_following(graph: Graph, layer: AnyLayer, taken: set[int], linear_residual: bool) -> AnyLayer:
     """The layer with a residual that is added to it and an activation behind it, as far as no other layer has them."""
     if layer.kind == "conv" or linear_residual:
         layer = _with_residual(graph, layer, taken)
@@ -216,7 +232,7 @@ def _with_following(graph: Graph, layer: Layer, taken: set[int], linear_residual
     )
 
 
-def _with_residual(graph: Graph, layer: Layer, taken: set[int]) -> Layer:
+def _with_residual(graph: Graph, layer: AnyLayer, taken: set[int]) -> AnyLayer:
     following = graph.only_reader(layer.output)
     if following is None or following in taken or not is_standard(graph.nodes[following], "Add"):
         return layer

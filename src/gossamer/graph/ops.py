@@ -252,6 +252,23 @@ _QUANTISED = (
         _of_bytes,
     ),
     Op(
+        "DequantisedMatMul",
+        (
+            OpInput("X `[..., k]`", "bytes"),
+            OpInput("packed weight `[n, k]` (int8)", "packed"),
+            OpInput("weight scales", "constant"),
+            OpInput("X's scale", "planes"),
+            OpInput("X's zero point", "bytes"),
+            _BIAS,
+            OpInput("residual", "planes", optional=True),
+        ),
+        ("output_features", *ATTRIBUTES),
+        "planes",
+        "MatMul",
+        (),
+        _of_bytes,
+    ),
+    Op(
         "QuantisedMaxPool",
         (_BYTES,),
         (*_WINDOW, "channels"),

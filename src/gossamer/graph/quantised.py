@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx
 
+from gossamer.graph.dequantised import DequantisedLayer, dequantised_layer_at
 from gossamer.graph.graph import Graph, is_complete
 from gossamer.graph.layer_shape import LayerShape
-from gossamer.graph.layers import extents, same_shape
+from gossamer.graph.layers import extents, find_layers, same_shape, with_following
 from gossamer.graph.lookups import Lookup, lookup_at, table_of
 from gossamer.graph.quantisation import BYTE_TYPES, Bytes, Unsuited, is_dequantise, is_quantise, quantisation_at
 from gossamer.graph.quantised_layers import QuantisedLayer, quantised_layer_at
@@ -29,11 +30,19 @@ class QuantisedGraph:
     channelwise: tuple[QuantisedLayer, ...]
     """Additions and functions that no layer could take in: as depthwise layers whose weights are one."""
     movers: tuple[Mover, ...]
+    dequantised: tuple[DequantisedLayer, ...]
+    """Linear layers of bytes whose results are floats."""
     reasons: dict[int, str]
     """Node -> why the quantised layer that begins there has no sparse op."""
 
+    @property
+    def inside(self) -> set[int]:
+        """The nodes of all its layers."""
+        of_bytes = {index for layer in self.layers for index in layer.nodes}
+        return of_bytes | {index for layer in self.dequantised for index in layer.nodes}
 
-NOT_QUANTISED = QuantisedGraph((), (), (), {})
+
+NOT_QUANTISED = QuantisedGraph((), (), (), (), {})
 
 
 @dataclass
@@ -45,6 +54,7 @@ class _Found:
     additions: dict[str, Addition] = field(default_factory=dict)
     lookups: dict[str, Lookup] = field(default_factory=dict)
     movers: list[Mover] = field(default_factory=list)
+    dequantised: list[DequantisedLayer] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
     signed: dict[str, bool] = field(default_factory=dict)
     """Values of bytes -> whether they are int8."""
@@ -66,12 +76,14 @@ class _Found:
         try:
             layer = quantised_layer_at(self.graph, index)
         except Unsuited as reason:
-            self.reasons[index] = str(reason)
-            return ()
+            return self._look_for_floats(index, str(reason))
         if layer is not None:
             self.layers[layer.output.value] = layer
             self._note(layer.output)
             return layer.nodes
+        floats = self._look_for_floats(index)
+        if floats:
+            return floats
         step = step_at(self.graph, index, self.signed)
         if step is not None:
             self._note_step(step)
@@ -83,6 +95,23 @@ class _Found:
         elif is_quantise(node):
             with suppress(Unsuited):
                 self._note(Bytes(node.output[0], quantisation_at(self.graph, node, 1, 2)))
+        return ()
+
+    def _look_for_floats(self, index: int, reason: str = "") -> tuple[int, ...]:
+        """Notes the layer that begins with a node and makes floats; the nodes that it takes.
+
+        Args:
+            reason: why it makes no bytes.
+        """
+        try:
+            layer = dequantised_layer_at(self.graph, index)
+        except Unsuited as other:
+            layer, reason = None, reason or str(other)
+        if layer is not None:
+            self.dequantised.append(layer)
+            return layer.nodes
+        if reason:
+            self.reasons[index] = reason
         return ()
 
     def _note(self, made: Bytes) -> None:
@@ -189,7 +218,9 @@ def find_quantised(graph: Graph) -> QuantisedGraph:
     # From the end, so that where two layers are added the later one, which finds the other's result ready, adds.
     layers = [found.extended(layer) for layer in reversed(found.layers.values())]
     channelwise = tuple(found.channelwise())
-    return QuantisedGraph(tuple(layers[::-1]), channelwise, tuple(found.movers), found.reasons)
+    parts = (*layers, *channelwise, *found.movers, *(find_layers(graph) if found.dequantised else ()))
+    floats = with_following(graph, found.dequantised, [index for part in parts for index in part.nodes])
+    return QuantisedGraph(tuple(layers[::-1]), channelwise, tuple(found.movers), tuple(floats), found.reasons)
 
 
 def byte_readers(graph: Graph, value: str) -> Iterable[int]:

@@ -78,9 +78,7 @@ class QuantisedLayer:
     @cached_property
     def share(self) -> float:
         """The share of its quads of input channels that have a weight other than zero: all that is skipped together."""
-        rows = self.weight.reshape(*self.weight.shape[:2], -1) != 0
-        filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % QUAD), (0, 0)))
-        return float(filled.reshape(len(rows), -1, QUAD, rows.shape[2]).any(2).mean())
+        return share_of_quads(self.weight)
 
     @property
     def made(self) -> Quantisation:
@@ -117,10 +115,26 @@ class QuantisedLayer:
             raise Unsuited("the product of its scales is not within 2^-126 and 2^64")
         if self.lower > self.upper:
             raise Unsuited("its activation function leaves no number of those that its output's bytes stand for")
-        weights = np.abs(self.weight.reshape(len(self.weight), -1).astype(np.int64)).sum(1)
-        biases = np.zeros(1, np.int64) if self.bias is None else np.abs(self.bias.astype(np.int64))
-        if (255 * weights + biases).max() >= LARGEST_SUM:
-            raise Unsuited("its sums could leave 32 bits")
+        check_sums(self.weight, self.bias)
+
+
+def share_of_quads(weight: NDArray[np.generic]) -> float:
+    """The share of a weight's quads of input channels that have a number other than zero."""
+    rows = weight.reshape(*weight.shape[:2], -1) != 0
+    filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % QUAD), (0, 0)))
+    return float(filled.reshape(len(rows), -1, QUAD, rows.shape[2]).any(2).mean())
+
+
+def check_sums(weight: NDArray[np.int8], bias: Integers | None) -> None:
+    """Checks that no sum can leave 32 bits.
+
+    Raises:
+        Unsuited: one could.
+    """
+    weights = np.abs(weight.reshape(len(weight), -1).astype(np.int64)).sum(1)
+    biases = np.zeros(1, np.int64) if bias is None else np.abs(bias.astype(np.int64))
+    if (255 * weights + biases).max() >= LARGEST_SUM:
+        raise Unsuited("its sums could leave 32 bits")
 
 
 @dataclass(frozen=True)
@@ -162,7 +176,7 @@ def _operands(graph: Graph, node: onnx.NodeProto) -> _Operands | None:
             return None
         if source is None:
             raise Unsuited("its weight is quantised, its input is not")
-        return _Operands(node, source, weight, _float_bias(graph, node, 2), None)
+        return _Operands(node, source, weight, float_bias(graph, node, 2), None)
     layouts = {
         "QLinearConv": ((0, 1, 2), (3, 4, 5), (6, 7), 8),
         "QLinearMatMul": ((0, 1, 2), (3, 4, 5), (6, 7), 99),
@@ -189,7 +203,7 @@ def _operands(graph: Graph, node: onnx.NodeProto) -> _Operands | None:
     return _Operands(node, source, stored, bias, made)
 
 
-def _float_bias(graph: Graph, node: onnx.NodeProto, index: int) -> Constant | Numbers | None:
+def float_bias(graph: Graph, node: onnx.NodeProto, index: int) -> Constant | Numbers | None:
     """A bias of floats, or of whole numbers behind DequantizeLinear."""
     name = node.input[index] if index < len(node.input) else ""
     if not name:
@@ -231,28 +245,43 @@ def _linear(graph: Graph, index: int, operands: _Operands) -> QuantisedLayer:
     if not attributes.get("transB", 0):
         stored = stored.transposed([1, 0])
     weight, scales = stored.as_weight(0)
-    sizes: tuple[Size, ...] = graph.shapes.get(operands.source.value, ())
+    shape, rank = linear_shape(graph, operands.source.value, weight)
+    return _layer(index, operands, "linear", np.ascontiguousarray(weight), scales, shape, rank)
+
+
+def linear_shape(graph: Graph, source: str, weight: NDArray[np.int8]) -> tuple[LayerShape, int]:
+    """The shape of a linear layer, and the rank of its input.
+
+    Raises:
+        Unsuited: that is not known.
+    """
+    sizes: tuple[Size, ...] = graph.shapes.get(source, ())
     if not sizes:
         raise Unsuited("the number of axes of its input is not known before it runs")
     rows = 1
     for axis, size in enumerate(sizes[:-1]):
         rows *= known_size(size, UNKNOWN_IMAGES if axis == 0 else UNKNOWN_EXTENT)
     shape = LayerShape("linear", inputs=weight.shape[1], outputs=weight.shape[0], width=rows, quantised=True)
-    return _layer(index, operands, "linear", np.ascontiguousarray(weight), scales, shape, len(sizes))
+    return shape, len(sizes)
 
 
 def _layer(
     index: int, operands: _Operands, kind: Kind, weight: NDArray[np.int8], scales: Numbers, shape: LayerShape, rank: int
 ) -> QuantisedLayer:
     node, source = operands.node, operands.source
-    stored = operands.weight.name
-    for ending in ("_quantized", ".quantized", "_DequantizeLinear"):
-        stored = stored.removesuffix(ending)
+    stored = name_of_floats(operands.weight.name)
     # Until its result is found in QDQ form, its output is a value of floats.
     made = operands.made or source.quantisation
     bias = _bias(operands.bias, source.quantisation.scale * scales)
     output = Bytes(node.output[0], made)
     return QuantisedLayer(layer_name(node, stored), kind, weight, scales, bias, shape, source, output, (index,), rank)
+
+
+def name_of_floats(stored: str) -> str:
+    """What a quantised weight was called before a tool quantised it."""
+    for ending in ("_quantized", ".quantized", "_DequantizeLinear"):
+        stored = stored.removesuffix(ending)
+    return stored
 
 
 def _bias(bias: Constant | Numbers | None, units: Numbers) -> Integers | None:
