@@ -80,7 +80,7 @@ def test_positions_that_differ_from_the_values_are_found() -> None:
     ("place", "byte", "message"),
     [
         (0, ord("X"), "not a packed weight of version 1"),
-        (4, 2, "not a packed weight of version 1"),
+        (4, 3, "not a packed weight of version 1"),
         (5, 2, "not a packed weight of version 1"),
         (6, 3, "not a packed weight of version 1"),
         (7, 1, "the number of bytes does not match the header"),

@@ -3,13 +3,14 @@
 #include <cstring>
 
 #include "format/checksum.h"
+#include "format/coded_weight.h"
 #include "format/half.h"
+#include "format/header.h"
 #include "format/little_endian.h"
 
 namespace gossamer {
 namespace {
 
-constexpr uint8_t kMagic[4] = {'G', 'S', 'P', 'W'};
 constexpr uint8_t kVersion = 1;
 constexpr size_t kFixedHeader = 24;
 constexpr uint8_t kLongGap = 255;
@@ -25,16 +26,6 @@ bool IsBitmask(PositionCode code) { return code == PositionCode::kBitmask || cod
 
 size_t BytesPerValue(ValueType type) { return type == ValueType::kInt8 ? 1 : type == ValueType::kFloat16 ? 2 : 4; }
 
-Status CheckValueType(ValueType type, float) {
-  if (type != ValueType::kInt8) return Status::Ok();
-  return Status::Problem("sparse weight: holds int8 values, expected fp32 or fp16; is it one for a quantised op?");
-}
-
-Status CheckValueType(ValueType type, int8_t) {
-  if (type == ValueType::kInt8) return Status::Ok();
-  return Status::Problem("sparse weight: holds fp32 or fp16 values, expected int8; is it one for an op of floats?");
-}
-
 // What the header says, checked against itself and against the number of bytes that are there.
 struct Header {
   PositionCode position_code;
@@ -45,26 +36,6 @@ struct Header {
   size_t position_bytes;
   const uint8_t* values;
 };
-
-template <class Value>
-Status ReadShape(const uint8_t* bytes, size_t rank, SparseMatrix<Value>* weight, uint64_t* elements) {
-  weight->shape.clear();
-  *elements = 1;
-  for (size_t axis = 0; axis < rank; ++axis) {
-    const uint64_t extent = ReadLittleEndian(bytes + 4 * axis, 4);
-    if (extent == 0) return Status::Problem("sparse weight: an axis of the shape is 0");
-    if (extent > kMaximumElements / *elements) return Status::Problem("sparse weight: the shape is too large");
-    *elements *= extent;
-    weight->shape.push_back(static_cast<int64_t>(extent));
-  }
-  if (static_cast<uint64_t>(weight->shape[0]) > kMaximumRows) {
-    return Status::Problem("sparse weight: more than 2^22 rows");
-  }
-  weight->rows = weight->shape[0];
-  weight->columns = static_cast<int64_t>(*elements) / weight->rows;
-  if (weight->columns > int64_t{UINT32_MAX}) return Status::Problem("sparse weight: more than 2^32 columns");
-  return Status::Ok();
-}
 
 // Quads of a row.
 template <class Value>
@@ -82,7 +53,7 @@ Status ReadHeader(const uint8_t* bytes, size_t size, SparseMatrix<Value>* weight
     return Status::Problem("sparse weight: does not begin with GSPW; is this a packed weight?");
   }
   if (bytes[4] != kVersion) {
-    return Status::Problem("sparse weight: of another version than 1; this gossamer-runtime is older than the file");
+    return Status::Problem("sparse weight: of another version than 1 and 2; this gossamer-runtime is older than the file");
   }
   if (bytes[5] > 3) return Status::Problem("sparse weight: unknown position code, expected 0 to 3");
   if (bytes[6] > 2) return Status::Problem("sparse weight: unknown value type, expected 0, 1 or 2");
@@ -110,7 +81,9 @@ Status ReadHeader(const uint8_t* bytes, size_t size, SparseMatrix<Value>* weight
   if (Checksum(bytes, size - 4) != ReadLittleEndian(bytes + size - 4, 4)) {
     return Status::Problem("sparse weight: the checksum does not match; the file is damaged");
   }
-  if (const Status shape = ReadShape(bytes + kFixedHeader, rank, weight, &header->elements); !shape.ok()) return shape;
+  std::vector<uint64_t> extents;
+  for (size_t axis = 0; axis < rank; ++axis) extents.push_back(ReadLittleEndian(bytes + kFixedHeader + 4 * axis, 4));
+  if (const Status shape = SetShape(extents, weight, &header->elements); !shape.ok()) return shape;
   if (of_quads) header->elements = static_cast<uint64_t>(weight->rows) * QuadColumns(*weight);
   if (header->kept > header->elements) return Status::Problem("sparse weight: more kept weights than elements");
   header->positions = bytes + before_positions;
@@ -314,7 +287,7 @@ Status DecodeQuads(const Header&, SparseWeight*) { return Status::Problem("spars
 
 template <class Value>
 Status Decode(const uint8_t* bytes, size_t size, SparseMatrix<Value>* weight) {
-  Header header;
+  Header header{};
   if (const Status status = ReadHeader(bytes, size, weight, &header); !status.ok()) return status;
   weight->value.clear();
   if (IsOfQuads(header.position_code)) return DecodeQuads(header, weight);
@@ -322,6 +295,14 @@ Status Decode(const uint8_t* bytes, size_t size, SparseMatrix<Value>* weight) {
   weight->value.reserve(static_cast<size_t>(header.kept));
   DecodeValues(header, weight);
   return Status::Ok();
+}
+
+template <class Value>
+Status DecodeAnyVersion(const uint8_t* bytes, size_t size, int64_t threads, SparseMatrix<Value>* weight) {
+  if (bytes != nullptr && size > 4 && std::memcmp(bytes, kMagic, sizeof(kMagic)) == 0 && bytes[4] == kCodedVersion) {
+    return DecodeCodedWeight(bytes, size, threads, weight);
+  }
+  return Decode(bytes, size, weight);
 }
 
 // A dense weight as rows of quads.
@@ -369,9 +350,11 @@ std::vector<uint8_t> EncodeShorter(const SparseMatrix<Value>& weight, ValueType 
 
 }  // namespace
 
-Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseWeight* weight) { return Decode(bytes, size, weight); }
-Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseByteWeight* weight) {
-  return Decode(bytes, size, weight);
+Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseWeight* weight, int64_t threads) {
+  return DecodeAnyVersion(bytes, size, threads, weight);
+}
+Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseByteWeight* weight, int64_t threads) {
+  return DecodeAnyVersion(bytes, size, threads, weight);
 }
 
 std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const float* dense, ValueType value_type,

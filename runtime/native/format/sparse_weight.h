@@ -1,5 +1,6 @@
 // The bytes of a sparse weight in a file: the one definition, called by the op library, the tests and the benches.
-// docs/format.md describes them for readers; the Python exporter writes the same bytes with numpy.
+// docs/format.md describes them for readers; the Python exporter writes the same bytes with numpy. This is version 1, of
+// weights as they are; version 2, of coded levels, is coded_weight.h, and read by the same functions.
 //
 //   offset  size           field
 //   0       4              "GSPW"
@@ -54,9 +55,9 @@ using SparseWeight = SparseMatrix<float>;
 using SparseByteWeight = SparseMatrix<int8_t>;
 
 // Checks every field, then decodes. After a problem `weight` is unspecified but valid. Reads only bytes[0 .. size). Refuses
-// int8 where floats are asked for, and floats where int8 is.
-Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseWeight* weight);
-Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseByteWeight* weight);
+// int8 where floats are asked for, and floats where int8 is. Large coded weights are shared among `threads`.
+Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseWeight* weight, int64_t threads = 1);
+Status DecodeSparseWeight(const uint8_t* bytes, size_t size, SparseByteWeight* weight, int64_t threads = 1);
 
 // Encodes the nonzeros of a dense weight; the position code is the one that takes fewer bytes, unless it is given.
 std::vector<uint8_t> EncodeSparseWeight(const std::vector<int64_t>& shape, const float* dense, ValueType value_type);

@@ -11,14 +11,14 @@
 namespace gossamer {
 
 template <class Value>
-SparseMatrix<Value> ReadWeight(const Ort::ConstKernelInfo& info, size_t index) {
+SparseMatrix<Value> ReadWeight(const Ort::ConstKernelInfo& info, size_t index, int64_t threads) {
   int constant = 0;
   const Ort::ConstValue value = info.GetTensorConstantInput(index, &constant);
   Require(constant != 0 && static_cast<const OrtValue*>(value) != nullptr, "the packed weight must be a constant");
   const auto type = value.GetTensorTypeAndShapeInfo();
   Require(type.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, "the packed weight must be of type uint8");
   SparseMatrix<Value> weight;
-  Require(DecodeSparseWeight(value.GetTensorData<uint8_t>(), type.GetElementCount(), &weight));
+  Require(DecodeSparseWeight(value.GetTensorData<uint8_t>(), type.GetElementCount(), &weight, threads));
   return weight;
 }
 

@@ -10,7 +10,7 @@
 namespace gossamer {
 
 QuantisedConvKernel::QuantisedConvKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), weight_(ReadWeight<int8_t>(info, 1)) {
+    : threads_(threads), weight_(ReadWeight<int8_t>(info, 1, threads)) {
   RequireExplicitPadding(info);
   const ConvolutionAttributes attributes = ReadConvolution(info);
   rank_ = attributes.axes + 2;

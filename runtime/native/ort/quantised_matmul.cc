@@ -40,7 +40,7 @@ int64_t CountOf(const std::vector<int64_t>& shape) {
 }  // namespace
 
 QuantisedMatMulKernel::QuantisedMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), weight_(ReadWeight<int8_t>(info, 1)) {
+    : threads_(threads), weight_(ReadWeight<int8_t>(info, 1, threads)) {
   RequireMatrix("QuantisedMatMul", info, weight_);
   const Requantisation to = ReadRequantisation(info, 2, 5, weight_.rows);
   residual_scaled_ = to.residual_scale != 0.0f;
@@ -64,7 +64,7 @@ void QuantisedMatMulKernel::Compute(Ort::KernelContext& context) {
 void QuantisedMatMulOp::Infer(Ort::ShapeInferContext& context) { InferMatMul(kName, context); }
 
 FloatMatMulKernel::FloatMatMulKernel(const char* name, const Ort::ConstKernelInfo& info, int64_t threads, size_t bias)
-    : name_(name), threads_(threads), weight_(ReadWeight<int8_t>(info, 1)) {
+    : name_(name), threads_(threads), weight_(ReadWeight<int8_t>(info, 1, threads)) {
   RequireMatrix(name, info, weight_);
   Requantisation scales;
   scales.scale = ReadConstant<float>(info, 2, weight_.rows, "scales");

@@ -8,7 +8,7 @@
 namespace gossamer {
 
 SparseConvKernel::SparseConvKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1)) {
+    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1, threads)) {
   RequireExplicitPadding(info);
   const ConvolutionAttributes attributes = ReadConvolution(info);
   rank_ = attributes.axes + 2;

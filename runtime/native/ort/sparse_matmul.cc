@@ -8,7 +8,7 @@
 namespace gossamer {
 
 SparseMatMulKernel::SparseMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1)) {
+    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1, threads)) {
   RequireMatrix("SparseMatMul", info, weight_);
   bias_ = ReadBias<float>(info, 2, weight_.rows);
   const std::vector<int64_t> known = KnownShape(info, 0);

@@ -287,7 +287,7 @@ TEST(SparseWeight, NamesWhatIsWrong) {
     return std::string(Decode(bytes, &weight).problem());
   };
   EXPECT_NE(problem(0, 'X').find("GSPW"), std::string::npos);
-  EXPECT_NE(problem(4, 2).find("version"), std::string::npos);
+  EXPECT_NE(problem(4, 3).find("version"), std::string::npos);
   EXPECT_NE(problem(5, 2).find("quads"), std::string::npos);
   EXPECT_NE(problem(5, 4).find("position code"), std::string::npos);
   EXPECT_NE(problem(6, 2).find("int8"), std::string::npos);

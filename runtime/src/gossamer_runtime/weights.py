@@ -1,10 +1,17 @@
-"""The bytes of a sparse weight, written and read with numpy (docs/format.md; native/format/sparse_weight.h)."""
+"""The bytes of a sparse weight, written and read with numpy (docs/format.md; native/format/sparse_weight.h).
+
+This is version 1, of weights as they are; version 2, of coded levels, is ``gossamer_runtime.coding``, read
+here too.
+"""
 
 import struct
 import zlib
 from typing import Any
 
 import numpy as np
+
+from gossamer_runtime import coding
+from gossamer_runtime.coding import DamagedWeight as DamagedWeight
 
 MAGIC = b"GSPW"
 VERSION = 1
@@ -15,10 +22,6 @@ QUADS = 2
 VALUE_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("i1")}
 INT8 = 2
 LONG_GAP = 255
-
-
-class DamagedWeight(ValueError):
-    """The bytes are not a sparse weight."""
 
 
 def encode(weight: np.ndarray, *, half: bool = False) -> bytes:
@@ -74,7 +77,9 @@ def _from_quads(quads: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def decode(packed: bytes) -> np.ndarray:
-    """The dense weight, as float32, or as int8 if that is what was packed."""
+    """The dense weight of either version, as float32, or as int8 if that is what was packed."""
+    if packed[:5] == MAGIC + bytes([coding.coded.VERSION]):
+        return coding.decode(packed).dense()
     if len(packed) < HEADER.size + 4 or zlib.crc32(packed[:-4]) != struct.unpack("<I", packed[-4:])[0]:
         raise DamagedWeight("too short, or the checksum does not match")
     magic, version, code, value_type, rank, kept, position_bytes = HEADER.unpack_from(packed)
