@@ -295,6 +295,18 @@ def test_an_onnx_file(tmp_path: Path) -> None:
     assert "already holds sparse ops" in refused("export", tmp_path / "m.onnx", "-o", tmp_path / "again.onnx")
 
 
+def test_a_dense_file_that_was_optimised_beside_sparse_ones(tmp_path: Path) -> None:
+    """ONNX Runtime lists every domain that its process knows, that of sparse ops among them."""
+    model = pruned_elsewhere()
+    model.opset_import.append(helper.make_opsetid("gossamer", 1))
+    onnx.save(model, tmp_path / "listed.onnx")
+    export(open_source(str(tmp_path / "listed.onnx")), tmp_path / "m.onnx", costs=SPARSE)
+    written = onnx.load(tmp_path / "m.onnx")
+    feed = {"image": np.random.default_rng(1).standard_normal((1, 3, 9, 17)).astype(np.float32)}
+    assert_same(run_sparse(written, feed), run_dense(pruned_elsewhere(), feed))
+    assert [entry.domain for entry in written.opset_import].count("gossamer") == 1
+
+
 def test_an_old_onnx_file_whose_weights_are_inputs_too(tmp_path: Path) -> None:
     old = pruned_elsewhere()
     old.ir_version = 3

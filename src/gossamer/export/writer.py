@@ -229,7 +229,9 @@ class Writer:
         replace_items(model.graph.node, self.nodes)
         model.graph.initializer.extend(self.constants.values())
         replace_items(model.graph.value_info, self._described())
-        if any(node.domain == DOMAIN for node in self.nodes):
+        # ONNX Runtime lists every domain that its process knows in the files that it optimises.
+        listed = any(entry.domain == DOMAIN for entry in model.opset_import)
+        if not listed and any(node.domain == DOMAIN for node in self.nodes):
             model.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
         drop_unread(model)
         return model

@@ -16,7 +16,7 @@ from gossamer.files.source import Source
 from gossamer.files.stored import Stored
 from gossamer.graph.graph import Graph, array_of, attributes_of, is_standard
 from gossamer.graph.open_axes import graphs_of
-from gossamer.graph.ops import DOMAIN
+from gossamer.graph.ops import is_sparse
 from gossamer.graph.reading import OLDEST_COMPLETE_IR, read_onnx
 from gossamer.storage.files import regular
 
@@ -48,7 +48,7 @@ def open_onnx(path: Path) -> Source:
         ExportError: it is missing, damaged, no dense network, or its external data lie elsewhere, or not as it says.
     """
     model = read_onnx(path, external=False)
-    if any(entry.domain == DOMAIN for entry in model.opset_import):
+    if is_sparse(model):
         raise ExportError(f"{path} holds sparse ops of gossamer; give the dense file that it was made from")
     graph = Graph(model)
     constants = dict(graph.tensors)

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from gossamer.errors import ExportError, first_line
 from gossamer.graph.messages import replace_items
 from gossamer.graph.open_axes import with_open_axes
-from gossamer.graph.ops import DOMAIN, STORED
+from gossamer.graph.ops import STORED, is_sparse
 from gossamer.graph.sessions import Opened
 from gossamer.storage.files import regular
 
@@ -44,7 +44,7 @@ def read_dense(path: Path) -> Opened:
         ExportError: it is missing, damaged, or no dense network.
     """
     model = with_open_axes(read_onnx(path))
-    if any(entry.domain == DOMAIN for entry in model.opset_import):
+    if is_sparse(model):
         raise ExportError(f"{path} already holds sparse ops of gossamer; give the dense file that it was made from")
     opened = Opened(model)
     try:
