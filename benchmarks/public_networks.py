@@ -229,9 +229,14 @@ def measured(network: Network, ranking: str, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"package": network.package, "file": network.file, "weights": total, "export": code}
     if code != 0:
         return row | {"printed": printed.strip().splitlines()[-12:]}
+    return row | compared(dense, sparse, [feed, *(network.inputs(rng) for _ in range(3))])
+
+
+def compared(dense: Path, sparse: Path, feeds: list[Feed]) -> dict[str, Any]:
+    """What the outputs of the two files differ by, and how long they take, in turn, for the first input."""
+    feed = feeds[0]
     before = onnxruntime.InferenceSession(dense, session_options(), providers=["CPUExecutionProvider"])
     after = gossamer_runtime.Session(sparse, threads=THREADS)
-    feeds = [feed, *(network.inputs(rng) for _ in range(3))]
     outputs = [(before.run(None, each), after.run(None, each)) for each in feeds]
     differences = [difference(*pair) for pair in outputs]
     varies = max(difference(outputs[0][0], other)[0] for other, _ in outputs[1:]) if same_shapes(outputs) else None
@@ -246,7 +251,7 @@ def measured(network: Network, ranking: str, folder: Path) -> dict[str, Any]:
         for node in nodes_of(onnx.load(sparse, load_external_data=False).graph)
         if node.domain == "gossamer"
     }
-    return row | {
+    return {
         "ops": sorted(entries),
         "difference": max(value for value, _ in differences),
         "largest output": max(value for _, value in differences),
