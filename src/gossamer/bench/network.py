@@ -9,10 +9,11 @@ and settings. Kinds:
     maxpool    kernel=, stride=, padding=kernel // 2
     average    global average over height and width: [1, channels]
     flatten
+    multiply   two sources, one of a single pixel perhaps
     attention  query,key,value as sources, heads=
     normalise  layer normalisation over the last axis
 
-`conv` and `linear` also take residual=NAME (added before the activation), one of relu and gelu, and `dense` for a layer
+`conv` and `linear` also take residual=NAME (added before the activation), one of relu, gelu, hardswish and silu, and `dense` for a layer
 that keeps all its weights. The last layer is the network's output. `#` begins a comment.
 """
 
@@ -33,7 +34,7 @@ from gossamer.storage.files import read_text
 OPSET = 20
 IR_VERSION = 9
 SUFFIX = ".txt"
-ACTIVATIONS = ("relu", "gelu")
+ACTIVATIONS = ("relu", "gelu", "hardswish", "silu")
 BLOCKS = {"unstructured": 1, "1x4": 4}
 """Structure -> input channels that are kept or pruned together."""
 RESIDUAL_SCALE = 0.5
@@ -150,7 +151,7 @@ def _check_sources(layer: DescribedLayer, before: list[DescribedLayer]) -> None:
     for source in (*layer.sources, *([layer.residual] if layer.residual else [])):
         if source not in names:
             raise ValueError(f"no layer {source!r} above")
-    expected = 3 if layer.kind == "attention" else 0 if layer.kind == "input" else 1
+    expected = {"attention": 3, "multiply": 2, "input": 0}.get(layer.kind, 1)
     if len(layer.sources) != expected:
         raise ValueError(f"{layer.kind} reads {expected} layers")
 
@@ -243,6 +244,15 @@ class _Drawing:
             raise ValueError(f"it reads {layer.sources[0]} of {len(shape)} axes; expected {rank}, the batch included")
         return shape
 
+    def active(self, activation: str, value: str, name: str) -> str:
+        """An activation function, in the ops that exporters write."""
+        gates = {"hardswish": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), "silu": ("Sigmoid", {})}
+        if activation not in gates:
+            return self.node({"relu": "Relu", "gelu": "Gelu"}[activation], [value], f"{name}.active")
+        kind, attributes = gates[activation]
+        gate = self.node(kind, [value], f"{name}.gate", **attributes)
+        return self.node("Mul", [value, gate], f"{name}.active")
+
     def finish(self, layer: DescribedLayer, value: str, shape: tuple[int, ...]) -> None:
         """Residual and activation."""
         if layer.residual is not None:
@@ -250,7 +260,7 @@ class _Drawing:
                 raise ValueError(f"its output is {shape}, its residual {layer.residual} {self.shapes[layer.residual]}")
             value = self.node("Add", [value, self.values[layer.residual]], f"{layer.name}.sum")
         if layer.activation is not None:
-            value = self.node({"relu": "Relu", "gelu": "Gelu"}[layer.activation], [value], f"{layer.name}.active")
+            value = self.active(layer.activation, value, layer.name)
         self.values[layer.name], self.shapes[layer.name] = value, shape
 
 
@@ -318,6 +328,14 @@ def _write_flatten(drawing: _Drawing, layer: DescribedLayer) -> None:
     drawing.finish(layer, value, (1, math.prod(shape[1:])))
 
 
+def _write_multiply(drawing: _Drawing, layer: DescribedLayer) -> None:
+    shape, other = (drawing.shapes[source] for source in layer.sources)
+    if other not in (shape, (*shape[:2], 1, 1)):
+        raise ValueError(f"{layer.sources[1]} is {other}; expected the shape of {layer.sources[0]}, or one pixel of it")
+    values = [drawing.values[source] for source in layer.sources]
+    drawing.finish(layer, drawing.node("Mul", values, layer.name), shape)
+
+
 def _write_attention(drawing: _Drawing, layer: DescribedLayer) -> None:
     shapes = {drawing.shapes[source] for source in layer.sources}
     _, tokens, features = drawing.source(layer, 3)
@@ -365,6 +383,7 @@ KINDS: dict[str, _Kind] = {
     "maxpool": _Kind(("kernel", "stride"), ("padding",), _write_maxpool),
     "average": _Kind((), (), _write_average),
     "flatten": _Kind((), (), _write_flatten),
+    "multiply": _Kind((), (), _write_multiply),
     "attention": _Kind(("heads",), (), _write_attention),
     "normalise": _Kind((), (), _write_normalise),
 }

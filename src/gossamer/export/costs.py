@@ -1,13 +1,14 @@
 """How long layers take, dense and sparse: what decides which of them run sparse."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
+from gossamer.export.prices import seconds, shipped
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.stems import FEW_CHANNELS
 from gossamer.graph.taps import as_it_lies, reads
-from gossamer.graph.terms import DENSE_BYTES, STEM_CHANNELS, dense_terms, of_quads, rounded_up, sparse_terms
+from gossamer.graph.terms import STEM_CHANNELS, Terms, dense_terms, rounded_up, sparse_terms
 from gossamer.graph.tiles import VECTOR
 
 
@@ -32,6 +33,13 @@ class Costs(Protocol):
 
     def pool(self, shape: LayerShape, *, panels: bool) -> float:
         """Seconds of a max pooling, PanelMaxPool or ONNX Runtime's."""
+
+    def of_bytes(self, terms: Terms, *, panels: bool) -> float:
+        """Seconds of what stands between quantised layers.
+
+        Args:
+            panels: whether that is an op of the domain `gossamer`; a change of layout is none.
+        """
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,6 @@ POOL = Rate(0.0, 0.2e-9)
 PANEL_POOL = Rate(20e-9)
 """The rate for each row of the window and each row of a channel's output, however long. Below 28 pixels that is more
 than ONNX Runtime's takes, with the changes of the layout around it."""
-REQUANTISED = 0.34e-9
-"""Seconds for each sum of a quantised layer that becomes a byte. With a quad for a weight, that gives the times of
-`benchmarks/runtime_resnet_50_int8.py`."""
 MARGIN = 1.05
 """Sparse layers have to win by this factor, since estimates err."""
 
@@ -109,17 +114,22 @@ class MeasuredCosts:
     copied, of groups and of what ONNX Runtime computes by columns were fitted on Zen 5
     (`benchmarks/convolutions.py`, 500 convolutions) and brought to this scale by the 0.45 that dense 3 x 3 ones take
     there; those of the dense ones are rather too low, so that what is chosen is faster.
+
+    What computes on bytes has the prices of a calibration of Zen 5 (`gossamer.export.prices`): it is compared with
+    nothing but itself.
     """
 
     def dense(self, shape: LayerShape) -> float:
         if shape.quantised:
-            return DENSE.op + DENSE_BYTES * self.dense(replace(shape, quantised=False))
+            return seconds(shipped(), dense_terms(shape))
         if shape.kind == "linear":
             return max(DENSE.time(shape.multiply_adds), DENSE_ROW.time(shape.weights))
         terms = dense_terms(shape)
         return DENSE.op + _by_terms(DENSE_CONVOLUTIONS[terms.kind], terms.amounts)
 
     def sparse(self, shape: LayerShape, density: float) -> float:
+        if shape.quantised:
+            return MARGIN * seconds(shipped(), sparse_terms(shape, density))
         return MARGIN * _sparse(shape, density)
 
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
@@ -137,11 +147,11 @@ class MeasuredCosts:
             return MARGIN * PANEL_POOL.time(rows * shape.kernel[0])
         return POOL.time(0, shape.values_read + shape.values_made)
 
+    def of_bytes(self, terms: Terms, *, panels: bool) -> float:
+        return (MARGIN if panels else 1.0) * seconds(shipped(), terms)
+
 
 def _sparse(shape: LayerShape, density: float) -> float:
-    if shape.quantised:
-        outputs = shape.outputs * shape.width if shape.kind == "linear" else shape.values_made
-        return _sparse(of_quads(shape), density) + outputs * REQUANTISED
     if shape.kind == "linear":
         if shape.width == 1:
             return SPARSE_ROW.time(shape.weights * density, shape.outputs)
@@ -184,3 +194,7 @@ class EverythingSparse:
 
     def pool(self, shape: LayerShape, *, panels: bool) -> float:
         return 0.0
+
+    def of_bytes(self, terms: Terms, *, panels: bool) -> float:
+        # Alone, such an op stays on planes.
+        return 0.45e-9 if panels else 0.3e-9

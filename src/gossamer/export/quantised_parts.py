@@ -1,9 +1,10 @@
 """What of a quantised network can run on panels of bytes, and how long it takes there and on planes."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gossamer.export.costs import Costs
+from gossamer.graph.byte_terms import on_panels, on_planes
 from gossamer.graph.graph import GRAPH, Graph
 from gossamer.graph.layers import extents
 from gossamer.graph.layout import Unit
@@ -18,14 +19,8 @@ from gossamer.graph.quantisation import (
 )
 from gossamer.graph.quantised import Mover, QuantisedGraph
 from gossamer.graph.quantised_layers import QuantisedLayer
-from gossamer.graph.quantised_steps import ByteConcat, BytePool
-from gossamer.graph.terms import QUAD
-
-BYTES = 0.3
-"""What changing the layout of bytes takes, of the time for as many floats."""
-LONGER = 1.5
-"""What an addition or table takes on panels, as a depthwise layer, in those times."""
-
+from gossamer.graph.shapes import numbers_of
+from gossamer.graph.terms import byte_conversion_terms, edge_terms
 
 @dataclass(frozen=True)
 class Edge:
@@ -73,31 +68,34 @@ def read_in_place(graph: Graph, parts: Iterable[BytePart]) -> set[int]:
 
 def byte_time(graph: Graph, value: str, costs: Costs) -> float:
     """Seconds to change the layout of a value of bytes."""
-    return BYTES * costs.conversion(*extents(graph, value))
+    return costs.of_bytes(byte_conversion_terms(*extents(graph, value)), panels=False)
+
+
+def dense_time(graph: Graph, layer: QuantisedLayer, costs: Costs) -> float:
+    """Seconds of ONNX Runtime's own ops for a layer, with the additions and functions that it takes in."""
+    beside = on_planes(graph, layer).beside
+    return costs.dense(layer.shape) + sum(costs.of_bytes(terms, panels=False) for terms in beside)
 
 
 def unit_of(graph: Graph, part: BytePart, costs: Costs) -> Unit:
     """The part's inputs and output, and its times."""
     if isinstance(part, Edge):
-        time = byte_time(graph, part.bytes, costs)
+        numbers = numbers_of(graph.shapes.get(part.bytes, ()))
+        times = [
+            costs.of_bytes(edge_terms(numbers, enters=part.enters, panels=panels), panels=panels)
+            for panels in (True, False)
+        ]
         # What leaves is planes of floats wherever it was bytes.
-        return Unit((), part.output, time, time / 2) if part.enters else Unit((part.source,), "", time, time / 2)
-    time = byte_time(graph, part.output.value, costs)
-    if isinstance(part, QuantisedLayer):
+        return Unit((), part.output, *times) if part.enters else Unit((part.source,), "", *times)
+    output = part.output.value
+    if not isinstance(part, QuantisedLayer):
+        inputs = tuple(dict.fromkeys(given.value for given in part.inputs))
+    else:
         inputs = tuple(dict.fromkeys(given.value for given in read_by(part)))
         if part.has_weight:
-            return Unit(inputs, part.output.value, costs.sparse(part.shape, part.share), costs.dense(part.shape))
-        return Unit(inputs, part.output.value, LONGER * time, time)
-    inputs = tuple(dict.fromkeys(given.value for given in part.inputs))
-    if isinstance(part, BytePool):
-        lanes = -(-part.shape.inputs // QUAD)
-        of_lanes = replace(part.shape, inputs=lanes, outputs=lanes, groups=lanes, quantised=False)
-        plane_time = costs.pool(replace(part.shape, quantised=False), panels=False)
-        panel_time = costs.pool(of_lanes, panels=True) if part.kind == "max" else plane_time
-        return Unit(inputs, part.output.value, panel_time, plane_time)
-    # Both layouts are copied once.
-    plane_time = time if isinstance(part, ByteConcat) else 0.0
-    return Unit(inputs, part.output.value, plane_time, plane_time)
+            return Unit(inputs, output, costs.sparse(part.shape, part.share), dense_time(graph, part, costs))
+    plane_time = sum(costs.of_bytes(terms, panels=False) for terms in on_planes(graph, part).terms)
+    return Unit(inputs, output, costs.of_bytes(on_panels(graph, part), panels=True), plane_time)
 
 
 def read_by(layer: QuantisedLayer) -> Iterator[Bytes]:

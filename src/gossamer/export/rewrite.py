@@ -9,6 +9,7 @@ import onnx
 from gossamer.export.costs import Costs, MeasuredCosts
 from gossamer.export.left import LeftWeight, left_weights
 from gossamer.export.parts import Part, find_parts, indices_of
+from gossamer.export.quantised_parts import dense_time
 from gossamer.export.writer import Writer
 from gossamer.graph.constants import prepared
 from gossamer.graph.dequantised import DequantisedLayer
@@ -101,7 +102,7 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
     linear = [
         layer
         for layer in every
-        if layer.kind == "linear" and costs.sparse(layer.shape, layer.share) < costs.dense(layer.shape)
+        if layer.kind == "linear" and costs.sparse(layer.shape, layer.share) < _dense_time(graph, layer, costs)
     ]
     writer = Writer(graph, half)
     on_panels: list[Part] = [part for index, part in enumerate(parts.parts) if index in chosen]
@@ -114,14 +115,20 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
     became = {(part.layer if isinstance(part, Stem) else part).output: part for part in writer.layers()}
     return Rewritten(
         written,
-        tuple(_report(layer, became.get(layer.output), costs) for layer in every),
+        tuple(_report(graph, layer, became.get(layer.output), costs) for layer in every),
         writer.reported_panels(),
         left_weights(graph, layers, quantised),
     )
 
 
-def _report(layer: Layer | QuantisedLayer, became: Layer | Stem | QuantisedLayer | None, costs: Costs) -> LayerReport:
-    dense_time, sparse_time = costs.dense(layer.shape), costs.sparse(layer.shape, layer.share)
+def _dense_time(graph: Graph, layer: Layer | QuantisedLayer, costs: Costs) -> float:
+    return dense_time(graph, layer, costs) if isinstance(layer, QuantisedLayer) else costs.dense(layer.shape)
+
+
+def _report(
+    graph: Graph, layer: Layer | QuantisedLayer, became: Layer | Stem | QuantisedLayer | None, costs: Costs
+) -> LayerReport:
+    dense, sparse = _dense_time(graph, layer, costs), costs.sparse(layer.shape, layer.share)
     form: Form = "dense" if became is None else "stem" if isinstance(became, Stem) else "sparse"
     if form == "sparse":
         reason = ""
@@ -129,7 +136,7 @@ def _report(layer: Layer | QuantisedLayer, became: Layer | Stem | QuantisedLayer
         reason = "dense weights, from the image straight into the layout of sparse layers"
     elif layer.kept == layer.weight.size:
         reason = "no zeros"
-    elif sparse_time >= dense_time:
+    elif sparse >= dense:
         reason = "too dense to be faster"
     else:
         reason = "changing the layout around it would cost more than it saves"
@@ -141,8 +148,8 @@ def _report(layer: Layer | QuantisedLayer, became: Layer | Stem | QuantisedLayer
         form,
         reason,
         _name_of(layer.output if became is None else became.output),
-        dense_time,
-        sparse_time,
+        dense,
+        sparse,
         isinstance(layer, QuantisedLayer | DequantisedLayer),
     )
 

@@ -138,7 +138,7 @@ FUNCTIONS = {
     "none": Function(_none, _node("Identity")),
     "relu": Function(_kind("Relu", "relu"), _node("Relu")),
     "clip": Function(_read_clip, _write_clip, ("lower", "upper")),
-    "hardswish": Function(_kind("HardSwish", "hardswish"), _node("HardSwish")),
+    "hardswish": Function(_kind("HardSwish", "hardswish"), _node("HardSwish"), curved=True),
     "silu": Function(_none, _write_silu, curved=True),
     "gelu": Function(_read_gelu, _write_gelu, curved=True),
     "leakyrelu": Function(

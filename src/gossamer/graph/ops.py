@@ -6,13 +6,24 @@ compares it with the runtime's own registration (runtime/native/ort).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import onnx
 
 from gossamer.graph.activations import ATTRIBUTES
 from gossamer.graph.layer_shape import LayerShape
-from gossamer.graph.terms import QUAD, Terms, conversion_terms, panel_pool_terms, sparse_terms, stem_terms
+from gossamer.graph.terms import (
+    Terms,
+    byte_conversion_terms,
+    byte_move_terms,
+    byte_pool_terms,
+    conversion_terms,
+    edge_terms,
+    panel_pool_terms,
+    sparse_terms,
+    stem_terms,
+)
 
 DOMAIN = "gossamer"
 DOMAIN_VERSION = 1
@@ -170,12 +181,20 @@ _REQUANTISATION = (
 
 def _byte_conversion(work: OpWork) -> Terms:
     shape = work.shape
-    return conversion_terms(-(-shape.inputs // QUAD), shape.height, shape.width, shape.images)
+    return byte_conversion_terms(shape.inputs, shape.height, shape.width, shape.images)
+
+
+def _byte_edge(work: OpWork, *, enters: bool) -> Terms:
+    return edge_terms(work.shape.values_read, enters=enters, panels=True)
 
 
 def _byte_pool(work: OpWork) -> Terms:
-    channels = -(-work.shape.inputs // QUAD)
-    return panel_pool_terms(replace(work.shape, inputs=channels, outputs=channels, groups=channels))
+    return byte_pool_terms(work.shape)
+
+
+def _byte_move(work: OpWork) -> Terms:
+    shape = work.shape
+    return byte_move_terms(shape.outputs, shape.height, shape.width, shape.images)
 
 
 def _of_bytes(work: OpWork) -> Terms:
@@ -201,7 +220,7 @@ _QUANTISED = (
         "planes",
         "Identity",
         (),
-        _byte_conversion,
+        partial(_byte_edge, enters=False),
     ),
     Op(
         "QuantisedConv",
@@ -298,7 +317,7 @@ _QUANTISED = (
         "byte panels",
         "Concat",
         (),
-        _byte_conversion,
+        _byte_move,
         "the first three have a number for each input",
     ),
     Op(
@@ -308,7 +327,7 @@ _QUANTISED = (
         "byte panels",
         "Resize",
         (),
-        _byte_conversion,
+        _byte_move,
         "whole factors, nearest neighbours",
     ),
 )

@@ -153,6 +153,7 @@ class _Found:
             table=table if layer.table is None else table[layer.table],
             before_table=layer.made,
             output=lookup.output,
+            shape=replace(layer.shape, curved=True),
             nodes=(*layer.nodes, *self._replaced(lookup)),
         )
 

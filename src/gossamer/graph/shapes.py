@@ -41,6 +41,11 @@ def known_size(size: Size, otherwise: int = UNKNOWN_EXTENT) -> int:
     return size if isinstance(size, int) and size > 0 else otherwise
 
 
+def numbers_of(shape: tuple[Size, ...]) -> int:
+    """Numbers in a value; sizes that are not known are the usual ones."""
+    return math.prod(known_size(size, UNKNOWN_EXTENT if axis else UNKNOWN_IMAGES) for axis, size in enumerate(shape))
+
+
 def infer_shapes(model: onnx.ModelProto) -> Shapes:
     """Infers the shapes of the values whose rank is known.
 

@@ -24,9 +24,6 @@ INT8 = "int8 "
 """What the classes of layers of bytes begin with. "sum" is their own term: a number that becomes a byte."""
 QUAD = 4
 """Channels of bytes that are multiplied together."""
-DENSE_BYTES = 1 / 3
-"""What ONNX Runtime takes for a layer of bytes, of the time of one of floats
-(`benchmarks/runtime_resnet_50_int8.py`)."""
 STEM_CHANNELS = 32
 """Outputs that a stem computes at once."""
 POOLED_TOGETHER = 4
@@ -65,7 +62,9 @@ def sparse_terms(shape: LayerShape, density: float) -> Terms:
     if shape.quantised:
         terms = sparse_terms(of_quads(shape), density)
         sums = shape.outputs * shape.width if shape.kind == "linear" else shape.values_made
-        return Terms(INT8 + terms.kind, {**terms.amounts, "sum": sums})
+        ends = {"sum": sums, "added": sums * shape.residual, "looked up": sums * shape.curved}
+        amounts = {name: amount for name, amount in terms.amounts.items() if name != "curved"}
+        return Terms(INT8 + terms.kind, {**amounts, **ends})
     kept = shape.weights * density
     if shape.kind == "linear":
         if shape.width < FEW_ROWS:
@@ -108,6 +107,7 @@ def _convolution_terms(shape: LayerShape, kept: float) -> Terms:
             "multiply-add": read.taps * outputs,
             "output": outputs,
             "channel, tile": shape.outputs * tiles,
+            "curved": _curved(shape),
             **_beyond_caches(inputs + outputs),
         }
         if read.floats == 0:
@@ -122,6 +122,7 @@ def _convolution_terms(shape: LayerShape, kept: float) -> Terms:
         "kept weight, tile": needed * tiles,
         "sum vector": shape.outputs * blocks * vectors,
         "output": outputs,
+        "curved": _curved(shape),
         **_beyond_caches(inputs + outputs),
     }
     if read.floats == 0:
@@ -154,6 +155,7 @@ def stem_terms(shape: LayerShape, *, pooled: bool) -> Terms:
             "multiply-add": 0 if strided else multiply_adds,
             "strided multiply-add": multiply_adds if strided else 0,
             "output": 0 if pooled else outputs,
+            "curved": _curved(shape),
             "pooled output": outputs if pooled else 0,
             **_beyond_caches(outputs / POOLED_TOGETHER if pooled else outputs),
         },
@@ -175,8 +177,8 @@ def panel_pool_terms(shape: LayerShape) -> Terms:
 
 
 def _curved(shape: LayerShape) -> int:
-    """Results of a product to which an activation function is applied that takes many instructions."""
-    return shape.outputs * shape.width * shape.curved
+    """Results to which an activation function is applied that takes many instructions."""
+    return (shape.outputs * shape.width if shape.kind == "linear" else shape.values_made) * shape.curved
 
 
 def _beyond_caches(floats: float) -> dict[str, float]:
@@ -189,8 +191,7 @@ def _beyond_caches(floats: float) -> dict[str, float]:
 def dense_terms(shape: LayerShape) -> Terms:
     """Terms of ONNX Runtime's own op."""
     if shape.quantised:
-        terms = dense_terms(replace(shape, quantised=False))
-        return Terms(INT8 + terms.kind, terms.amounts)
+        return _dense_terms_of_bytes(shape)
     multiply_adds = float(shape.multiply_adds)
     if shape.kind == "linear":
         if shape.width < FEW_ROWS:
@@ -208,11 +209,12 @@ def dense_terms(shape: LayerShape) -> Terms:
         )
     inputs, outputs = shape.values_read, shape.values_made
     taps = shape.kernel[0] * shape.kernel[1]
+    once = {"op": 1, "curved": _curved(shape)}
     if not _is_blocked(shape):
         return Terms(
             "dense by columns" if shape.groups == 1 else "dense grouped",
             {
-                "op": 1,
+                **once,
                 "multiply-add": multiply_adds,
                 "group": shape.images * shape.groups,
                 "column": shape.inputs * dense_taps(shape) * outputs / shape.outputs,
@@ -222,20 +224,52 @@ def dense_terms(shape: LayerShape) -> Terms:
     multiply_adds *= dense_taps(shape) / taps
     if shape.depthwise:
         rows = shape.images * shape.outputs * shape.output_height
-        return Terms("dense depthwise", {"op": 1, "multiply-add": multiply_adds, "output": outputs, "row": rows})
+        return Terms("dense depthwise", {**once, "multiply-add": multiply_adds, "output": outputs, "row": rows})
     # The last block of channels is padded.
     padded = rounded_up(shape.outputs, VECTOR) / shape.outputs
     if shape.inputs <= IMAGE_CHANNELS:
-        return Terms("dense of an image", {"op": 1, "multiply-add": multiply_adds * padded, "output": outputs})
+        return Terms("dense of an image", {**once, "multiply-add": multiply_adds * padded, "output": outputs})
     padded *= rounded_up(shape.inputs, VECTOR) / shape.inputs
     common = {
-        "op": 1,
+        **once,
         "multiply-add": multiply_adds * padded,
         "weight": shape.weights * padded,
         "input": inputs,
         "output": outputs,
     }
     return Terms("dense 1x1" if shape.kernel == (1, 1) else "dense kxk", common)
+
+
+def _dense_terms_of_bytes(shape: LayerShape) -> Terms:
+    """Of QLinearConv and QGemm: products of bytes that lie pixel by pixel, all channels of one together."""
+    if shape.kind == "linear":
+        results = shape.outputs * shape.width
+        if shape.width < FEW_ROWS:
+            return Terms(f"{INT8}dense vector", {"op": 1, "weight": shape.weights * shape.width, "output": results})
+        padded = rounded_up(shape.outputs, VECTOR) * rounded_up(shape.inputs, QUAD) * shape.width
+        read = shape.inputs * shape.width
+        return Terms(
+            f"{INT8}dense product",
+            {"op": 1, "multiply-add": padded, "weight": shape.weights, "input": read, "output": results},
+        )
+    pixels = shape.images * shape.output_height * shape.output_width
+    taps = shape.kernel[0] * shape.kernel[1]
+    inputs, outputs = shape.inputs // shape.groups, shape.outputs // shape.groups
+    common = {"op": 1, "output": shape.values_made}
+    if shape.depthwise and outputs == 1:
+        # Pixels are found by a list of addresses, an entry for every tap.
+        multiply_adds = pixels * taps * rounded_up(shape.outputs, VECTOR)
+        return Terms(f"{INT8}dense depthwise", {**common, "multiply-add": multiply_adds, "tap": pixels * taps})
+    multiply_adds = pixels * shape.groups * rounded_up(outputs, VECTOR) * rounded_up(inputs * taps, QUAD)
+    common |= {"multiply-add": multiply_adds, "weight": shape.weights}
+    columns = {"tap": pixels * taps * shape.groups, "column": pixels * taps * shape.inputs}
+    if shape.groups > 1:
+        return Terms(f"{INT8}dense grouped", {**common, **columns, "group": shape.images * shape.groups})
+    if shape.inputs <= IMAGE_CHANNELS:
+        return Terms(f"{INT8}dense of an image", {**common, **columns})
+    if taps == 1 and shape.strides == (1, 1) and not any(shape.pads):
+        return Terms(f"{INT8}dense 1x1", {**common, "input": shape.values_read})
+    return Terms(f"{INT8}dense kxk", {**common, **columns})
 
 
 def _is_blocked(shape: LayerShape) -> bool:
@@ -256,3 +290,47 @@ def rounded_up(channels: int, block: int) -> int:
 def conversion_terms(channels: int, height: int, width: int, images: int) -> Terms:
     """Terms of ToPanel or FromPanel."""
     return Terms("conversion", {"op": 1, "float": channels * height * width * images})
+
+
+def byte_conversion_terms(channels: int, height: int, width: int, images: int) -> Terms:
+    """Terms of QuantisedToPanel and QuantisedFromPanel, with what ONNX Runtime adds to have planes there: its own ops
+    on bytes read and make pixels."""
+    lanes = _lanes(channels) * height * width * images
+    return Terms(f"{INT8}conversion", {"op": 1, "lane": lanes, "transposed": 1, "transposed lane": lanes})
+
+
+def byte_move_terms(channels: int, height: int, width: int, images: int) -> Terms:
+    """Terms of QuantisedConcat and QuantisedResize, of their result."""
+    return Terms(f"{INT8}moved", {"op": 1, "lane": _lanes(channels) * height * width * images})
+
+
+def byte_pool_terms(shape: LayerShape) -> Terms:
+    """Terms of QuantisedMaxPool, and of QuantisedAveragePool, which no specimen has."""
+    lanes = _lanes(shape.inputs)
+    terms = panel_pool_terms(replace(shape, inputs=lanes, outputs=lanes, groups=lanes, quantised=False))
+    return Terms(INT8 + terms.kind, terms.amounts)
+
+
+def edge_terms(numbers: int, *, enters: bool, panels: bool) -> Terms:
+    """Terms of the change of an image between floats on planes and bytes.
+
+    Args:
+        numbers: all of the image's.
+        enters: whether floats become bytes.
+        panels: whether the bytes lie in panels; else ONNX Runtime changes how they lie besides.
+    """
+    if panels:
+        return Terms(f"{INT8}{'entering' if enters else 'leaving'}", {"op": 1, "float": numbers})
+    kind = "other QuantizeLinear" if enters else "other DequantizeLinear"
+    return Terms(kind, {"op": 1, "float": numbers, "transposed": 1, "transposed float": numbers})
+
+
+def without_transposing(terms: Terms) -> Terms:
+    """Terms of a node alone, without the Transpose beside it that ONNX Runtime adds."""
+    amounts = {name: amount for name, amount in terms.amounts.items() if not name.startswith("transposed")}
+    return Terms(terms.kind, amounts)
+
+
+def _lanes(channels: int) -> int:
+    """Lanes of four channels."""
+    return math.ceil(channels / QUAD)

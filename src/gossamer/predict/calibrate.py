@@ -18,6 +18,9 @@ from gossamer.predict.specimens import specimens
 DENSITIES = (0.05, 0.1, 0.2, 0.5)
 INT8_DENSITIES = (0.05, 0.2)
 """Those at which specimens are quantised too: quads of single weights are kept to 19% and 59% there."""
+MIXED_DENSITY, MIXED = 0.2, ("convolutions", "functions")
+"""Where every second layer of bytes is left dense, to learn what changes of the layout take: at this density, of
+specimens whose names begin so."""
 ROUNDS = 3
 """How often every specimen is timed, each time after all others."""
 DOUBTFUL = 0.15
@@ -79,6 +82,9 @@ def _ready(threads: int, folder: Path, progress: Callable[[str], object]) -> dic
             if density in INT8_DENSITIES:
                 name = f"{name}, int8"
                 ready[name] = make_ready_int8(name, built, forms, threads, folder / str(len(ready)))
+            if density == MIXED_DENSITY and specimen.name.startswith(MIXED):
+                name = f"{name}, mixed"
+                ready[name] = make_ready_int8(name, built, ("sparse",), threads, folder / str(len(ready)), mixed=True)
     return ready
 
 

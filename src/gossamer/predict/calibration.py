@@ -11,21 +11,17 @@ from typing import Any
 import tomli_w
 
 from gossamer.errors import ConfigurationError
-from gossamer.export.costs import REQUANTISED
-from gossamer.graph.terms import DENSE_BYTES, INT8, Terms
+from gossamer.export.prices import seconds
+from gossamer.graph.terms import Terms
 from gossamer.storage.cache import cache_folder
 from gossamer.storage.files import read_text, write_text
 from gossamer.storage.versions import refuse_newer
 
-VERSION = 4
+VERSION = 5
 LARGE, LARGE_OF_SEVERAL_THREADS = 0.25, 0.35
 """A relative deviation from a whole network's time that a quiet machine does not explain: networks that were not
 measured are expected within 0.14 there (docs/results.md). Several threads deal out a layer that is one tile by
 channels, which no term describes: specimens made of such layers are missed by up to 0.27."""
-UNSEEN_OP = 5e-6
-UNSEEN_FLOAT = 0.3e-9
-"""Seconds of a node, and of each of its numbers, of a kind that no specimen has: stated as unknown, not as nothing."""
-
 
 @dataclass(frozen=True)
 class Deviation:
@@ -73,21 +69,7 @@ class Calibration:
 
     def seconds(self, terms: Terms) -> float:
         """The time of a layer or node."""
-        prices = self.prices.get(terms.kind)
-        if prices is None and terms.kind.startswith(INT8):
-            return self._as_of_floats(terms)
-        if prices is None:
-            return UNSEEN_OP + UNSEEN_FLOAT * terms.amounts.get("float", 0)
-        return sum(prices.get(name, 0.0) * amount for name, amount in terms.amounts.items())
-
-    def _as_of_floats(self, terms: Terms) -> float:
-        """Of bytes that no specimen had: a quad takes what a weight of floats takes, and ONNX Runtime's own ops a fixed
-        share of what they take for floats."""
-        floats = Terms(terms.kind.removeprefix(INT8), {k: v for k, v in terms.amounts.items() if k != "sum"})
-        if "sum" in terms.amounts:
-            return self.seconds(floats) + REQUANTISED * terms.amounts["sum"]
-        once = self.seconds(Terms(floats.kind, {"op": floats.amounts.get("op", 0.0)}))
-        return once + DENSE_BYTES * (self.seconds(floats) - once)
+        return seconds(self.prices, terms)
 
 
 def default_path(threads: int) -> Path:

@@ -7,6 +7,7 @@ import onnx
 
 from gossamer.errors import ConfigurationError
 from gossamer.export.parts import stem_time
+from gossamer.export.quantised_parts import dense_time
 from gossamer.export.rewrite import rewrite
 from gossamer.graph.axes import with_sizes
 from gossamer.graph.constants import prepared
@@ -17,7 +18,7 @@ from gossamer.graph.ops import OPS, OpWork
 from gossamer.graph.quantised import find_quantised
 from gossamer.graph.quantised_layers import QuantisedLayer
 from gossamer.graph.stems import stem_of
-from gossamer.graph.terms import conversion_terms, dense_terms, sparse_terms
+from gossamer.graph.terms import Terms, conversion_terms, dense_terms, sparse_terms
 from gossamer.predict.calibration import Calibration
 from gossamer.predict.other import between, max_pool_terms, node_terms
 
@@ -44,6 +45,9 @@ class CalibratedCosts:
 
     def pool(self, shape: LayerShape, *, panels: bool) -> float:
         return self._of("PanelMaxPool", OpWork(shape)) if panels else self.calibration.seconds(max_pool_terms(shape))
+
+    def of_bytes(self, terms: Terms, *, panels: bool) -> float:
+        return self.calibration.seconds(terms)
 
     def _of(self, op: str, work: OpWork) -> float:
         return self.calibration.seconds(OPS[op].terms(work))
@@ -140,7 +144,7 @@ def predict(model: onnx.ModelProto, calibration: Calibration, sizes: Mapping[str
             layer.name,
             layer.shape,
             layer.density,
-            costs.dense(layer.shape),
+            dense_time(graph, layer, costs),
             costs.sparse(layer.shape, layer.share),
             costs.break_even(layer.shape),
             report.form,

@@ -1,18 +1,18 @@
 """Terms of what stands between the layers of bytes of a quantised network: changes of layout, additions, poolings."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import onnx
+
 from gossamer.export.rewrite import Rewritten
-from gossamer.graph.graph import Graph, is_standard
+from gossamer.graph.byte_terms import Unit, on_panels, on_planes
+from gossamer.graph.graph import Graph, attributes_of, is_standard
 from gossamer.graph.layers import extents
 from gossamer.graph.ops import op_of
-from gossamer.graph.quantised import Mover, QuantisedGraph
-from gossamer.graph.quantised_layers import QuantisedLayer
-from gossamer.graph.shapes import known_size
-from gossamer.graph.terms import INT8, QUAD, Terms, conversion_terms, sparse_terms
-
-Unit = QuantisedLayer | Mover
+from gossamer.graph.quantised import QuantisedGraph
+from gossamer.graph.shapes import numbers_of
+from gossamer.graph.terms import Terms, byte_conversion_terms, edge_terms
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def between_bytes(graph: Graph, found: QuantisedGraph, rewritten: Rewritten) -> 
     units: dict[str, Unit] = {unit.output.value: unit for unit in (*found.channelwise, *found.movers)}
     sparse: list[Terms] = []
     converted: set[str] = set()
-    on_panels: set[str] = set()
+    in_panels: set[str] = set()
     for node in rewritten.model.graph.node:
         op = op_of(node)
         if op is None or not op.quantised:
@@ -47,17 +47,16 @@ def between_bytes(graph: Graph, found: QuantisedGraph, rewritten: Rewritten) -> 
         made = value_of.get(node.output[0], node.output[0])
         if op.converts:
             converted.add(made)
-            planes = made if op.makes_panels else value_of.get(node.input[0], node.input[0])
-            sparse.append(_moved(graph, planes))
+            sparse.append(converted_terms(graph, node, value_of))
         elif made in units:
-            on_panels.add(made)
-            sparse.append(_on_panels(graph, units[made]))
-    dense = {value: _on_planes(graph, unit) for value, unit in units.items()}
-    parts: tuple[Unit, ...] = (*found.layers, *units.values())
+            in_panels.add(made)
+            sparse.append(on_panels(graph, units[made]))
+    dense = {value: on_planes(graph, unit) for value, unit in units.items()}
+    parts = [*(on_planes(graph, layer) for layer in found.layers), *dense.values()]
     nodes = {index for part in parts for index in part.nodes}
     return BetweenBytes(
-        (*sparse, *(terms for value, terms in dense.items() if value not in on_panels)),
-        tuple(dense.values()),
+        (*sparse, *(terms for value, part in dense.items() if value not in in_panels for terms in part.terms)),
+        tuple(terms for part in dense.values() for terms in part.terms),
         frozenset(nodes | _taken_in(graph, nodes)),
         frozenset(converted),
     )
@@ -73,29 +72,16 @@ def _taken_in(graph: Graph, nodes: set[int]) -> set[int]:
     }
 
 
-def _moved(graph: Graph, value: str) -> Terms:
-    """A panel of bytes that is written or read: four channels take the place of one of floats."""
-    channels, height, width, images = extents(graph, value)
-    return conversion_terms(-(-channels // QUAD), height, width, images)
+def converted_terms(graph: Graph, node: onnx.NodeProto, value_of: Mapping[str, str]) -> Terms:
+    """A change of layout, from or to floats perhaps.
 
-
-def _on_panels(graph: Graph, unit: Unit) -> Terms:
-    if isinstance(unit, QuantisedLayer):
-        return sparse_terms(unit.shape, unit.share)
-    return _moved(graph, unit.output.value)
-
-
-def _on_planes(graph: Graph, unit: Unit) -> Terms:
-    kind = next(_computing(graph, unit), "Add")
-    numbers = 1
-    for size in graph.shapes.get(unit.output.value, ()):
-        numbers *= known_size(size, 1)
-    return Terms(f"{INT8}other {kind}", {"op": 1, "float": numbers})
-
-
-def _computing(graph: Graph, unit: Unit) -> Iterator[str]:
-    """The kinds of its nodes that compute, as ONNX calls them for floats."""
-    for index in unit.nodes:
-        node = graph.nodes[index]
-        if not is_standard(node, "QuantizeLinear", "DequantizeLinear"):
-            yield node.op_type.removeprefix("QLinear")
+    Args:
+        value_of: panel -> the value of the dense network that it holds.
+    """
+    enters = node.op_type == "QuantisedToPanel"
+    names = (node.output[0], node.input[0])
+    planes = next((value for name in names if (value := value_of.get(name, name)) in graph.shapes), "")
+    of_floats = node.op_type == "DequantisedFromPanel" or "scale" in attributes_of(node)
+    if of_floats:
+        return edge_terms(numbers_of(graph.shapes.get(planes, ())), enters=enters, panels=True)
+    return byte_conversion_terms(*extents(graph, planes))

@@ -1,24 +1,24 @@
 """Terms of the nodes that are no layers: pooling, normalisation, attention, what exporters put between layers."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
 from gossamer.export.rewrite import Rewritten
-from gossamer.graph.graph import Graph
+from gossamer.graph.graph import Graph, is_standard
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import Layer, extents
 from gossamer.graph.ops import op_of
 from gossamer.graph.pools import Pool, pool_at
 from gossamer.graph.quantised import find_quantised
-from gossamer.graph.shapes import Size
-from gossamer.graph.terms import Terms, conversion_terms
+from gossamer.graph.shapes import numbers_of
+from gossamer.graph.terms import Terms, conversion_terms, edge_terms
 from gossamer.predict.of_bytes import between_bytes
 
 VIEWS = ("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze")
 """Ops that move no numbers."""
+IMAGE_AXES = 4
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,13 @@ def other_terms(graph: Graph, node: onnx.NodeProto) -> Terms:
     if node.op_type in VIEWS:
         return Terms(kind, {"op": 1})
     values = [name for name in (*node.input, *node.output) if name and name not in graph.tensors]
-    floats = max((_floats(graph.shapes.get(name, ())) for name in values), default=0)
+    floats = max((numbers_of(graph.shapes.get(name, ())) for name in values), default=0)
+    changes = is_standard(node, "QuantizeLinear", "DequantizeLinear")
+    if changes and node.input[0] not in graph.tensors and len(graph.shapes.get(node.output[0], ())) == IMAGE_AXES:
+        return edge_terms(floats, enters=node.op_type == "QuantizeLinear", panels=False)
     if node.op_type == "MatMul" and len(values) == 3:
         depth = graph.shapes.get(node.input[0], (1,))[-1]
-        outputs = _floats(graph.shapes.get(node.output[0], ()))
+        outputs = numbers_of(graph.shapes.get(node.output[0], ()))
         return Terms(kind, {"op": 1, "multiply-add": outputs * (depth if isinstance(depth, int) else 1)})
     return Terms(kind, {"op": 1, "float": floats})
 
@@ -109,7 +112,3 @@ def max_pool_terms(shape: LayerShape) -> Terms:
     """Terms of ONNX's own MaxPool: the same as of its node."""
     return Terms("other MaxPool", {"op": 1, "float": max(shape.values_read, shape.values_made)})
 
-
-def _floats(shape: tuple[Size, ...]) -> int:
-    """Numbers in a value; an axis whose size is not known counts as 1, as a batch of one does."""
-    return math.prod(size if isinstance(size, int) else 1 for size in shape)

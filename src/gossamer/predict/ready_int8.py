@@ -13,13 +13,16 @@ from gossamer.bench.profile import time_by_node
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.quantise import quantised_by_minmax
 from gossamer.export.rewrite import rewrite
+from gossamer.graph.byte_terms import on_planes
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
 from gossamer.graph.inputs import random_inputs
+from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.ops import op_of
 from gossamer.graph.quantised import find_quantised
 from gossamer.graph.quantised_layers import QuantisedLayer
-from gossamer.graph.terms import Terms, dense_terms, sparse_terms
+from gossamer.graph.terms import Terms, sparse_terms, without_transposing
+from gossamer.predict.of_bytes import converted_terms
 from gossamer.predict.other import Between, between, node_terms
 from gossamer.predict.prices import Observation
 from gossamer.predict.ready import WHOLE, Times, whole_run
@@ -34,9 +37,11 @@ class ReadyInt8:
     graph: Graph
     """The dense form's."""
     layers: tuple[QuantisedLayer, ...]
-    of_layers: Mapping[str, tuple[Terms, ...]]
-    """The terms of each of the layers, by form."""
+    of_layers: Mapping[str, tuple[tuple[Terms, ...], ...]]
+    """The terms of each of the layers, what it takes in included, by form."""
     between: Between
+    value_of: Mapping[str, str]
+    """Panel of the sparse form -> the value of the dense one that it holds."""
     forms: tuple[str, ...]
 
     def times(self, runs: int) -> Times:
@@ -46,53 +51,79 @@ class ReadyInt8:
 
     def nodes(self, times: Times) -> tuple[Observation, ...]:
         """The layers whose nodes the profiler names."""
-        return tuple(Observation((terms,), seconds, watched=1) for terms, seconds in self._named(times) if seconds > 0)
+        named = self._named(times)
+        return tuple(Observation(terms, seconds, watched=len(terms)) for terms, seconds in named if seconds > 0)
 
     def wholes(self, times: Times) -> dict[str, Observation]:
         """The whole network, by form."""
         return {form: Observation(self._all(form), seconds, weight=WHOLE) for form, seconds in times.wholes.items()}
 
-    def _named(self, times: Times) -> Iterator[tuple[Terms, float]]:
+    def _named(self, times: Times) -> Iterator[tuple[tuple[Terms, ...], float]]:
         sparse_nodes = self.subject.sparse.graph.node
         sparse = time_by_node(times.nodes.get("sparse", {}), sparse_nodes)
         by_name = {sparse_nodes[index].name: seconds for index, seconds in sparse.items() if op_of(sparse_nodes[index])}
         dense = time_by_node(times.nodes.get("dense", {}), self.graph.nodes)
         for layer, ours, theirs in zip(self.layers, self.of_layers["sparse"], self.of_layers["dense"], strict=True):
-            yield ours, by_name.get(layer.name, 0.0)
-            yield theirs, sum(dense.get(index, 0.0) for index in layer.nodes)
+            if ours != theirs:
+                yield ours, by_name.get(layer.name, 0.0)
+            yield theirs, sum(dense.get(index, 0.0) for index in on_planes(self.graph, layer).nodes)
+        for index, seconds in sparse.items():
+            op = op_of(sparse_nodes[index])
+            if op is not None and op.converts:
+                yield (without_transposing(converted_terms(self.graph, sparse_nodes[index], self.value_of)),), seconds
+        for node in self.between.other_dense:
+            seconds = dense.get(self.graph.producers[node.output[0]], 0.0)
+            yield (without_transposing(node_terms(self.graph, node)),), seconds
 
     def _all(self, form: str) -> tuple[Terms, ...]:
         rest = self.between
         others = rest.other_dense if form == "dense" else (*rest.conversions, *rest.other)
         of_bytes = rest.of_bytes_dense if form == "dense" else rest.of_bytes
-        return (*self.of_layers[form], *(node_terms(self.graph, node) for node in others), *of_bytes)
+        of_layers = (terms for layer in self.of_layers[form] for terms in layer)
+        return (*of_layers, *(node_terms(self.graph, node) for node in others), *of_bytes)
 
 
-def make_ready_int8(name: str, dense: onnx.ModelProto, forms: Sequence[str], threads: int, folder: Path) -> ReadyInt8:
-    """Quantises a specimen, with the ranges of its random inputs, and writes every layer sparse that can be.
+@dataclass(frozen=True)
+class SomeSparse(EverythingSparse):
+    """Makes layers of some shapes sparse, and leaves the others to ONNX Runtime."""
+
+    shapes: frozenset[LayerShape]
+
+    def sparse(self, shape: LayerShape, density: float) -> float:
+        return super().sparse(shape, density) if shape in self.shapes else 2.0
+
+
+def make_ready_int8(
+    name: str, dense: onnx.ModelProto, forms: Sequence[str], threads: int, folder: Path, *, mixed: bool = False
+) -> ReadyInt8:
+    """Quantises a specimen, with the ranges of its random inputs, and writes layers sparse.
 
     Args:
         dense: the specimen, in fp32.
         forms: which of `sparse` and `dense` are timed.
         folder: for its files; it is made, and the caller removes it.
+        mixed: every second layer only, so that layouts change between them; else all that can be.
     """
     inputs = random_inputs(dense)
     arrays = {name: value for name, value in inputs.items() if isinstance(value, np.ndarray)}
     model = quantised_by_minmax(dense, [arrays])
-    rewritten = rewrite(model, costs=EverythingSparse())
-    folder.mkdir()
     graph = Graph(prepared(model))
     layers = find_quantised(graph).layers
+    some = SomeSparse(frozenset(layer.shape for layer in layers[::2]))
+    rewritten = rewrite(model, costs=some if mixed else EverythingSparse())
+    folder.mkdir()
+    theirs = tuple(on_planes(graph, layer).terms for layer in layers)
     ours = tuple(
-        dense_terms(layer.shape) if report.form == "dense" else sparse_terms(layer.shape, layer.share)
-        for layer, report in zip(layers, rewritten.of_bytes, strict=True)
+        dense if report.form == "dense" else (sparse_terms(layer.shape, layer.share),)
+        for layer, dense, report in zip(layers, theirs, rewritten.of_bytes, strict=True)
     )
     return ReadyInt8(
         name,
         BothForms(model, rewritten.model, inputs, threads, folder),
         graph,
         layers,
-        {"sparse": ours, "dense": tuple(dense_terms(layer.shape) for layer in layers)},
+        {"sparse": ours, "dense": theirs},
         between(graph, (), rewritten),
+        {panel.name: value for value, panel in rewritten.panels.items()},
         tuple(forms),
     )

@@ -26,6 +26,8 @@ FEATURES = ((96, 32), (40, 64), (20, 128))
 """Height and width, with the channels of an input that is no image."""
 WINDOWS = ((72, 32), (36, 64), (16, 128))
 """Height and width, with the channels of dilated, large and grouped windows."""
+FUNCTIONS = ((112, 16, "hardswish"), (40, 48, "silu"), (14, 96, "hardswish"))
+"""Height and width, channels, and the function behind the layers: of bytes ONNX Runtime computes it on floats."""
 TOKENS = ((96, 512), (160, 384))
 VECTORS = (512, 3072, 1536, 10240, 2048, 640, 96, 24)
 """Features between the layers of a chain of fully connected layers."""
@@ -39,6 +41,7 @@ def specimens() -> list[DescribedNetwork]:
         *(read(f"images-{size}", _images(size, *settings)) for size, *settings in IMAGES),
         *(read(f"features-{size}", _features(size, channels)) for size, channels in FEATURES),
         *(read(f"windows-{size}", _windows(size, channels)) for size, channels in WINDOWS),
+        *(read(f"functions-{size}", _functions(size, *settings)) for size, *settings in FUNCTIONS),
         *(read(f"products-{tokens}", _products(tokens, features)) for tokens, features in TOKENS),
         read("vectors", _vectors()),
     ]
@@ -129,6 +132,28 @@ last     conv    distant  outputs={2 * channels} relu
 slim     conv    last     outputs=12 kernel=3 relu
 slimmer  conv    slim     outputs=8 kernel=5 relu
 average  average slimmer
+"""
+
+
+def _functions(size: int, channels: int, function: str) -> str:
+    """Mobile blocks with functions that are no clips, squeeze and excitation, and a classifier."""
+    wide = 4 * channels
+    return f"""
+image     input     3x{size}x{size}
+stem      conv      image     outputs={channels} kernel=3 {function} dense
+widen     conv      stem      outputs={wide} {function}
+depthwise conv      widen     outputs={wide} groups={wide} kernel=5 {function} dense
+narrow    conv      depthwise outputs={channels} residual=stem
+again     conv      narrow    outputs={wide} {function}
+stepwise  conv      again     outputs={wide} groups={wide} kernel=3 stride=2 relu dense
+behind    conv      stepwise  outputs={2 * channels}
+squeezed  maxpool   behind    kernel={size // 2} stride=1 padding=0
+one       conv      squeezed  outputs={4 * channels} relu
+two       conv      one       outputs={2 * channels} {function}
+excited   multiply  behind,two
+average   average   excited
+classes   linear    average   outputs=100 {function}
+scores    linear    classes   outputs=10
 """
 
 
