@@ -6,33 +6,14 @@ Hardware: one thread of 2 cores of AMD Zen 5 (shared, quiet)
 Date: 2026-11-28
 """
 
-import argparse
-import json
-import statistics
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-import onnx
 import torch
 from torch import nn
 
-from gossamer import keep_largest
-from gossamer.bench.engines import BothForms
-from gossamer.bench.network import build, find_network
-from gossamer.export.from_torch import to_onnx
-from gossamer.graph.axes import with_sizes
-from gossamer.graph.inputs import random_inputs
-
-
 TORCHVISION_OPS = ("nms", "qnms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
-
 
 
 @cache

@@ -99,8 +99,8 @@ def test_the_usual_place_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("pattern", "replacement"),
     [
-        (r"version = 4", "version = 1"),
-        (r"version = 4", ""),
+        (r"version = 5", "version = 1"),
+        (r"version = 5", ""),
         (r"threads = 1", "threads = 0"),
         (r"threads = 1", 'threads = "1"'),
         (r"op = [^\n]+", "op = -1e-6"),

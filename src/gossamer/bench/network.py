@@ -13,8 +13,8 @@ and settings. Kinds:
     attention  query,key,value as sources, heads=
     normalise  layer normalisation over the last axis
 
-`conv` and `linear` also take residual=NAME (added before the activation), one of relu, gelu, hardswish and silu, and `dense` for a layer
-that keeps all its weights. The last layer is the network's output. `#` begins a comment.
+`conv` and `linear` also take residual=NAME (added before the activation), one of relu, gelu, hardswish and silu, and
+`dense` for a layer that keeps all its weights. The last layer is the network's output. `#` begins a comment.
 """
 
 import math

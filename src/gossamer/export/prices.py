@@ -34,6 +34,8 @@ def _as_of_floats(prices: Prices, terms: Terms) -> float:
     floats = Terms(terms.kind.removeprefix(INT8), {k: v for k, v in terms.amounts.items() if k != "sum"})
     if "sum" in terms.amounts:
         return seconds(prices, floats) + REQUANTISED * terms.amounts["sum"]
+    if floats.kind not in prices:
+        return seconds(prices, floats)
     once = seconds(prices, Terms(floats.kind, {"op": floats.amounts.get("op", 0.0)}))
     return once + DENSE_BYTES * (seconds(prices, floats) - once)
 

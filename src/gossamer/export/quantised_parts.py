@@ -22,6 +22,7 @@ from gossamer.graph.quantised_layers import QuantisedLayer
 from gossamer.graph.shapes import numbers_of
 from gossamer.graph.terms import byte_conversion_terms, edge_terms
 
+
 @dataclass(frozen=True)
 class Edge:
     """QuantizeLinear or DequantizeLinear between floats on planes and bytes on panels."""

@@ -1,4 +1,4 @@
-"""Terms of the quantised part of a network: what its time is made of on planes, in ONNX Runtime's ops, and on panels."""
+"""Terms of the quantised part of a network: what its time is made of on planes, in ONNX's ops, and on panels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -104,4 +104,3 @@ def _behind(graph: Graph, value: str) -> Iterator[int]:
 def _of_node(graph: Graph, node: onnx.NodeProto, kind: str) -> Terms:
     values = [name for name in (*node.input, *node.output) if name and name not in graph.tensors]
     return Terms(kind, {"op": 1, "float": max(numbers_of(graph.shapes.get(name, ())) for name in values)})
-

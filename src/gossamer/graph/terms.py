@@ -107,7 +107,7 @@ def _convolution_terms(shape: LayerShape, kept: float) -> Terms:
             "multiply-add": read.taps * outputs,
             "output": outputs,
             "channel, tile": shape.outputs * tiles,
-            "curved": _curved(shape),
+            **_bent(shape),
             **_beyond_caches(inputs + outputs),
         }
         if read.floats == 0:
@@ -122,7 +122,7 @@ def _convolution_terms(shape: LayerShape, kept: float) -> Terms:
         "kept weight, tile": needed * tiles,
         "sum vector": shape.outputs * blocks * vectors,
         "output": outputs,
-        "curved": _curved(shape),
+        **_bent(shape),
         **_beyond_caches(inputs + outputs),
     }
     if read.floats == 0:
@@ -155,7 +155,7 @@ def stem_terms(shape: LayerShape, *, pooled: bool) -> Terms:
             "multiply-add": 0 if strided else multiply_adds,
             "strided multiply-add": multiply_adds if strided else 0,
             "output": 0 if pooled else outputs,
-            "curved": _curved(shape),
+            **_bent(shape),
             "pooled output": outputs if pooled else 0,
             **_beyond_caches(outputs / POOLED_TOGETHER if pooled else outputs),
         },
@@ -177,8 +177,13 @@ def panel_pool_terms(shape: LayerShape) -> Terms:
 
 
 def _curved(shape: LayerShape) -> int:
-    """Results to which an activation function is applied that takes many instructions."""
-    return (shape.outputs * shape.width if shape.kind == "linear" else shape.values_made) * shape.curved
+    """Results of a product to which an activation function is applied that takes many instructions."""
+    return shape.outputs * shape.width * shape.curved
+
+
+def _bent(shape: LayerShape) -> dict[str, float]:
+    """The same of a convolution, if there is one."""
+    return {"curved": shape.values_made} if shape.curved else {}
 
 
 def _beyond_caches(floats: float) -> dict[str, float]:
@@ -209,7 +214,7 @@ def dense_terms(shape: LayerShape) -> Terms:
         )
     inputs, outputs = shape.values_read, shape.values_made
     taps = shape.kernel[0] * shape.kernel[1]
-    once = {"op": 1, "curved": _curved(shape)}
+    once = {"op": 1, **_bent(shape)}
     if not _is_blocked(shape):
         return Terms(
             "dense by columns" if shape.groups == 1 else "dense grouped",

@@ -23,6 +23,7 @@ LARGE, LARGE_OF_SEVERAL_THREADS = 0.25, 0.35
 measured are expected within 0.14 there (docs/results.md). Several threads deal out a layer that is one tile by
 channels, which no term describes: specimens made of such layers are missed by up to 0.27."""
 
+
 @dataclass(frozen=True)
 class Deviation:
     """How far the whole networks' times by the prices are from those that were measured: |expected / measured - 1|."""

@@ -111,4 +111,3 @@ def other_terms(graph: Graph, node: onnx.NodeProto) -> Terms:
 def max_pool_terms(shape: LayerShape) -> Terms:
     """Terms of ONNX's own MaxPool: the same as of its node."""
     return Terms("other MaxPool", {"op": 1, "float": max(shape.values_read, shape.values_made)})
-

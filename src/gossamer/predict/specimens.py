@@ -41,7 +41,7 @@ def specimens() -> list[DescribedNetwork]:
         *(read(f"images-{size}", _images(size, *settings)) for size, *settings in IMAGES),
         *(read(f"features-{size}", _features(size, channels)) for size, channels in FEATURES),
         *(read(f"windows-{size}", _windows(size, channels)) for size, channels in WINDOWS),
-        *(read(f"functions-{size}", _functions(size, *settings)) for size, *settings in FUNCTIONS),
+        *(read(f"functions-{size}", _functions(size, channels, name)) for size, channels, name in FUNCTIONS),
         *(read(f"products-{tokens}", _products(tokens, features)) for tokens, features in TOKENS),
         read("vectors", _vectors()),
     ]
