@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from gossamer.graph.terms import INT8, Terms
+from gossamer.graph.terms import INT8, QUAD, Terms
 
 Prices = Mapping[str, Mapping[str, float]]
 """Class of a layer -> term -> seconds for each unit."""
@@ -35,7 +35,8 @@ def _as_of_floats(prices: Prices, terms: Terms) -> float:
     if "sum" in terms.amounts:
         return seconds(prices, floats) + REQUANTISED * terms.amounts["sum"]
     if floats.kind not in prices:
-        return seconds(prices, floats)
+        lanes = floats.amounts.get("lane", floats.amounts.get("input", 0))
+        return UNSEEN_OP + UNSEEN_FLOAT * floats.amounts.get("float", QUAD * lanes)
     once = seconds(prices, Terms(floats.kind, {"op": floats.amounts.get("op", 0.0)}))
     return once + DENSE_BYTES * (seconds(prices, floats) - once)
 

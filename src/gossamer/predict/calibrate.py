@@ -102,17 +102,19 @@ def _fitted(
     threads: int, ready: Mapping[str, ReadySpecimen | ReadyInt8], times: Mapping[str, Times], machine: Mapping[str, str]
 ) -> Calibration:
     floats = {name: one for name, one in ready.items() if isinstance(one, ReadySpecimen)}
-    of_bytes = [one for one in ready.values() if isinstance(one, ReadyInt8)]
+    of_bytes = {name: one for name, one in ready.items() if isinstance(one, ReadyInt8)}
     nodes = [node for name, one in floats.items() for node in one.nodes(times[name])]
-    wholes = {
-        f"{name}, {form}": whole for name, one in floats.items() for form, whole in one.wholes(times[name]).items()
-    }
+    wholes, wholes_of_bytes = _wholes(floats, times), _wholes(of_bytes, times)
     prices = fit([*nodes, *wholes.values()])
     # Afterwards, so that prices of floats are what they would be without.
-    of_int8 = [node for one in of_bytes for node in one.nodes(times[one.name])]
-    of_int8 += [whole for one in of_bytes for whole in one.wholes(times[one.name]).values()]
-    found = Calibration(threads, fit_beyond(prices, of_int8), machine)
-    return replace(found, deviation=deviation_of(found, wholes))
+    nodes_of_bytes = [node for name, one in of_bytes.items() for node in one.nodes(times[name])]
+    found = Calibration(threads, fit_beyond(prices, [*nodes_of_bytes, *wholes_of_bytes.values()]), machine)
+    return replace(found, deviation=deviation_of(found, {**wholes, **wholes_of_bytes}))
+
+
+def _wholes(ready: Mapping[str, ReadySpecimen | ReadyInt8], times: Mapping[str, Times]) -> dict[str, Observation]:
+    """The times of whole networks, by name and form."""
+    return {f"{name}, {form}": whole for name, one in ready.items() for form, whole in one.wholes(times[name]).items()}
 
 
 def _doubtful(
