@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gossamer.export.costs import Costs
 from gossamer.graph.byte_terms import on_panels, on_planes
+from gossamer.graph.dequantised import DequantisedLayer
 from gossamer.graph.graph import GRAPH, Graph
 from gossamer.graph.layers import extents
 from gossamer.graph.layout import Unit
@@ -72,7 +73,7 @@ def byte_time(graph: Graph, value: str, costs: Costs) -> float:
     return costs.of_bytes(byte_conversion_terms(*extents(graph, value)), panels=False)
 
 
-def dense_time(graph: Graph, layer: QuantisedLayer, costs: Costs) -> float:
+def dense_time(graph: Graph, layer: QuantisedLayer | DequantisedLayer, costs: Costs) -> float:
     """Seconds of ONNX Runtime's own ops for a layer, with the additions and functions that it takes in."""
     beside = on_planes(graph, layer).beside
     return costs.dense(layer.shape) + sum(costs.of_bytes(terms, panels=False) for terms in beside)

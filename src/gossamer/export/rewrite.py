@@ -122,7 +122,9 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
 
 
 def _dense_time(graph: Graph, layer: Layer | QuantisedLayer, costs: Costs) -> float:
-    return dense_time(graph, layer, costs) if isinstance(layer, QuantisedLayer) else costs.dense(layer.shape)
+    if isinstance(layer, QuantisedLayer | DequantisedLayer):
+        return dense_time(graph, layer, costs)
+    return costs.dense(layer.shape)
 
 
 def _report(

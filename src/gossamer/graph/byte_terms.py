@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from gossamer.graph.dequantised import DequantisedLayer
 from gossamer.graph.graph import Graph, is_standard
 from gossamer.graph.layers import extents
 from gossamer.graph.quantisation import CONTRIBUTED, is_constant, is_dequantise, is_quantise
@@ -24,7 +25,7 @@ TAKEN_IN = ("Clip", "Relu")
 """Ops that it drops between such an op and QuantizeLinear, whose range says the same."""
 MULTIPLIERS = ("Conv", "Gemm", "MatMul", "QLinearConv", "QLinearMatMul", "QGemm")
 
-Unit = QuantisedLayer | Mover
+Unit = QuantisedLayer | DequantisedLayer | Mover
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ def on_planes(graph: Graph, unit: Unit) -> OnPlanes:
 
     A layer's own come first (`dense_terms`); then those of what it takes in.
     """
+    if isinstance(unit, DequantisedLayer):
+        product = dense_terms(unit.shape)
+        return OnPlanes((product,), frozenset(unit.nodes), product)
     layer = dense_terms(unit.shape) if isinstance(unit, QuantisedLayer) and unit.has_weight else None
     terms: list[Terms] = [] if layer is None else [layer]
     nodes = set(unit.nodes)
@@ -64,7 +68,7 @@ def on_planes(graph: Graph, unit: Unit) -> OnPlanes:
 
 def on_panels(graph: Graph, unit: Unit) -> Terms:
     """Terms of the op of gossamer's domain."""
-    if isinstance(unit, QuantisedLayer):
+    if isinstance(unit, QuantisedLayer | DequantisedLayer):
         return sparse_terms(unit.shape, unit.share)
     if isinstance(unit, BytePool):
         return byte_pool_terms(unit.shape)

@@ -36,6 +36,11 @@ class QuantisedGraph:
     """Node -> why the quantised layer that begins there has no sparse op."""
 
     @property
+    def with_weights(self) -> tuple[QuantisedLayer | DequantisedLayer, ...]:
+        """The layers of both kinds, as `gossamer.export.rewrite` reports them."""
+        return (*self.layers, *self.dequantised)
+
+    @property
     def inside(self) -> set[int]:
         """The nodes of all its layers."""
         of_bytes = {index for layer in self.layers for index in layer.nodes}

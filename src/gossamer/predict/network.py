@@ -127,7 +127,7 @@ def predict(model: onnx.ModelProto, calibration: Calibration, sizes: Mapping[str
     fixed = with_sizes(model, sizes)
     costs = CalibratedCosts(calibration)
     graph = Graph(prepared(fixed))
-    layers, of_bytes = find_layers(graph), find_quantised(graph).layers
+    layers, of_bytes = find_layers(graph), find_quantised(graph).with_weights
     _require_outputs((*layers, *of_bytes))
     rewritten = rewrite(fixed, costs=costs)
     forms = {layer.output: report.form for layer, report in zip(layers, rewritten.of_floats, strict=True)}

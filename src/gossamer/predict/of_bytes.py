@@ -52,7 +52,7 @@ def between_bytes(graph: Graph, found: QuantisedGraph, rewritten: Rewritten) -> 
             in_panels.add(made)
             sparse.append(on_panels(graph, units[made]))
     dense = {value: on_planes(graph, unit) for value, unit in units.items()}
-    parts = [*(on_planes(graph, layer) for layer in found.layers), *dense.values()]
+    parts = [*(on_planes(graph, layer) for layer in found.with_weights), *dense.values()]
     nodes = {index for part in parts for index in part.nodes}
     return BetweenBytes(
         (*sparse, *(terms for value, part in dense.items() if value not in in_panels for terms in part.terms)),

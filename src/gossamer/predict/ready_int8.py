@@ -15,6 +15,7 @@ from gossamer.export.quantise import quantised_by_minmax
 from gossamer.export.rewrite import rewrite
 from gossamer.graph.byte_terms import on_planes
 from gossamer.graph.constants import prepared
+from gossamer.graph.dequantised import DequantisedLayer
 from gossamer.graph.graph import Graph
 from gossamer.graph.inputs import random_inputs
 from gossamer.graph.layer_shape import LayerShape
@@ -36,7 +37,7 @@ class ReadyInt8:
     subject: BothForms
     graph: Graph
     """The dense form's."""
-    layers: tuple[QuantisedLayer, ...]
+    layers: tuple[QuantisedLayer | DequantisedLayer, ...]
     of_layers: Mapping[str, tuple[tuple[Terms, ...], ...]]
     """The terms of each of the layers, what it takes in included, by form."""
     between: Between
@@ -108,7 +109,7 @@ def make_ready_int8(
     arrays = {name: value for name, value in inputs.items() if isinstance(value, np.ndarray)}
     model = quantised_by_minmax(dense, [arrays])
     graph = Graph(prepared(model))
-    layers = find_quantised(graph).layers
+    layers = find_quantised(graph).with_weights
     some = SomeSparse(frozenset(layer.shape for layer in layers[::2]))
     rewritten = rewrite(model, costs=some if mixed else EverythingSparse())
     folder.mkdir()
