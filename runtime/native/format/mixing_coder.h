@@ -42,7 +42,9 @@ class MixingCoder {
     const uint64_t elements = static_cast<uint64_t>(matrix->rows) * static_cast<uint64_t>(matrix->columns);
     const uint64_t density = ((uint64_t{matrix->kept} + 1) << kCounterBits) / (elements + 2);
     const Counter counter(static_cast<uint32_t>(std::clamp<uint64_t>(density, 1, kCounterOne)));
-    for (auto& context : kept_contexts_) context.assign(kKeptContexts, counter);
+    const size_t sizes[kKeptInputs] = {kBuckets * kBuckets, 256, kBuckets * kBuckets, kBuckets * kBuckets,
+                                       16 * kBuckets * kBuckets};
+    for (size_t i = 0; i < kKeptInputs; ++i) kept_contexts_[i].assign(sizes[i], counter);
   }
 
   bool Run() {
@@ -71,7 +73,6 @@ class MixingCoder {
   static constexpr int64_t kPadding = 13;  // the same of a window without a grid
   static constexpr int32_t kWindow = 12;   // columns
   static constexpr size_t kBuckets = 32;
-  static constexpr size_t kKeptContexts = 16 * kBuckets * kBuckets;
   static constexpr int32_t kUnary = 20;        // magnitudes below are counted
   static constexpr int32_t kMostOctave = 15;   // of what is left of larger ones
   static constexpr int32_t kExactBits = 3;

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from gossamer_runtime import weights
+from gossamer_runtime import coding, weights
 
 # Rank 2 for products, 3 and 4 for convolutions; last a weight with more columns than 16 bits address.
 SHAPES = [
@@ -28,8 +28,8 @@ USES = ("fully connected", "matmul", "stem", "pooling", "convolution")
 
 
 def seeds(rng: np.random.Generator) -> list[bytes]:
-    """One input for each shape, density, value type and use. Uses of int8 are numbered likewise: products, pooling,
-    convolutions."""
+    """One input for each shape, density, value type and use, and a few coded ones. Uses of int8 are numbered likewise:
+    products, pooling, convolutions."""
     made = []
     for shape in SHAPES:
         for density in (0.0, 0.01, 0.2, 1.0):
@@ -51,6 +51,11 @@ def seeds(rng: np.random.Generator) -> list[bytes]:
                         recipe[2:6] = groups, rng.choice([0x11, 0x22, 0x12]), 0b001001, 0b01010101
                         recipe[7:9] = rng.integers(3, 20), rng.integers(3, 130)
                     made.append(bytes(recipe) + weights.encode(weight, half=dtype == np.float16))
+    for coder in range(3):  # coded weights, of a product and of a convolution
+        for use, shape in ((0, (16, 33)), (4, (9, 6, 3, 3))):
+            levels = rng.integers(-9, 10, shape) * (rng.random(shape) < 0.2)
+            for step in (0.1, None):
+                made.append(bytes([1, use, *rng.bytes(RECIPE_BYTES - 2)]) + coding.encode(levels, step, coder=coder))
     return made
 
 
