@@ -11,6 +11,7 @@ from torch import nn
 
 from gossamer.arguments import plain, require_kind, whole_number
 from gossamer.errors import ConfigurationError, GossamerWarning
+from gossamer.loop.agreement import require_one_configuration, require_one_folder
 from gossamer.loop.configuration import Configuration
 from gossamer.loop.opening import make_folder
 from gossamer.loop.plan import Plan
@@ -27,7 +28,9 @@ from gossamer.prune.prunable import prunable_weights
 from gossamer.prune.remarks import remarks
 from gossamer.prune.scope import Scope
 from gossamer.quantise.fake import require_roundable
+from gossamer.ranks.group import current
 from gossamer.rewind import snapshot
+from gossamer.rewind.parts import is_in_parts, require_steps_seen
 from gossamer.rewind.strategies import Retraining
 from gossamer.storage.files import absolute
 
@@ -76,8 +79,13 @@ def rounds(
         dense: folder of another run of the same settings, whose dense round is taken over instead of training it again.
         origin: where things came from (plain values); recorded, and not compared.
 
+    Under torch.distributed every process runs the loop, with the same arguments; see `gossamer.ranks` and
+    docs/on-many-machines.md.
+
     Raises:
-        ConfigurationError: an argument is out of range, or the folder holds another run.
+        ConfigurationError: an argument is out of range, the folder holds another run, or the processes of one training
+            were given several folders.
+        RankError: the processes of one training differ, or one of them is gone.
         NothingToPruneError: no weight is prunable, or the target would prune none.
         CheckpointError: the folder is damaged or cannot be written.
 
@@ -114,8 +122,15 @@ def rounds(
     configuration = _configuration(asked, network, plan, settings or {}, origin or {})
     # The loop may change the working directory; the run stays where it is.
     folder, dense = absolute(folder), None if dense is None else absolute(dense)
-    make_folder(folder)
-    return Run(network, folder, plan, asked, dense).begin(configuration)
+    ranks = current()
+    if ranks.several:
+        _check_ranks(retraining, network.state)
+    require_one_folder(ranks, folder)
+    require_one_configuration(ranks, configuration)
+    with ranks.together():
+        if ranks.first:
+            make_folder(folder)
+    return Run(network, folder, plan, asked, dense, ranks).begin(configuration)
 
 
 def _object(name: str, given: T | None, kind: type[T]) -> T:
@@ -161,6 +176,23 @@ def _check_quantised_rounds(
             f"to have max_drop decide by quantised networks"
         )
     require_roundable(model, weights)
+
+
+def _check_ranks(retraining: Retraining, state: Mapping[str, Any]) -> None:
+    """What several processes cannot do."""
+    if retraining.replicates > 1:
+        raise ConfigurationError(
+            f"replicates is {retraining.replicates}, and the training is one of several processes; expected one of "
+            f"them: the replicates of a round are trained one after the other, in one process"
+        )
+    for name, thing in state.items():
+        require_steps_seen(name, thing)
+        if is_in_parts(thing) and "optimizer" in retraining.rewinds:
+            raise ConfigurationError(
+                f"state[{name!r}] is a {type(thing).__name__}, of which each process holds a part, and "
+                f"{retraining.method} is to put it back as a whole; give rewound=['statistics'] or none, or make it "
+                f"anew in every round"
+            )
 
 
 def _configuration(

@@ -7,6 +7,7 @@
         model.safetensors  the model's state_dict, tied tensors once
         masks.safetensors  one bit a prunable weight (see `gossamer.prune.masks.pack`)
         state.safetensors  random generators, optimizers: what the next round starts from
+        state-1.safetensors ... what other ranks have beside that: their random generators, their parts of optimizers
         round.json         the round's line of rounds.jsonl
         cost.json          what the round cost
         ...                what an adapter puts beside the model: configuration and tokenizer of transformers
@@ -54,9 +55,11 @@ from gossamer.prune import masks as mask_files
 from gossamer.prune.enforce import attach_masks
 from gossamer.quantise import ranges as ranges_files
 from gossamer.quantise.ranges import Ranges
+from gossamer.ranks.group import ALONE, Ranks
 from gossamer.storage import state as states
 from gossamer.storage.files import TEMPORARY, read_text, regular, remove, sha256, write_folder
 from gossamer.storage.tensors import opened
+from gossamer.storage.together import write_folder_together
 
 SAFETENSORS_TEMPORARY = ".tmp??????"
 """The names under which safetensors itself writes a file before it gets the one that was asked for."""
@@ -79,8 +82,10 @@ def write_round(
     cost: Cost | None = None,
     beside: Callable[[Path], object] | None = None,
     ranges: Ranges | None = None,
+    ranks: Ranks = ALONE,
 ) -> RoundRecord:
     """Adds a finished round to the folder, whole or not at all, and returns its record with the files' checksums.
+    Rank 0 writes it, and each other rank the file of its own state.
 
     What an attempt before this one wrote, which failed afterwards, is replaced.
 
@@ -90,14 +95,17 @@ def write_round(
         cost: its page of the ledger. It is told only, and differs from run to run: no checksum covers it.
         beside: writes what else belongs into the round's folder (`Round.beside`). No checksum covers it either.
         ranges: of the inputs of a network that was trained for int8.
+        ranks: that train it.
 
     Raises:
         CheckpointError: it cannot be written, or the state cannot be stored without pickle.
     """
     finished = record
 
-    def write(destination: Path) -> None:
-        nonlocal finished
+    def write(destination: Path) -> dict[str, str]:
+        if not ranks.first:
+            states.save(destination / state_file(ranks.rank), state)
+            return {state_file(ranks.rank): sha256(destination / state_file(ranks.rank))}
         if beside is not None:
             beside(destination)
         save_file(dict(tensors), destination / MODEL)
@@ -112,15 +120,36 @@ def write_round(
         if ranges is not None:
             (destination / RANGES).write_text(ranges_files.to_json(ranges), encoding="utf-8")
             files.append(RANGES)
-        finished = replace(record, sha256={name: sha256(destination / name) for name in files}).sealed()
+        return {name: sha256(destination / name) for name in files}
+
+    def finish(destination: Path, written: list[dict[str, str]]) -> None:
+        nonlocal finished
+        finished = replace(record, sha256={name: sha for files in written for name, sha in files.items()}).sealed()
         (destination / RECORD).write_text(finished.to_json() + "\n", encoding="utf-8")
         if cost is not None:
             (destination / COST).write_text(cost.to_json() + "\n", encoding="utf-8")
 
-    remove(round_folder(folder, record.round))
-    write_folder(round_folder(folder, record.round), write)
-    write_table(folder, read_records(folder))
-    return finished
+    with ranks.together():
+        if ranks.first:
+            remove(round_folder(folder, record.round))
+    write_folder_together(ranks, round_folder(folder, record.round), write, finish)
+    with ranks.together():
+        if ranks.first:
+            write_table(folder, read_records(folder))
+    return from_first(ranks, [finished])[0]
+
+
+def from_first(ranks: Ranks, records: list[RoundRecord]) -> list[RoundRecord]:
+    """Rank 0's records, in all ranks."""
+    if not ranks.several:
+        return records
+    sent = ranks.from_first([record.to_json() for record in records])
+    return records if ranks.first else [RoundRecord.from_json(line, "the record of rank 0") for line in sent]
+
+
+def state_file(rank: int) -> str:
+    """The name of the file of what a rank starts the next round from: of the others what rank 0 has not."""
+    return STATE if rank == 0 else f"state-{rank}.safetensors"
 
 
 def load_masks(folder: str | Path, number: int) -> dict[str, Tensor]:
@@ -162,9 +191,21 @@ def load_ranges(folder: str | Path, number: int) -> Ranges:
         raise CheckpointError(damaged(path, str(error))) from error
 
 
-def read_state(folder: Path, number: int) -> Any:
-    """What the round after this one starts from."""
-    return states.load(_verified(folder, number, STATE))
+def read_state(folder: Path, number: int, rank: int = 0) -> Any:
+    """What the round after this one starts from, in one of the ranks that trained this one.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    return states.load(_verified(folder, number, state_file(rank)))
+
+
+def count_ranks(record: RoundRecord) -> int:
+    """How many processes trained the round."""
+    count = 1
+    while state_file(count) in record.sha256:
+        count += 1
+    return count
 
 
 def kept_snapshot(folder: Path, moment: str) -> Path:

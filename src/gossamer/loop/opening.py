@@ -1,21 +1,29 @@
 """The beginning of a run: its folder made, or verified to hold this very run, and its last round put back."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gossamer import randomness
-from gossamer.errors import CheckpointError, ConfigurationError
+from gossamer.errors import CheckpointError, ConfigurationError, GossamerWarning
 from gossamer.loop import folder as run_folder
 from gossamer.loop.configuration import FILE, Configuration
 from gossamer.loop.pruned_model import PrunedModel
 from gossamer.loop.record import RoundRecord
 from gossamer.loop.records import SNAPSHOT, TRAINING, read_records, write_table
+from gossamer.ranks.group import Ranks
 from gossamer.rewind.optimizers import restore_memory_formats
+from gossamer.rewind.parts import is_in_parts, load_state, own_state
+from gossamer.storage import state as states
 from gossamer.storage.files import remove
+
+PARTS = "parts"
+"""The entry of a state that names the objects of which every rank's file has a part."""
 
 
 def make_folder(folder: Path) -> None:
@@ -85,7 +93,7 @@ def _refuse_other_rounds(folder: Path, records: list[RoundRecord], is_quantised:
             )
 
 
-def put_back(network: PrunedModel, folder: Path, number: int) -> tuple[dict[str, Tensor], Any]:
+def put_back(network: PrunedModel, folder: Path, number: int, ranks: Ranks) -> tuple[dict[str, Tensor], Any]:
     """Puts a finished round into the model, the objects of the run's state and the random generators.
 
     Returns:
@@ -94,30 +102,59 @@ def put_back(network: PrunedModel, folder: Path, number: int) -> tuple[dict[str,
     Raises:
         CheckpointError: the round is damaged, or does not fit.
     """
-    run_folder.load_round(folder, number, network.model)
+    record = run_folder.load_round(folder, number, network.model)
     device = {name: weight.device for name, weight in network.weights.items()}
     masks = {name: mask.to(device[name]) for name, mask in run_folder.load_masks(folder, number).items()}
     state = run_folder.read_state(folder, number)
+    trained_by = run_folder.count_ranks(record)
+    own = run_folder.read_state(folder, number, ranks.rank) if ranks.rank < trained_by else {}
+    with as_stored(f"the state of round {number} in {folder} is none"):
+        in_parts = state.get(PARTS, ())
+    others = range(1, trained_by) if in_parts else ()
+    every = [state, *(run_folder.read_state(folder, number, rank) for rank in others)]
     for name, thing in network.state.items():
         with as_stored(f"the state of round {number} in {folder} does not fit {name!r}"):
-            thing.load_state_dict(state["objects"][name])
+            parts = [one["objects"][name] for one in every if name in one["objects"]]
+            of_this_rank = own.get("objects", {}).get(name, state["objects"][name])
+            load_state(thing, parts if name in in_parts else [of_this_rank])
     restore_memory_formats(network.state)
     with as_stored(f"the state of round {number} in {folder} has no random generators"):
-        randomness.restore(state["random"])
+        _restore_random(state["random"], own, ranks)
+    if ranks.first and trained_by != ranks.size:
+        warnings.warn(
+            f"round {number} in {folder} was trained by {trained_by} processes, and the run goes on with {ranks.size}: "
+            f"with the same masks and weights, but other random numbers than it would have had",
+            GossamerWarning,
+            stacklevel=3,
+        )
     with as_stored(f"the masks of round {number} in {folder} do not fit the model"):
         return {name: masks[name] for name in network.weights}, network.state.get(state.get("average"))
 
 
-def state_of(objects: Mapping[str, Any], average: str | None) -> dict[str, Any]:
-    """What the next round starts from, as `put_back` takes it.
+def _restore_random(of_first: dict[str, Any], own: Mapping[str, Any], ranks: Ranks) -> None:
+    randomness.restore(of_first)
+    if "random" in own:
+        randomness.restore(own["random"])
+    elif not ranks.first:
+        # A rank that there was not; it is to draw others than rank 0.
+        randomness.seed_all(randomness.derived_seed(int(torch.randint(2**62, ())), ranks.rank))
+
+
+def state_of(objects: Mapping[str, Any], average: str | None, ranks: Ranks) -> dict[str, Any]:
+    """What the next round starts from, as `put_back` takes it: of rank 0 all of it, of others what is different there.
 
     Args:
         average: the name among the objects of what was recorded in the model's place.
     """
-    state: dict[str, Any] = {
-        "random": randomness.capture(),
-        "objects": {name: thing.state_dict() for name, thing in objects.items()},
-    }
+    found = {name: own_state(thing) for name, thing in objects.items()}
+    if ranks.several:
+        digests = {name: states.digest(state) for name, state in found.items()}
+        of_first = ranks.from_first(digests)
+        if not ranks.first:
+            found = {name: state for name, state in found.items() if digests[name] != of_first.get(name)}
+    state: dict[str, Any] = {"random": randomness.capture(), "objects": found}
+    if parts := [name for name, thing in objects.items() if is_in_parts(thing)]:
+        state[PARTS] = parts
     return state if average is None else {**state, "average": average}
 
 

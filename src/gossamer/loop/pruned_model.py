@@ -16,6 +16,7 @@ from gossamer.prune.enforce import attach_masks, check
 from gossamer.prune.names import vanished
 from gossamer.prune.prunable import count_parameters
 from gossamer.rewind.optimizers import optimizers
+from gossamer.rewind.parts import local
 
 
 class PrunedModel:
@@ -42,7 +43,7 @@ class PrunedModel:
 
     def attach_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Keeps the zeros of the masks from here on, in the optimizers too."""
-        attach_masks(self.model, self.current_weights(), masks, optimizers(self.state).values())
+        attach_masks(self.model, self.current_weights(), masks, map(local, optimizers(self.state).values()))
 
     def current_weights(self) -> dict[str, nn.Parameter]:
         """The parameters of today under the names of the weights.

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
 from gossamer.loop import folder as run_folder
+from gossamer.loop.agreement import begin_alike
 from gossamer.loop.records import SNAPSHOT
 from gossamer.model.wrappers import unwrap
 from gossamer.prune import masks as masks_of
+from gossamer.ranks.group import Ranks
 from gossamer.rewind import snapshot
 from gossamer.rewind.optimizers import restore_memory_formats
 from gossamer.rewind.snapshot import StepCounter
@@ -23,11 +25,14 @@ from gossamer.storage.files import write_file
 class Rewinding:
     """How far a run has got with what its retraining rewinds to."""
 
-    def __init__(self, retraining: Retraining, model: nn.Module, state: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self, retraining: Retraining, model: nn.Module, state: Mapping[str, Any], folder: Path, ranks: Ranks
+    ) -> None:
         self.retraining = retraining
         self.model = model
         self.state = state
         self.folder = folder
+        self.ranks = ranks
         self.snapshot_step: int | None = None
         """k: the step of the dense round that weights go back to; None as long as it is not known."""
         self.relative_cut = (0.0, 0.0, 0.0)
@@ -72,11 +77,14 @@ class Rewinding:
             raise ConfigurationError(
                 "which step to rewind to is not known yet; call round.schedule(total_steps) before training"
             )
-        snapshot.take(self.folder / SNAPSHOT, self.snapshot_step, self.model, self.state)
+        if self.ranks.first:
+            snapshot.take(self.folder / SNAPSHOT, self.snapshot_step, self.model, self.state)
 
     def snapshot_bytes(self) -> Tensor | None:
-        """The snapshot file of the dense round that is going on; None if there is none (yet)."""
+        """The snapshot file of the dense round that is going on; None if there is none (yet), and but in rank 0."""
         path = self.folder / SNAPSHOT
+        if not self.ranks.first:
+            return None
         return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) if path.exists() else None
 
     def restore_snapshot(self, content: Tensor) -> None:
@@ -92,7 +100,7 @@ class Rewinding:
                 f"call round.schedule with one length only"
             )
         self.snapshot_step = step
-        if step < counter.steps and not (self.folder / SNAPSHOT).exists():
+        if self.ranks.first and step < counter.steps and not (self.folder / SNAPSHOT).exists():
             raise ConfigurationError(
                 f"the weights are rewound to step {step} of the dense round, which is past: {counter.steps} steps "
                 f"were taken. Call round.schedule(total_steps) before training."
@@ -109,11 +117,13 @@ class Rewinding:
                 restore_memory_formats(self.state)
             case "new":
                 snapshot.reinitialise(unwrap(self.model), self.state, self.retraining.fresh_model, also)
+                begin_alike(self.ranks, self.model)
             case "stay" if self.retraining.strategy.rates == "linear":
                 self.relative_cut = _relative_cut(weights, masks, cut)
 
     def taken_snapshot(self, steps: int) -> Path | None:
-        """The snapshot that was to be taken in the dense round, of so many steps; None if no weights are rewound.
+        """The snapshot that was to be taken in the dense round, of so many steps; None if no weights are rewound, or
+        another rank took it.
 
         Raises:
             ConfigurationError: it was not taken.
@@ -126,6 +136,8 @@ class Rewinding:
                 f"round.schedule(total_steps, steps_per_epoch) before training, in the dense round too"
             )
         path = self.folder / SNAPSHOT
+        if not self.ranks.first:
+            return None
         snapshot.require(path, self.snapshot_step, steps)
         return path
 

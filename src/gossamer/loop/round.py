@@ -11,6 +11,7 @@ from torch.optim.optimizer import Optimizer
 
 from gossamer.arguments import require_function, require_kind, whole_number
 from gossamer.errors import CheckpointError, ConfigurationError, TrainingDivergedError
+from gossamer.loop.agreement import reduced
 from gossamer.loop.fingerprint import Fingerprint, summary
 from gossamer.loop.metrics import numbers_of
 from gossamer.loop.normalisation import Batches
@@ -341,7 +342,7 @@ class Round:
         self._run.refuse_if_taken_over()
         self._run.rewinding.take_snapshot()
 
-    def record(self, *, model: Any = None, untrained: bool = False, **metrics: Any) -> RoundRecord:
+    def record(self, *, model: Any = None, untrained: bool = False, reduce: Any = None, **metrics: Any) -> RoundRecord:
         """Ends the round: writes the model, its masks and these metrics to the run's folder. Call it after training.
 
         The first metric, or the one named by `Stop.metric`, is the round's result. A metric whose name starts with
@@ -355,6 +356,8 @@ class Round:
             untrained: allows the prunable weights to be, bit for bit, what they were when the round began: for pruning
                 without retraining, and for a network that came trained. Without it that is an error, for then another
                 model than the one given to `rounds` was trained, or none.
+            reduce: of several processes (torch.distributed): makes the round's metrics of those of all ranks, a list
+                of dictionaries in their order. By default each is the mean over the ranks that recorded it.
             metrics: how good the model is, by name: numbers, numpy's and tensors with one entry too. Nested ones,
                 such as `val={"acc": 0.9}`, are recorded as `val/acc`.
 
@@ -364,10 +367,14 @@ class Round:
             TrainingDivergedError: a metric is not finite; the round is not kept, the ones before it are.
             PrunedWeightError: a pruned weight is not zero.
             CheckpointError: the folder cannot be written.
+            RankError: of several processes one was trained to other weights, or is gone.
         """
+        require_function("reduce", reduce, "a function that makes metrics of a list of those of all ranks")
         if self.result is not None:
             raise ConfigurationError(f"round {self.number} was recorded already; record once, at its end")
-        values = numbers_of(metrics)
+        with self._run.ranks.together():
+            values = numbers_of(metrics)
+        values = reduced(self._run.ranks, values, reduce)
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingDivergedError(

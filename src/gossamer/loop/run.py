@@ -16,6 +16,7 @@ from gossamer import randomness
 from gossamer.errors import ConfigurationError, GossamerWarning
 from gossamer.loop import averages, fingerprint
 from gossamer.loop import folder as run_folder
+from gossamer.loop.agreement import begin_alike, end_alike, held, require_same_round
 from gossamer.loop.configuration import Configuration
 from gossamer.loop.fingerprint import Fingerprint
 from gossamer.loop.metrics import deciding, on_test
@@ -37,10 +38,11 @@ from gossamer.prune.choose import choose
 from gossamer.prune.enforce import detach_masks, watch
 from gossamer.prune.names import belonging_to_round
 from gossamer.quantise.fake import FakeQuantisation
+from gossamer.ranks.group import Ranks
 from gossamer.rewind import snapshot
 from gossamer.rewind.optimizers import restore_memory_formats
 from gossamer.rewind.snapshot import StepCounter
-from gossamer.storage.files import locked, remove
+from gossamer.storage.files import remove
 
 
 class _TakenOver(BaseException):
@@ -50,7 +52,9 @@ class _TakenOver(BaseException):
 class Run:
     """A model, its plan and its folder."""
 
-    def __init__(self, network: PrunedModel, folder: Path, plan: Plan, settings: Settings, dense: Path | None) -> None:
+    def __init__(
+        self, network: PrunedModel, folder: Path, plan: Plan, settings: Settings, dense: Path | None, ranks: Ranks
+    ) -> None:
         self.network = network
         self.model = network.model
         self.state = network.state
@@ -60,7 +64,8 @@ class Run:
         self.stop = settings.stop
         self.retraining = settings.retraining
         self.dense = dense
-        self.rewinding = Rewinding(settings.retraining, network.model, network.state, folder)
+        self.ranks = ranks
+        self.rewinding = Rewinding(settings.retraining, network.model, network.state, folder, ranks)
         self.counter = StepCounter(network.model)
         self.metric = settings.stop.metric
         """The recorded metric that is a round's result; None as long as it is the first one."""
@@ -103,13 +108,14 @@ class Run:
             )
 
     def _rounds(self, configuration: Configuration) -> Iterator[Round]:
-        with locked(self.folder, self._end):
-            moment = self.retraining.moment
-            records = open_folder(self.folder, configuration, self.dense, moment, self._is_quantised)
+        with held(self.ranks, self.folder, self._end):
+            records = self._opened(configuration)
             masks: Mapping[str, Tensor] = masks_of.full(self.network.weights)
             if records:
-                masks, self.average = put_back(self.network, self.folder, records[-1].round)
+                with self.ranks.together():
+                    masks, self.average = put_back(self.network, self.folder, records[-1].round, self.ranks)
             else:
+                begin_alike(self.ranks, self.model)
                 # The dense round is dense, even if the model was pruned before: its zeros may grow again.
                 detach_masks(unwrap(self.model).parameters())
             watch()
@@ -124,16 +130,27 @@ class Run:
                 if number > 0:
                     masks = self._cut_and_rewind(number, kept, masks)
                 round = self._next(number, masks)
+                require_same_round(self.ranks, number, masks, round.start)
                 with snapshot.counted(self.counter), belonging_to_round(self.model), self._rounding(round):
                     yield round
                     # What nobody recorded claims nothing about a training.
                     records.append(round.result or round.record(untrained=True))
                 self._return_to(round)
             # Left by a crash between the end of the last round and its removal there.
-            remove(self.folder / REPLICATES)
+            if self.ranks.first:
+                remove(self.folder / REPLICATES)
             best = self.stop.recommended(records)
             if best.round != records[-1].round:
                 run_folder.load_round(self.folder, best.round, self.model)
+
+    def _opened(self, configuration: Configuration) -> list[RoundRecord]:
+        """The finished rounds of the folder, as rank 0 found them."""
+        records: list[RoundRecord] = []
+        with self.ranks.together():
+            if self.ranks.first:
+                moment = self.retraining.moment
+                records = open_folder(self.folder, configuration, self.dense, moment, self._is_quantised)
+        return run_folder.from_first(self.ranks, records)
 
     def _cut_and_rewind(self, number: int, kept: int, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Prunes to `kept` weights and puts the weights where the retraining begins; returns the new masks."""
@@ -198,16 +215,18 @@ class Run:
     def finish(self, round: Round, metrics: dict[str, float], average: Any, untrained: bool) -> RoundRecord:
         """See `Round.record`."""
         metric = deciding(metrics, self.metric, self.stop, round.number)
-        self.refuse_if_taken_over()
-        seconds = round_to_milliseconds(round.spent.seconds)
-        self._verify(round, untrained)
-        snapshot_file = self.rewinding.taken_snapshot(self.counter.steps) if round.number == 0 else None
-        kept = storable(self.model)
-        if isinstance(average, nn.Module) and unwrap(average) is unwrap(self.model):
-            average = None
-        if average is not None:
-            kept |= self._averaged(round, average, kept)
-        self.network.verify_finite(kept, round.number)
+        with self.ranks.together():
+            self.refuse_if_taken_over()
+            seconds = round_to_milliseconds(round.spent.seconds)
+            self._verify(round, untrained)
+            snapshot_file = self.rewinding.taken_snapshot(self.counter.steps) if round.number == 0 else None
+            kept = storable(self.model)
+            if isinstance(average, nn.Module) and unwrap(average) is unwrap(self.model):
+                average = None
+            if average is not None:
+                kept |= self._averaged(round, average, kept)
+            self.network.verify_finite(kept, round.number)
+        others = end_alike(self.ranks, self.model, kept, round.number)
         rates_from, weights_from = self.rewinding.rewound_to(round.number, round.taken_schedule)
         record = RoundRecord(
             round=round.number,
@@ -229,7 +248,7 @@ class Run:
         )
         # An average that lives on is pruned at the next cut, after an interruption too.
         lives_on = [name for name, thing in self.state.items() if averages.are_same(average, thing, self.model)]
-        state = state_of(self.state, lives_on[-1] if lives_on else None)
+        state = state_of(self.state, lives_on[-1] if lives_on else None, self.ranks)
         cost = round.spent.cost(round.number, self.retraining.method, self.network.device, seconds)
         written = run_folder.write_round(
             self.folder,
@@ -241,14 +260,17 @@ class Run:
             cost,
             round.beside,
             round.ranges if round.quantised else None,
+            self.ranks,
         )
         if average is not None:
             self.average = average
+        if average is not None or others:
             fill(unwrap(self.model), kept, self.folder)
         self.recorded = fingerprint.of_state(self.model)
         if snapshot_file is not None:
             remove(snapshot_file)
-        remove(self.folder / REPLICATES)
+        if self.ranks.first:
+            remove(self.folder / REPLICATES)
         return written
 
     def _verify(self, round: Round, untrained: bool) -> None:

@@ -14,6 +14,7 @@ from gossamer.prune.masks import count_kept
 from gossamer.prune.prunable import inputs_first
 from gossamer.prune.structure import find_structure
 from gossamer.randomness import derived_seed
+from gossamer.ranks.group import current
 
 
 def require_losses(cut: Cut) -> None:
@@ -94,7 +95,8 @@ def choose(
     criterion, structure = find_criterion(cut.criterion), find_structure(cut.structure)
     gradients = {}
     if criterion.needs_gradients and cut.losses is not None:
-        gradients = mean_gradients(model, weights, cut.losses)
+        # Every rank has losses of its own examples.
+        gradients = current().mean(mean_gradients(model, weights, cut.losses))
     generator = torch.Generator().manual_seed(derived_seed(seed, round_number, "criterion"))
     with torch.no_grad():
         scores = criterion.score(ScoreInputs(weights, masks, gradients, generator))

@@ -169,6 +169,10 @@ class Ranks:
             raise
 
 
+ALONE = Ranks()
+"""One process by itself."""
+
+
 def current() -> Ranks:
     """The ranks of the default process group; one process where there is none.
 
@@ -184,7 +188,7 @@ def current() -> Ranks:
             f"torch.distributed does not know the others; call torch.distributed.init_process_group() first, or make "
             f"the Accelerator or Trainer that does. What is to train alone is started without torchrun"
         )
-    return Ranks()
+    return ALONE
 
 
 def _device() -> torch.device:

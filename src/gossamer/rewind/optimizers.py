@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from gossamer.rewind.parts import local
+
 
 def optimizers(objects: Mapping[str, Any]) -> dict[str, Optimizer]:
     """The torch optimizers among them."""
@@ -15,7 +17,7 @@ def optimizers(objects: Mapping[str, Any]) -> dict[str, Optimizer]:
 
 def restore_memory_formats(objects: Mapping[str, Any]) -> None:
     """Lays the slots of the optimizers out as their parameters (channels_last): files keep row-major tensors only."""
-    for optimizer in optimizers(objects).values():
+    for optimizer in map(local, optimizers(objects).values()):
         for parameter, slots in optimizer.state.items():
             # Some optimizers keep numbers of their own among the parameters' slots (MADGRAD's step, under the key "k").
             for name, slot in slots.items() if isinstance(slots, dict) else ():

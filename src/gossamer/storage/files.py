@@ -71,7 +71,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         replace_file(path, lambda temporary: _write_and_sync(temporary, write))
         _sync(path.parent)
     except BaseException as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -103,14 +103,20 @@ def write_folder(path: Path, write: Callable[[Path], object], *, replace: bool =
     Raises:
         CheckpointError: it cannot be written (disk full, no permission); nothing of it is left.
     """
+    with new_folder(path, replace=replace) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """The folder that is to be `path`, under another name; it gets its own at the end, unless that is an error."""
     temporary = path.with_name(path.name + TEMPORARY)
     before = path.with_name(f"{path.name}.before{TEMPORARY}")
     try:
         remove(temporary)
         temporary.mkdir(parents=True)
-        write(temporary)
-        for file in temporary.rglob("*"):
-            _sync(file)
+        yield temporary
+        sync_files(temporary)
         _sync(temporary)
         if replace and path.exists():
             remove(before)
@@ -122,7 +128,13 @@ def write_folder(path: Path, write: Callable[[Path], object], *, replace: bool =
         shutil.rmtree(temporary, ignore_errors=True)
         if replace and before.exists() and not path.exists():
             before.rename(path)
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
+
+
+def sync_files(folder: Path) -> None:
+    """Asks the disk to have all that is in the folder."""
+    for file in folder.rglob("*"):
+        _sync(file)
 
 
 def remove(path: Path) -> None:
@@ -176,7 +188,7 @@ def open_to_append(path: Path) -> BinaryIO:
             regular(path)
         return os.fdopen(os.open(path, flags, 0o666), "ab")
     except OSError as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
 
 
 def sha256(path: Path) -> str:
@@ -249,7 +261,7 @@ def locked(folder: Path, end: Callable[[], None] | None = None) -> Iterator[None
             ) from error
         except OSError as error:
             if error.errno not in NOT_SUPPORTED:
-                raise _explained(folder / ".lock", error) from error
+                raise explained(folder / ".lock", error) from error
             _warn(f"{folder} cannot be locked ({error.strerror}); see to it that no other process writes to it")
         holder = _holders[identity] = Holder(os.getpid(), threading.get_ident(), end, file)
         try:
@@ -309,7 +321,7 @@ def _warn(message: str) -> None:
     warnings.warn(message, GossamerWarning, stacklevel=3)
 
 
-def _explained(path: Path, error: BaseException) -> BaseException:
+def explained(path: Path, error: BaseException) -> BaseException:
     """What the disk refused, as an error that says what to do; anything else as it is."""
     if not isinstance(error, (OSError, SafetensorError)):
         return error

@@ -76,6 +76,16 @@ def load_entries(path: Path) -> dict[str, Any]:
     return state
 
 
+def digest(state: Any) -> str:
+    """A digest of a state, which two states of the same content have in common.
+
+    Raises:
+        CheckpointError: it holds something that cannot be stored.
+    """
+    tensors: dict[str, Tensor] = {}
+    return digest_of(json.dumps(_encode(state, tensors, "state")), tensors)
+
+
 def digest_of(tree: str, tensors: dict[str, Tensor]) -> str:
     """Over the tree and the bytes of every tensor: a flipped bit in a file shows."""
     digest = hashlib.blake2b(tree.encode("utf-8", "surrogatepass"), digest_size=32)
