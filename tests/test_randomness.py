@@ -1,5 +1,6 @@
 """The global random generators, captured and put back."""
 
+import json
 import random
 from pathlib import Path
 
@@ -92,3 +93,12 @@ def test_after_restoring_a_gpu_draws_the_same_numbers(tmp_path: Path) -> None:
     expected = torch.rand(5, device="cuda").tolist()
     randomness.restore(states.load(tmp_path / "random.safetensors"))
     assert torch.rand(5, device="cuda").tolist() == expected
+
+
+def test_plain_numbers_are_the_same_states() -> None:
+    """As they go from one process to another."""
+    random.gauss(0, 1)
+    before = randomness.capture()
+    drawn = random.random(), random.gauss(0, 1), np.random.rand(), torch.rand(2).tolist()
+    randomness.restore(randomness.from_plain(json.loads(json.dumps(randomness.as_plain(before)))))
+    assert drawn == (random.random(), random.gauss(0, 1), np.random.rand(), torch.rand(2).tolist())

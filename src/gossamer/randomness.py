@@ -55,6 +55,26 @@ def from_tensors(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**state, "numpy": {**numpy, "state": inner}}
 
 
+def as_plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What `capture` returns, in numbers, texts, lists and dictionaries, as JSON says them."""
+    numpy = state["numpy"]
+    inner = {name: value.tolist() if name == "key" else value for name, value in numpy["state"].items()}
+    tensors = {"torch": state["torch"].tolist(), "cuda": [one.tolist() for one in state["cuda"]]}
+    return {"python": state["python"], "numpy": {**numpy, "state": inner}, **tensors}
+
+
+def from_plain(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The opposite."""
+    version, numbers, gauss = plain["python"]
+    numpy, keys = plain["numpy"], plain["numpy"]["state"]
+    return {
+        "python": (version, tuple(numbers), gauss),
+        "numpy": {**numpy, "state": {**keys, "key": np.array(keys["key"], dtype=np.uint32)}},
+        "torch": torch.tensor(plain["torch"], dtype=torch.uint8),
+        "cuda": [torch.tensor(one, dtype=torch.uint8) for one in plain["cuda"]],
+    }
+
+
 def seed_all(seed: int) -> None:
     """Seeds Python's, numpy's and torch's global generators, those of every GPU included."""
     random.seed(seed)

@@ -493,10 +493,6 @@ def with_its_own_optimizer() -> Any:
     return one(model, optimizers=(torch.optim.AdamW(model.parameters()), None))
 
 
-class TwoProcesses(transformers.TrainingArguments):  # type: ignore[misc]
-    world_size = 2
-
-
 @pytest.mark.parametrize(
     ("make_trainer", "options", "message"),
     [
@@ -508,7 +504,6 @@ class TwoProcesses(transformers.TrainingArguments):  # type: ignore[misc]
             else []
         ),
         (lambda: gpt2(), {}, "what make_trainer returned is a GPT2LMHeadModel; expected a Trainer"),
-        (lambda: transformers.Trainer(gpt2(), TwoProcesses("x", use_cpu=True)), {}, "is one of 2 processes"),
         (None, {}, "make_trainer is a NoneType; expected a function without arguments that makes"),
         (lambda: one(gpt2()), {"retraining": Retraining(replicates=2)}, "make one in each of round.replicates"),
         (lambda: one(gpt2()), {"target_sparsity": 0.5}, "and stop was given too"),

@@ -125,7 +125,7 @@ def test_differences_are_named(tmp_path: Path) -> None:
         assert "rank 1" in lines[2]
         assert "0.weight" in lines[2]
     assert first[3].startswith("ConfigurationError rank 1: ")
-    assert not [path for path in tmp_path.glob("*/round-*")]
+    assert not list(tmp_path.glob("*/round-*"))
 
 
 def test_processes_that_do_not_know_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,10 @@ from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.enforce import check
+from gossamer.ranks.group import current
 from gossamer.storage import state as states
-from gossamer.storage.files import absolute, remove, write_folder
+from gossamer.storage.files import absolute, remove
+from gossamer.storage.together import write_folder_together
 
 try:
     from accelerate import Accelerator
@@ -58,7 +60,7 @@ def rounds(
 
     Args:
         model: trained in place; as it was before it was prepared, or after.
-        accelerator: of one process.
+        accelerator: of one process, or of several that each hold the whole model (DistributedDataParallel).
         folder: where the rounds are kept.
         arguments: all others of `gossamer.rounds`.
 
@@ -66,16 +68,10 @@ def rounds(
         The round, and its checkpoints.
 
     Raises:
-        ConfigurationError: as `gossamer.rounds`; or the Accelerator is one of several processes, or keeps parameters in
-            pieces (DeepSpeed, FSDP).
+        ConfigurationError: as `gossamer.rounds`; or the Accelerator keeps parameters in pieces (DeepSpeed, FSDP).
     """
     require_kind("accelerator", accelerator, Accelerator, "an Accelerator")
     require_kind("folder", folder, (str, Path), "a path")
-    if accelerator.num_processes > 1:
-        raise ConfigurationError(
-            f"the Accelerator is one of {accelerator.num_processes} processes, each of which runs the whole program, "
-            f"and two cannot work in one folder; start it without accelerate launch or torchrun, in one process"
-        )
     if accelerator.distributed_type.name in IN_PIECES:
         raise ConfigurationError(
             f"{accelerator.distributed_type.name} keeps the parameters in pieces, so that no weights can be chosen of "
@@ -98,7 +94,8 @@ def _with_checkpoints(
                 round.record()
         for name, count in before.items():
             del getattr(accelerator, name, [])[count:]
-        remove(folder)
+        if checkpoints.ranks.first:
+            remove(folder)
 
 
 class EpochCheckpoints:
@@ -113,6 +110,7 @@ class EpochCheckpoints:
         self.accelerator = accelerator
         self.model = model
         self.folder = folder
+        self.ranks = current()
         self.done = 0
         """Epochs that are trained."""
 
@@ -128,32 +126,38 @@ class EpochCheckpoints:
     def _save(self) -> None:
         if self.round.number > 0:
             check(self.model, masks=self.round.masks)
-        older = self._written()
-        write_folder(self.folder / str(self.done), self._write)
+        older = self._written() if self.ranks.first else []
+        write_folder_together(self.ranks, self.folder / str(self.done), self._write, lambda folder, written: None)
         for path in older:
             remove(path)
 
     def _write(self, folder: Path) -> None:
+        """Accelerate has rank 0 write what all have in common, and each its random numbers."""
         with _named_here(self.accelerator):
             self.accelerator.save_state(str(folder))
         loaders = self.accelerator._dataloaders
         state = {
             "round": self.round.state_dict(),
+            "ranks": self.ranks.size,
             "epochs": self.done,
             "random": randomness.capture(),
             "iterations": [getattr(loader, "iteration", 0) for loader in loaders],
             "generators": [{name: one.get_state() for name, one in _generators(loader).items()} for loader in loaders],
         }
-        states.save(folder / STATE, state)
+        states.save(folder / self._state, state)
 
     def _load(self) -> None:
-        written = self._written()
+        written = self.ranks.from_first([path.name for path in self._written()])
         if not written:
             return
-        state = states.load_entries(written[-1] / STATE)
+        last = self.folder / written[-1]
+        if states.load_entries(last / STATE).get("ranks", 1) != self.ranks.size:
+            # Its data were divided among other processes; the round begins anew.
+            return
+        state = states.load_entries(last / self._state)
         self.round.load_state_dict(state["round"])
         with _named_here(self.accelerator):
-            self.accelerator.load_state(str(written[-1]))
+            self.accelerator.load_state(str(last))
         self.done = state["epochs"]
         for loader, iteration, found in zip(
             self.accelerator._dataloaders, state["iterations"], state["generators"], strict=True
@@ -165,6 +169,10 @@ class EpochCheckpoints:
         randomness.restore(state["random"])
         if self.round.number > 0:
             check(self.model, masks=self.round.masks)
+
+    @property
+    def _state(self) -> str:
+        return STATE if self.ranks.first else f"round-{self.ranks.rank}.safetensors"
 
     def _written(self) -> list[Path]:
         """The whole checkpoints, the last one last."""

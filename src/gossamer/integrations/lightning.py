@@ -4,6 +4,7 @@ Both of its packages are taken, `lightning` and `pytorch_lightning`.
 """
 
 import math
+import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as distributed
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import Optimizer
@@ -25,6 +27,7 @@ from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
 from gossamer.loop.stop import Stop
 from gossamer.model.wrappers import unwrap
+from gossamer.ranks.group import current
 from gossamer.rewind.schedulers import RoundScheduler, copies_of
 from gossamer.rewind.strategies import Retraining
 from gossamer.storage.files import absolute, remove
@@ -95,7 +98,7 @@ def rounds(
         The round, and the Trainer that is to train it.
 
     Raises:
-        ConfigurationError: as `gossamer.rounds`; or the Trainer was used before, trains in other processes, or has
+        ConfigurationError: as `gossamer.rounds`; or the Trainer was used before, starts other processes itself, or has
             several optimizers or a scheduler that no such method can follow.
     """
     require_kind("module", module, nn.Module, "a LightningModule")
@@ -108,6 +111,9 @@ def rounds(
             "a round with replicates is trained by several Trainers; loop over gossamer.rounds yourself, and make one "
             "in each of round.replicates()"
         )
+    if _is_one_of_several():
+        # Which a Trainer does not do before its first fit; in all of them, and once.
+        _made(make_trainer, folder / FOLDER).strategy.setup_environment()
     if isinstance(stop, Stop) and stop.max_drop is not None and stop.metric is None:
         stop = _monitored(stop, _made(make_trainer, folder / FOLDER))
     inner = rounds_of_model(
@@ -124,6 +130,7 @@ def _with_trainers(
     retraining: Retraining,
 ) -> Iterator[tuple[Round, Any]]:
     used: list[weakref.ref[Any]] = []
+    ranks = current()
     for round in inner:
         place = folder / f"round-{round.number:02d}"
         place.mkdir(parents=True, exist_ok=True)
@@ -131,7 +138,7 @@ def _with_trainers(
         _refuse_again(trainer, used)
         callback = _class_for(_package(trainer))(round, place / RESUME)
         trainer.callbacks.append(callback)
-        if (place / RESUME).exists():
+        if ranks.from_first((place / RESUME).exists()):
             trainer.ckpt_path = str(place / RESUME)
         with _scheduled(unwrap(module), round, trainer, callback, retraining):
             yield round, trainer
@@ -144,11 +151,13 @@ def _with_trainers(
                     stacklevel=2,
                 )
             round.record(**callback.measured(trainer))
-        remove(place / RESUME)
-        with suppress(OSError):
-            # Unless something of the Trainer's own lies there.
-            place.rmdir()
-            folder.rmdir()
+        if ranks.first:
+            remove(place / RESUME)
+            with suppress(OSError):
+                # Unless something of the Trainer's own lies there.
+                place.rmdir()
+                folder.rmdir()
+        ranks.barrier()
 
 
 @cache
@@ -181,10 +190,11 @@ def _made(make_trainer: Callable[[Path], Any], folder: Path) -> Any:
             f"another process, where no masks are attached and no steps are counted; expected the training to be in "
             f"this one: Trainer(devices=1), without a strategy"
         )
-    if trainer.world_size > 1:
+    if trainer.world_size > 1 and not trainer.strategy.cluster_environment.creates_processes_externally:
         raise ConfigurationError(
-            f"the Trainer has {trainer.world_size} processes ({strategy}), each of which runs the whole program, and "
-            f"two cannot work in one folder; expected one: Trainer(devices=1, num_nodes=1)"
+            f"the Trainer has {trainer.world_size} processes ({strategy}), and would start the others in the middle of "
+            f"a round; start all of them with the program: torchrun --nproc-per-node {trainer.num_devices} PROGRAM, or "
+            f"srun; or expected one: Trainer(devices=1, num_nodes=1)"
         )
     if strategy not in IN_THIS_PROCESS:
         raise ConfigurationError(
@@ -195,6 +205,13 @@ def _made(make_trainer: Callable[[Path], Any], folder: Path) -> Any:
         if name in REFUSED:
             raise ConfigurationError(f"the Trainer has a {name}, which {REFUSED[name]}")
     return trainer
+
+
+def _is_one_of_several() -> bool:
+    """Whether torchrun or srun started this process as one of several, which have not found each other yet."""
+    counts = [os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_NTASKS")]
+    started = any(count.isdecimal() and int(count) > 1 for count in counts)
+    return started and not (distributed.is_available() and distributed.is_initialized())
 
 
 def _refuse_again(trainer: Any, used: list["weakref.ref[Any]"]) -> None:

@@ -11,6 +11,7 @@ from gossamer.errors import ConfigurationError, PrunedWeightError
 from gossamer.loop.metrics import TEST_PREFIX, is_on_test
 from gossamer.loop.round import Round
 from gossamer.prune.enforce import check
+from gossamer.ranks.group import current
 
 try:
     from lightning.pytorch.callbacks import Checkpoint
@@ -35,6 +36,7 @@ class InRound:
     def __init__(self, round: Round, resume: Path | None = None) -> None:
         self.round = round
         self.resume = resume
+        self.ranks = current()
         self.last_step: int | None = None
         """After which the round is trained; None: as the Trainer's arguments say."""
         self._trainer: Any = None
@@ -54,10 +56,13 @@ class InRound:
         """What a checkpoint holds of the round, in plain numbers and tensors."""
         module = None if self._trainer is None else self._trainer.lightning_module
         parameters = [] if module is None else module.named_parameters()
+        captured = randomness.capture()
         return {
             "round": self.round.state_dict(),
             "frozen": [name for name, parameter in parameters if not parameter.requires_grad],
-            "random": randomness.as_tensors(randomness.capture()),
+            "random": randomness.as_tensors(captured),
+            # Only rank 0 writes the checkpoint.
+            "random_of_ranks": self.ranks.gather(randomness.as_plain(captured)) if self.ranks.several else [],
             "stopped": bool(self._trainer is not None and self._trainer.should_stop),
             "metrics": dict(self._metrics),
             "measured_after": self._measured_after,
@@ -69,7 +74,11 @@ class InRound:
             self.round.load_ranges(state_dict["round"])
             return
         self.round.load_state_dict(state_dict["round"])
-        self._random = state_dict["random"]
+        of_ranks = state_dict.get("random_of_ranks", [])
+        if self.ranks.rank < len(of_ranks):
+            self._random = randomness.as_tensors(randomness.from_plain(of_ranks[self.ranks.rank]))
+        else:
+            self._random = state_dict["random"]
         self._frozen = {*state_dict["frozen"]}
         self._stopped = state_dict["stopped"]
         self._metrics = dict(state_dict["metrics"])

@@ -14,6 +14,7 @@ from torch import nn
 from gossamer.errors import CheckpointError
 from gossamer.loop.fingerprint import of_state, summary
 from gossamer.loop.round import Round
+from gossamer.ranks.group import current
 from gossamer.storage import state as states
 from gossamer.storage.files import write_file
 from gossamer.storage.versions import refuse_newer
@@ -54,6 +55,7 @@ class TrainerCheckpoints:
     def __init__(self, folder: Path, round: Round) -> None:
         self.folder = folder
         self.round = round
+        self.ranks = current()
 
     def mark(self, step: int, model: nn.Module, *, finished: bool, to_go_on: bool) -> None:
         """Says of the checkpoint of the model after so many steps that it is whole.
@@ -66,10 +68,13 @@ class TrainerCheckpoints:
             CheckpointError: the file cannot be written.
         """
         folder = self.folder / f"{PREFIX}{step}"
-        if not folder.is_dir():
+        # Each rank wrote its random numbers.
+        self.ranks.barrier()
+        if not self.ranks.first or not folder.is_dir():
             return
         state = {
             "version": VERSION,
+            "ranks": self.ranks.size,
             "files": _sizes(folder),
             "finished": finished,
             "weights": _digest(model),
@@ -85,6 +90,15 @@ class TrainerCheckpoints:
         Raises:
             CheckpointError: one is of a newer version.
         """
+        with self.ranks.together():
+            found = self._newest() if self.ranks.first else None
+        name = self.ranks.from_first(None if found is None else found.folder.name)
+        if name is not None and not self.ranks.first:
+            found = self._restored(self.folder / name)
+        self.ranks.require_same("the checkpoints of a Trainer", {"whole": found is not None})
+        return found
+
+    def _newest(self) -> TrainerCheckpoint | None:
         found = None
         for folder in sorted(_checkpoints(self.folder), key=_steps, reverse=True):
             if found is None:
@@ -99,7 +113,8 @@ class TrainerCheckpoints:
         except CheckpointError:
             return None
         refuse_newer(mark.get("version", 1), VERSION, folder / MARK)
-        whole = mark.get("files") == _sizes(folder)
+        # Other processes would divide the data in another way.
+        whole = mark.get("files") == _sizes(folder) and mark.get("ranks", 1) == self.ranks.size
         if not (whole and isinstance(mark.get("round"), dict) and isinstance(mark.get("weights"), str)):
             return None
         try:
@@ -122,7 +137,8 @@ class TrainerCheckpoints:
 
     def forget(self) -> None:
         """Removes them."""
-        for folder in _checkpoints(self.folder):
+        self.ranks.barrier()
+        for folder in _checkpoints(self.folder) if self.ranks.first else ():
             shutil.rmtree(folder)
 
 

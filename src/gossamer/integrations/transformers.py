@@ -22,6 +22,7 @@ from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
 from gossamer.loop.stop import Stop
 from gossamer.model.wrappers import unwrap
+from gossamer.ranks.group import current
 from gossamer.rewind.schedulers import copies_of
 from gossamer.rewind.strategies import Retraining
 from gossamer.storage.files import absolute
@@ -81,8 +82,8 @@ def rounds(
         The round, and the Trainer that is to train it.
 
     Raises:
-        ConfigurationError: as `gossamer.rounds`; or the Trainer is one of several processes, shards its model
-            (DeepSpeed, FSDP), or would change it outside the training.
+        ConfigurationError: as `gossamer.rounds`; or the Trainer shards its model (DeepSpeed, FSDP), or would change it
+            outside the training.
     """
     if not callable(make_trainer):
         raise ConfigurationError(
@@ -113,8 +114,9 @@ def _with_trainers(
 ) -> Iterator[tuple[Round, Trainer]]:
     model, before = first.model, _Once(first)
     del first
+    ranks = current()
     for round in inner:
-        if not keep_checkpoints:
+        if ranks.first and not keep_checkpoints:
             remove_checkpoints(folder, before=round.number)
         trainer = _made(make_trainer)
         before.refuse_again(trainer)
@@ -127,7 +129,7 @@ def _with_trainers(
             if round.result is None:
                 round.record(**_measured(trainer))
             _release(trainer)
-    if not keep_checkpoints:
+    if ranks.first and not keep_checkpoints:
         remove_checkpoints(folder)
 
 
@@ -259,11 +261,6 @@ def _made(make_trainer: Callable[[], Trainer]) -> Trainer:
     trainer = make_trainer()
     require_kind("what make_trainer returned", trainer, Trainer, "a Trainer of transformers")
     args = trainer.args
-    if args.world_size > 1:
-        raise ConfigurationError(
-            f"the Trainer is one of {args.world_size} processes; gossamer prunes a model in one process, so start it "
-            f"without torchrun or accelerate launch"
-        )
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         raise ConfigurationError(
             "DeepSpeed and FSDP keep the parameters in pieces, of which no weights can be chosen; train without them"
