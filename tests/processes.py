@@ -17,6 +17,8 @@ FOUND_EACH_OTHER = """
     distributed.init_process_group(
         "gloo", init_method="file://" + os.environ["MEETING"], rank=rank, world_size=size, timeout=timedelta(seconds=60)
     )
+    distributed.barrier()
+    open(os.environ["MEETING"] + ".over", "w").close()
 """
 
 
@@ -24,11 +26,17 @@ def start(folder: Path, size: int, program: str, *arguments: object, meeting: st
     """The ranks of `program`, which begins when they have found each other (`distributed`, `rank`, `size`)."""
     script = textwrap.dedent(FOUND_EACH_OTHER) + textwrap.dedent(program)
     place = folder / meeting
-    place.unlink(missing_ok=True)
+    for old in (place, over(folder, meeting)):
+        old.unlink(missing_ok=True)
     return [
         Started(folder, *arguments, script=script, RANK=str(rank), WORLD_SIZE=str(size), MEETING=str(place))
         for rank in range(size)
     ]
+
+
+def over(folder: Path, meeting: str = "meeting") -> Path:
+    """A file that is there when the ranks have found each other."""
+    return folder / f"{meeting}.over"
 
 
 def run(folder: Path, size: int, program: str, *arguments: object) -> list["subprocess.CompletedProcess[str]"]:
