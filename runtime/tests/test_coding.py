@@ -155,6 +155,23 @@ def test_what_cannot_be_written(levels: np.ndarray, step: float | None, message:
         coding.encode(levels.astype(np.int32), step)
 
 
+@pytest.mark.parametrize(
+    ("shape", "coder", "grid", "message"),
+    [
+        ((4, 5), 3, 0, "the coder is 3, expected 0, 1 or 2"),
+        ((4,), SWAPPED_MIXING, 0, "swapped axes are for at least two"),
+        ((4, 5), SWAPPED_MIXING, 2, "without a grid"),
+        ((1025, 1024), MIXING, 0, "at most 2\\^20 elements, got 1049600"),
+        ((1025, 1024), SWAPPED_MIXING, 0, "at most 2\\^20 elements"),
+        ((4, 5), None, 6, "the grid is 6, expected 0 to 5"),
+        ((4, 5), MIXING, -1, "the grid is -1"),
+    ],
+)
+def test_coders_that_are_not_for_it(shape: tuple[int, ...], coder: int | None, grid: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        coding.encode(np.zeros(shape, np.int32), 1.0, coder=coder, grid=grid)
+
+
 @pytest.mark.parametrize("coder", [MIXING, SWAPPED_MIXING, GAPS])
 def test_damage_is_an_error_or_another_weight(coder: int) -> None:
     """Whoever changes bytes can write the checksum of them too: nothing but DamagedWeight comes of it."""

@@ -66,9 +66,10 @@ def encode(levels: Levels, step: float | None, *, half: bool = False, grid: int 
             fast enough for a tensor of this size.
 
     Raises:
-        ValueError: a shape, level or step beyond those bounds.
+        ValueError: a shape, level, step or grid beyond those bounds, or a coder that is not for this shape.
     """
     _check(levels, step)
+    _check_coder(levels.shape, coder, grid)
     integers: NDArray[np.int32] = np.ascontiguousarray(levels, np.int32)
     if coder is not None:
         return _encode(integers, step, half, coder, grid)
@@ -122,6 +123,20 @@ def _check(levels: Levels, step: float | None) -> None:
         raise ValueError(f"levels are {levels.min()} to {levels.max()}, expected {least} to {most}")
     if step is not None and not (np.isfinite(np.float32(step)) and np.float32(step) > 0):
         raise ValueError(f"the step is {step}, expected a positive number of fp32")
+
+
+def _check_coder(shape: tuple[int, ...], coder: int | None, grid: int) -> None:
+    columns, elements = int(np.prod(shape[1:], dtype=np.int64)), int(np.prod(shape, dtype=np.int64))
+    if coder not in (None, MIXING, SWAPPED_MIXING, GAPS):
+        raise ValueError(f"the coder is {coder}, expected {MIXING}, {SWAPPED_MIXING} or {GAPS}")
+    if coder == SWAPPED_MIXING and (len(shape) < 2 or grid):
+        raise ValueError(f"swapped axes are for at least two, without a grid; got the shape {list(shape)}, grid {grid}")
+    if coder in (MIXING, SWAPPED_MIXING) and elements > MIXING_ELEMENTS:
+        raise ValueError(
+            f"the mixing coder is for at most 2^20 elements, got {elements}; the coder of gaps is for more"
+        )
+    if not 0 <= grid <= columns:
+        raise ValueError(f"the grid is {grid}, expected 0 to {columns}, the columns")
 
 
 def _encode(levels: NDArray[np.int32], step: float | None, half: bool, coder: int, grid: int) -> bytes:
