@@ -10,7 +10,7 @@ from gossamer.errors import ConfigurationError, TrainingDivergedError
 from gossamer.loop import fingerprint
 from gossamer.loop.fingerprint import Fingerprint
 from gossamer.model.ties import require_ties, ties_of
-from gossamer.model.whole import refuse_sharded_modules
+from gossamer.model.whole import settle
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.enforce import attach_masks, check
 from gossamer.prune.names import vanished
@@ -101,7 +101,7 @@ class PrunedModel:
         return any(fingerprint.fingerprint([(name, current[name])]).items() - since.items() for name in names)
 
     def _find(self, weights: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-        refuse_sharded_modules(self.model)
+        settle(self.model)
         require_ties(self.model, self._ties)
         return prunable_parameters(self.model, weights)
 

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from gossamer.errors import CheckpointError
 from gossamer.model.ties import ties
-from gossamer.model.whole import refuse_sharded_modules, require_whole
+from gossamer.model.whole import require_whole, settle
 from gossamer.model.wrappers import unwrap
 
 
@@ -20,7 +20,7 @@ def storable(model: nn.Module) -> dict[str, Tensor]:
         CheckpointError: the state holds something that is no tensor.
         ConfigurationError: a tensor is not here: sharded over processes, or on the meta device.
     """
-    refuse_sharded_modules(model)
+    settle(model)
     state = unwrap(model).state_dict()
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):

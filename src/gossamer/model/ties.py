@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gossamer.errors import ConfigurationError
+from gossamer.model.sharded import is_sharded, piece_of
 from gossamer.model.whole import is_plain
 from gossamer.model.wrappers import unwrap
 
@@ -15,6 +16,17 @@ Identity = tuple[object, ...]
 
 def memory_of(tensor: Tensor) -> Identity:
     """Equal for two tensors exactly if they are the same memory seen the same way (a tied weight)."""
+    if is_sharded(tensor):
+        # Not by the address of a piece: it may have no numbers in some processes.
+        memory, placements = piece_of(tensor).untyped_storage()._cdata, tensor.placements  # type: ignore[attr-defined]
+        return (
+            memory,
+            tensor.dtype,
+            tuple(tensor.shape),
+            tensor.stride(),
+            placements,
+            piece_of(tensor).storage_offset(),
+        )
     if isinstance(tensor, UninitializedParameter) or tensor.is_meta or tensor.numel() == 0 or not is_plain(tensor):
         return (id(tensor),)
     return (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())

@@ -8,6 +8,8 @@ nor stored by `torch.save`, and goes with the parameter.
 import torch
 from torch import Tensor
 
+from gossamer.model.sharded import on_pieces, piece_for, piece_of
+
 WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes of a number -> the type that has the same bits."""
 
@@ -17,7 +19,7 @@ class AttachedMask:
 
     def __init__(self, kept: Tensor, cut_number: int) -> None:
         self.kept = kept
-        """bool, the parameter's shape and device: False where it must be zero."""
+        """bool, the parameter's shape and device, sharded as it is: False where it must be zero."""
         self.cut_number = cut_number
         """The cut that made the mask."""
         self.called = False
@@ -29,7 +31,7 @@ class AttachedMask:
 
     def kept_on(self, device: torch.device) -> Tensor:
         if self.kept.device != device:
-            self.kept = self.kept.to(device)
+            self.kept = on_pieces(lambda piece: piece.to(device), self.kept)
         return self.kept
 
 
@@ -77,7 +79,7 @@ def clear_gradient(parameter: Tensor, kept: Tensor) -> None:
 
 def clear(tensor: Tensor, kept: Tensor) -> None:
     """Sets what is not kept to +0.0."""
-    tensor = tensor.detach()
+    tensor, kept = piece_of(tensor), piece_for(kept, tensor)
     if tensor.is_sparse:
         # The gradient of an embedding, or the momentum made of it: some rows of the table. The private accessors do
         # not ask for a coalesced tensor, of which a new one would have to be made.

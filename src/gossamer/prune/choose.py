@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
+from gossamer.model.sharded import cuts_groups, is_sharded, transposed
 from gossamer.prune.allocate import Allocation, Shapes, apportion, find_allocation
-from gossamer.prune.criteria import ScoreInputs, find_criterion
+from gossamer.prune.criteria import CRITERIA, ScoreInputs, find_criterion
 from gossamer.prune.cut import Cut
 from gossamer.prune.gradients import mean_gradients
-from gossamer.prune.masks import count_kept
+from gossamer.prune.masks import count_kept, count_kept_of_each
 from gossamer.prune.prunable import inputs_first
 from gossamer.prune.structure import find_structure
 from gossamer.randomness import derived_seed
@@ -50,6 +51,7 @@ def check(cut: Cut, model: nn.Module, weights: Mapping[str, nn.Parameter], last_
     """
     if cut.structure != "unstructured":
         inputs_first(model, weights)
+    _check_sharded(cut, model, weights)
     if cut.densities is not None:
         cut.densities.total(_shapes(weights))
     if last_kept is None:
@@ -71,6 +73,30 @@ def check(cut: Cut, model: nn.Module, weights: Mapping[str, nn.Parameter], last_
             raise ConfigurationError(
                 f"{cut.allocation_name} keeps {number} weights of {name}, but {cut.structure} leaves at most "
                 f"{most[name]}; expected a larger target sparsity, or the allocation uniform or global"
+            )
+
+
+def _check_sharded(cut: Cut, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    sharded = {name: weight for name, weight in weights.items() if is_sharded(weight)}
+    if not sharded:
+        return
+    group = find_structure(cut.structure).group
+    if not find_criterion(cut.criterion).of_shards or group is None:
+        possible = [name for name, criterion in CRITERIA.items() if criterion.of_shards]
+        raise ConfigurationError(
+            f"{next(iter(sharded))} is sharded (a DTensor: fully_shard, tensor parallelism), and the cut is by "
+            f"{cut.criterion} and {cut.structure}; expected the criterion {' or '.join(possible)} and the structure "
+            f"unstructured or N:M for sharded weights. Choose these, or prune where the network is whole"
+        )
+    turned = set() if cut.structure == "unstructured" else inputs_first(model, weights)
+    for name, weight in sharded.items():
+        axis = 0 if name in turned else 1
+        if cuts_groups(name, weight, axis, group):
+            raise ConfigurationError(
+                f"{cut.structure} looks at {group} consecutive inputs of {name} at a time, and {weight.placements} "  # type: ignore[attr-defined]
+                f"of {tuple(weight.shape)} divides some of them between processes; expected whole groups. Shard it "
+                f"along its outputs (axis {1 - axis}), or over a number of processes that leaves each a multiple of "
+                f"{group} inputs"
             )
 
 
@@ -108,7 +134,7 @@ def choose(
         chosen = structure.keep(scores, kept, there)
     else:
         shapes = _outputs_first(cut, model, weights)
-        available = {name: count_kept({name: mask}) for name, mask in masks.items()}
+        available = count_kept_of_each(masks)
         # Whole groups may have gone faster than planned.
         kept = min(kept, sum(available.values()))
         counts = apportion(allocation(shapes, kept), available, kept)
@@ -139,4 +165,4 @@ def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
 
 def _turned(tensor: Tensor, inputs_are_first: bool) -> Tensor:
     """A view with outputs first (and back)."""
-    return tensor.transpose(0, 1) if inputs_are_first else tensor
+    return transposed(tensor) if inputs_are_first else tensor

@@ -8,8 +8,12 @@ from torch import Tensor
 
 from gossamer.arguments import require_kind
 from gossamer.errors import ConfigurationError
+from gossamer.model.sharded import indices_of, is_sharded, piece_of, with_piece
 
 Tensors = Mapping[str, Tensor]
+
+SLICE = 1 << 18
+"""Random numbers drawn at a time."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Criterion:
     score: Callable[[ScoreInputs], Tensors]
     """Returns a floating-point tensor of the weight's shape for every weight; it must not change the weights."""
     needs_gradients: bool = False
+    of_shards: bool = False
+    """Whether it scores weights that are sharded (DTensors), each process its piece, as it would score the whole."""
 
 
 def magnitude(inputs: ScoreInputs) -> Tensors:
@@ -41,10 +47,25 @@ def magnitude(inputs: ScoreInputs) -> Tensors:
 
 def random(inputs: ScoreInputs) -> Tensors:
     """Uniform in (0, 1]: a control that knows nothing."""
-    return {
-        name: (1 - torch.rand(weight.shape, generator=inputs.generator)).to(weight.device)
-        for name, weight in inputs.weights.items()
-    }
+    return {name: _uniform(name, weight, inputs.generator) for name, weight in inputs.weights.items()}
+
+
+def _uniform(name: str, weight: Tensor, generator: torch.Generator) -> Tensor:
+    if not is_sharded(weight):
+        return (1 - torch.rand(weight.shape, generator=generator)).to(weight.device)
+    # The numbers that one process would draw, row after row: each takes those of its piece.
+    first, *others = indices_of(name, weight)
+    piece = torch.empty(piece_of(weight).shape)
+    rows = max(1, SLICE * weight.shape[0] // weight.numel())
+    for row in range(0, weight.shape[0], rows):
+        drawn = 1 - torch.rand((min(rows, weight.shape[0] - row), *weight.shape[1:]), generator=generator)
+        inside = (first >= row) & (first < row + rows)
+        if bool(inside.any()):
+            own = drawn[first[inside] - row]
+            for axis, indices in enumerate(others, start=1):
+                own = own.index_select(axis, indices)
+            piece[inside] = own
+    return with_piece(weight, piece.to(piece_of(weight).device))
 
 
 def taylor(inputs: ScoreInputs) -> Tensors:
@@ -68,8 +89,8 @@ def _lamp(weight: Tensor, mask: Tensor) -> Tensor:
 
 
 CRITERIA: dict[str, Criterion] = {
-    "magnitude": Criterion(magnitude),
-    "random": Criterion(random),
+    "magnitude": Criterion(magnitude, of_shards=True),
+    "random": Criterion(random, of_shards=True),
     "taylor": Criterion(taylor, needs_gradients=True),
     "lamp": Criterion(lamp),
 }

@@ -32,7 +32,8 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from gossamer.errors import PrunedWeightError
-from gossamer.model.whole import refuse_sharded_modules, require_whole
+from gossamer.model.sharded import indices_of, is_sharded, on_pieces, piece_for, piece_of, reshard, sharded_like
+from gossamer.model.whole import require_here, settle
 from gossamer.model.wrappers import unwrap
 from gossamer.prune import names as by_name
 from gossamer.prune.attach import AttachedMask, attach, clear, clear_gradient, detach, mask_of
@@ -88,7 +89,9 @@ def attach_masks(
     cut_number = _next_cut()
     masked = []
     for name, parameters in aliases(model, weights).items():
-        kept = masks[name].to(parameters[0].device, copy=True)
+        device = piece_of(parameters[0]).device
+        whole = sharded_like(name, masks[name], parameters[0])
+        kept = on_pieces(lambda piece, device=device: piece.to(device, copy=True), whole)
         for parameter in parameters:
             masked.append((parameter, AttachedMask(kept, cut_number)))
             attach(*masked[-1])
@@ -109,7 +112,7 @@ def detach_masks(parameters: Iterable[nn.Parameter]) -> None:
 
 def attached_masks(model: nn.Module) -> dict[str, Tensor]:
     """The masks that are attached to the model's parameters, by name; True where the weight is kept."""
-    return {name: mask.kept.clone() for name, (_, mask) in _attached(model).items()}
+    return {name: on_pieces(Tensor.clone, mask.kept) for name, (_, mask) in _attached(model).items()}
 
 
 def enforce(model: nn.Module, *optimizers: Optimizer) -> None:
@@ -143,7 +146,7 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
             is gone or has another shape.
     """
     model = unwrap(model)
-    refuse_sharded_modules(model)
+    settle(model)
     if masks is None:
         masks = {name: mask.kept for name, (_, mask) in _attached(model).items()}
     if not masks:
@@ -152,15 +155,18 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
             f"(in the dense round nothing is pruned yet). A copy of it is an ordinary model: pass its masks "
             f"(masks=round.masks)."
         )
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    masks, parameters = dict(masks), dict(model.named_parameters(remove_duplicate=False))
     names: dict[int, str] = {}
-    for name, mask in masks.items():
+    for name, mask in list(masks.items()):
         if name not in parameters:
             raise PrunedWeightError(f"the model has no parameter {name}, but there is a mask for it")
         parameter = parameters[name]
         names[id(parameter)] = name
-        require_whole(name, parameter)
-        _check_tensor(name, parameter.detach(), mask)
+        require_here(name, parameter)
+        if parameter.shape != mask.shape:
+            raise PrunedWeightError(_misshapen(name, parameter, mask))
+        masks[name] = mask = sharded_like(name, mask, parameter)
+        _check_tensor(name, parameter, mask)
         if parameter.grad is not None:
             _check_tensor(f"{name}.grad", parameter.grad, mask)
     stepped = {optimizer for optimizer in _known_optimizers() if _stepped_since_cut(optimizer, _optimizers[optimizer])}
@@ -174,6 +180,7 @@ def check(model: nn.Module, *optimizers: Optimizer, masks: Mapping[str, Tensor] 
 def _attached(model: nn.Module) -> dict[str, tuple[nn.Parameter, AttachedMask]]:
     """Name -> parameter and mask: what is attached to the parameters of the model, and what belongs to their names."""
     model = unwrap(model)
+    settle(model)
     attached = {name: (parameter, mask_of(parameter)) for name, parameter in model.named_parameters()}
     masked = {name: (parameter, mask) for name, (parameter, mask) in attached.items() if mask is not None}
     replaced = names_of(model).masked_parameters(model).values()
@@ -183,6 +190,10 @@ def _attached(model: nn.Module) -> dict[str, tuple[nn.Parameter, AttachedMask]]:
 def _follow(model: nn.Module) -> bool:
     """Attaches masks to what replaced masked parameters in a model; returns whether anything did."""
     names = names_of(model)
+    if names.are_in_place(model):
+        return False
+    # What a forward pass of FSDP2 gathered, and nobody put away, replaces nothing.
+    reshard(model)
     if names.are_in_place(model) or not names.follow(model):
         return False
     _next_cut()
@@ -315,17 +326,24 @@ def _flat_slots(
                 yield None, name, slot, kept
 
 
+def _misshapen(what: str, tensor: Tensor, kept: Tensor) -> str:
+    return f"{what} has shape {tuple(tensor.shape)}; expected {tuple(kept.shape)}, its mask's"
+
+
 def _check_tensor(what: str, tensor: Tensor, kept: Tensor) -> None:
     if tensor.shape != kept.shape:
-        raise PrunedWeightError(f"{what} has shape {tuple(tensor.shape)}; expected {tuple(kept.shape)}, its mask's")
+        raise PrunedWeightError(_misshapen(what, tensor, kept))
+    indices = indices_of(what, tensor) if is_sharded(tensor) and is_sharded(kept) else None
+    tensor, kept = piece_of(tensor), piece_for(kept, tensor)
     if tensor.is_sparse:
         tensor = tensor.to_dense()
     pruned = ~kept.to(tensor.device)
     broken = (tensor != 0) & pruned
     if broken.any():
-        position = tuple(int(i) for i in broken.nonzero()[0])
+        place = tuple(int(i) for i in broken.nonzero()[0])
+        position = place if indices is None else tuple(int(axis[i]) for axis, i in zip(indices, place, strict=True))
         raise PrunedWeightError(
-            f"{what} is {tensor[position].item():.6g} at {list(position)}, a pruned position; expected 0 "
+            f"{what} is {tensor[place].item():.6g} at {list(position)}, a pruned position; expected 0 "
             f"({int(broken.sum())} of {int(pruned.sum())} pruned positions are not zero). Something wrote to it "
             f"outside an optimizer step; gossamer.enforce(model) sets it to zero again."
         )

@@ -7,19 +7,31 @@ import torch
 from torch import Tensor
 
 from gossamer.errors import CheckpointError
+from gossamer.model.sharded import on_pieces, piece_of
+from gossamer.prune.shards import Shards
 
 Masks = Mapping[str, Tensor]
 
 
 def full(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Masks that keep everything: the dense network's."""
-    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    return {
+        name: on_pieces(lambda piece: torch.ones_like(piece, dtype=torch.bool), weight)
+        for name, weight in weights.items()
+    }
 
 
 def count_kept(masks: Masks) -> int:
-    """How many weights the masks keep."""
+    """How many weights the masks keep. Of sharded ones, all processes ask together."""
+    return sum(count_kept_of_each(masks).values())
+
+
+def count_kept_of_each(masks: Masks) -> dict[str, int]:
+    """How many weights each of the masks keeps, by name."""
+    shards = Shards.of(masks)
     # Not mask.sum(), which makes eight bytes of every bool first.
-    return sum(int(torch.count_nonzero(mask)) for mask in masks.values())
+    own = [int(torch.count_nonzero(piece_of(mask))) if name in shards.own else 0 for name, mask in masks.items()]
+    return dict(zip(masks, shards.add(np.array(own, np.int64)).tolist(), strict=True))
 
 
 def count_prunable(masks: Masks) -> int:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
+from gossamer.model.sharded import piece_for, piece_of, sharded_like
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.attach import AttachedMask, attach, mask_of
 
@@ -83,7 +84,8 @@ class MasksByName:
         for name, (mask, found_as, parameter) in found.items():
             if mask_of(parameter) is not mask:
                 # Under each of a tied weight's names the same.
-                mask = new.setdefault(id(parameter), AttachedMask(mask.kept, mask.cut_number))
+                kept = sharded_like(name, mask.kept, parameter)
+                mask = new.setdefault(id(parameter), AttachedMask(kept, mask.cut_number))
                 attach(parameter, mask)
             self.add(name, MaskedParameter(mask, found_as, parameter))
         return bool(new)
@@ -156,4 +158,4 @@ def _at(module: nn.Module | None, modules: list[str], own: str) -> AttachedMask 
 
 def _has_zeros(parameter: Tensor, mask: AttachedMask) -> bool:
     kept = mask.kept_on(parameter.device)
-    return parameter.shape == kept.shape and not bool((parameter.detach() != 0)[~kept].any())
+    return parameter.shape == kept.shape and not bool((piece_of(parameter) != 0)[~piece_for(kept, parameter)].any())

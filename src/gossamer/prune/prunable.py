@@ -9,8 +9,9 @@ from torch.nn.parameter import UninitializedParameter
 
 from gossamer.arguments import require_kind
 from gossamer.errors import ConfigurationError, NothingToPruneError
+from gossamer.model.sharded import piece_of
 from gossamer.model.ties import Identity, memory_of
-from gossamer.model.whole import refuse_sharded_modules, require_plain
+from gossamer.model.whole import require_plain, settle
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.layers import Kind, computed_tensors, has_outputs_second, kind_of
 from gossamer.prune.scope import Scope, made_prunable, matches
@@ -35,7 +36,7 @@ def prunable_weights(model: nn.Module, scope: Scope | None = None) -> dict[str, 
     scope = Scope() if scope is None else scope
     require_kind("scope", scope, Scope, "a gossamer.Scope")
     model = unwrap(model)
-    refuse_sharded_modules(model)
+    settle(model)
     parameters = list(_parameters(model))
     computed = {
         f"{path}.{attribute}" if path else attribute: (kind_of(module, attribute), ended_by)
@@ -190,8 +191,9 @@ def _reason(parameter: _Parameter) -> str:
 def _refuse_overlaps(weights: Mapping[str, nn.Parameter]) -> None:
     """Two different views of the same memory (one weight tied to the transpose of another) would be counted twice."""
     spans = []
-    for name, weight in weights.items():
-        if weight.device.type != "meta":
+    for name, parameter in weights.items():
+        weight = piece_of(parameter)
+        if weight.device.type != "meta" and weight.numel():
             last = sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
             start = weight.data_ptr()
             spans.append((str(weight.device), start, start + (last + 1) * weight.element_size(), name))

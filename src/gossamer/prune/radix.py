@@ -18,6 +18,10 @@ BUCKETS = 1 << DIGIT_BITS
 Counts = NDArray[np.int64]
 """Shape (buckets,): elements in each bucket, smallest values first."""
 
+STEP_BITS = 4
+"""Bits of a digit that are looked for at a time where histograms have to be sent to be added up: 16 numbers instead of
+65,536."""
+
 CountDigits = Callable[[int, int], Counts]
 """(prefix, digits left) -> a histogram, shape (2^16,), of one digit of the keys whose higher digits are `prefix`. With
 n digits left the digit is the one above the lowest n."""
@@ -32,20 +36,26 @@ class Threshold:
     ties_kept: int
 
 
-def find_threshold(count: CountDigits, digits: int, kept: int) -> Threshold:
+Add = Callable[[Counts], Counts]
+"""A histogram of one part of the keys -> the sum of those of all parts."""
+
+
+def find_threshold(count: CountDigits, digits: int, kept: int, add: Add | None = None) -> Threshold:
     """The `kept`-th largest key, and how many of the keys equal to it are among the `kept`.
 
     Args:
         count: called once for each digit, highest first.
         digits: 16-bit digits of a key.
         kept: 1 to the number of keys.
+        add: where `count` counts a part of the keys, such as those of one process: adds the parts up.
 
     Raises:
         ValueError: there are fewer keys.
     """
     prefix, wanted = 0, kept
     for digits_left in reversed(range(digits)):
-        digit, above = locate(count(prefix, digits_left), wanted)
+        counts = count(prefix, digits_left)
+        digit, above = locate(counts, wanted) if add is None else locate_in_sum(counts, wanted, add)
         prefix = (prefix << DIGIT_BITS) | digit
         wanted -= above
     return Threshold(magnitude_bits=prefix, ties_kept=wanted)
@@ -63,3 +73,14 @@ def locate(counts: Counts, wanted: int) -> tuple[int, int]:
     if bucket < 0:
         raise ValueError(f"got rank {wanted}; expected at most {int(at_or_above[0])}, the number of elements")
     return bucket, int(at_or_above[bucket]) - int(counts[bucket])
+
+
+def locate_in_sum(counts: Counts, wanted: int, add: Add) -> tuple[int, int]:
+    """The same of a sum of histograms, each of them known to one process only: digits of 4 bits are looked for, one
+    after the other, so that 16 numbers are added up at a time."""
+    bucket = above = 0
+    for bits_left in reversed(range(0, DIGIT_BITS, STEP_BITS)):
+        inside = counts[bucket << (bits_left + STEP_BITS) : (bucket + 1) << (bits_left + STEP_BITS)]
+        digit, more = locate(add(inside.reshape(1 << STEP_BITS, -1).sum(1)), wanted - above)
+        bucket, above = (bucket << STEP_BITS) | digit, above + more
+    return bucket, above

@@ -2,6 +2,10 @@
 
 A radix selection on the bits of the magnitude (`gossamer.prune.radix`). Nothing is concatenated, copied or sorted: the
 weights are read in slices, twice (bfloat16 and float16: once), and the extra memory is one slice and one histogram.
+
+Of sharded weights (DTensors) every process counts its own, and the counts are added up: 16 numbers at a time, whatever
+the network's size. Which of equal magnitudes stay is found in the same way, by counting their positions in the whole
+network, so that no sharding changes it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +17,11 @@ from torch import Tensor
 
 from gossamer.arguments import require_kind, whole_number
 from gossamer.errors import TrainingDivergedError
-from gossamer.model.whole import require_whole
+from gossamer.model.sharded import piece_of, sharded_like, with_piece
+from gossamer.model.whole import require_here
 from gossamer.prune import radix
 from gossamer.prune.radix import BUCKETS, DIGIT_BITS, Counts, Threshold
+from gossamer.prune.shards import Shards
 
 SLICE = 1 << 18
 """Weights read at a time. 1 MiB of float32: a slice and what is computed from it stay in the second-level cache
@@ -49,46 +55,96 @@ def keep_largest(
     require_kind("weights", weights, Mapping, "tensors by name")
     require_kind("masks", masks, (Mapping, NoneType), "bool tensors by name")
     kept = whole_number("kept", kept, "how many weights to keep")
-    masks = masks or {}
-    available = _count_available(weights, masks)
+    require_real(weights)
+    shards = Shards.of(weights)
+    pieces = {name: piece_of(weight) for name, weight in weights.items()}
+    there = {
+        name: piece_of(_fitting(name, mask, weights[name])) for name, mask in (masks or {}).items() if name in weights
+    }
+    available = shards.total(_count_available(shards.counted(pieces), there))
     if not 0 <= kept <= available:
         raise ValueError(f"got kept={kept}; expected 0 to {available}, the number of weights that are still there")
     if kept == 0:
-        return {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    threshold = find_threshold(weights, kept, masks)
-    return _masks_above(weights, threshold, masks)
+        chosen = {name: torch.zeros_like(piece, dtype=torch.bool) for name, piece in pieces.items()}
+    else:
+        chosen = _masks_above(pieces, _find_threshold(shards, pieces, kept, there), there)
+    return {name: with_piece(weight, chosen[name]) for name, weight in weights.items()}
 
 
-def find_threshold(weights: Mapping[str, Tensor], kept: int, masks: Mapping[str, Tensor] | None = None) -> Threshold:
-    """The magnitude of the `kept`-th largest weight, and how many of the weights equal to it are among the `kept`."""
-    masks = masks or {}
-    kind = _widest_type(weights)
+def _find_threshold(shards: Shards, pieces: Mapping[str, Tensor], kept: int, masks: Mapping[str, Tensor]) -> Threshold:
+    """The magnitude of the `kept`-th largest weight, and how many of the pieces' weights equal to it are kept."""
+    kind = _widest_type(pieces)
     digits = _digits_of(kind)
+    counted = shards.counted(pieces)
 
     def count(prefix: int, digits_left: int) -> Counts:
-        counts = _histogram(weights, masks, kind, prefix, digits_left)
+        counts = _histogram(counted, masks, kind, prefix, digits_left)
         if digits_left == digits - 1:
-            _refuse_non_finite(counts, kind, weights, masks)
+            _refuse_non_finite(shards, counts, kind, counted, masks)
         return counts.numpy()
 
-    return radix.find_threshold(count, digits, kept)
+    if not shards.are_shards:
+        return radix.find_threshold(count, digits, kept)
+    threshold = radix.find_threshold(count, digits, kept, shards.add)
+    return Threshold(threshold.magnitude_bits, _ties_kept_here(shards, pieces, kind, threshold, masks))
 
 
-def _count_available(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> int:
-    available = 0
+def _ties_kept_here(
+    shards: Shards, pieces: Mapping[str, Tensor], kind: torch.dtype, threshold: Threshold, masks: Mapping[str, Tensor]
+) -> int:
+    """How many of the weights equal to the threshold are kept in this process's pieces: those that are among the
+    `ties_kept` first ones of the whole network. In the pieces, too, they are the first ones."""
+
+    def positions(counted: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        for name, piece in counted.items():
+            before, there = 0, masks.get(name, torch.ones(1, dtype=torch.bool, device=piece.device).expand(piece.shape))
+            for part, mask in zip(_row_major_parts(piece), _row_major_parts(there), strict=True):
+                tied = (_magnitude_bits(part, kind) == threshold.magnitude_bits) & mask
+                yield shards.positions(name, before + tied.reshape(-1).nonzero().reshape(-1)).cpu()
+                before += part.numel()
+
+    # Largest first is what `find_threshold` looks for, and the first positions are the ones to be kept.
+    last = shards.numbers - 1
+    digits = -(-last.bit_length() // DIGIT_BITS)
+
+    def count(prefix: int, digits_left: int) -> Counts:
+        counts = torch.zeros(BUCKETS, dtype=torch.int64)
+        for found in positions(shards.counted(pieces)):
+            keys = last - found
+            inside = keys[keys >> (DIGIT_BITS * (digits_left + 1)) == prefix]
+            counts += torch.bincount((inside >> (DIGIT_BITS * digits_left)) & (BUCKETS - 1), minlength=BUCKETS)
+        return counts.numpy()
+
+    end = last - radix.find_threshold(count, digits, threshold.ties_kept, shards.add).magnitude_bits
+    return sum(int((found <= end).sum()) for found in positions(pieces))
+
+
+def require_real(weights: Mapping[str, Tensor]) -> None:
+    """Verifies that tensors are here, whole or sharded, and hold real floating-point numbers.
+
+    Raises:
+        ValueError, ConfigurationError: one is not.
+    """
     for name, weight in weights.items():
         require_kind(name, weight, Tensor, "a tensor")
-        require_whole(name, weight)
+        require_here(name, weight)
         if not weight.is_floating_point():
             raise ValueError(f"{name} holds {weight.dtype}; expected a real floating-point type")
-        mask = masks.get(name)
-        if mask is not None and (mask.shape != weight.shape or mask.dtype != torch.bool):
-            raise ValueError(
-                f"mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; expected bool, {tuple(weight.shape)}"
-            )
-        # Not mask.sum(), which makes eight bytes of every bool first.
-        available += weight.numel() if mask is None else int(torch.count_nonzero(mask))
-    return available
+
+
+def _fitting(name: str, mask: Tensor, weight: Tensor) -> Tensor:
+    if mask.shape != weight.shape or mask.dtype != torch.bool:
+        raise ValueError(
+            f"mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; expected bool, {tuple(weight.shape)}"
+        )
+    return sharded_like(name, mask, weight)
+
+
+def _count_available(pieces: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> int:
+    # Not mask.sum(), which makes eight bytes of every bool first.
+    return sum(
+        int(torch.count_nonzero(masks[name])) if name in masks else piece.numel() for name, piece in pieces.items()
+    )
 
 
 def _widest_type(weights: Mapping[str, Tensor]) -> torch.dtype:
@@ -111,7 +167,7 @@ def _histogram(
 
     Returns: int64, shape (2^16,), on the CPU.
     """
-    by_device: dict[torch.device, Tensor] = {}
+    by_device = {torch.device("cpu"): torch.zeros(BUCKETS + 1, dtype=torch.int64)}
     for name, weight in weights.items():
         counts = by_device.setdefault(weight.device, torch.zeros(BUCKETS + 1, dtype=torch.int64, device=weight.device))
         for part, there in _slices(weight, masks.get(name)):
@@ -132,20 +188,26 @@ def _histogram(
 
 
 def _refuse_non_finite(
-    counts: Tensor, kind: torch.dtype, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    shards: Shards, counts: Tensor, kind: torch.dtype, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 ) -> None:
     """Infinities and NaNs have the largest exponent: their buckets are the last ones of the first histogram."""
     infinity = int(torch.tensor(float("inf"), dtype=kind).view(_INTEGERS[kind.itemsize]))
-    if not counts[infinity >> (DIGIT_BITS * (_digits_of(kind) - 1)) :].any():
-        return
+    any_here = bool(counts[infinity >> (DIGIT_BITS * (_digits_of(kind) - 1)) :].any())
+    name, number = next(_non_finite(weights, masks), (None, "inf")) if any_here else (None, "")
+    found = shards.first_of(name)
+    if found is not None:
+        raise TrainingDivergedError(
+            f"{found} holds {number if found == name else 'an infinity or NaN'}; expected finite weights. Training "
+            f"diverged: lower the learning rate, or go on from the last good round."
+        )
+
+
+def _non_finite(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
     for name, weight in weights.items():
         for part, there in _slices(weight, masks.get(name)):
             bad = ~torch.isfinite(part) if there is None else ~torch.isfinite(part) & there
             if bad.any():
-                raise TrainingDivergedError(
-                    f"{name} holds {part[bad][0].item()}; expected finite weights. Training diverged: lower the "
-                    f"learning rate, or go on from the last good round."
-                )
+                yield name, part[bad][0].item()
 
 
 def _masks_above(weights: Mapping[str, Tensor], threshold: Threshold, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

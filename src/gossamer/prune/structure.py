@@ -14,6 +14,8 @@ from torch import Tensor
 
 from gossamer.arguments import require_kind
 from gossamer.errors import ConfigurationError, TrainingDivergedError
+from gossamer.model.sharded import on_pieces
+from gossamer.prune.masks import count_kept
 from gossamer.prune.n_of_m import most_of_groups, n_and_m
 from gossamer.prune.select import keep_largest
 
@@ -32,6 +34,9 @@ class Structure:
     what was pruned stays pruned; of equal groups the later ones go first."""
     most: Callable[[Sequence[int]], int] = prod
     """Shape of a weight -> the most of its weights that the finished structure can hold."""
+    group: int | None = None
+    """How many consecutive inputs one process has to hold of a sharded weight, for the choice to be made where they
+    are; None: sharded weights cannot be pruned so."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +85,17 @@ def keep_n_of_m(n: int, m: int, scores: Tensors, kept: int, masks: Tensors) -> d
     The N largest of every group come first. While more than those are kept, no group has lost any of them; the others
     are ranked over all groups. When as many or fewer are kept, the ranking is among the N of each group.
     """
-    preferred = {name: _largest_of_groups(n, m, score.detach(), masks[name]) for name, score in scores.items()}
-    number = sum(int(torch.count_nonzero(mask)) for mask in preferred.values())
+    largest = partial(_largest_of_groups, n, m)
+    preferred = {name: on_pieces(largest, masks[name], score) for name, score in scores.items()}
+    number = count_kept(preferred)
     if kept <= number:
         return keep_largest(scores, kept, preferred)
-    others = {name: masks[name] & ~preferred[name] for name in masks}
+    others = {name: on_pieces(lambda mask, first: mask & ~first, masks[name], preferred[name]) for name in masks}
     more = keep_largest(scores, kept - number, others)
-    return {name: preferred[name] | more[name] for name in scores}
+    return {name: on_pieces(torch.bitwise_or, preferred[name], more[name]) for name in scores}
 
 
-def _largest_of_groups(n: int, m: int, scores: Tensor, mask: Tensor) -> Tensor:
+def _largest_of_groups(n: int, m: int, mask: Tensor, scores: Tensor) -> Tensor:
     """The n surviving weights with the largest |score| in every m consecutive input channels; of equal ones the first.
     The last group of a row is shorter if m does not divide the number of inputs."""
     groups = _grouped(torch.where(mask, scores.abs(), -1), m, filled=-1)
@@ -116,8 +122,8 @@ CHANNELS = Grouping(
 )
 
 STRUCTURES: dict[str, Structure] = {
-    "unstructured": Structure(keep_largest),
-    "2:4": Structure(partial(keep_n_of_m, 2, 4), partial(most_of_groups, 2, 4)),
+    "unstructured": Structure(keep_largest, group=1),
+    "2:4": Structure(partial(keep_n_of_m, 2, 4), partial(most_of_groups, 2, 4), group=4),
     "1x4": Structure(partial(keep_groups, BLOCKS)),
     "channels": Structure(partial(keep_groups, CHANNELS)),
 }
@@ -138,4 +144,4 @@ def find_structure(name: str) -> Structure:
             f"there is no structure {name!r}; expected one of {', '.join(STRUCTURES)}, or N:M with 0 < N < M"
         )
     n, m = numbers
-    return Structure(partial(keep_n_of_m, n, m), partial(most_of_groups, n, m))
+    return Structure(partial(keep_n_of_m, n, m), partial(most_of_groups, n, m), group=m)
