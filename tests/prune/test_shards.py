@@ -92,10 +92,11 @@ SELECT = """
     ("ranks", "cases", "count"),
     [
         (2, "some", 8),
-        *(pytest.param(ranks, "all", 15 * layouts, marks=pytest.mark.slow) for ranks, layouts in ((1, 8), (2, 8), (4, 9))),
+        *(
+            pytest.param(ranks, "all", 15 * layouts, marks=pytest.mark.slow)
+            for ranks, layouts in ((1, 8), (2, 8), (4, 9))
+        ),
     ],
 )
-def test_the_same_weights_are_kept_however_they_are_sharded(
-    ranks: int, cases: str, count: int, tmp_path: Path
-) -> None:
+def test_the_same_weights_are_kept_however_they_are_sharded(ranks: int, cases: str, count: int, tmp_path: Path) -> None:
     assert set(succeeded(tmp_path, ranks, SELECT, cases)) == {f"{count}\n"}
