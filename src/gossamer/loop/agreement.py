@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from gossamer.errors import ConfigurationError
 from gossamer.loop import fingerprint
 from gossamer.loop.configuration import Configuration, flat
-from gossamer.loop.fingerprint import Fingerprint, summary
+from gossamer.loop.fingerprint import summary
+from gossamer.model.sharded import is_sharded
 from gossamer.model.wrappers import unwrap
 from gossamer.ranks.group import Ranks
 from gossamer.storage.files import TEMPORARY, locked, remove, write_text
@@ -74,20 +75,32 @@ def held(ranks: Ranks, folder: Path, end: Callable[[], None]) -> Iterator[None]:
 
 
 def begin_alike(ranks: Ranks, model: nn.Module) -> None:
-    """Gives all ranks rank 0's network to begin with, as DistributedDataParallel does when it is made."""
+    """Gives all ranks rank 0's network to begin with, as DistributedDataParallel does when it is made; what is sharded
+    is one network already."""
     if ranks.several and len({*ranks.gather(summary(fingerprint.of_state(model)))}) > 1:
-        ranks.put_from_first([tensor for tensor in unwrap(model).state_dict().values() if isinstance(tensor, Tensor)])
+        tensors = [tensor for tensor in unwrap(model).state_dict().values() if isinstance(tensor, Tensor)]
+        ranks.put_from_first([tensor for tensor in tensors if not is_sharded(tensor)])
 
 
-def require_same_round(ranks: Ranks, number: int, masks: Mapping[str, Tensor], start: Fingerprint) -> None:
-    """Verifies that all ranks begin the same round, with the same masks and the same weights.
+def require_same_round(ranks: Ranks, number: int, masks: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Verifies that all ranks begin the same round, with the same masks and the same weights. Of what is sharded every
+    rank has another piece, which nothing can be compared with.
 
     Raises:
         RankError: one does not; the message names it.
     """
     if ranks.several:
-        found = {"number": number, "masks": summary(fingerprint.fingerprint(masks.items())), "weights": summary(start)}
+        weights = dict(unwrap(model).named_parameters())
+        found = {"number": number, "masks": _summary_of_whole(masks), "weights": _summary_of_whole(weights)}
         ranks.require_same(f"what round {number} begins with", found)
+
+
+def _summary_of_whole(tensors: Mapping[str, Tensor]) -> str:
+    return summary(fingerprint.fingerprint(_whole(tensors).items()))
+
+
+def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not is_sharded(tensor)}
 
 
 def end_alike(ranks: Ranks, model: nn.Module, kept: Mapping[str, Tensor], number: int) -> bool:
@@ -103,13 +116,13 @@ def end_alike(ranks: Ranks, model: nn.Module, kept: Mapping[str, Tensor], number
     if not ranks.several:
         return False
     trained = {name for name, _ in unwrap(model).named_parameters(remove_duplicate=False)}
-    digests = {name: digest.hex() for name, digest in fingerprint.fingerprint(kept.items()).items()}
+    digests = {name: digest.hex() for name, digest in fingerprint.fingerprint(_whole(kept).items()).items()}
     ranks.require_same(
         f"the weights that round {number} was trained to",
         {name: digest for name, digest in digests.items() if name in trained},
     )
     expected = ranks.from_first(digests)
-    other = [name for name in kept if name not in trained and digests[name] != expected.get(name)]
+    other = [name for name in digests if name not in trained and digests[name] != expected.get(name)]
     anywhere = sorted({name for names in ranks.gather(other) for name in names})
     ranks.put_from_first([kept[name] for name in anywhere])
     return bool(other)

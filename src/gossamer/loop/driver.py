@@ -19,7 +19,9 @@ from gossamer.loop.pruned_model import PrunedModel
 from gossamer.loop.round import Round
 from gossamer.loop.run import Run
 from gossamer.loop.settings import Settings
+from gossamer.loop.shards import check_sharded
 from gossamer.loop.stop import Stop
+from gossamer.model.sharded import own_class
 from gossamer.model.stored import storable
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.choose import check, own_target, require_losses
@@ -110,6 +112,7 @@ def rounds(
     if retraining.strategy.weights == "new" and retraining.fresh_model is None:
         snapshot.check_can_reinitialise(model)
     check(cut, model, weights, None if plan.last is None else plan.kept(plan.last))
+    check_sharded(retraining, model)
     storable(model)
     for remark in remarks(model, scope, weights):
         warnings.warn(remark, GossamerWarning, stacklevel=2)
@@ -201,7 +204,7 @@ def _configuration(
     tables = asked.to_tables()
     tables["method"]["state"] = sorted(network.state)
     tables["model"] = {
-        "class": type(unwrap(network.model)).__name__,
+        "class": own_class(unwrap(network.model)).__name__,
         "parameters": network.parameters,
         "prunable": plan.prunable,
         "weights": {name: list(weight.shape) for name, weight in network.weights.items()},

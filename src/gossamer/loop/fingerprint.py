@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from gossamer.model.whole import require_whole
+from gossamer.model.sharded import piece_of
+from gossamer.model.whole import require_here
 from gossamer.model.wrappers import unwrap
 
 Fingerprint = dict[str, bytes]
@@ -14,14 +15,15 @@ Fingerprint = dict[str, bytes]
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> Fingerprint:
-    """The fingerprint of named tensors, on any device. Only one at a time is copied to the CPU.
+    """The fingerprint of named tensors, on any device; of sharded ones, of this process's pieces. Only one at a time is
+    copied to the CPU.
 
     Raises:
-        ConfigurationError: one is not here: sharded over processes, or on the meta device.
+        ConfigurationError: one is on the meta device.
     """
     found = {}
     for name, tensor in tensors:
-        require_whole(name, tensor)
+        require_here(name, tensor)
         found[name] = _digest(tensor)
     return found
 
@@ -40,7 +42,7 @@ def summary(found: Fingerprint) -> str:
 
 
 def _digest(tensor: Tensor) -> bytes:
-    bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    bits = piece_of(tensor).cpu().contiguous().reshape(-1).view(torch.uint8)
     # SHA-256 has instructions of its own in today's processors: 1.5 GB/s and more.
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     digest.update(bits.numpy().data)

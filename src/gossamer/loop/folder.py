@@ -8,6 +8,7 @@
         masks.safetensors  one bit a prunable weight (see `gossamer.prune.masks.pack`)
         state.safetensors  random generators, optimizers: what the next round starts from
         state-1.safetensors ... what other ranks have beside that: their random generators, their parts of optimizers
+        shards-0.safetensors ... of sharded networks: the blocks of model, masks and state that each rank held
         round.json         the round's line of rounds.jsonl
         cost.json          what the round cost
         ...                what an adapter puts beside the model: configuration and tokenizer of transformers
@@ -35,6 +36,7 @@ from torch import Tensor, nn
 
 from gossamer.arguments import require_kind, whole_number
 from gossamer.errors import CheckpointError
+from gossamer.loop import shards
 from gossamer.loop.cost import COST, Cost
 from gossamer.loop.record import RoundRecord
 from gossamer.loop.records import (
@@ -49,6 +51,8 @@ from gossamer.loop.records import (
     round_folder,
     write_table,
 )
+from gossamer.model.pieces import Find, join
+from gossamer.model.sharded import is_sharded
 from gossamer.model.stored import fill
 from gossamer.model.wrappers import unwrap
 from gossamer.prune import masks as mask_files
@@ -57,6 +61,8 @@ from gossamer.quantise import ranges as ranges_files
 from gossamer.quantise.ranges import Ranges
 from gossamer.ranks.group import ALONE, Ranks
 from gossamer.storage import state as states
+from gossamer.storage.blocks import Stored
+from gossamer.storage.blocks import save as save_blocks
 from gossamer.storage.files import TEMPORARY, read_text, regular, remove, sha256, write_folder
 from gossamer.storage.tensors import opened
 from gossamer.storage.together import write_folder_together
@@ -83,9 +89,10 @@ def write_round(
     beside: Callable[[Path], object] | None = None,
     ranges: Ranges | None = None,
     ranks: Ranks = ALONE,
+    pieces: Mapping[str, Tensor] | None = None,
 ) -> RoundRecord:
     """Adds a finished round to the folder, whole or not at all, and returns its record with the files' checksums.
-    Rank 0 writes it, and each other rank the file of its own state.
+    Rank 0 writes it, and each rank the files of its own state and its own blocks of what is sharded.
 
     What an attempt before this one wrote, which failed afterwards, is replaced.
 
@@ -96,24 +103,31 @@ def write_round(
         beside: writes what else belongs into the round's folder (`Round.beside`). No checksum covers it either.
         ranges: of the inputs of a network that was trained for int8.
         ranks: that train it.
+        pieces: what is sharded of the state, by the names that the state has for it.
 
     Raises:
         CheckpointError: it cannot be written, or the state cannot be stored without pickle.
     """
     finished = record
+    blocks = shards.own_blocks(tensors, masks, pieces or {})
+    some_sharded = len(shards.whole_ones({**tensors, **masks})) < len({**tensors, **masks}) or bool(pieces)
 
     def write(destination: Path) -> dict[str, str]:
+        files = []
+        if some_sharded:
+            save_blocks(destination / shards.shards_file(ranks.rank), blocks)
+            files.append(shards.shards_file(ranks.rank))
+        states.save(destination / state_file(ranks.rank), state)
+        files.append(state_file(ranks.rank))
         if not ranks.first:
-            states.save(destination / state_file(ranks.rank), state)
-            return {state_file(ranks.rank): sha256(destination / state_file(ranks.rank))}
+            return {name: sha256(destination / name) for name in files}
         if beside is not None:
             beside(destination)
-        save_file(dict(tensors), destination / MODEL)
-        packed = {name: mask_files.pack(mask) for name, mask in masks.items()}
+        save_file(shards.whole_ones(tensors), destination / MODEL)
+        packed = {name: mask_files.pack(mask) for name, mask in shards.whole_ones(masks).items()}
         shapes = {name: list(mask.shape) for name, mask in masks.items()}
         save_file(packed, destination / MASKS, metadata={"shapes": json.dumps(shapes)})
-        states.save(destination / STATE, state)
-        files = [MODEL, MASKS, STATE]
+        files = [MODEL, MASKS, *files]
         if snapshot is not None:
             shutil.copyfile(regular(snapshot), destination / SNAPSHOT)
             files.append(SNAPSHOT)
@@ -159,13 +173,38 @@ def load_masks(folder: str | Path, number: int) -> dict[str, Tensor]:
         CheckpointError: there is no such round, or its file is damaged.
     """
     require_kind("folder", folder, (str, Path), "the folder of a run")
-    path = _verified(Path(folder), number, MASKS)
+    number, record = _find(Path(folder), number)
+    shapes, whole = _whole_masks(Path(folder), number)
+    stored = _stored_shards(Path(folder), number, record)
+    return {name: whole[name] if name in whole else shards.read_mask(stored, name) for name in shapes}
+
+
+def masks_like(folder: Path, number: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same of these weights, on their devices and sharded as they are.
+
+    Raises:
+        CheckpointError: see `load_masks`.
+        LookupError: there is none for one of the weights.
+    """
+    number, record = _find(folder, number)
+    _, whole = _whole_masks(folder, number)
+    stored = _stored_shards(folder, number, record)
+    masks = {name: shards.mask_like(stored, name, whole, weight) for name, weight in weights.items()}
+    return {name: mask if is_sharded(mask) else mask.to(weights[name].device) for name, mask in masks.items()}
+
+
+def _whole_masks(folder: Path, number: int) -> tuple[dict[str, list[int]], dict[str, Tensor]]:
+    """The shapes of all masks of a round, and those that are not in blocks."""
+    path = _verified(folder, number, MASKS)
     try:
         with opened(path) as file:
             shapes: dict[str, list[int]] = json.loads((file.metadata() or {})["shapes"])
-            return {
-                name: mask_files.unpack(file.get_tensor(name), tuple(shape), name) for name, shape in shapes.items()
-            }
+            packed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return shapes, {
+            name: mask_files.unpack(packed[name], tuple(shape), name)
+            for name, shape in shapes.items()
+            if name in packed
+        }
     except CheckpointError as error:
         raise CheckpointError(damaged(path, str(error))) from error
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -198,6 +237,18 @@ def read_state(folder: Path, number: int, rank: int = 0) -> Any:
         CheckpointError: it is missing or damaged.
     """
     return states.load(_verified(folder, number, state_file(rank)))
+
+
+def whole_state(folder: Path, number: int, state: Any, find: Find) -> Any:
+    """A state, or an entry of one, with what of it was sharded in its places again.
+
+    Args:
+        find: what that is to be sharded like now.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or does not fit.
+    """
+    return join(state, _stored_shards(folder, *_find(folder, number)), find)
 
 
 def count_ranks(record: RoundRecord) -> int:
@@ -278,22 +329,38 @@ def load_round(folder: str | Path, number: int, model: nn.Module) -> RoundRecord
     folder = Path(folder)
     number, record = _find(folder, number)
     path = _verified(folder, number, MODEL)
-    masks = load_masks(folder, number)
-    try:
-        with opened(path) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(damaged(path, str(error))) from error
-    if mask_files.count_kept(masks) != record.kept:
-        kept = mask_files.count_kept(masks)
+    stored = _stored_shards(folder, number, record)
+    if stored.names() or shards.is_any_sharded(model):
+        stored.add_whole(path, shards.OF_MODEL)
+        tensors = shards.model_tensors(stored, model)
+    else:
+        tensors = _whole_tensors(path)
+    shapes, whole = _whole_masks(folder, number)
+    # Pieces are not counted: the other processes may not be here.
+    if len(whole) == len(shapes) and (kept := mask_files.count_kept(whole)) != record.kept:
         raise CheckpointError(damaged(path.parent / MASKS, f"it keeps {kept} weights, round.json says {record.kept}"))
     fill(unwrap(model), tensors, path)
     parameters = dict(unwrap(model).named_parameters(remove_duplicate=False))
-    unknown = [name for name in masks if name not in parameters or parameters[name].shape != masks[name].shape]
+    unknown = [n for n, shape in shapes.items() if n not in parameters or list(parameters[n].shape) != shape]
     if unknown:
         raise CheckpointError(f"{path.parent / MASKS} has a mask for {unknown[0]}, which does not fit the model")
+    masks = {name: shards.mask_like(stored, name, whole, parameters[name]) for name in shapes}
     attach_masks(model, {name: parameters[name] for name in masks}, masks)
     return record
+
+
+def _whole_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with opened(path) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(damaged(path, str(error))) from error
+
+
+def _stored_shards(folder: Path, number: int, record: RoundRecord) -> Stored:
+    """What the round has in blocks."""
+    place = round_folder(folder, number)
+    return shards.stored_shards(place, record, lambda path: _verified(folder, number, path.name))
 
 
 def _find(folder: Path, number: int) -> tuple[int, RoundRecord]:

@@ -16,6 +16,8 @@ from gossamer.loop.configuration import FILE, Configuration
 from gossamer.loop.pruned_model import PrunedModel
 from gossamer.loop.record import RoundRecord
 from gossamer.loop.records import SNAPSHOT, TRAINING, read_records, write_table
+from gossamer.loop.shards import OF_STATE, placements_of
+from gossamer.model.pieces import divide
 from gossamer.ranks.group import Ranks
 from gossamer.rewind.optimizers import restore_memory_formats
 from gossamer.rewind.parts import is_in_parts, load_state, own_state
@@ -103,8 +105,8 @@ def put_back(network: PrunedModel, folder: Path, number: int, ranks: Ranks) -> t
         CheckpointError: the round is damaged, or does not fit.
     """
     record = run_folder.load_round(folder, number, network.model)
-    device = {name: weight.device for name, weight in network.weights.items()}
-    masks = {name: mask.to(device[name]) for name, mask in run_folder.load_masks(folder, number).items()}
+    with as_stored(f"the masks of round {number} in {folder} do not fit the model"):
+        masks = run_folder.masks_like(folder, number, network.current_weights())
     state = run_folder.read_state(folder, number)
     trained_by = run_folder.count_ranks(record)
     own = run_folder.read_state(folder, number, ranks.rank) if ranks.rank < trained_by else {}
@@ -116,7 +118,9 @@ def put_back(network: PrunedModel, folder: Path, number: int, ranks: Ranks) -> t
         with as_stored(f"the state of round {number} in {folder} does not fit {name!r}"):
             parts = [one["objects"][name] for one in every if name in one["objects"]]
             of_this_rank = own.get("objects", {}).get(name, state["objects"][name])
-            load_state(thing, parts if name in in_parts else [of_this_rank])
+            if name not in in_parts:
+                parts = [run_folder.whole_state(folder, number, of_this_rank, placements_of(thing))]
+            load_state(thing, parts)
     restore_memory_formats(network.state)
     with as_stored(f"the state of round {number} in {folder} has no random generators"):
         _restore_random(state["random"], own, ranks)
@@ -127,8 +131,7 @@ def put_back(network: PrunedModel, folder: Path, number: int, ranks: Ranks) -> t
             GossamerWarning,
             stacklevel=3,
         )
-    with as_stored(f"the masks of round {number} in {folder} do not fit the model"):
-        return {name: masks[name] for name in network.weights}, network.state.get(state.get("average"))
+    return masks, network.state.get(state.get("average"))
 
 
 def _restore_random(of_first: dict[str, Any], own: Mapping[str, Any], ranks: Ranks) -> None:
@@ -140,13 +143,14 @@ def _restore_random(of_first: dict[str, Any], own: Mapping[str, Any], ranks: Ran
         randomness.seed_all(randomness.derived_seed(int(torch.randint(2**62, ())), ranks.rank))
 
 
-def state_of(objects: Mapping[str, Any], average: str | None, ranks: Ranks) -> dict[str, Any]:
-    """What the next round starts from, as `put_back` takes it: of rank 0 all of it, of others what is different there.
+def state_of(objects: Mapping[str, Any], average: str | None, ranks: Ranks) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the next round starts from, as `put_back` takes it: of rank 0 all of it, of others what is different there;
+    and what is sharded of it, by the names in its places.
 
     Args:
         average: the name among the objects of what was recorded in the model's place.
     """
-    found = {name: own_state(thing) for name, thing in objects.items()}
+    found, pieces = divide({name: own_state(thing) for name, thing in objects.items()}, OF_STATE)
     if ranks.several:
         digests = {name: states.digest(state) for name, state in found.items()}
         of_first = ranks.from_first(digests)
@@ -155,7 +159,7 @@ def state_of(objects: Mapping[str, Any], average: str | None, ranks: Ranks) -> d
     state: dict[str, Any] = {"random": randomness.capture(), "objects": found}
     if parts := [name for name, thing in objects.items() if is_in_parts(thing)]:
         state[PARTS] = parts
-    return state if average is None else {**state, "average": average}
+    return state if average is None else {**state, "average": average}, pieces
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gossamer.errors import ConfigurationError, TrainingDivergedError
 from gossamer.loop import fingerprint
 from gossamer.loop.fingerprint import Fingerprint
+from gossamer.model.sharded import is_sharded, piece_of
 from gossamer.model.ties import require_ties, ties_of
 from gossamer.model.whole import settle
 from gossamer.model.wrappers import unwrap
@@ -32,6 +33,11 @@ class PrunedModel:
     @property
     def device(self) -> str:
         return next(self.model.parameters()).device.type
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether this process has a piece only of some parameters."""
+        return any(is_sharded(parameter) for parameter in self.model.parameters())
 
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of all parameters."""
@@ -84,7 +90,7 @@ class PrunedModel:
             TrainingDivergedError: it is not.
         """
         parameters = dict(unwrap(self.model).named_parameters(remove_duplicate=False))
-        for name, tensor in tensors.items():
+        for name, tensor in ((name, piece_of(tensor)) for name, tensor in tensors.items()):
             # A buffer may hold infinities, as attention masks do.
             if not bool(torch.isfinite(tensor).all() if name in parameters else ~torch.isnan(tensor).any()):
                 raise TrainingDivergedError(
@@ -93,7 +99,8 @@ class PrunedModel:
                 )
 
     def is_trained(self, since: Fingerprint) -> bool:
-        """Whether a prunable weight is another one than it was; of frozen ones, whether any parameter is."""
+        """Whether a prunable weight is another one than it was; of frozen ones, whether any parameter is. Of sharded
+        ones what this process has."""
         current = dict(unwrap(self.model).named_parameters())
         frozen = not any(current[name].requires_grad for name in self.weights)
         names = current if frozen else self.weights

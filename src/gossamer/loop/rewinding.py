@@ -12,8 +12,10 @@ from gossamer.errors import ConfigurationError
 from gossamer.loop import folder as run_folder
 from gossamer.loop.agreement import begin_alike
 from gossamer.loop.records import SNAPSHOT
+from gossamer.model.sharded import piece_of
 from gossamer.model.wrappers import unwrap
 from gossamer.prune import masks as masks_of
+from gossamer.prune.shards import Shards
 from gossamer.ranks.group import Ranks
 from gossamer.rewind import snapshot
 from gossamer.rewind.optimizers import restore_memory_formats
@@ -163,10 +165,11 @@ def _relative_cut(
     weights: Mapping[str, Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor]
 ) -> tuple[float, float, float]:
     """Norm of the weights before a cut, norm of those that it removes, and their share of those that were left."""
-    total = removed = 0.0
-    for name, weight in weights.items():
-        squares = weight.detach().double().square()
-        total += float(squares.sum())
-        removed += float(squares.masked_fill(after[name], 0.0).sum())
+    shards = Shards.of(weights)
+    sums = torch.zeros(2, dtype=torch.float64)
+    for name, weight in shards.counted(weights).items():
+        squares = piece_of(weight).double().square()
+        sums += torch.stack([squares.sum(), squares.masked_fill(piece_of(after[name]), 0.0).sum()]).cpu()
+    total, removed = shards.ranks.sum(sums).tolist()
     left = masks_of.count_kept(before)
     return math.sqrt(total), math.sqrt(removed), (left - masks_of.count_kept(after)) / left

@@ -130,7 +130,7 @@ class Run:
                 if number > 0:
                     masks = self._cut_and_rewind(number, kept, masks)
                 round = self._next(number, masks)
-                require_same_round(self.ranks, number, masks, round.start)
+                require_same_round(self.ranks, number, masks, self.model)
                 with snapshot.counted(self.counter), belonging_to_round(self.model), self._rounding(round):
                     yield round
                     # What nobody recorded claims nothing about a training.
@@ -226,6 +226,8 @@ class Run:
             if average is not None:
                 kept |= self._averaged(round, average, kept)
             self.network.verify_finite(kept, round.number)
+        if self.network.is_sharded and not (untrained or any(self.ranks.gather(self.network.is_trained(round.start)))):
+            raise ConfigurationError(_untrained_round(round))
         others = end_alike(self.ranks, self.model, kept, round.number)
         rates_from, weights_from = self.rewinding.rewound_to(round.number, round.taken_schedule)
         record = RoundRecord(
@@ -248,7 +250,7 @@ class Run:
         )
         # An average that lives on is pruned at the next cut, after an interruption too.
         lives_on = [name for name, thing in self.state.items() if averages.are_same(average, thing, self.model)]
-        state = state_of(self.state, lives_on[-1] if lives_on else None, self.ranks)
+        state, pieces = state_of(self.state, lives_on[-1] if lives_on else None, self.ranks)
         cost = round.spent.cost(round.number, self.retraining.method, self.network.device, seconds)
         written = run_folder.write_round(
             self.folder,
@@ -261,6 +263,7 @@ class Run:
             round.beside,
             round.ranges if round.quantised else None,
             self.ranks,
+            pieces,
         )
         if average is not None:
             self.average = average
@@ -286,11 +289,9 @@ class Run:
                 f"round {round.number} of {self.retraining.method} trains with other learning rates than the dense "
                 f"round, but did not ask for them; train for step in round.schedule(total_steps)"
             )
-        if not untrained and not self.network.is_trained(round.start):
-            raise ConfigurationError(
-                f"{_untrained(f'round {round.number}')} If no training is meant (pruning without retraining, a network "
-                f"that came trained), say so: round.record(..., untrained=True)."
-            )
+        # A process may have no numbers of sharded weights: that is asked of all of them, afterwards.
+        if not untrained and not self.network.is_sharded and not self.network.is_trained(round.start):
+            raise ConfigurationError(_untrained_round(round))
 
         if round.quantisation is not None:
             round.quantisation.require_ranges(round.number)
@@ -301,6 +302,11 @@ class Run:
             raise ConfigurationError(
                 f"round {round.number} ends with the average of its replicates, and not with another model; leave "
                 f"model= out, or replicates"
+            )
+        if self.network.is_sharded:
+            raise ConfigurationError(
+                f"the network is sharded, and model= is another one ({type(average).__name__}); expected the network "
+                f"itself to be recorded. Leave model= out: put the average's weights into the network before"
             )
         tensors = averages.tensors_of(average, self.model)
         found = averages.put_masks(average, self.model, round.masks)
@@ -327,6 +333,13 @@ class Run:
                 stacklevel=3,
             )
             run_folder.load_round(self.folder, round.number, self.model)
+
+
+def _untrained_round(round: Round) -> str:
+    return (
+        f"{_untrained(f'round {round.number}')} If no training is meant (pruning without retraining, a network "
+        f"that came trained), say so: round.record(..., untrained=True)."
+    )
 
 
 def _untrained(what: str) -> str:

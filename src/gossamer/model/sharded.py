@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gossamer.errors import ConfigurationError
-
-Box = tuple[tuple[int, int], ...]
-"""A block without gaps of a tensor: for each axis the first index, and the one after the last."""
+from gossamer.storage.blocks import Box
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -166,13 +164,24 @@ def is_first_replica(tensor: Tensor) -> bool:
     )
 
 
+def own_class(module: nn.Module) -> type[nn.Module]:
+    """The class that the module had before FSDP2 made one of its own of it."""
+    kinds = type(module).__mro__
+    # By name, as above.
+    of_fsdp = [kind.__name__ for kind in kinds].index("FSDPModule") if _is_of_fsdp(module) else -1
+    return kinds[of_fsdp + 1]
+
+
 def reshard(model: nn.Module) -> None:
     """Puts FSDP2's parameters back into their modules where the last forward pass left gathered ones there: without a
     backward pass after it, as when a network is evaluated, those of the outermost stay."""
     for module in model.modules():
-        # By name, as above.
-        if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
+        if _is_of_fsdp(module):
             module.reshard()  # type: ignore[operator]
+
+
+def _is_of_fsdp(module: nn.Module) -> bool:
+    return any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
 
 
 def _lie_alike(mask: Tensor, tensor: Tensor) -> bool:

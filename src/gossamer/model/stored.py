@@ -8,17 +8,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from gossamer.errors import CheckpointError
+from gossamer.model.sharded import is_sharded, piece_of
 from gossamer.model.ties import ties
-from gossamer.model.whole import require_whole, settle
+from gossamer.model.whole import require_here, settle
 from gossamer.model.wrappers import unwrap
 
 
 def storable(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state, on the CPU, each tensor once: what is tied is stored under its first name.
+    """The model's state, on the CPU, each tensor once: what is tied is stored under its first name. What is sharded is
+    the model's own, and not copied.
 
     Raises:
         CheckpointError: the state holds something that is no tensor.
-        ConfigurationError: a tensor is not here: sharded over processes, or on the meta device.
+        ConfigurationError: a tensor is not here, but on the meta device, or in pieces that are no tensors (FSDP1).
     """
     settle(model)
     state = unwrap(model).state_dict()
@@ -28,10 +30,12 @@ def storable(model: nn.Module) -> dict[str, Tensor]:
                 f"the model's state_dict holds a {type(tensor).__name__} under {name}; expected tensors only. It "
                 f"cannot be stored without pickle: return a tensor from get_extra_state."
             )
-        require_whole(name, tensor)
+        require_here(name, tensor)
     # Cloned, since different views of one storage are not accepted by the format.
     return {
-        name: state[name].detach().cpu().contiguous().clone() for name, first in ties(state).items() if name == first
+        name: state[name].detach() if is_sharded(state[name]) else state[name].detach().cpu().contiguous().clone()
+        for name, first in ties(state).items()
+        if name == first
     }
 
 
@@ -64,7 +68,7 @@ def misfits(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     problems += [
         f"it has {first} and {name} apart, which are one in the model"
         for name, first in ties(expected).items()
-        if name in tensors and name != first and not torch.equal(tensors[name], tensors[first])
+        if name in tensors and name != first and not torch.equal(piece_of(tensors[name]), piece_of(tensors[first]))
     ]
     return problems
 

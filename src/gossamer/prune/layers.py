@@ -7,6 +7,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 
+from gossamer.model.sharded import own_class
+
 CONVOLUTIONS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -90,7 +92,7 @@ def has_outputs_second(module: nn.Module, attribute: str) -> bool | None:
     if kind_of(module, attribute) == "own":
         parameter = module._parameters.get(attribute)
         stacked = parameter is not None and parameter.dim() > 2
-        return None if stacked and type(module).__module__.startswith("transformers.") else False
+        return None if stacked and own_class(module).__module__.startswith("transformers.") else False
     transposed = isinstance(module, _ConvNd) and module.transposed
     grouped = isinstance(module, _ConvNd) and module.groups > 1
     if isinstance(module, nn.Bilinear) or (transposed and grouped):

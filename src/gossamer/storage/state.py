@@ -8,6 +8,7 @@ in memory is kept: products of matrices that lie column by column (SOAP's eigenv
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ from gossamer.storage.tensors import opened
 STATE = "gossamer.state"
 DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 """Torch's types of numbers, by name."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """In the place of a tensor that is stored in other files, in pieces (`gossamer.storage.blocks`)."""
+
+    name: str
 
 
 def save(path: Path, state: Any) -> None:
@@ -113,6 +121,8 @@ def _encode(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
             return {"array": _encode(torch.from_numpy(value.copy()), tensors, where)}
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{where} is an array that cannot be stored: {error}") from error
+    if isinstance(value, Elsewhere):
+        return {"elsewhere": value.name}
     if value is None or isinstance(value, (bool, int, float, str)):
         # JSON has no infinities; Python's reads and writes them all the same.
         return {"value": value}
@@ -146,6 +156,8 @@ def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
             return tensors[name].permute([axes.index(axis) for axis in range(tensors[name].dim())])
         case "dtype":
             return DTYPES[content]
+        case "elsewhere":
+            return Elsewhere(str(content))
         case "array":
             return _decode(content, tensors).numpy()
         case "value":
