@@ -1,20 +1,22 @@
-"""Run as `python sharding.py FOLDER RANK RANKS`: what gossamer says to models of which a process holds a piece."""
+"""Run as `python sharding.py FOLDER RANK RANKS`: what gossamer says to models that FSDP1 made pieces of, which are no
+tensors with axes; and to sharded ones of what cannot be done with them."""
 
 import json
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.distributed.tensor import Shard, distribute_tensor
 
 import gossamer
-from gossamer import Scope
+from gossamer import Cut, Retraining, Scope
 
 MASKS = {"0.weight": torch.ones(16, 8, dtype=torch.bool)}
 
@@ -40,18 +42,10 @@ def main(folder: Path, rank: int, ranks: int) -> None:
         fully_shard(model[0], mesh=mesh)
         return model
 
-    def replicated() -> nn.Module:
-        model = network()
-        model[0].weight = nn.Parameter(distribute_tensor(model[0].weight.detach(), mesh, [Replicate()]))
-        assert isinstance(model[0].weight, DTensor)
-        return model
-
     models: dict[str, Callable[[], nn.Module]] = {
         "FSDP1": lambda: first_version(True),
         "FSDP1, flat": lambda: first_version(False),
         "FSDP1, a part": lambda: nn.Sequential(first_version(True), nn.Linear(4, 4)),
-        "FSDP2": second_version,
-        "DTensor": replicated,
     }
     said: dict[str, dict[str, str]] = {}
     for kind, make in models.items():
@@ -71,10 +65,29 @@ def main(folder: Path, rank: int, ranks: int) -> None:
                 said[kind][name] = "nothing"
             except gossamer.GossamerError as error:
                 said[kind][name] = str(error)
+    asked: dict[str, dict[str, Any]] = {
+        "taylor": {"cut": Cut("taylor", losses=list)},
+        "lamp": {"cut": Cut("lamp")},
+        "channels": {"cut": Cut(structure="channels")},
+        "1x4": {"cut": Cut(structure="1x4")},
+        "replicates": {"retraining": Retraining(replicates=2)},
+        "weight-rewind": {"retraining": Retraining("weight-rewind")},
+        "quantised": {"retraining": Retraining(quantised_rounds=1)},
+    }
+    said["FSDP2"] = {}
+    for name, arguments in asked.items():
+        try:
+            gossamer.rounds(second_version(), folder=mine / "new", stop=gossamer.Stop(rounds=1), **arguments)
+        except gossamer.GossamerError as error:
+            said["FSDP2"][name] = str(error)
+    inputs = nn.Sequential(nn.Linear(2 * ranks, 4))
+    placed = distribute_tensor(inputs[0].weight.detach(), mesh, [Shard(1)])
+    inputs[0].weight = nn.Parameter(placed)
     try:
-        gossamer.keep_largest(dict(second_version().named_parameters()), 3)
+        cut = Cut(structure="2:4")
+        gossamer.rounds(inputs, folder=mine / "new", stop=gossamer.Stop(target_sparsity=0.5), cut=cut)
     except gossamer.GossamerError as error:
-        said["FSDP2"]["keep_largest"] = str(error)
+        said["FSDP2"]["2:4"] = str(error)
     assert not (mine / "new").exists()
     (folder / f"said-{rank}.json").write_text(json.dumps(said))
     torch.distributed.destroy_process_group()

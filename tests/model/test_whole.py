@@ -23,14 +23,23 @@ def test_a_sharded_model_is_refused_with_the_reason(ranks: int, tmp_path: Path) 
         assert ended.returncode == 0, ended.stderr
     for rank in range(ranks):
         said = json.loads((tmp_path / f"said-{rank}.json").read_text())
-        assert len(said) == 5
-        assert "keep_largest" in said["FSDP2"]
+        refused = said.pop("FSDP2")
+        for name in ("taylor", "lamp", "channels", "1x4"):
+            assert (
+                "0.weight is sharded (a DTensor: fully_shard, tensor parallelism), and the cut is by" in refused[name]
+            )
+            assert "the criterion magnitude or random and the structure unstructured or N:M" in refused[name]
+        for name in ("replicates", "weight-rewind", "quantised"):
+            assert name in refused[name]
+            assert "needs networks that are whole in every process" in refused[name]
+        assert ("2:4" in refused) == (ranks > 1)
+        if ranks > 1:
+            assert "divides some of them between processes; expected whole groups" in refused["2:4"]
+        assert len(said) == 3
         for kind, calls in said.items():
-            sharded = "is wrapped by FullyShardedDataParallel, so this process holds a piece"
-            expected = sharded if kind.startswith("FSDP1") else "0.weight is a DTensor"
             for call, message in calls.items():
-                assert expected in message, (kind, call)
-                assert "Prune it before it is sharded" in message, (kind, call)
+                assert "is wrapped by FullyShardedDataParallel (FSDP1)" in message, (kind, call)
+                assert "torch.distributed.fsdp.fully_shard" in message, (kind, call)
 
 
 def on_meta() -> nn.Sequential:

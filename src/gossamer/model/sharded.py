@@ -61,7 +61,9 @@ def sharded_like(name: str, whole: Tensor, tensor: Tensor) -> Tensor:
 def piece_for(mask: Tensor, tensor: Tensor) -> Tensor:
     """What the mask of a parameter has where this process's piece of `tensor` is: the parameter, its gradient or a slot
     of an optimizer, which may be sharded otherwise."""
-    if not is_sharded(mask) or (is_sharded(tensor) and _lie_alike(mask, tensor)):
+    if not is_sharded(mask):
+        return mask
+    if is_sharded(tensor) and _lie_alike(mask, tensor):
         return piece_of(mask)
     if not is_sharded(tensor):
         return mask.full_tensor()  # type: ignore[attr-defined, no-any-return]

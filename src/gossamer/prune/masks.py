@@ -23,15 +23,19 @@ def full(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def count_kept(masks: Masks) -> int:
     """How many weights the masks keep. Of sharded ones, all processes ask together."""
-    return sum(count_kept_of_each(masks).values())
+    shards = Shards.of(masks)
+    return shards.total(sum(_count_own(shards, masks)))
 
 
 def count_kept_of_each(masks: Masks) -> dict[str, int]:
     """How many weights each of the masks keeps, by name."""
     shards = Shards.of(masks)
+    return dict(zip(masks, shards.add(np.array(_count_own(shards, masks), np.int64)).tolist(), strict=True))
+
+
+def _count_own(shards: Shards, masks: Masks) -> list[int]:
     # Not mask.sum(), which makes eight bytes of every bool first.
-    own = [int(torch.count_nonzero(piece_of(mask))) if name in shards.own else 0 for name, mask in masks.items()]
-    return dict(zip(masks, shards.add(np.array(own, np.int64)).tolist(), strict=True))
+    return [int(torch.count_nonzero(piece_of(mask))) if name in shards.own else 0 for name, mask in masks.items()]
 
 
 def count_prunable(masks: Masks) -> int:
