@@ -5,9 +5,9 @@ n: 1; nothing in it is left to chance
 Hardware: any, nothing is timed; 1, 2 and 4 processes over gloo on one CPU
 Date: 2026-11-28
 
-Networks of several sizes, with masses of equal weights, are cut twice by `gossamer.rounds`, each time to 80%; nothing is
-trained. Every call of `gossamer.ranks.group`, through which all that gossamer sends goes, is
-counted: the bytes of the tensor that the process hands to `all_reduce`, `all_gather` or, if it sends, `broadcast`.
+Networks of several sizes, with masses of equal weights, are cut twice by `gossamer.rounds`, each time to 80%; nothing
+is trained. Every call of `gossamer.ranks.group`, through which all that gossamer sends goes, is counted: the bytes of
+the tensor that the process hands to `all_reduce`, `all_gather` or, if it sends, `broadcast`.
 
 A line is a network and a number of processes: weights, layers, type, the most bytes that a process handed over in the
 selection alone and in a round (from one `record` to the next), and a digest of the last masks, equal for all numbers of
