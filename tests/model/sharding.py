@@ -30,7 +30,7 @@ def main(folder: Path, rank: int, ranks: int) -> None:
     warnings.simplefilter("ignore")
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
     mesh = init_device_mesh("cpu", (ranks,))
-    mine = folder / f"rank-{rank}"
+    mine = folder
     plain = network()
     list(gossamer.rounds(plain, folder=mine / "plain", stop=gossamer.Stop(rounds=1)))
 
@@ -84,10 +84,11 @@ def main(folder: Path, rank: int, ranks: int) -> None:
     placed = distribute_tensor(inputs[0].weight.detach(), mesh, [Shard(1)])
     inputs[0].weight = nn.Parameter(placed)
     try:
-        cut = Cut(structure="2:4")
+        # Of one process the groups are whole.
+        cut = Cut(structure="2:4" if ranks > 1 else "1x4")
         gossamer.rounds(inputs, folder=mine / "new", stop=gossamer.Stop(target_sparsity=0.5), cut=cut)
     except gossamer.GossamerError as error:
-        said["FSDP2"]["2:4"] = str(error)
+        said["FSDP2"][cut.structure] = str(error)
     assert not (mine / "new").exists()
     (folder / f"said-{rank}.json").write_text(json.dumps(said))
     torch.distributed.destroy_process_group()

@@ -120,7 +120,9 @@ def placements_of(thing: Any) -> Find:
     anything else what stands there now."""
     if isinstance(thing, Optimizer):
         parameters = [parameter for group in thing.param_groups for parameter in group["params"]]
-        return lambda keys: parameters[keys[1]] if keys[:1] == ("state",) and keys[1] < len(parameters) else None
+        # Some optimizers keep numbers of their own among the parameters' slots, under names.
+        numbered = dict(enumerate(parameters))
+        return lambda keys: numbered.get(keys[1]) if keys[:1] == ("state",) and len(keys) > 1 else None
     own = thing.state_dict()
     return lambda keys: entry_of(own, keys)
 
