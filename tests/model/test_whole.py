@@ -103,20 +103,10 @@ class FullyShardedDataParallel(nn.Sequential):
     """Known by its name: torch's and fairscale's are of no common class."""
 
 
-class DTensor(nn.Parameter):
-    pass
-
-
 def partitioned() -> nn.Linear:
     """As DeepSpeed leaves a layer whose numbers it has taken away."""
     layer = nn.Linear(3, 3)
     layer.weight.ds_shape = (3, 3)  # type: ignore[attr-defined]
-    return layer
-
-
-def in_pieces() -> nn.Linear:
-    layer = nn.Linear(3, 3)
-    layer.weight = DTensor(torch.ones(3, 3))
     return layer
 
 
@@ -128,7 +118,6 @@ def in_pieces() -> nn.Linear:
             lambda: nn.Sequential(FullyShardedDataParallel(nn.Linear(3, 3))),
             "^0 is wrapped by FullyShardedDataParallel",
         ),
-        (in_pieces, r"^weight is a DTensor .* holds a piece"),
         (partitioned, "^weight is partitioned by DeepSpeed's ZeRO stage 3"),
     ],
 )
