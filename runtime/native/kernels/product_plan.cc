@@ -63,6 +63,18 @@ Staging WithoutStaging(const ConvolutionShape& shape, const PanelLayout& input, 
   return staging;
 }
 
+// Tiles that are single rows, one plane after the other.
+Staging StagingOfPixels(const ConvolutionShape& shape, const PanelLayout& output) {
+  Staging staging;
+  staging.row_lanes = RoundUp(output.tile_columns, 16);
+  for (int64_t tap = 0; tap < shape.taps(); ++tap) staging.taps.push_back({tap * staging.row_lanes, 0});
+  staging.windows.emplace_back(staging.taps.size(), true);
+  staging.window_of_tile.assign(static_cast<size_t>(output.tiles()), 0);
+  staging.channel_floats = shape.taps() * staging.row_lanes;
+  staging.copies.resize(static_cast<size_t>(output.tiles()));
+  return staging;
+}
+
 // Splits a tile's lanes into equal parts of at most `most`, each a whole number of vectors.
 std::vector<LaneSpan> EqualSpans(int64_t lanes, int64_t most, int64_t quantum) {
   const int64_t parts = DivideUp(lanes, most);
@@ -154,8 +166,11 @@ Status MakeProductPlan(const ConvolutionShape& shape, const SparseMatrix<Value>&
 
   const double density = static_cast<double>(weight.kept()) /
                          (static_cast<double>(weight.rows) * static_cast<double>(weight.columns));
-  plan->direct = IsDirect(shape, plan->input, plan->output) && !IsBetterAligned(*plan, density * static_cast<double>(weight.rows));
-  if (plan->direct) {
+  plan->pixel_planes = options.pixel_planes;
+  plan->direct = !plan->pixel_planes && IsDirect(shape, plan->input, plan->output) && !IsBetterAligned(*plan, density * static_cast<double>(weight.rows));
+  if (plan->pixel_planes) {
+    *staging = StagingOfPixels(shape, plan->output);
+  } else if (plan->direct) {
     *staging = WithoutStaging(shape, plan->input, plan->output);
   } else if (const Status status = MakeStaging(shape, plan->input, plan->output, options.traits, options.column_shift,
                                                kMaximumBlockFloats, staging);

@@ -23,6 +23,7 @@ struct PlanOptions {
   bool column_shift = true;  // whether the in-register column shift may be used
   int64_t row_quantum = 1;   // output channels that no slice may cut apart
   int64_t finished_rows = 0;  // that are finished together at most (BlockStream); 0: all of a slice
+  bool pixel_planes = false;  // the shape is a PixelShape
 };
 
 // One copy of a piece of an image row into the staged block, done for every channel of the block.
@@ -123,6 +124,7 @@ struct ProductPlan {
   KernelTraits traits;
 
   bool direct = false;        // the input panel is read as it lies: 1x1, or all but the middle tap reads padding
+  bool pixel_planes = false;  // tiles are staged as pixel_planes.h says
   bool column_shift = false;  // kernel columns are told apart by shifts in registers, not by shifted copies
   bool wide_rows = false;     // and so that rows may be cut into segments (wide_row-inl.h)
   int64_t row_lanes = 0;      // lanes from one image row to the next among the accumulators

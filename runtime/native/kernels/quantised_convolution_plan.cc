@@ -1,5 +1,6 @@
 #include "kernels/quantised_convolution_plan.h"
 
+#include "kernels/pixel_planes.h"
 #include "kernels/staging.h"
 
 namespace gossamer {
@@ -62,7 +63,7 @@ Status MakeQuantisedConvolutionPlan(const ConvolutionShape& shape, const SparseB
   *plan = QuantisedConvolutionPlan();
   plan->requantisation = requantisation;
   if (!requantisation.scale.empty()) plan->requantisation.scale.resize(static_cast<size_t>(kQuad * QuadsOf(shape.output_channels)), 1.0f);
-  plan->within_32_bits = StaysWithin32Bits(requantisation);
+  plan->within_32_bits = StaysWithin32Bits(requantisation, LargestSums(weight, bias));
   plan->table = PanelTable(requantisation.table);
   plan->quads = options.traits.quads;
   plan->padding = PanelLaneOf(input_zero_point);
@@ -74,9 +75,12 @@ Status MakeQuantisedConvolutionPlan(const ConvolutionShape& shape, const SparseB
   product.column_shift = options.column_shift;
   product.row_quantum = kQuad;
   product.finished_rows = kFinishedRows;
-  const QuadWeight quads = QuadsFromWeight(shape, weight, options.traits.split_pairs);
+  const PanelLayout output = MakePanelLayout(shape.output_height(height), shape.output_width(width), options.threads);
+  product.pixel_planes = options.traits.kernel.sums_quads && SuitsPixelPlanes(shape, output);
+  const QuadWeight quads = product.pixel_planes ? QuadsOfPixels(shape, weight) : QuadsFromWeight(shape, weight, options.traits.split_pairs);
+  const ConvolutionShape lanes = product.pixel_planes ? PixelShape(shape) : QuadShape(shape);
   Staging staging;
-  if (const Status status = MakeProductPlan(QuadShape(shape), quads, height, width, product, plan, &staging);
+  if (const Status status = MakeProductPlan(lanes, quads, height, width, product, plan, &staging);
       !status.ok()) {
     return status;
   }

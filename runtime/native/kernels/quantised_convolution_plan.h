@@ -29,7 +29,7 @@ struct QuantisedOptions {
 // shape.input_channels and all lanes are of four channels; shape.output_channels are single ones, and rows.
 struct QuantisedConvolutionPlan : ProductPlan {
   Requantisation requantisation;
-  bool within_32_bits = false;  // StaysWithin32Bits(requantisation)
+  bool within_32_bits = false;  // StaysWithin32Bits
   std::vector<PanelByte> table;  // requantisation.table, of panels' bytes
   bool quads = false;
   int32_t padding = 0;  // a lane of it

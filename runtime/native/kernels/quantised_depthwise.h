@@ -24,7 +24,7 @@ struct QuantisedDepthwisePlan {
   PanelLayout input;
   PanelLayout output;
   Requantisation requantisation;  // scales for whole lanes
-  bool within_32_bits = false;    // StaysWithin32Bits(requantisation)
+  bool within_32_bits = false;    // StaysWithin32Bits
   std::vector<PanelByte> table;
   bool quads = false;
   int32_t padding = 0;

@@ -101,7 +101,7 @@ Status MakeQuantisedDepthwisePlan(const ConvolutionShape& shape, const SparseByt
   plan->input = MakePanelLayout(height, width, options.threads);
   plan->output = MakePanelLayout(shape.output_height(height), shape.output_width(width), options.threads);
   plan->requantisation = requantisation;
-  plan->within_32_bits = StaysWithin32Bits(requantisation);
+  plan->within_32_bits = StaysWithin32Bits(requantisation, LargestSums(weight, bias));
   plan->table = PanelTable(requantisation.table);
   plan->quads = options.traits.quads;
   plan->padding = PanelLaneOf(input_zero_point);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/lanes_of_floats.h"
+
 namespace gossamer {
 namespace {
 
@@ -53,10 +55,9 @@ void TakeApart(const PanelByte* lanes, int64_t count, Planes* planes) {
   }
 }
 
-// panel = value(element) for every element of an image.
-template <class Element, class Value>
-void ToPanel(const PanelLayout& layout, int64_t channels, const Element* planar, int32_t zero_point, Range tiles,
-             Range of_quads, PanelByte* panel, const Value& value) {
+// panel = byte ^ flipped for every byte of an image.
+void ToPanel(const PanelLayout& layout, int64_t channels, const uint8_t* planar, uint8_t flipped, int32_t zero_point,
+             Range tiles, Range of_quads, PanelByte* panel) {
   const int64_t pixels = layout.height * layout.width;
   ForEachRun(layout, QuadsOf(channels), tiles, of_quads, [&](int64_t quad, int64_t lane, int64_t pixel, int64_t all) {
     const int64_t there = std::min(kQuad, channels - kQuad * quad);
@@ -68,8 +69,8 @@ void ToPanel(const PanelLayout& layout, int64_t channels, const Element* planar,
           std::fill_n(planes[c], count, PanelByteOf(zero_point));
           continue;
         }
-        const Element* const from = planar + (kQuad * quad + c) * pixels + pixel + begin;
-        for (int64_t i = 0; i < count; ++i) planes[c][i] = PanelByteOf(value(from[i]));
+        const uint8_t* const from = planar + (kQuad * quad + c) * pixels + pixel + begin;
+        for (int64_t i = 0; i < count; ++i) planes[c][i] = PanelByteOf(static_cast<uint8_t>(from[i] ^ flipped));
       }
       Interleave(planes, count, panel + kQuad * (lane + begin));
     }
@@ -106,14 +107,18 @@ std::vector<PanelByte> PanelTable(const std::vector<uint8_t>& table) {
 
 void QuantisedFromPlanar(const PanelLayout& layout, int64_t channels, const uint8_t* planar, uint8_t flipped,
                          int32_t zero_point, Range tiles, Range of_quads, PanelByte* panel) {
-  ToPanel(layout, channels, planar, zero_point, tiles, of_quads, panel,
-          [=](uint8_t byte) { return static_cast<uint8_t>(byte ^ flipped); });
+  ToPanel(layout, channels, planar, flipped, zero_point, tiles, of_quads, panel);
 }
 
 void QuantisedFromPlanar(const PanelLayout& layout, int64_t channels, const float* planar, const Quantisation& q,
                          Range tiles, Range of_quads, PanelByte* panel) {
-  ToPanel(layout, channels, planar, q.zero_point, tiles, of_quads, panel,
-          [=](float value) { return Quantised(q, value); });
+  const int64_t pixels = layout.height * layout.width;
+  ForEachRun(layout, QuadsOf(channels), tiles, of_quads, [&](int64_t quad, int64_t lane, int64_t pixel, int64_t count) {
+    FloatPlanes planes = {};
+    const int64_t there = std::min(kQuad, channels - kQuad * quad);
+    for (int64_t c = 0; c < there; ++c) planes[static_cast<size_t>(c)] = planar + (kQuad * quad + c) * pixels + pixel;
+    LanesOfFloats(planes, q, count, reinterpret_cast<int32_t*>(panel) + lane);
+  });
 }
 
 void PlanarFromQuantised(const PanelLayout& layout, int64_t channels, const PanelByte* panel, Range tiles,

@@ -39,7 +39,7 @@ struct SumsToBytes {
   bool plain;
 
   SumsToBytes() = default;
-  // `within_32_bits` is StaysWithin32Bits(output).
+  // `within_32_bits` is that of StaysWithin32Bits.
   SumsToBytes(const Requantisation& output, bool within_32_bits)
       : scale(output.scale.data()),
         zero_point(static_cast<int16_t>(output.zero_point - kPanelOffset)),
@@ -105,21 +105,36 @@ HWY_INLINE ByteVector ByteOfLanes(ByteVector lanes, size_t index) {
 // What is added to sums before they are rounded.
 enum class Adds {
   kNothing,
-  kResidual,
-  kAny,  // a residual, to sums that have become steps of their own if there is such a step
+  kBytes,            // a residual whose zero point's byte is 0
+  kResidual,         // one of any zero point
+  kBytesToSteps,     // the same to sums that have become steps of their own
+  kResidualToSteps,
+  kAny,              // kResidual or kResidualToSteps
 };
+
+// To the nearest integer, ties to even, of numbers below 2^22.
+HWY_INLINE ScaledVector Rounded(ScaledVector v) {
+#if HWY_TARGET == HWY_SCALAR
+  const auto rounding = hn::Set(FloatTag(), 12582912.0f);  // 1.5 * 2^23: adding it rounds
+  return hn::Sub(hn::Add(v, rounding), rounding);
+#else
+  return hn::Round(v);
+#endif
+}
 
 // The residual, less its zero point, times its scale, and what it is added to.
 template <Adds kAdds>
 HWY_INLINE ScaledVector WithResidual(const SumsToBytes& to, ScaledVector scaled, ByteVector bytes) {
   const FloatTag df;
-  if (kAdds == Adds::kAny && to.sum_step != 0.0f) {
-    const auto rounding = hn::Set(df, 12582912.0f);  // 1.5 * 2^23: adding it rounds
+  constexpr bool kAny = kAdds == Adds::kAny;
+  if (kAdds == Adds::kBytesToSteps || kAdds == Adds::kResidualToSteps || (kAny && to.sum_step != 0.0f)) {
     const auto within = hn::Min(hn::Max(scaled, hn::Set(df, to.sum_lower)), hn::Set(df, to.sum_upper));
-    scaled = hn::Mul(hn::Sub(hn::Add(within, rounding), rounding), hn::Set(df, to.sum_step));
+    scaled = hn::Mul(Rounded(within), hn::Set(df, to.sum_step));
   }
-  const auto value = hn::ConvertTo(df, hn::Sub(bytes, hn::Set(ByteTag(), to.residual_zero_point)));
-  return hn::Add(scaled, hn::Mul(value, hn::Set(df, to.residual_scale)));
+  if constexpr (kAdds == Adds::kResidual || kAdds == Adds::kResidualToSteps || kAny) {
+    bytes = hn::Sub(bytes, hn::Set(ByteTag(), to.residual_zero_point));
+  }
+  return hn::Add(scaled, hn::Mul(hn::ConvertTo(df, bytes), hn::Set(df, to.residual_scale)));
 }
 
 // To the nearest integer, ties to even. What is beyond 32 bits, if it is not `within` them, becomes something of its sign that
@@ -268,12 +283,15 @@ HWY_INLINE void RequantisePixels(const SumsToBytes& to, const FourRows& rows, in
 template <class Run>
 HWY_INLINE void WithForm(const SumsToBytes& to, bool adds, const Run& run) {
   const auto with_adds = [&](auto plain) HWY_ATTR {
+    const bool moved = to.residual_zero_point != 0;
     if (!adds) {
       run(std::integral_constant<Adds, Adds::kNothing>(), plain);
     } else if (to.sum_step == 0.0f) {
-      run(std::integral_constant<Adds, Adds::kResidual>(), plain);
+      moved ? run(std::integral_constant<Adds, Adds::kResidual>(), plain)
+            : run(std::integral_constant<Adds, Adds::kBytes>(), plain);
     } else {
-      run(std::integral_constant<Adds, Adds::kAny>(), plain);
+      moved ? run(std::integral_constant<Adds, Adds::kResidualToSteps>(), plain)
+            : run(std::integral_constant<Adds, Adds::kBytesToSteps>(), plain);
     }
   };
   if (to.plain) {

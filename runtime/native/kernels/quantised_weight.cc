@@ -105,10 +105,18 @@ QuadWeight QuadsFromWeight(const ConvolutionShape& shape, const SparseByteWeight
   return quads;
 }
 
-Status CheckSums(const SparseByteWeight& weight, const int32_t* bias) {
+std::vector<int64_t> LargestSums(const SparseByteWeight& weight, const int32_t* bias) {
+  std::vector<int64_t> largest;
   for (size_t row = 0; row < static_cast<size_t>(weight.rows); ++row) {
     int64_t most = bias == nullptr ? 0 : std::abs(static_cast<int64_t>(bias[row]));
     for (uint32_t i = weight.row_start[row]; i < weight.row_start[row + 1]; ++i) most += 255 * std::abs(weight.value[i]);
+    largest.push_back(most);
+  }
+  return largest;
+}
+
+Status CheckSums(const SparseByteWeight& weight, const int32_t* bias) {
+  for (const int64_t most : LargestSums(weight, bias)) {
     if (most > INT32_MAX) return Status::Problem("quantised op: the sums of an output channel do not fit into 32 bits");
   }
   return Status::Ok();

@@ -4,6 +4,7 @@
 #define GOSSAMER_KERNELS_QUANTISED_WEIGHT_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "format/sparse_weight.h"
 #include "kernels/convolution_shape.h"
@@ -30,6 +31,9 @@ bool PairsOverflow(const Quad& quad);
 
 // The quads of a weight, for QuadShape(shape). With `split_pairs`, quads whose pairs overflow are two at the same place.
 QuadWeight QuadsFromWeight(const ConvolutionShape& shape, const SparseByteWeight& weight, bool split_pairs);
+
+// Of each row the largest magnitude that its sum can have: 255 * sum |weight| + |bias|. `bias` may be null.
+std::vector<int64_t> LargestSums(const SparseByteWeight& weight, const int32_t* bias);
 
 // Whether no sum of any row can leave 32 bits: 255 * sum |weight| + |bias| < 2^31. `bias` may be null.
 Status CheckSums(const SparseByteWeight& weight, const int32_t* bias);

@@ -1,6 +1,6 @@
 #include "kernels/requantisation.h"
 
-#include <algorithm>
+#include <cstddef>
 
 namespace gossamer {
 namespace {
@@ -37,11 +37,13 @@ Status CheckRequantisation(const Requantisation& output, int64_t output_channels
   return Status::Ok();
 }
 
-bool StaysWithin32Bits(const Requantisation& output) {
-  // Sums are within 2^31, residuals and sums of steps within 2^8, so either part is within 2^29.
-  const auto is_small = [](float scale) { return scale <= 0.25f; };
-  return std::all_of(output.scale.begin(), output.scale.end(), is_small) && output.residual_scale <= 2097152.0f &&
-         output.sum_step <= 2097152.0f;
+bool StaysWithin32Bits(const Requantisation& output, const std::vector<int64_t>& largest_sums) {
+  // Sums of two of them, rounded, are still below 2^31.
+  const auto is_small = [](double most) { return most <= 536870912.0; };
+  for (size_t row = 0; row < output.scale.size(); ++row) {
+    if (!is_small(static_cast<double>(output.scale[row]) * static_cast<double>(largest_sums[row]))) return false;
+  }
+  return is_small(255.0 * static_cast<double>(output.residual_scale)) && is_small(255.0 * static_cast<double>(output.sum_step));
 }
 
 }  // namespace gossamer

@@ -43,8 +43,8 @@ inline bool IsScale(float scale) { return scale >= kLeastScale && scale <= kLarg
 // lower one first, and a table has 256 values.
 Status CheckRequantisation(const Requantisation& output, int64_t output_channels);
 
-// Whether what is rounded is within 32 bits, whatever the sums.
-bool StaysWithin32Bits(const Requantisation& output);
+// Whether what is rounded is within 32 bits. `largest_sums` are the largest magnitudes of each output channel's sums.
+bool StaysWithin32Bits(const Requantisation& output, const std::vector<int64_t>& largest_sums);
 
 }  // namespace gossamer
 

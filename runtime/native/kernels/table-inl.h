@@ -32,12 +32,36 @@ HWY_INLINE int64_t LookUpVectors(const uint8_t* HWY_RESTRICT table, uint8_t* HWY
   }
   return i;
 }
-#elif HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+#elif HWY_TARGET == HWY_AVX3
+// A table of 128 words, of which the index but for its lowest bit tells one: 64 of them at a time.
+HWY_INLINE __m512i LookUpWords(const __m512i (&words)[4], __m512i index) {
+  const __m512i word = _mm512_srli_epi16(index, 1);
+  const __m512i low = _mm512_permutex2var_epi16(words[0], word, words[1]);
+  const __m512i high = _mm512_permutex2var_epi16(words[2], word, words[3]);
+  const __m512i found = _mm512_mask_mov_epi16(low, _mm512_test_epi16_mask(index, _mm512_set1_epi16(128)), high);
+  const __m512i bits = _mm512_and_si512(_mm512_slli_epi16(index, 3), _mm512_set1_epi16(8));
+  return _mm512_srlv_epi16(found, bits);
+}
+
+HWY_INLINE int64_t LookUpVectors(const uint8_t* HWY_RESTRICT table, uint8_t* HWY_RESTRICT bytes, int64_t count) {
+  const __m512i words[4] = {_mm512_loadu_si512(table), _mm512_loadu_si512(table + 64), _mm512_loadu_si512(table + 128),
+                            _mm512_loadu_si512(table + 192)};
+  const __m512i first = _mm512_set1_epi16(255);
+  int64_t i = 0;
+  for (; i + 64 <= count; i += 64) {
+    const __m512i index = _mm512_loadu_si512(bytes + i);
+    const __m512i even = LookUpWords(words, _mm512_and_si512(index, first));
+    const __m512i odd = LookUpWords(words, _mm512_srli_epi16(index, 8));
+    _mm512_storeu_si512(bytes + i, _mm512_or_si512(_mm512_and_si512(even, first), _mm512_slli_epi16(odd, 8)));
+  }
+  return i;
+}
+#elif HWY_TARGET == HWY_AVX2
 // Sixteen values at a time: adding with saturation takes an index that is not among them to 128 or beyond, which gives 0, and
 // the others to where their lowest four bits are the same. Four instructions for 16 of the 256 values; with vectors of 16
 // bytes it would be no gain over a byte at a time.
 HWY_INLINE int64_t LookUpVectors(const uint8_t* HWY_RESTRICT table, uint8_t* HWY_RESTRICT bytes, int64_t count) {
-  const hn::CappedTag<uint8_t, 64> d;
+  const hn::CappedTag<uint8_t, 32> d;
   const int64_t lanes = static_cast<int64_t>(hn::MaxLanes(d));
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {

@@ -10,6 +10,7 @@
 #include "kernels/column_shift-inl.h"
 #include "kernels/product_plan.h"
 #include "kernels/copy-inl.h"
+#include "kernels/pixel_planes-inl.h"
 #include "kernels/row_kernel.h"
 #include "kernels/slice-inl.h"
 #include "kernels/wide_row-inl.h"
@@ -64,6 +65,9 @@ void RunBlocks(const ProductPlan& plan, int64_t index, const Lane* image, Lane p
     const Lane* input;
     if (plan.direct) {
       input = image + (index * plan.shape.input_channels + block.first_channel) * plan.input.pitch;
+    } else if (plan.pixel_planes) {
+      StagePixels(plan, index, image, padding, scratch);
+      input = scratch;
     } else if (!tile.wide_rows.empty()) {
       StageWideRows(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, block.channels,
                     plan.channel_floats, RowAhead(plan, index), padding, scratch);

@@ -54,6 +54,23 @@ TEST(QuantisedConvolution, ShapesOfResNet50) {
   }
 }
 
+TEST(QuantisedConvolution, FirstLayersOfImages) {
+  // Rows of one tile and of several, kernels of other sizes, padding wider than a row reads, few and no weights.
+  for (const int64_t width : {113, 224, 230, 449}) {
+    for (const int64_t kernel : {5, 7, 8, 11}) {
+      QuantisedCase c;
+      c.shape = Square(3, 6, kernel, 2);
+      c.shape.pad_left = width % 5;
+      c.shape.pad_right = width % 3;
+      c.shape.kernel_height = kernel - 2;
+      c.height = 9;
+      c.width = width;
+      c.density = kernel == 8 ? 0.1 : kernel == 11 ? 0.0 : 1.0;
+      CheckQuantised(c, static_cast<unsigned>(width + kernel));
+    }
+  }
+}
+
 TEST(QuantisedConvolution, ResidualsBoundsAndTables) {
   for (const int64_t kernel : {1, 3}) {
     for (const int residual : {0, 1, 2}) {
