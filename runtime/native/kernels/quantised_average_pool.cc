@@ -1,37 +1,11 @@
 #include "kernels/quantised_average_pool.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include "kernels/lane_sums.h"
 
 namespace gossamer {
 namespace {
-
-// Sums of the four channels of a lane.
-struct LaneSums {
-  int32_t of[kQuad] = {};
-
-  // `count` lanes that lie side by side. Two channels are summed in 16 bits each of a word, so many that they cannot leave them;
-  // compilers make vectors of that.
-  void Add(const PanelByte* lanes, int64_t count) {
-    constexpr int64_t kMost = 256;
-    constexpr uint32_t kChannels = 0x00FF00FF;
-    constexpr uint32_t kOffset = kPanelOffset * 0x01010101u;
-    for (; count > 0; count -= kMost, lanes += kQuad * kMost) {
-      uint32_t even = 0, odd = 0;
-      for (int64_t i = 0; i < std::min(count, kMost); ++i) {
-        uint32_t lane;
-        std::memcpy(&lane, lanes + kQuad * i, sizeof(lane));
-        lane ^= kOffset;
-        even += lane & kChannels;
-        odd += lane >> 8 & kChannels;
-      }
-      of[0] += static_cast<int32_t>(even & 0xFFFF);
-      of[1] += static_cast<int32_t>(odd & 0xFFFF);
-      of[2] += static_cast<int32_t>(even >> 16);
-      of[3] += static_cast<int32_t>(odd >> 16);
-    }
-  }
-};
 
 // The kernel's positions whose pixel is one of `size` for an output that begins at `first`.
 Range Inside(int64_t first, int64_t dilation, int64_t kernel, int64_t size) {
