@@ -69,9 +69,11 @@ def export(
 
     terminal = console()
     inputs, sizes = inputs_of(input), sizes_of(size)
+    # Dead units cost bytes and compute nothing.
+    shrunk = shrink or (form.smallest and Path(source).is_dir())
     with terminal.status("reading the network") as status:
         opened = open_source(
-            source, round_number=round, data_folder=data, task=task, shrunk=shrink, inputs=inputs, sizes=sizes
+            source, round_number=round, data_folder=data, task=task, shrunk=shrunk, inputs=inputs, sizes=sizes
         )
         exported = export_source(
             opened,
@@ -132,7 +134,7 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
         f"compared on {exported.inputs}: largest difference of an output {agreement.difference:.3g} "
         f"(outputs up to {agreement.largest:.3g})"
     )
-    if source.scoring is not None and exported.quantised is None:
+    if source.scoring is not None and exported.quantised is None and exported.smallest is None:
         metric = source.scoring.name
         compared += f", {metric} {value_text(metric, exported.metric_before)} -> {value_text(metric, exported.metric)}"
     lines.append(compared)
@@ -153,6 +155,9 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
         )
     if exported.quantised is not None:
         lines += _quantised(exported.quantised)
+    if exported.smallest is not None:
+        lines.append(f"weights in levels: {exported.smallest.words}")
+        lines += [f"{one.metric} on all of {split}: {one.text()}" for split, one in exported.smallest.scores.items()]
     if exported.lost:
         lines.append(f"small weights that fp16 loses: {_listed([lost_text(lost) for lost in exported.lost])}")
     ratio = exported.dense_bytes / exported.file_bytes

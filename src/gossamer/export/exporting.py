@@ -18,6 +18,8 @@ from gossamer.export.left import LeftWeight
 from gossamer.export.provenance import with_facts
 from gossamer.export.rewrite import LayerReport, Rewritten
 from gossamer.export.rounding import Agreement, Rounding
+from gossamer.export.slim import slim
+from gossamer.export.smallest import Smallest, SmallestCosts, smallest
 from gossamer.export.source import Source
 from gossamer.export.verify import compare_with_dense, compare_with_source
 from gossamer.export.written import as_written
@@ -53,6 +55,8 @@ class Exported:
     the source are not NaN."""
     quantised: Quantised | None = None
     """What became of the network in int8."""
+    smallest: Smallest | None = None
+    """How the levels of weights were chosen."""
     same_bytes: float | None = None
     """The share of what quantised ops make that are the same bytes as ONNX Runtime's; the others differ by one step."""
 
@@ -101,6 +105,8 @@ def export(
         return replace(_described(source, path, running(dense_session(onnx.load(path)))), quantised=int8)
     if int8 is not None:
         return _export_int8(source, int8, path, costs, progress)
+    if form.smallest:
+        return _export_smallest(source, smallest(source, form, progress), path, progress)
     reference, lost = rounded(source.dense) if form.half else (source.dense, ())
     if form.half:
         require_same(source.dense, reference, lost, source.feeds, form.half_difference, rounding)
@@ -146,6 +152,24 @@ def _export_int8(
     agreement, scored = found[-1]
     exported = _described(source, path, running(sparse_session(str(path))), written, agreement.reader)
     return replace(exported, quantised=scored, same_bytes=agreement.same_bytes)
+
+
+def _export_smallest(source: Source, found: Smallest, path: Path, progress: Callable[[str], object]) -> Exported:
+    """Writes a network with coded weights, each layer compared with the same one of the weights that were chosen."""
+    progress("coding weights")
+    written = as_written(found.model, costs=SmallestCosts(), steps=found.steps)
+    progress("comparing every layer with the dense one")
+    agreements: list[Agreement] = []
+
+    def write(temporary: Path) -> None:
+        save(written.model, temporary)
+        rounding = Rounding(found.model, source.feeds)
+        agreements.append(compare_with_dense(found.model, temporary, written, source.feeds, rounding))
+        save(slim(written.model, found.facts()), temporary)
+
+    write_file(path, write)
+    exported = _described(source, path, running(sparse_session(str(path))), written, agreements[-1].reader)
+    return replace(exported, smallest=found)
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

@@ -39,9 +39,12 @@ class FileForm:
     """How --int8 finds a range: minmax, percentile (99.999%) or entropy."""
     activations: str = "uint8"
     """The type of --int8's values between layers: uint8, or int8 for a runtime that wants it. Sparse ops take both."""
+    smallest: bool = False
+    """The smallest file: weights in levels, as few as --max-drop allows, entropy-coded; every layer's in sparse ops,
+    whether those are faster or not."""
     max_drop: float | None = None
-    """The largest loss of the validation metric that --int8 may cost, in the metric's units, such as 0.01; else
-    refused. By default 0.01, or 1% of a metric beyond 1."""
+    """The largest loss of the validation metric that --int8 or --smallest may cost, in the metric's units, such as
+    0.01; else refused. By default 0.01, or 1% of a metric beyond 1."""
     keep_float: tuple[str, ...] = ()
     """A layer that --int8 leaves in float (shell pattern; repeatable); auto: those that cost most, until --max-drop is
     met."""
@@ -51,6 +54,9 @@ class FileForm:
             raise ConfigurationError(f"--half-difference is {self.half_difference}; expected a share from 0 to 1")
         if self.dense and self.half:
             raise ConfigurationError("--dense writes fp32 weights that every runtime reads; leave --half out")
+        if self.smallest and (self.dense or self.half or self.int8):
+            other = "--dense" if self.dense else "--half" if self.half else "--int8"
+            raise ConfigurationError(f"--smallest stores weights in coded levels; leave {other} out")
         if self.half and self.int8:
             raise ConfigurationError("--int8 stores a weight in one byte and --half in two; leave one of them out")
         for name, allowed in {"ranges_by": RANGES_BY, "activations": ACTIVATIONS}.items():
@@ -63,8 +69,11 @@ class FileForm:
         if AUTO in self.keep_float and len(self.keep_float) > 1:
             raise ConfigurationError("--keep-float auto chooses the layers; leave the other names out")
         if not self.int8:
+            of_both = ("ranges_from", "max_drop") if self.smallest else ()
             given = [
-                one.name for one in fields(self) if one.name in _OF_INT8 and getattr(self, one.name) != one.default
+                one.name
+                for one in fields(self)
+                if one.name in _OF_INT8 and one.name not in of_both and getattr(self, one.name) != one.default
             ]
             if given:
                 raise ConfigurationError(f"{_option(given[0])} says how --int8 quantises; add --int8, or leave it out")
@@ -75,6 +84,15 @@ _OF_INT8 = ("ranges_from", "ranges_by", "activations", "max_drop", "keep_float")
 
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def allowed_drop(form: FileForm, before: float) -> float:
+    """By how much the metric on validation may get worse, in its own units.
+
+    Args:
+        before: the metric of the network in fp32.
+    """
+    return LARGEST_DROP * max(1.0, abs(before)) if form.max_drop is None else form.max_drop
 
 
 SPARSE_FP32 = FileForm()

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import onnx
 
 from gossamer.errors import ConfigurationError, ExportError
-from gossamer.export.form import AUTO, LARGEST_DROP, FileForm
+from gossamer.export.form import AUTO, FileForm, allowed_drop
 from gossamer.export.provenance import STORED_INT8, with_provenance
 from gossamer.export.quantisable import is_quantised
 from gossamer.export.quantise import zeros_kept
@@ -201,9 +201,7 @@ def _within(trials: Trials, layers: list[Layer]) -> _Tried:
         ExportError: it loses more than is allowed; names the layers that cost most.
     """
     metric, before = trials.source.splits[DECIDES], trials.before(DECIDES)
-    allowed = trials.form.max_drop
-    if allowed is None:
-        allowed = LARGEST_DROP * max(1.0, abs(before))
+    allowed = allowed_drop(trials.form, before)
 
     def tried(chosen: list[Layer]) -> _Tried:
         model = trials.of(chosen)

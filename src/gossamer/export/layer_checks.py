@@ -63,7 +63,7 @@ def first_wrong_layer(
         feed: a few examples.
         values: what the dense network's layers read on them, by name, if that is known already.
     """
-    graph, written = Graph(dense), Graph(sparse)
+    graph, written = Graph(dense), Graph(unpack_weights(sparse))
     wrong = _first_wrong_weight(graph, written.model)
     layers = list(_written_layers(graph, written, rewritten))
     return wrong or _first_wrong_packed(layers, written) or _first_wrong_result(graph, written, layers, feed, values)
@@ -81,7 +81,7 @@ def _written_layers(graph: Graph, written: Graph, rewritten: Rewritten) -> Itera
 def _first_wrong_weight(graph: Graph, written: onnx.ModelProto) -> str | None:
     """Finds the first wrong constant of those that both have under one name: layers that stay dense, stored without
     their zeros, those in the bodies of If, Loop and Scan too."""
-    for before, after in zip(graphs_in(graph.model.graph), graphs_in(unpack_weights(written).graph), strict=False):
+    for before, after in zip(graphs_in(graph.model.graph), graphs_in(written.graph), strict=False):
         stored = constants_of(after)
         for name, tensor in constants_of(before).items():
             if name in stored and tensor.data_type == stored[name].data_type and tensor.data_type != TensorProto.STRING:

@@ -1,6 +1,7 @@
 """A network with zeros in its weights -> the same network with ops of the domain `gossamer` where they are faster."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -86,11 +87,20 @@ def to_sparse(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool 
     return rewrite(model, costs=costs, half=half).model
 
 
-def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> Rewritten:
+def rewrite(
+    model: onnx.ModelProto,
+    *,
+    costs: Costs | None = None,
+    half: bool = False,
+    steps: Mapping[str, float] | None = None,
+) -> Rewritten:
     """Folds BatchNorm, finds the layers with constant weights, chooses where each runs, and writes the new graph.
 
     `model` stays as it is. Nodes that are not understood are taken over unchanged. QuantisedGraph layers, in either of
     ONNX's forms, become ops on bytes.
+
+    Args:
+        steps: output of a layer -> the step that its weights are multiples of; they are coded as levels of it.
     """
     costs = costs or MeasuredCosts()
     graph = Graph(prepared(model))
@@ -104,7 +114,7 @@ def rewrite(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = 
         for layer in every
         if layer.kind == "linear" and costs.sparse(layer.shape, layer.share) < _dense_time(graph, layer, costs)
     ]
-    writer = Writer(graph, half)
+    writer = Writer(graph, half, steps or {})
     on_panels: list[Part] = [part for index, part in enumerate(parts.parts) if index in chosen]
     for part in (*on_panels, *linear):
         writer.replaced[max(indices_of(part))] = part

@@ -1,12 +1,13 @@
 """The nodes of a network with sparse ops, and the conversions between layouts."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import onnx
-from gossamer_runtime import weights
+from gossamer_runtime import coding, weights
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
@@ -38,9 +39,11 @@ LEFT_BEHIND = ("DequantizeLinear", "QuantizeLinear", "Transpose")
 class Writer:
     """Writes the nodes of the new graph, in the order of the old one, and the conversions between layouts."""
 
-    def __init__(self, graph: Graph, half: bool) -> None:
+    def __init__(self, graph: Graph, half: bool, steps: Mapping[str, float]) -> None:
         self.graph = graph
         self.half = half
+        self.steps = steps
+        """Output of a layer -> what its weights are multiples of; they are coded as levels of it."""
         self.replaced: dict[int, Part] = {}
         """Last node of a layer, stem or pooling -> what becomes an op of gossamer there; an elementwise node that runs
         on panels -> itself."""
@@ -165,8 +168,9 @@ class Writer:
     def _packed(self, layer: Layer) -> str:
         if self.half:
             require_half(layer.name, layer.weight)
-        packed = np.frombuffer(weights.encode(layer.weight, half=self.half), np.uint8)
-        return self.constant(f"{layer.name}.packed", packed)
+        step = self.steps.get(layer.output)
+        packed = weights.encode(layer.weight, half=self.half) if step is None else coded(layer.weight, step)
+        return self.constant(f"{layer.name}.packed", np.frombuffer(packed, np.uint8))
 
     def _bias(self, layer: Layer) -> str:
         return "" if layer.bias is None else self.constant(f"{layer.name}.bias", layer.bias)
@@ -251,6 +255,14 @@ def _attributes(
         **activation.attributes,
     }
     return {name: known[name] for name in op.attributes if name in known}
+
+
+def coded(weight: NDArray[np.float32], step: float) -> bytes:
+    """The bytes of a weight of which every number is a multiple of the step."""
+    levels = np.rint(weight / np.float32(step)).astype(np.int32)
+    columns = math.isqrt(weight.shape[1]) if weight.ndim == 2 else 0
+    # Rows of a first layer are often images, and squares.
+    return coding.encode(levels, step, grid=columns if columns**2 == weight.shape[-1] else 0)
 
 
 Content = tuple[int, tuple[int, ...], bytes]

@@ -1,6 +1,7 @@
 """What `gossamer export` writes of a network, for whoever writes or measures it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx
@@ -14,18 +15,26 @@ from gossamer.graph.graph import Graph
 from gossamer.graph.ops import is_sparse
 
 
-def as_written(model: onnx.ModelProto, *, costs: Costs | None = None, half: bool = False) -> Rewritten:
+def as_written(
+    model: onnx.ModelProto,
+    *,
+    costs: Costs | None = None,
+    half: bool = False,
+    steps: Mapping[str, float] | None = None,
+) -> Rewritten:
     """The network with sparse ops where those are faster, and its other weights stored without their zeros.
 
     Args:
         costs: estimates of times; None: rates measured when gossamer was made.
         half: store weights as fp16.
+        steps: output of a layer -> the step that its weights are multiples of; they are coded as levels of it, and
+            biases as bytes where they are such.
 
     Raises:
         ExportError: a constant is damaged, or `half` and a weight is beyond fp16's range.
     """
-    rewritten = rewrite(model, costs=costs, half=half)
-    compressed = compress_weights(rewritten.model, half=half)
+    rewritten = rewrite(model, costs=costs, half=half, steps=steps)
+    compressed = compress_weights(rewritten.model, half=half, biases=steps is not None)
     written = with_provenance(compressed, sparse_ops=is_sparse(compressed))
     return replace(rewritten, model=written, left=(*rewritten.left, *_stored_whole(rewritten)))
 

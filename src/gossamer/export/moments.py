@@ -1,0 +1,64 @@
+"""What layers read, summed up: the second moments of their inputs, which say what an error of a weight costs."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from gossamer.graph.layers import Layer
+from gossamer.graph.outputs import with_outputs
+from gossamer.graph.sessions import Feed, dense_session
+
+MOST = 2**24
+"""Numbers of the moments of one layer; beyond it only those of each input with itself are kept."""
+MOST_WINDOWS = 4096
+"""Windows of a convolution that are looked at, of each batch."""
+
+Moments = NDArray[np.float64]
+"""[groups, columns, columns], or [groups, columns]: the mean of products of what two columns of a weight's rows are
+multiplied by."""
+
+
+def moments_of(model: onnx.ModelProto, layers: Sequence[Layer], feeds: Sequence[Feed]) -> dict[str, Moments]:
+    """The moments of each layer's inputs, by the layer's output."""
+    sources = list(dict.fromkeys(layer.source for layer in layers))
+    session = dense_session(with_outputs(model, sources))
+    sums: dict[str, Moments] = {}
+    counts: dict[str, int] = {}
+    for feed in feeds:
+        values: Mapping[str, NDArray[np.generic]] = dict(zip(sources, session.run(sources, dict(feed)), strict=True))
+        for layer in layers:
+            columns = _columns(layer, np.asarray(values[layer.source], np.float64))
+            summed = _summed(columns)
+            sums[layer.output] = sums[layer.output] + summed if layer.output in sums else summed
+            counts[layer.output] = counts.get(layer.output, 0) + columns.shape[1]
+    return {name: total / max(1, counts[name]) for name, total in sums.items()}
+
+
+def _summed(columns: NDArray[np.float64]) -> Moments:
+    groups, _, width = columns.shape
+    if groups * width**2 > MOST:
+        return np.asarray(np.einsum("gnk,gnk->gk", columns, columns))
+    return np.asarray(np.einsum("gnk,gnl->gkl", columns, columns, optimize=True))
+
+
+def _columns(layer: Layer, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[groups, windows, columns of a row of the weight]"""
+    if layer.kind == "linear":
+        return values.reshape(1, -1, values.shape[-1])
+    shape = layer.shape
+    if values.ndim == 3:
+        values = values[:, :, None]
+    top, left, bottom, right = shape.pads
+    padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    (height, width), (down, across) = shape.kernel, shape.dilations
+    spans = ((height - 1) * down + 1, (width - 1) * across + 1)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, spans, (2, 3))
+    windows = windows[:, :, :: shape.strides[0], :: shape.strides[1], ::down, ::across]
+    images, channels, rows, columns = windows.shape[:4]
+    step = max(1, images * rows * columns // MOST_WINDOWS)
+    # [channels, windows, kernel height, kernel width], every so many of them.
+    chosen = windows.transpose(1, 0, 2, 3, 4, 5).reshape(channels, -1, height, width)[:, ::step]
+    grouped = chosen.reshape(shape.groups, channels // shape.groups, -1, height * width)
+    return grouped.transpose(0, 2, 1, 3).reshape(shape.groups, grouped.shape[2], -1)

@@ -1,0 +1,50 @@
+"""A graph in few bytes: short names, and nothing that only people read."""
+
+from collections.abc import Iterator, Mapping
+from itertools import count
+
+import onnx
+
+from gossamer.export.provenance import NEEDS, PRODUCER
+from gossamer.graph.messages import copied, replace_items
+from gossamer.graph.names import names_of_values, rename_values
+from gossamer.graph.open_axes import graphs_in
+
+DIGITS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def slim(model: onnx.ModelProto, facts: Mapping[str, str]) -> onnx.ModelProto:
+    """The same network with inner values and constants called a, b, c, ..., without names of nodes, types of inner
+    values and descriptions; what it takes and returns keeps its names.
+
+    Args:
+        facts: what its metadata say, besides what it needs.
+    """
+    result = copied(model)
+    public = {value.name for value in (*model.graph.input, *model.graph.output)}
+    short = _names(public)
+    rename_values(result, {name: next(short) for name in sorted(names_of_values(model) - public)})
+    for graph in graphs_in(result.graph):
+        graph.name, graph.doc_string = "g", ""
+        replace_items(graph.value_info, [])
+        for node in graph.node:
+            node.name = node.doc_string = ""
+            replace_items(node.metadata_props, [])
+    needed = [entry.value for entry in model.metadata_props if entry.key == NEEDS]
+    result.producer_name, result.producer_version = PRODUCER, ""
+    result.doc_string = " ".join(["needs", *needed]) if needed else ""
+    replace_items(result.metadata_props, [])
+    for key, value in facts.items():
+        result.metadata_props.add(key=key, value=value)
+    return result
+
+
+def _names(taken: set[str]) -> Iterator[str]:
+    """a, b, ..., z, ba, bb, ..., those that are taken left out."""
+    for number in count():
+        name, left = "", number
+        while not name or left:
+            left, digit = divmod(left, len(DIGITS))
+            name = DIGITS[digit] + name
+        if name not in taken:
+            yield name

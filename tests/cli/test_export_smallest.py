@@ -1,0 +1,125 @@
+"""`gossamer export --smallest`: weights in levels within the allowed loss, coded, in a file that ONNX Runtime runs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from export.onnx_graphs import network, run_sparse, sparse_weight
+from gossamer_runtime import coding
+from onnx import helper, numpy_helper
+from small_run import printed, refused
+
+from gossamer.job.compress import compress
+from gossamer.job.training import Training
+from gossamer.loop.stop import Stop
+from gossamer.prune.cut import Cut
+from gossamer.reopen import open_round
+from gossamer.tasks import find_task
+
+pytestmark = pytest.mark.usefixtures("native_library")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits at 20% of their weights."""
+    folder = tmp_path_factory.mktemp("smallest") / "digits"
+    compress(
+        find_task("digits"),
+        folder=folder,
+        stop=Stop(target_sparsity=0.8),
+        cut=Cut(per_round=0.8),
+        training=Training(epochs=2),
+    )
+    return folder
+
+
+def coded_weights(model: onnx.ModelProto) -> list[coding.Coded]:
+    packed = [numpy_helper.to_array(tensor).tobytes() for tensor in model.graph.initializer]
+    return [coding.decode(one) for one in packed if one[:5] == b"GSPW\x02"]
+
+
+def test_a_run_in_few_bytes(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    output = printed("export", run, "--round", 1, "-o", path, "--smallest", "--max-drop", 0.02)
+    printed("export", run, "--round", 1, "-o", tmp_path / "balanced.onnx")
+    assert path.stat().st_size < 0.5 * (tmp_path / "balanced.onnx").stat().st_size
+    written, finished = onnx.load(path), open_round(run, 1)
+    for name, split in (("validation", finished.data.validation), ("test", finished.data.test)):
+        inputs, targets = split.batch(slice(None))
+        with torch.no_grad():
+            before = float((finished.model(inputs).argmax(1) == targets).float().mean())
+        (outputs,) = run_sparse(written, {written.graph.input[0].name: inputs.numpy()})
+        after = float(np.mean(outputs.argmax(1) == targets.numpy()))
+        assert f"accuracy on all of {name}: {before:.2%} -> {after:.2%}" in output
+        if name == "validation":
+            assert before - after <= 0.02 + 1e-6
+    facts = {entry.key: entry.value for entry in written.metadata_props}
+    assert re.fullmatch(r"accuracy 0\.\d+ -> 0\.\d+", facts["gossamer.test"])
+    coded = coded_weights(written)
+    assert len(coded) == 4
+    # What was pruned stays zero, and the levels are few.
+    kept = sum(int(mask.sum()) for mask in finished.masks.values())
+    assert sum(np.count_nonzero(one.levels) for one in coded) <= kept
+    assert all(np.abs(one.levels).max() <= 64 for one in coded)
+    ways = re.search(r"as estimated: nearest ([\d,]+), rate ([\d,]+), compensated ([\d,]+)", output)
+    assert ways is not None
+
+
+def test_without_a_loss_it_keeps_more_levels(run: Path, tmp_path: Path) -> None:
+    sizes = {}
+    for drop in (0, 0.05):
+        path = tmp_path / f"{drop}.onnx"
+        printed("export", run, "--round", 1, "-o", path, "--smallest", "--max-drop", drop)
+        sizes[drop] = path.stat().st_size
+    assert sizes[0.05] < sizes[0]
+
+
+def test_a_file_without_a_metric(tmp_path: Path) -> None:
+    """A step of an eighth of the largest weight, which is said to be unmeasured; names of inputs and outputs stay."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "first.weight": sparse_weight(rng, 40, 30, density=0.2),
+        "first.bias": rng.standard_normal(40).astype(np.float32),
+        "second.weight": sparse_weight(rng, 8, 40, density=0.2),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["image", "first.weight", "first.bias"], ["h"], transB=1),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "second.weight"], ["scores"], transB=1),
+    ]
+    onnx.save(network(nodes, {"image": ["n", 30]}, weights, ["scores"]), tmp_path / "whole.onnx")
+    output = printed("export", tmp_path / "whole.onnx", "-o", tmp_path / "small.onnx", "--smallest")
+    assert "was not measured" in output
+    written = onnx.load(tmp_path / "small.onnx")
+    assert [value.name for value in written.graph.input] == ["image"]
+    assert [value.name for value in written.graph.output] == ["scores"]
+    first, second = sorted(coded_weights(written), key=lambda one: -one.levels.size)
+    for found, name in ((first, "first.weight"), (second, "second.weight")):
+        step = np.float32(float(np.abs(weights[name]).max()) / 8)
+        assert found.step == step
+        assert np.array_equal(found.levels, np.rint(weights[name].astype(np.float64) / step))
+    # By hand: levels times step, biases within half of the 127th part of the largest.
+    x = rng.standard_normal((3, 30)).astype(np.float32)
+    (got,) = run_sparse(written, {"image": x})
+    hidden = np.maximum(x @ first.dense().T + weights["first.bias"], 0)
+    allowed = np.abs(weights["first.bias"]).max() / 127 * np.abs(second.dense()).sum(1)
+    assert np.all(np.abs(got - hidden @ second.dense().T) <= allowed + 1e-5)
+
+
+def test_what_is_refused(run: Path, tmp_path: Path) -> None:
+    onnx.save(
+        network([helper.make_node("Relu", ["x"], ["y"])], {"x": [1, 3]}, {}, ["y"]),
+        tmp_path / "none.onnx",
+    )
+    assert "leave --int8 out" in refused("export", run, "--smallest", "--int8", "-o", tmp_path / "x.onnx")
+    assert "leave --dense out" in refused("export", run, "--smallest", "--dense", "-o", tmp_path / "x.onnx")
+    assert "no layer was found" in refused("export", tmp_path / "none.onnx", "--smallest", "-o", tmp_path / "x.onnx")
+    weight = {"w": np.full((8, 8), np.nan, np.float32)}
+    onnx.save(
+        network([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 8]}, weight, ["y"]), tmp_path / "nan.onnx"
+    )
+    assert "infinite or NaN" in refused("export", tmp_path / "nan.onnx", "--smallest", "-o", tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()
