@@ -3,7 +3,7 @@
 Command: python benchmarks/instruction_counts.py build/wheel-aarch64 --json docs/results/instruction-counts.json
 n: 1, counts are exact
 Hardware: any with qemu 7.2; 64-bit ARM code built by `make test-aarch64`
-Date: 2026-11-27
+Date: 2026-11-28
 
 qemu logs each block of instructions when it is translated and each execution of a block. `kernel_bench --count` runs a
 layer twice and in another process three times; what is left of the difference is one run of the layer, staging and
@@ -13,6 +13,7 @@ storing included, but for a few instructions of the bench around it.
 import argparse
 import json
 import os
+import re
 import subprocess
 import tempfile
 from collections import Counter
@@ -34,11 +35,13 @@ LAYERS = {
     "depthwise 3x3 / 2, 128 at 56": "conv 128 56 56 128 3 2 1 128 1",
 }
 LANES = 4
+MULTIPLY_ADD = re.compile(rb"fmla\b.*\.(4s|8h)|\.byte")
 
 
 @dataclass(frozen=True)
 class Count:
-    """Instructions executed. `fmla` are those on vectors of 4 floats, and sdot, which qemu 7.2 runs but calls .byte."""
+    """Instructions executed. `fmla` are those on vectors of 4 floats or 8 halves, and sdot, which qemu 7.2 runs but
+    calls .byte."""
 
     instructions: int
     fmla: int
@@ -76,9 +79,7 @@ def count_log(lines: Iterator[bytes]) -> Count:
     for key, times in executions.items():
         for instruction in contents[key]:
             total["instructions"] += times
-            total["fmla"] += times * (
-                (instruction.startswith(b"fmla") and b".4s" in instruction) or instruction.startswith(b".byte")
-            )
+            total["fmla"] += times * bool(MULTIPLY_ADD.match(instruction))
             total["loads"] += times * instruction.startswith(b"ld")
             total["stores"] += times * instruction.startswith(b"st")
     return Count(**total)
@@ -112,11 +113,12 @@ def main() -> None:
     parser.add_argument("--qemu", default="qemu-aarch64-static")
     parser.add_argument("--libraries", default="/usr/aarch64-linux-gnu", help="the system root of the cross compiler")
     parser.add_argument("--int8", action="store_true", help="count the kernels of bytes")
+    parser.add_argument("--half", action="store_true", help="count the kernels of fp16")
     parser.add_argument("--blocks", action="store_true", help="with zeros in blocks of four input channels")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    more = ["--int8"] * options.int8 + ["--blocks"] * options.blocks
+    more = ["--int8"] * options.int8 + ["--half"] * options.half + ["--blocks"] * options.blocks
     bench = options.build / "native/bench/kernel_bench"
     version = subprocess.run([options.qemu, "--version"], capture_output=True, text=True, check=True).stdout
     layers = []

@@ -3,12 +3,13 @@
 Command: python benchmarks/neon_loops.py build/wheel-aarch64 --llvm-mca llvm-mca-19 --json docs/results/neon-loops.json
 n: 1, a model of the processor
 Hardware: any with llvm-mca 19; 64-bit ARM code built by `make test-aarch64`
-Date: 2026-11-27
+Date: 2026-11-28
 
-For each kernel, of floats and of bytes (whose multiply-add is an sdot, four products at once, or a sadalp where the
-processor has no sdot), the loop with the most multiply-adds is taken out of the cross-compiled object and run by
-llvm-mca, which assumes that every load hits the first-level cache and that branches are predicted. The peak is what the
-model reaches with multiply-adds on registers alone, so the share says what loads, offsets and spills beside them cost.
+For each kernel, of floats, of halves (a multiply-add of 8 lanes) and of bytes (an sdot, four products at once, or a
+sadalp where the processor has no sdot), the loop with the most multiply-adds is taken out of the cross-compiled object
+and run by llvm-mca, which assumes that every load hits the first-level cache and that branches are predicted. The peak
+is what the model reaches with multiply-adds on registers alone, so the share says what loads, offsets and spills beside
+them cost.
 """
 
 import argparse
@@ -22,7 +23,7 @@ OBJECTS = "CMakeFiles/gossamer_kernels.dir/native/kernels/{}.cc.o"
 # llvm-mca's own model of cortex-a76 is the one of cortex-a57, which has half its multiply-add units; neoverse-n1 is the
 # same core for servers, with a model of its own since LLVM 17.
 PROCESSORS = ["cortex-a72", "cortex-a76", "neoverse-n1"]
-KERNEL = re.compile(r"^[0-9a-f]+ <.*::(SpmmRows|ColumnShiftRows)<(.*?)>\(.*>:\n((?:.+\n)*)", re.MULTILINE)
+KERNEL = re.compile(r"^[0-9a-f]+ <.*::(SpmmRows|ColumnShiftRows|HalfRows)<(.*?)>\(.*>:\n((?:.+\n)*)", re.MULTILINE)
 DEPTHWISE = re.compile(r"^[0-9a-f]+ <.*::DirectChannels<.*::DirectStride([12])>\(.*>:\n((?:.+\n)*)", re.MULTILINE)
 BRANCH = re.compile(r"(b\.\w+|cbn?z|tbn?z|b)\s+(?:\S+,\s+)*([0-9a-f]+) <")
 ITERATIONS = 200
@@ -30,6 +31,7 @@ REGISTER_SUMS = 16
 # What multiplies and adds on registers alone, by what the sums are made of.
 PEAK_INSTRUCTIONS = {
     "": "fmla v{}.4s, v30.4s, v31.4s",
+    "fp16 ": "fmla v{}.8h, v30.8h, v15.h[0]",
     "int8 ": "sdot v{}.4s, v30.16b, v31.4b[0]",
     "int8 by pairs ": "sadalp v{}.4s, v30.8h",
 }
@@ -77,7 +79,14 @@ def multiply_adds(body: list[str]) -> int:
 
 def cycles(mca: str, processor: str, body: list[str]) -> float | None:
     """Cycles of one pass, None if this llvm-mca does not know the processor."""
-    command = [mca, "-mtriple=aarch64", f"-mcpu={processor}", "-mattr=+dotprod", f"-iterations={ITERATIONS}", "-"]
+    command = [
+        mca,
+        "-mtriple=aarch64",
+        f"-mcpu={processor}",
+        "-mattr=+dotprod,+fullfp16",
+        f"-iterations={ITERATIONS}",
+        "-",
+    ]
     text = ".Lloop:\n" + "\n".join(body) + "\n"
     finished = subprocess.run(command, input=text, capture_output=True, text=True)
     found = re.search(r"Total Cycles:\s+(\d+)", finished.stdout)
@@ -113,11 +122,15 @@ def row_kernels(mca: str, listing: str) -> list[Loop]:
     """The loops of one object's row kernels."""
     kernels = {}
     for name, arguments, body in KERNEL.findall(listing):
+        if "RoundedChain" in arguments:
+            continue
         numbers = [int(number) for number in re.findall(r"\b(\d+)ul", arguments)]
-        rows, vectors = (1, numbers[0]) if name == "ColumnShiftRows" else (numbers[0], numbers[1])
+        rows, vectors = (numbers[0], numbers[1]) if name == "SpmmRows" else (1, numbers[0])
         sums = "int8 " if "ByteCall<true>" in arguments else "int8 by pairs " if "ByteCall" in arguments else ""
+        sums = "fp16 " if name == "HalfRows" else sums
         if loop := innermost_loop(body):
-            kernels[(sums, "1x1" if name == "SpmmRows" else "3x3", rows, 4 * vectors)] = loop
+            kind = "3x3" if name == "ColumnShiftRows" else "1x1"
+            kernels[(sums, kind, rows, vectors if name == "HalfRows" else 4 * vectors)] = loop
     peak = {sums: peaks(mca, sums) for sums in {kernel[0] for kernel in kernels}}
     return [
         analyse(mca, peak[sums], f"{sums}{kind}, {rows} x {pixels} pixels", loop)

@@ -53,7 +53,7 @@ def test_the_attributes_are_those_that_the_runtime_reads() -> None:
     common = (NATIVE / "attributes.h").read_text(encoding="utf-8")
     of_function = {
         name: set(re.findall(OPTIONS, body))
-        for name, body in re.findall(r"inline \w+ (ReadEpilogue)\(.*?\n(.*?)\n}\n", common, re.DOTALL)
+        for name, body in re.findall(r"inline \w+ (ReadEpilogue|ReadArithmetic)\(.*?\n(.*?)\n}\n", common, re.DOTALL)
     }
     convolution = re.findall(r"ConvolutionAttributes ReadConvolution\(.*?\n(.*?)\n}\n", common, re.DOTALL)[0]
     of_function["ReadConvolution"] = set(re.findall(OPTIONS, convolution))

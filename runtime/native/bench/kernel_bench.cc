@@ -47,7 +47,8 @@ bool TimeConvolution(const LayerShape& layer, const Options& options, Timing* ti
   const ConvolutionShape& shape = layer.convolution;
   const SparseWeight weight = DrawWeight(shape, options.density, &random);
   PlanOptions plan_options;
-  plan_options.traits = CurrentKernelTraits();
+  plan_options.arithmetic = options.arithmetic;
+  plan_options.traits = CurrentKernelTraits(options.arithmetic);
   plan_options.threads = options.threads;
   plan_options.block_bytes = options.block_bytes;
   plan_options.column_shift = options.column_shift;
@@ -115,7 +116,8 @@ bool TimeLinear(const LayerShape& layer, const Options& options, Timing* timing)
     return true;
   }
   PlanOptions plan_options;
-  plan_options.traits = CurrentKernelTraits();
+  plan_options.arithmetic = options.arithmetic;
+  plan_options.traits = CurrentKernelTraits(options.arithmetic);
   plan_options.threads = options.threads;
   plan_options.block_bytes = options.block_bytes;
   MatMulPlan plan;
@@ -135,6 +137,10 @@ std::string ProcessorName() {
   }
   utsname system;
   return uname(&system) == 0 ? system.machine : "unknown";
+}
+
+const char* NameOf(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::kFloat ? "fp32" : arithmetic == Arithmetic::kHalf ? "fp16" : "fp16 rounded";
 }
 
 bool ChooseTarget(const std::string& name) {
@@ -162,6 +168,8 @@ bool Parse(int count, char** words, Options* options) {
       options->count = true;
     } else if (word == "--int8") {
       options->int8 = true;
+    } else if (word == "--half") {
+      options->arithmetic = HasHalfProducts() ? Arithmetic::kHalf : Arithmetic::kRoundedHalf;
     } else if (word == "--blocks") {
       options->blocks = true;
     } else if (word == "--pairs") {
@@ -189,7 +197,7 @@ int Main(int count, char** words) {
   Options options;
   if (!Parse(count, words, &options)) {
     std::fprintf(stderr, "usage: kernel_bench SHAPES [--density D] [--threads N] [--block KB] [--target NAME] "
-                         "[--repeats N] [--no-shift] [--count] [--int8] [--blocks] [--pairs] [--residual]\n");
+                         "[--repeats N] [--no-shift] [--count] [--half] [--int8] [--blocks] [--pairs] [--residual]\n");
     return 2;
   }
   if (!ChooseTarget(options.target)) return 2;
@@ -200,7 +208,7 @@ int Main(int count, char** words) {
   const double peak = options.count ? 1.0 : MeasurePeak() * (options.int8 ? 4.0 : 1.0);
   if (!options.count) {
     std::printf("%s, %s, %s, 1 thread, peak %.1f GFLOP/s, density %.3f\n", ProcessorName().c_str(), CurrentTargetName(),
-                options.int8 ? options.blocks ? "int8 blocks" : "int8" : "fp32", 2e-9 * peak, options.density);
+                options.int8 ? options.blocks ? "int8 blocks" : "int8" : NameOf(options.arithmetic), 2e-9 * peak, options.density);
     std::printf("%-34s %5s %9s %17s %8s %9s %6s %5s %5s\n", "layer", "times", "median ms", "10% .. 90% ms", "GFLOP/s",
                 "as dense", "peak", "pad", "blocks");
   }

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/product_plan.h"
+
 namespace gossamer {
 
 using Clock = std::chrono::steady_clock;
@@ -23,6 +25,7 @@ struct Options {
   int repeats = 0;
   bool column_shift = true;
   bool count = false;
+  Arithmetic arithmetic = Arithmetic::kFloat;
   bool int8 = false;
   bool blocks = false;  // of four input channels; int8 only
   bool residual = false;  // added to every convolution; int8 only

@@ -7,6 +7,10 @@
 
 namespace gossamer {
 
+struct Half {
+  uint16_t bits;
+};
+
 inline float FloatFromHalf(uint16_t half) {
   const uint32_t sign = uint32_t{half & 0x8000u} << 16;
   const uint32_t exponent = (half >> 10) & 31u;

@@ -6,13 +6,16 @@
 
 #include "hwy/highway.h"
 #include "kernels/finish-inl.h"
+#include "kernels/half_row-inl.h"
 #include "kernels/tile_loop-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
 
-KernelTraits CurrentTraits() { return Traits(); }
+KernelTraits CurrentTraits(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::kFloat ? Traits() : HalfTraits();
+}
 const char* TargetNameHere() { return hwy::TargetName(HWY_TARGET); }
 
 // Outputs far beyond the caches are fetched a tile ahead, since storing to a line that is not there waits for it: 4% of
@@ -26,17 +29,18 @@ int64_t Ahead(const ConvolutionPlan& plan, int64_t index) {
 
 void RunItems(const ConvolutionPlan& plan, const float* input, const float* residual, float* output,
               const ImageStrides& strides, int64_t first, int64_t last, float* scratch) {
-  ForEachItem(plan, first, last, [&](int64_t image, int64_t tile, size_t slice, size_t end) {
-    const int64_t place = image * strides.output + tile * plan.shape.output_channels * plan.output.pitch;
-    RowCall call = {};
+  WithArithmetic(plan, [&](auto call) HWY_ATTR {
     call.bias = plan.bias.data();
-    call.output = output + place;
-    call.residual = residual ? residual + place : nullptr;
     call.output_pitch = plan.output.pitch;
-    call.ahead = Ahead(plan, tile);
     call.epilogue = plan.epilogue;
-    RunBlocks(plan, tile, input + image * strides.input, 0.0f, slice, end, call, scratch,
-              [](const Range&, const float*) {});
+    ForEachItem(plan, first, last, [&](int64_t image, int64_t tile, size_t slice, size_t end) HWY_ATTR {
+      const int64_t place = image * strides.output + tile * plan.shape.output_channels * plan.output.pitch;
+      call.output = output + place;
+      call.residual = residual ? residual + place : nullptr;
+      call.ahead = Ahead(plan, tile);
+      RunBlocks(plan, tile, input + image * strides.input, 0.0f, slice, end, call, scratch,
+                [](const Range&, const float*) {});
+    });
   });
 }
 
@@ -51,7 +55,7 @@ HWY_EXPORT(CurrentTraits);
 HWY_EXPORT(TargetNameHere);
 HWY_EXPORT(RunItems);
 
-KernelTraits CurrentKernelTraits() { return HWY_DYNAMIC_DISPATCH(CurrentTraits)(); }
+KernelTraits CurrentKernelTraits(Arithmetic arithmetic) { return HWY_DYNAMIC_DISPATCH(CurrentTraits)(arithmetic); }
 const char* CurrentTargetName() { return HWY_DYNAMIC_DISPATCH(TargetNameHere)(); }
 
 void RunConvolution(const ConvolutionPlan& plan, const float* input, const float* residual, float* output,

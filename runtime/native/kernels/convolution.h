@@ -9,7 +9,7 @@
 namespace gossamer {
 
 // Of the instruction set that the dispatch chooses now.
-KernelTraits CurrentKernelTraits();
+KernelTraits CurrentKernelTraits(Arithmetic arithmetic = Arithmetic::kFloat);
 const char* CurrentTargetName();
 
 // Floats from one image of a batch to the next, for each of the tensors.

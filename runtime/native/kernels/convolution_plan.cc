@@ -1,5 +1,6 @@
 #include "kernels/convolution_plan.h"
 
+#include "kernels/half_weight.h"
 #include "kernels/staging.h"
 
 namespace gossamer {
@@ -14,8 +15,14 @@ Status MakeConvolutionPlan(const ConvolutionShape& shape, const SparseWeight& we
   plan->epilogue = epilogue;
   plan->bias.assign(static_cast<size_t>(shape.output_channels), 0.0f);
   if (bias != nullptr) plan->bias.assign(bias, bias + shape.output_channels);
+  plan->arithmetic = options.arithmetic;
   Staging staging;
-  return MakeProductPlan(shape, weight, height, width, options, plan, &staging);
+  if (options.arithmetic == Arithmetic::kFloat) {
+    return MakeProductPlan(shape, weight, height, width, options, plan, &staging);
+  }
+  PlanOptions unshifted = options;
+  unshifted.column_shift = false;
+  return MakeProductPlan(shape, HalvesFromWeight(weight, &plan->scale), height, width, unshifted, plan, &staging);
 }
 
 }  // namespace gossamer

@@ -13,6 +13,8 @@ namespace gossamer {
 struct ConvolutionPlan : ProductPlan {
   Epilogue epilogue;
   std::vector<float> bias;
+  Arithmetic arithmetic = Arithmetic::kFloat;
+  std::vector<float> scale;  // of each row, what its sums of halves are multiplied by; empty for floats
 };
 
 // `bias` holds output_channels floats or is null. Of a convolution that GoesAlongOneColumn, the plan is that of the

@@ -31,4 +31,13 @@ bool HasQuadProducts(QuadProducts kind) {
   return false;
 }
 
+bool HasHalfProducts() {
+#if defined(__aarch64__)
+  constexpr unsigned long kHalves = 1ul << 10;  // HWCAP_ASIMDHP
+  return (getauxval(AT_HWCAP) & kHalves) != 0;
+#else
+  return false;
+#endif
+}
+
 }  // namespace gossamer

@@ -14,6 +14,9 @@ int64_t FirstLevelCacheBytes();
 enum class QuadProducts { kAvx512Vnni, kAvxVnni, kArmDotProduct };
 bool HasQuadProducts(QuadProducts kind);
 
+// Instructions that multiply and add in fp16, ARMv8.2's: Cortex-A55, A75, A76 and later.
+bool HasHalfProducts();
+
 // What the kernels of one instruction set can hold in registers.
 struct KernelTraits {
   int64_t vector_lanes;  // floats a register

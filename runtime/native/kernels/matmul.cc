@@ -6,6 +6,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/finish_outputs-inl.h"
+#include "kernels/half_row-inl.h"
 #include "kernels/slice-inl.h"
 #include "kernels/token_tiles.h"
 #include "kernels/transpose-inl.h"
@@ -16,14 +17,16 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // Tokens [token, token + tokens), slices [first, last) of the outputs.
+template <class Call>
 void MultiplyTile(const MatMulPlan& plan, int64_t token, int64_t tokens, const float* input, const float* residual,
-                  float* output, size_t first, size_t last, float* scratch) {
+                  float* output, size_t first, size_t last, Call call, float* scratch) {
+  using Staged = std::remove_const_t<std::remove_pointer_t<decltype(call.input)>>;
+  Staged* const staged = reinterpret_cast<Staged*>(scratch);
   const ConvolutionPlan& product = plan.product;
   const int64_t inputs = product.shape.input_channels;
   const int64_t outputs = product.shape.output_channels;
   const LaneSpan span{0, static_cast<int32_t>((tokens + kPixelQuantum - 1) / kPixelQuantum * kPixelQuantum)};
   float* const panel = scratch + plan.stage_floats + product.accumulator_floats;
-  RowCall call = {};
   call.bias = product.bias.data();
   call.accumulators = scratch + plan.stage_floats;
   call.accumulator_pitch = product.accumulator_pitch;
@@ -37,13 +40,13 @@ void MultiplyTile(const MatMulPlan& plan, int64_t token, int64_t tokens, const f
 
   for (size_t b = 0; b < product.blocks.size(); ++b) {
     const ChannelBlock& block = product.blocks[b];
-    Transpose(input + token * inputs + block.first_channel, inputs, tokens, block.channels, scratch,
-              product.input.pitch);
+    Transpose(input + token * inputs + block.first_channel, inputs, tokens, block.channels, staged,
+              product.channel_floats);
     call.first = block.first;
     call.last = block.last;
     for (size_t s = first; s < last; ++s) {
       const RowSlice& slice = product.slices[s];
-      RunGroups(product, span, slice, slice.streams[slice.first_stream[b]], scratch, call);
+      RunGroups(product, span, slice, slice.streams[slice.first_stream[b]], staged, call);
     }
   }
   const int64_t begin = plan.first_row[first];
@@ -61,8 +64,10 @@ void MultiplyTile(const MatMulPlan& plan, int64_t token, int64_t tokens, const f
 void MultiplyItems(const MatMulPlan& plan, int64_t tokens, const float* input, const float* residual, float* output,
                    int64_t first, int64_t last, float* scratch) {
   const int64_t step = TokenStep(tokens, plan.token_tile, static_cast<int64_t>(kLanes));
-  ForEachTokenTile(tokens, step, plan.together(), first, last, [&](int64_t token, size_t slice, size_t end) {
-    MultiplyTile(plan, token, HWY_MIN(step, tokens - token), input, residual, output, slice, end, scratch);
+  WithArithmetic(plan.product, [&](auto call) {
+    ForEachTokenTile(tokens, step, plan.together(), first, last, [&](int64_t token, size_t slice, size_t end) {
+      MultiplyTile(plan, token, HWY_MIN(step, tokens - token), input, residual, output, slice, end, call, scratch);
+    });
   });
 }
 
@@ -89,7 +94,7 @@ Status MakeMatMulPlan(const SparseWeight& weight, const float* bias, const Epilo
       !status.ok()) {
     return status;
   }
-  plan->stage_floats = BlockChannels(product) * product.input.pitch + 32;
+  plan->stage_floats = BlockChannels(product) * product.channel_floats + 32;
   plan->stage_floats += -plan->stage_floats & 15;
   plan->output_floats = shape.output_channels * product.output.pitch + 32;
   plan->first_row = FirstRows(product);

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
+#include "format/half.h"
 #include "kernels/limits.h"
 #include "kernels/quantised_weight.h"
 #include "kernels/staging.h"
@@ -104,7 +106,7 @@ bool StagesVectors(const ProductPlan& plan) {
          plan.output.tiles() * (plan.channel_floats / 16) <= kMostVectors;
 }
 
-void PlanTiles(double density, Staging* staging, ProductPlan* plan) {
+void PlanTiles(double density, bool may_stage_vectors, Staging* staging, ProductPlan* plan) {
   int64_t longest = 0;
   for (int64_t index = 0; index < plan->output.tiles(); ++index) {
     const Tile tile = plan->output.tile(index);
@@ -117,7 +119,7 @@ void PlanTiles(double density, Staging* staging, ProductPlan* plan) {
       planned.wide_rows = std::move(staging->rows[static_cast<size_t>(index)]);
     } else if (!plan->direct) {
       planned.copies = std::move(staging->copies[static_cast<size_t>(index)]);
-      if (StagesVectors(*plan)) {
+      if (may_stage_vectors && StagesVectors(*plan)) {
         planned.vectors = VectorsOf(planned.copies, plan->channel_floats, plan->shape.stride_width);
         planned.copies.clear();
       }
@@ -167,7 +169,10 @@ Status MakeProductPlan(const ConvolutionShape& shape, const SparseMatrix<Value>&
   const double density = static_cast<double>(weight.kept()) /
                          (static_cast<double>(weight.rows) * static_cast<double>(weight.columns));
   plan->pixel_planes = options.pixel_planes;
-  plan->direct = !plan->pixel_planes && IsDirect(shape, plan->input, plan->output) && !IsBetterAligned(*plan, density * static_cast<double>(weight.rows));
+  // Panels are of floats: halves are made of them where they are staged.
+  constexpr bool kHalves = std::is_same_v<Value, Half>;
+  plan->direct = !kHalves && !plan->pixel_planes && IsDirect(shape, plan->input, plan->output) &&
+                 !IsBetterAligned(*plan, density * static_cast<double>(weight.rows));
   if (plan->pixel_planes) {
     *staging = StagingOfPixels(shape, plan->output);
   } else if (plan->direct) {
@@ -185,7 +190,7 @@ Status MakeProductPlan(const ConvolutionShape& shape, const SparseMatrix<Value>&
     plan->keep_after_right = MaskWithout(0, plan->row_lanes, options.traits.shift_lanes);
     plan->keep_after_left = MaskWithout(plan->row_lanes - 1, plan->row_lanes, options.traits.shift_lanes);
   }
-  PlanTiles(density, staging, plan);
+  PlanTiles(density, !kHalves, staging, plan);
   plan->accumulator_floats = RoundUp(RoundUp(shape.output_channels, options.row_quantum) * plan->accumulator_pitch + kSlackFloats, 16);
   if (plan->accumulator_floats > kMaximumScratchFloats) {
     return Status::Problem("convolution: the sums of one tile take more than 256 MiB");
@@ -193,7 +198,7 @@ Status MakeProductPlan(const ConvolutionShape& shape, const SparseMatrix<Value>&
 
   const int64_t bytes = options.block_bytes > 0 ? options.block_bytes : ChooseBlockBytes(density, plan->traits.sums_quads);
   const int64_t most = kMaximumBlockFloats / plan->channel_floats;
-  const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(float))));
+  const int64_t wanted = std::max<int64_t>(4, bytes / (plan->channel_floats * static_cast<int64_t>(sizeof(Value))));
   const int64_t block_channels = std::clamp<int64_t>(wanted, 1, most);
   plan->tile_slices = plan->output.dealing == Dealing::kTiles ? 1 : threads;
   const int64_t windows = static_cast<int64_t>(staging->windows.size());
@@ -205,12 +210,14 @@ Status MakeProductPlan(const ConvolutionShape& shape, const SparseMatrix<Value>&
   if (!plan->direct) {
     int64_t channels = 0;
     for (const ChannelBlock& block : plan->blocks) channels = std::max(channels, block.channels);
-    plan->stage_floats = RoundUp(channels * plan->channel_floats + kSlackFloats, 16);
+    plan->stage_floats = RoundUp(DivideUp(channels * plan->channel_floats, static_cast<int64_t>(sizeof(float) / sizeof(Value))) + kSlackFloats, 16);
   }
   return Status::Ok();
 }
 
 template Status MakeProductPlan(const ConvolutionShape&, const SparseMatrix<float>&, int64_t, int64_t,
+                                const PlanOptions&, ProductPlan*, Staging*);
+template Status MakeProductPlan(const ConvolutionShape&, const SparseMatrix<Half>&, int64_t, int64_t,
                                 const PlanOptions&, ProductPlan*, Staging*);
 template Status MakeProductPlan(const ConvolutionShape&, const SparseMatrix<Quad>&, int64_t, int64_t,
                                 const PlanOptions&, ProductPlan*, Staging*);

@@ -16,12 +16,20 @@
 
 namespace gossamer {
 
+// What products of floats are computed in.
+enum class Arithmetic {
+  kFloat,
+  kHalf,         // fp16, half_row-inl.h: needs HasHalfProducts()
+  kRoundedHalf,  // what kHalf computes, by any processor: slow, for checks
+};
+
 struct PlanOptions {
   KernelTraits traits;       // of the kernels that will run the plan: CurrentKernelTraits()
   int64_t threads = 1;       // that tiles or output channels are dealt to (Dealing)
   int64_t block_bytes = 0;   // of staged input that a kernel call works on; 0: from the cache and the density
   bool column_shift = true;  // whether the in-register column shift may be used
   int64_t row_quantum = 1;   // output channels that no slice may cut apart
+  Arithmetic arithmetic = Arithmetic::kFloat;
   int64_t finished_rows = 0;  // that are finished together at most (BlockStream); 0: all of a slice
   bool pixel_planes = false;  // the shape is a PixelShape
 };
@@ -94,7 +102,7 @@ struct BlockStream {
 constexpr int64_t StepNonzeros(int64_t rows) { return rows == 4 ? 1 : 2; }
 
 // The rows (output channels) that one thread computes, or all of them where tiles are dealt out whole. `entries` is what
-// the kernels read from beginning to end. A step of it is [n x float weight][n x uint16 offset in floats], with the
+// the kernels read from beginning to end. A step of it is [n x weight][n x uint16 offset in lanes], with the
 // nonzeros of the group's rows in turn:
 //   group of 4 rows  one nonzero of each a step
 //   group of 1, 2    two of each a step; if their number is odd, the first step has one
@@ -158,7 +166,7 @@ struct ProductPlan {
 
 struct Staging;
 
-// Plans the product of a weight whose values take 32 bits: a float, or a quad of bytes (quantised_weight.h). `staging` is
+// Plans the product of a weight whose values are floats, halves or quads of bytes (quantised_weight.h). `staging` is
 // how its tiles are staged, but for the copies, which the plan has taken. Needs CheckConvolution and CheckImage to have
 // passed, and a convolution that does not go along one column.
 template <class Value>

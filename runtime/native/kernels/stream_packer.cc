@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "format/half.h"
 #include "kernels/quantised_weight.h"
 
 namespace gossamer {
@@ -33,6 +34,10 @@ class Parts {
   RowPart* end_;
 };
 
+// A nonzero and its offset.
+template <class Value>
+constexpr size_t kEntryBytes = sizeof(Value) + sizeof(uint16_t);
+
 // Writes entries by their number into steps of `step` entries; a first step of fewer takes what does not fill one.
 class StepWriter {
  public:
@@ -40,13 +45,12 @@ class StepWriter {
 
   template <class Value>
   void Write(size_t entry, const Value& value, uint16_t offset) const {
-    static_assert(sizeof(Value) == 4, "an entry of the stream is 32 bits and an offset");
     const bool in_first = entry < first_;
     const size_t begin = in_first ? 0 : first_ + (entry - first_) / step_ * step_;
     const size_t length = in_first ? first_ : step_;
-    uint8_t* const step = begin_ + 6 * begin;
-    std::memcpy(step + 4 * (entry - begin), &value, sizeof(value));
-    std::memcpy(step + 4 * length + 2 * (entry - begin), &offset, sizeof(offset));
+    uint8_t* const step = begin_ + kEntryBytes<Value> * begin;
+    std::memcpy(step + sizeof(value) * (entry - begin), &value, sizeof(value));
+    std::memcpy(step + sizeof(value) * length + sizeof(offset) * (entry - begin), &offset, sizeof(offset));
   }
 
  private:
@@ -72,6 +76,12 @@ template <class Write>
 void WriteParts(const Quad& quad, uint32_t more, const Write& write) {
   for (; more > 0; --more) write(Quad{});
   write(quad);
+}
+
+// Rows of halves are not made longer: each is a group.
+template <class Write>
+void WriteParts(const Half& half, uint32_t, const Write& write) {
+  write(half);
 }
 
 // Calls write(value, nonzero) `entries` times for `kept` nonzeros, in their order: those of a row that must be longer than
@@ -376,7 +386,7 @@ class Packer {
 
   uint8_t* Append(size_t entries) {
     const size_t size = stream_->size();
-    stream_->resize(size + 6 * entries);
+    stream_->resize(size + kEntryBytes<Value> * entries);
     return stream_->data() + size;
   }
 
@@ -446,6 +456,7 @@ void PackStreams(const SparseMatrix<Value>& weight, const Staging& staging, int6
 }
 
 template void PackStreams(const SparseMatrix<float>&, const Staging&, int64_t, int64_t, int64_t, ProductPlan*);
+template void PackStreams(const SparseMatrix<Half>&, const Staging&, int64_t, int64_t, int64_t, ProductPlan*);
 template void PackStreams(const SparseMatrix<Quad>&, const Staging&, int64_t, int64_t, int64_t, ProductPlan*);
 
 }  // namespace gossamer

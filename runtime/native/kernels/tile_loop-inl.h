@@ -6,7 +6,10 @@
 #define GOSSAMER_KERNELS_TILE_LOOP_INL_H_
 #endif
 
+#include <type_traits>
+
 #include "hwy/highway.h"
+#include "format/half.h"
 #include "kernels/column_shift-inl.h"
 #include "kernels/product_plan.h"
 #include "kernels/copy-inl.h"
@@ -28,7 +31,9 @@ template <class Call, class Lane>
 void RunSlice(const ProductPlan& plan, const TilePlan& tile, const RowSlice& slice, const BlockStream& stream,
               const Lane* input, const Call& call) {
   for (const LaneSpan& span : tile.spans) {
-    if (plan.wide_rows) {
+    if constexpr (std::is_same_v<Lane, Half>) {
+      RunGroups(plan, span, slice, stream, input, call);
+    } else if (plan.wide_rows) {
       WideKernel<Call>(span.lanes)(SpanCall(span, slice, stream, input, call));
     } else if (plan.column_shift) {
       ShiftKernel<Call>(span.lanes)(SpanCall(span, slice, stream, input, call));
@@ -52,6 +57,8 @@ inline int64_t RowAhead(const ProductPlan& plan, int64_t index) {
 template <class Call, class Lane, class Done>
 void RunBlocks(const ProductPlan& plan, int64_t index, const Lane* image, Lane padding, size_t first, size_t last,
                Call call, Lane* scratch, const Done& done) {
+  using Staged = std::remove_const_t<std::remove_pointer_t<decltype(call.input)>>;
+  Staged* const staged = reinterpret_cast<Staged*>(scratch);
   const TilePlan& tile = plan.tiles[static_cast<size_t>(index)];
   call.accumulator_pitch = plan.accumulator_pitch;
   call.compact = tile.compact;
@@ -62,20 +69,22 @@ void RunBlocks(const ProductPlan& plan, int64_t index, const Lane* image, Lane p
   call.keep_after_left = &plan.keep_after_left;
   for (size_t b = 0; b < plan.blocks.size(); ++b) {
     const ChannelBlock& block = plan.blocks[b];
-    const Lane* input;
-    if (plan.direct) {
-      input = image + (index * plan.shape.input_channels + block.first_channel) * plan.input.pitch;
-    } else if (plan.pixel_planes) {
-      StagePixels(plan, index, image, padding, scratch);
-      input = scratch;
-    } else if (!tile.wide_rows.empty()) {
-      StageWideRows(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, block.channels,
-                    plan.channel_floats, RowAhead(plan, index), padding, scratch);
-      input = scratch;
-    } else {
-      StageBlock(tile, image + block.first_channel * plan.input.pitch, plan.input.pitch, plan.shape.stride_width,
-                 block.channels, plan.channel_floats, padding, scratch);
-      input = scratch;
+    const Lane* const channels = image + block.first_channel * plan.input.pitch;
+    const Staged* input = staged;
+    const bool copies = !plan.direct && !plan.pixel_planes && tile.wide_rows.empty();
+    if constexpr (std::is_same_v<Staged, Lane>) {
+      if (plan.direct) {
+        input = channels + index * plan.shape.input_channels * plan.input.pitch;
+      } else if (plan.pixel_planes) {
+        StagePixels(plan, index, image, padding, staged);
+      } else if (!copies) {
+        StageWideRows(tile, channels, plan.input.pitch, block.channels, plan.channel_floats, RowAhead(plan, index),
+                      padding, staged);
+      }
+    }
+    if (copies) {
+      StageBlock(tile, channels, plan.input.pitch, plan.shape.stride_width, block.channels, plan.channel_floats, padding,
+                 staged);
     }
     call.first = block.first;
     call.last = block.last;

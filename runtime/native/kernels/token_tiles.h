@@ -12,10 +12,12 @@
 
 namespace gossamer {
 
-// Tokens of a tile at most: 4 rows of 64 fill the registers of AVX-512, 2 of 56 those of AVX2 and NEON.
+// Tokens of a tile at most: 4 rows of 64 fill the registers of AVX-512, 2 of 56 those of AVX2 and NEON. Of halves a row is by
+// itself.
 inline int64_t TokenTile(const KernelTraits& traits) {
-  const int64_t rows = traits.vector_lanes >= 16 ? 4 : 2;
-  const int64_t lanes = std::min(traits.accumulators / rows * traits.vector_lanes, traits.row_lanes());
+  const int64_t rows = traits.accumulators < 2 ? 0 : traits.vector_lanes >= 16 ? 4 : 2;
+  const int64_t lanes =
+      rows == 0 ? traits.row_lanes() : std::min(traits.accumulators / rows * traits.vector_lanes, traits.row_lanes());
   return lanes / kPixelQuantum * kPixelQuantum;
 }
 

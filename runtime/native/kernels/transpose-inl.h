@@ -8,16 +8,17 @@
 
 #include "hwy/highway.h"
 #include "kernels/accumulator-inl.h"
+#include "kernels/copy-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <bool kAdd, class Lane>
-HWY_INLINE void TransposeOne(Lane value, int64_t place, const Lane* add, Lane* to) {
+template <bool kAdd, class Lane, class Staged>
+HWY_INLINE void TransposeOne(Lane value, int64_t place, const Lane* add, Staged* to) {
   if constexpr (kAdd) value += add[place];
-  to[place] = value;
+  StoreStaged(value, to + place);
 }
 
 #if HWY_TARGET != HWY_SCALAR
@@ -36,14 +37,14 @@ HWY_INLINE hn::Vec<D> GatherRows(D d, const hn::TFromD<D>* HWY_RESTRICT from, in
 // to[column][row] = from[row][column] for as many rows as a vector of D has lanes and any number of columns. Blocks of 4
 // x 4 are transposed in the 128-bit parts of a vector, so that whole vectors are stored. With kAdd, += what `add` holds
 // at the place of each result; `add` may be `to`.
-template <bool kAdd, class D, class Lane = hn::TFromD<D>>
+template <bool kAdd, class D, class Staged, class Lane = hn::TFromD<D>>
 HWY_INLINE void TransposeStrip(D d, const Lane* HWY_RESTRICT from, int64_t from_pitch, int64_t columns,
-                               const Lane* add, Lane* to, int64_t to_pitch) {
+                               const Lane* add, Staged* to, int64_t to_pitch) {
   const hn::RepartitionToWide<D> pairs;
   const auto store = [&](hn::Vec<decltype(pairs)> wide, int64_t column) HWY_ATTR {
     hn::Vec<D> v = hn::BitCast(d, wide);
     if constexpr (kAdd) v = hn::Add(v, hn::LoadU(d, add + column * to_pitch));
-    hn::StoreU(v, d, to + column * to_pitch);
+    StoreStaged(v, d, to + column * to_pitch);
   };
   int64_t column = 0;
   for (; column + 4 <= columns; column += 4) {
@@ -68,9 +69,9 @@ HWY_INLINE void TransposeStrip(D d, const Lane* HWY_RESTRICT from, int64_t from_
 }
 #endif
 
-template <bool kAdd, class Lane>
+template <bool kAdd, class Lane, class Staged>
 HWY_NOINLINE void TransposeAny(const Lane* HWY_RESTRICT from, int64_t from_pitch, int64_t rows, int64_t columns,
-                               const Lane* add, Lane* to, int64_t to_pitch) {
+                               const Lane* add, Staged* to, int64_t to_pitch) {
   int64_t row = 0;
 #if HWY_TARGET != HWY_SCALAR
   // Strip by strip: a strip reads its rows side by side and every line of the cache once. Walking down all rows of four
@@ -93,8 +94,8 @@ HWY_NOINLINE void TransposeAny(const Lane* HWY_RESTRICT from, int64_t from_pitch
 }
 
 // to[column][row] = from[row][column]
-template <class Lane>
-HWY_INLINE void Transpose(const Lane* from, int64_t from_pitch, int64_t rows, int64_t columns, Lane* to,
+template <class Lane, class Staged>
+HWY_INLINE void Transpose(const Lane* from, int64_t from_pitch, int64_t rows, int64_t columns, Staged* to,
                           int64_t to_pitch) {
   TransposeAny<false, Lane>(from, from_pitch, rows, columns, nullptr, to, to_pitch);
 }

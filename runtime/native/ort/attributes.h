@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/convolution_plan.h"
+#include "kernels/machine.h"
 #include "ort/op.h"
 
 namespace gossamer {
@@ -106,6 +107,16 @@ inline Epilogue ReadEpilogue(const Ort::ConstKernelInfo& info) {
     return Epilogue::LeakyRelu(slope);
   }
   Fail("unknown activation '" + name + "'; known: none, relu, clip, hardswish, silu, gelu, leakyrelu");
+}
+
+// arithmetic: float32; float16 where the processor has its instructions, else float32; or float16_rounded, which computes the same
+// by any processor, slowly. Either is for layers where HalvesPay.
+inline Arithmetic ReadArithmetic(const Ort::ConstKernelInfo& info) {
+  const std::string name = StringOr(info, "arithmetic", "float32");
+  if (name == "float32") return Arithmetic::kFloat;
+  if (name == "float16") return HasHalfProducts() ? Arithmetic::kHalf : Arithmetic::kFloat;
+  if (name == "float16_rounded") return Arithmetic::kRoundedHalf;
+  Fail("unknown arithmetic '" + name + "'; known: float32, float16, float16_rounded");
 }
 
 // Kernel, strides, dilations, pads and group as in ONNX's Conv for images (two axes) or sequences (one), and

@@ -1,6 +1,7 @@
 #include "ort/sparse_conv.h"
 
 #include "kernels/convolution.h"
+#include "kernels/half_weight.h"
 #include "ort/constants.h"
 #include "ort/convolution_op.h"
 #include "ort/parallel.h"
@@ -8,7 +9,8 @@
 namespace gossamer {
 
 SparseConvKernel::SparseConvKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1, threads)) {
+    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1, threads)),
+      arithmetic_(ReadArithmetic(info)) {
   RequireExplicitPadding(info);
   const ConvolutionAttributes attributes = ReadConvolution(info);
   rank_ = attributes.axes + 2;
@@ -33,7 +35,8 @@ std::shared_ptr<const SparseConvKernel::Plans> SparseConvKernel::Plan(int64_t he
       return plans;
     }
     PlanOptions options;
-    options.traits = CurrentKernelTraits();
+    options.arithmetic = HalvesPay(weight_, shape_.input_channels) ? arithmetic_ : Arithmetic::kFloat;
+    options.traits = CurrentKernelTraits(options.arithmetic);
     options.threads = threads_;
     auto convolution = std::make_unique<ConvolutionPlan>();
     Require(MakeConvolutionPlan(shape_, weight_, bias_.data(), epilogue_, height, width, options, convolution.get()));

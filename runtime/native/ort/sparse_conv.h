@@ -6,7 +6,8 @@
 //   R  residual, a panel tensor of the output's shape, added before the activation; its memory may become the output's
 //
 // Attributes as in ONNX's Conv (kernel_shape, strides, dilations, pads, group), all for two axes or, if the tensors have
-// three dimensions, for one; output_channels; activation and its numbers (ReadEpilogue). As many groups as input
+// three dimensions, for one; output_channels; activation and its numbers (ReadEpilogue); arithmetic
+// (ReadArithmetic), of all but depthwise ones. As many groups as input
 // channels are a depthwise convolution, which takes its weights as dense.
 #ifndef GOSSAMER_ORT_SPARSE_CONV_H_
 #define GOSSAMER_ORT_SPARSE_CONV_H_
@@ -44,6 +45,7 @@ class SparseConvKernel {
   ConvolutionShape shape_;
   Epilogue epilogue_;
   SparseWeight weight_;
+  Arithmetic arithmetic_;
   std::vector<float> bias_;
   PlanCache<Plans> plans_;
   OutputMemory output_;

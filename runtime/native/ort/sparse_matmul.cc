@@ -1,6 +1,7 @@
 #include "ort/sparse_matmul.h"
 
 #include "kernels/convolution.h"
+#include "kernels/half_weight.h"
 #include "ort/constants.h"
 #include "ort/matmul_op.h"
 #include "ort/parallel.h"
@@ -8,7 +9,8 @@
 namespace gossamer {
 
 SparseMatMulKernel::SparseMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1, threads)) {
+    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1, threads)),
+      arithmetic_(ReadArithmetic(info)) {
   RequireMatrix("SparseMatMul", info, weight_);
   bias_ = ReadBias<float>(info, 2, weight_.rows);
   const std::vector<int64_t> known = KnownShape(info, 0);
@@ -37,7 +39,8 @@ const MatMulPlan& SparseMatMulKernel::PlanForMany() {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!many_) {
     PlanOptions options;
-    options.traits = CurrentKernelTraits();
+    options.arithmetic = HalvesPay(weight_, weight_.columns) ? arithmetic_ : Arithmetic::kFloat;
+    options.traits = CurrentKernelTraits(options.arithmetic);
     options.threads = threads_;
     auto plan = std::make_unique<MatMulPlan>();
     Require(MakeMatMulPlan(weight_, bias_.data(), epilogue_, options, plan.get()));

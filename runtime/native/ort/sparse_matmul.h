@@ -5,7 +5,8 @@
 //   B  bias, constant
 //   R  residual of the output's shape, added before the activation; its memory may become the output's
 //
-// Attributes: output_features (n, for shape inference); activation and its numbers (ReadEpilogue).
+// Attributes: output_features (n, for shape inference); activation and its numbers (ReadEpilogue); arithmetic
+// (ReadArithmetic), of several rows.
 #ifndef GOSSAMER_ORT_SPARSE_MATMUL_H_
 #define GOSSAMER_ORT_SPARSE_MATMUL_H_
 
@@ -36,6 +37,7 @@ class SparseMatMulKernel {
   int64_t threads_;
   Epilogue epilogue_;
   SparseWeight weight_;
+  Arithmetic arithmetic_;
   std::vector<float> bias_;
   OutputMemory output_;
   std::mutex mutex_;

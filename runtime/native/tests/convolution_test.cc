@@ -21,8 +21,8 @@ struct Case : ConvolutionCase {
   }
 };
 
-void Check(const Case& c, unsigned seed) {
-  SCOPED_TRACE(c.Describe());
+void CheckIn(Arithmetic arithmetic, const Case& c, unsigned seed) {
+  SCOPED_TRACE(testing::Message() << c.Describe() << ", arithmetic " << static_cast<int>(arithmetic));
   std::mt19937 random(seed);
   const ConvolutionShape& shape = c.shape;
   const int64_t out_height = shape.output_height(c.height);
@@ -42,7 +42,8 @@ void Check(const Case& c, unsigned seed) {
   ASSERT_TRUE(CheckConvolution(shape, weight).ok()) << CheckConvolution(shape, weight).problem();
   ASSERT_TRUE(CheckImage(shape, c.height, c.width).ok());
   PlanOptions options;
-  options.traits = CurrentKernelTraits();
+  options.arithmetic = arithmetic;
+  options.traits = CurrentKernelTraits(arithmetic);
   options.threads = c.threads;
   options.block_bytes = c.block_bytes;
   options.column_shift = c.column_shift;
@@ -75,10 +76,14 @@ void Check(const Case& c, unsigned seed) {
     PlanarFromPanel(plan.output, shape.output_channels, out.data() + image * strides.output, {0, plan.output.tiles()},
                     {0, shape.output_channels}, got.data());
     for (size_t i = 0; i < got.size(); ++i) {
-      ASSERT_NEAR(got[i], expected.value[i], 1e-5 * (1e-3 + expected.magnitude[i]))
+      ASSERT_NEAR(got[i], expected.value[i], AllowedError(arithmetic, c.epilogue) * (1e-3 + expected.magnitude[i]))
           << "image " << image << ", element " << i;
     }
   }
+}
+
+void Check(const Case& c, unsigned seed) {
+  ForEachArithmetic([&](Arithmetic arithmetic) { CheckIn(arithmetic, c, seed); });
 }
 
 TEST(Convolution, ReadsAOneByOneByHand) {

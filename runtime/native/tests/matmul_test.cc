@@ -24,12 +24,13 @@ struct Case {
 };
 
 // One plan, several numbers of tokens.
-void Check(const Case& c, const std::vector<int64_t>& numbers_of_tokens) {
+void CheckIn(Arithmetic arithmetic, const Case& c, const std::vector<int64_t>& numbers_of_tokens) {
   std::mt19937 random(static_cast<unsigned>(c.inputs + c.outputs));
   const std::vector<float> dense = RandomSparse(static_cast<size_t>(c.inputs * c.outputs), c.density, &random);
   const std::vector<float> bias = RandomValues(static_cast<size_t>(c.outputs), &random);
   PlanOptions options;
-  options.traits = CurrentKernelTraits();
+  options.arithmetic = arithmetic;
+  options.traits = CurrentKernelTraits(arithmetic);
   options.threads = c.threads;
   options.block_bytes = c.block_bytes;
   MatMulPlan plan;
@@ -39,7 +40,7 @@ void Check(const Case& c, const std::vector<int64_t>& numbers_of_tokens) {
     SCOPED_TRACE(testing::Message() << tokens << " x " << c.inputs << " -> " << c.outputs << ", density " << c.density
                                     << ", activation " << static_cast<int>(c.epilogue.activation) << ", threads "
                                     << c.threads << ", workers " << c.workers << ", block " << c.block_bytes
-                                    << ", residual " << c.residual);
+                                    << ", residual " << c.residual << ", arithmetic " << static_cast<int>(arithmetic));
     const std::vector<float> input = RandomValues(static_cast<size_t>(tokens * c.inputs), &random);
     const std::vector<float> other = RandomValues(static_cast<size_t>(tokens * c.outputs), &random);
     AlignedFloats output(tokens * c.outputs);
@@ -63,11 +64,15 @@ void Check(const Case& c, const std::vector<int64_t>& numbers_of_tokens) {
                                c.epilogue, 1, 1, input.data() + token * c.inputs);
       for (int64_t i = 0; i < c.outputs; ++i) {
         ASSERT_NEAR(output.data()[token * c.outputs + i], expected.value[static_cast<size_t>(i)],
-                    1e-5 * (1e-3 + expected.magnitude[static_cast<size_t>(i)]))
+                    AllowedError(arithmetic, c.epilogue) * (1e-3 + expected.magnitude[static_cast<size_t>(i)]))
             << "token " << token << ", output " << i;
       }
     }
   }
+}
+
+void Check(const Case& c, const std::vector<int64_t>& numbers_of_tokens) {
+  ForEachArithmetic([&](Arithmetic arithmetic) { CheckIn(arithmetic, c, numbers_of_tokens); });
 }
 
 TEST(MatMul, AnyNumberOfTokensWithOnePlan) {

@@ -27,6 +27,21 @@ void ForEachTarget(const Body& body) {
   }
 }
 
+// Calls body(arithmetic) for those that this processor has.
+template <class Body>
+void ForEachArithmetic(const Body& body) {
+  for (const Arithmetic arithmetic : {Arithmetic::kFloat, Arithmetic::kRoundedHalf, Arithmetic::kHalf}) {
+    if (arithmetic != Arithmetic::kHalf || HasHalfProducts()) body(arithmetic);
+  }
+}
+
+// What results may be off by, of the sum of the absolute values of what was added. Of fp16 (half_row-inl.h): two roundings, of
+// weight and input, and chains of 32 sums. No activation is steeper than 1.5.
+inline double AllowedError(Arithmetic arithmetic, const Epilogue& epilogue) {
+  if (arithmetic == Arithmetic::kFloat) return 1e-5;
+  return (epilogue.is_clamp() ? 1.0 : 1.5) * 34.0 / 2048.0;
+}
+
 }  // namespace gossamer
 
 #endif  // GOSSAMER_TESTS_TARGETS_H_

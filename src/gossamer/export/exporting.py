@@ -12,6 +12,7 @@ from gossamer.export.compress import with_functions
 from gossamer.export.costs import Costs
 from gossamer.export.form import SPARSE_FP32, FileForm
 from gossamer.export.half import LostWeights
+from gossamer.export.half_arithmetic import HALF, require_close, with_arithmetic
 from gossamer.export.halving import require_same, rounded
 from gossamer.export.int8 import Quantised, on_examples, plain_int8, quantise, scored_again
 from gossamer.export.left import LeftWeight
@@ -122,6 +123,12 @@ def export(
         agreement = compare_with_dense(
             reference, temporary, written, source.feeds, rounding, run=run, file_run=file_run
         )
+        if form.half_arithmetic:
+            # What is scored then is what such a processor computes.
+            file_run = require_close(
+                written.model, run or running(dense_session(reference)), source.feeds, form.half_difference, rounding
+            )
+            save(with_arithmetic(written.model, HALF), temporary)
         found.append((file_run, agreement))
 
     write_file(path, write)

@@ -29,6 +29,9 @@ DOMAIN = "gossamer"
 DOMAIN_VERSION = 1
 STORED = "gossamer.stored"
 """The domain of the functions that put weights together (`gossamer.export.compress`); files bring them along."""
+ARITHMETIC = "arithmetic"
+"""The attribute of an op that says what its products are computed in: float32, which is what is meant without it, or
+float16 where the processor has its instructions, or float16_rounded, the same numbers by any processor."""
 
 Lies = Literal["planes", "panels", "packed", "constant", "bytes", "byte panels", "any planes", "integers", "table"]
 """How an input lies in memory: as in ONNX, in panels (docs/kernels.md), as the bytes of a sparse weight
@@ -132,7 +135,7 @@ _OPS = (
     Op(
         "SparseConv",
         (_PANEL, OpInput(f"{_PACKED} or `[out, in / group, k]`", "packed"), _BIAS, OpInput("residual", "panels", True)),
-        (*_WINDOW, "group", "output_channels", *ATTRIBUTES),
+        (*_WINDOW, "group", "output_channels", *ATTRIBUTES, ARITHMETIC),
         "panels",
         "Conv",
         (*_WINDOW, "group"),
@@ -162,7 +165,7 @@ _OPS = (
     Op(
         "SparseMatMul",
         (_ROWS, OpInput("packed weight `[n, k]`", "packed"), _BIAS, OpInput("residual", "planes", True)),
-        ("output_features", *ATTRIBUTES),
+        ("output_features", *ATTRIBUTES, ARITHMETIC),
         "planes",
         "MatMul",
         (),
