@@ -10,11 +10,16 @@ from gossamer.bench.engines import BothForms
 from gossamer.bench.engines.onnx_runtime import open_dense, open_gossamer
 from gossamer.bench.peak import multiply_adds_per_second
 from gossamer.bench.profile import node_times, time_by_node
+from gossamer.export.quantisable import is_quantised
 from gossamer.export.writer import PANEL_OF
 from gossamer.graph.batch_norm import fold_batch_norm
+from gossamer.graph.constants import prepared
+from gossamer.graph.dequantised import DequantisedLayer
 from gossamer.graph.graph import Graph
 from gossamer.graph.layers import Layer, find_layers
 from gossamer.graph.ops import op_of
+from gossamer.graph.quantised import find_quantised
+from gossamer.graph.quantised_layers import QuantisedLayer
 
 FLOPS = 2
 """A multiply-add counts as two operations."""
@@ -24,7 +29,7 @@ FLOPS = 2
 class MeasuredLayer:
     """A layer and its times within both networks, in seconds; 0 where the profiler did not name it."""
 
-    layer: Layer
+    layer: Layer | QuantisedLayer
     sparse: float
     dense: float
 
@@ -36,6 +41,8 @@ class MeasuredNetwork:
     graph: Graph
     """The graph of the dense form, batch normalisation folded."""
     layers: tuple[MeasuredLayer, ...]
+    """Those of floats."""
+    of_bytes: tuple[MeasuredLayer, ...]
     other_sparse: tuple[tuple[onnx.NodeProto, float], ...]
     """What is no layer in the sparse form, conversions between layouts included, with seconds."""
     other_dense: tuple[tuple[onnx.NodeProto, float], ...]
@@ -62,6 +69,7 @@ class LayersOfBoth:
     graph: Graph
     """The graph of the dense form, batch normalisation folded."""
     layers: tuple[Layer, ...]
+    of_bytes: tuple[QuantisedLayer | DequantisedLayer, ...]
     sparse_nodes: tuple[onnx.NodeProto, ...]
 
     def measured(self, times: Mapping[str, Mapping[str, float]]) -> MeasuredNetwork:
@@ -77,16 +85,18 @@ class LayersOfBoth:
             for value in _values_held(self.sparse_nodes[index]):
                 indices.setdefault(value, []).append(index)
         measured = []
-        for layer in self.layers:
+        for layer in (*self.layers, *self.of_bytes):
             # A layer that became sparse ends in a panel; one that did not is made of the same nodes as before.
-            nodes = (*layer.nodes, *_pooling_taken_along(self.graph, layer, self.sparse_nodes))
+            pooling = _pooling_taken_along(self.graph, layer, self.sparse_nodes) if isinstance(layer, Layer) else ()
+            nodes = (*layer.nodes, *pooling)
             values = {self.graph.nodes[index].output[0] for index in nodes}
             its_indices = {index for value in values for index in indices.get(value, [])}
             its_sparse = sum(sparse.pop(index) for index in its_indices if not self._converts(index))
             measured.append(MeasuredLayer(layer, its_sparse, sum(dense.pop(index, 0.0) for index in nodes)))
         return MeasuredNetwork(
             self.graph,
-            tuple(measured),
+            tuple(measured[: len(self.layers)]),
+            tuple(measured[len(self.layers) :]),
             tuple((self.sparse_nodes[index], seconds) for index, seconds in sparse.items()),
             tuple((self.graph.nodes[index], seconds) for index, seconds in dense.items()),
         )
@@ -99,10 +109,10 @@ class LayersOfBoth:
 
 def layers_of(subject: BothForms) -> LayersOfBoth:
     """Finds the layers of a network that is to be measured."""
-    graph = Graph(fold_batch_norm(subject.dense))
+    graph = Graph(prepared(subject.dense) if is_quantised(subject.dense) else fold_batch_norm(subject.dense))
     sparse_nodes = tuple(subject.sparse.graph.node)
     layers = find_layers(graph, linear_residual=_takes_linear_residual(sparse_nodes))
-    return LayersOfBoth(graph, tuple(layers), sparse_nodes)
+    return LayersOfBoth(graph, tuple(layers), find_quantised(graph).with_weights, sparse_nodes)
 
 
 def _pooling_taken_along(graph: Graph, layer: Layer, nodes: Sequence[onnx.NodeProto]) -> tuple[int, ...]:
@@ -129,13 +139,13 @@ def layer_times(subject: BothForms, runs: int) -> dict[str, Any]:
     Returns:
         `layers`: for each `name`, `shape`, `density`, `milliseconds` and `dense_milliseconds`, `gflops` of its
         nonzeros, `dense_gflops` (as if no weight were zero), both at the sparse time, and `peak_share`, that of the
-        nonzeros' rate in the peak; `other_milliseconds` and `other_dense_milliseconds` of all nodes that are no
-        layers; `peak_gflops` of all threads.
+        nonzeros' rate in the peak of floats, None of layers of bytes; `other_milliseconds` and
+        `other_dense_milliseconds` of all nodes that are no layers; `peak_gflops` of all threads.
     """
     measured = measure_layers(subject, runs)
     peak = multiply_adds_per_second(subject.threads)
     return {
-        "layers": [_facts(layer, peak) for layer in measured.layers],
+        "layers": [_facts(layer, peak) for layer in (*measured.layers, *measured.of_bytes)],
         "other_milliseconds": 1e3 * sum(seconds for _, seconds in measured.other_sparse),
         "other_dense_milliseconds": 1e3 * sum(seconds for _, seconds in measured.other_dense),
         "peak_gflops": FLOPS * peak / 1e9,
@@ -144,14 +154,16 @@ def layer_times(subject: BothForms, runs: int) -> dict[str, Any]:
 
 def _facts(measured: MeasuredLayer, peak: float) -> Mapping[str, Any]:
     layer, seconds = measured.layer, measured.sparse
+    of_bytes = isinstance(layer, QuantisedLayer | DequantisedLayer)
     multiply_adds = layer.shape.multiply_adds
     return {
         "name": layer.name,
+        "quantised": of_bytes,
         "shape": layer.shape.text,
         "density": layer.density,
         "milliseconds": 1e3 * seconds,
         "dense_milliseconds": 1e3 * measured.dense,
         "gflops": FLOPS * multiply_adds * layer.density / seconds / 1e9 if seconds else None,
         "dense_gflops": FLOPS * multiply_adds / seconds / 1e9 if seconds else None,
-        "peak_share": multiply_adds * layer.density / seconds / peak if seconds else None,
+        "peak_share": None if of_bytes or not seconds else multiply_adds * layer.density / seconds / peak,
     }

@@ -114,7 +114,10 @@ def calibrate(
         typer.Option("--out", "-o", callback=output, help="The file; by default in the user's cache folder."),
     ] = None,
 ) -> None:
-    """Measure this machine for `gossamer predict` and `gossamer export --calibration`; replaces what was measured."""
+    """Measure this machine, in about five minutes, for `gossamer predict` and `gossamer export --calibration`.
+
+    It replaces what was measured.
+    """
     with_export_packages()
     from gossamer.predict.calibrate import calibrate as measure
     from gossamer.predict.calibration import default_path, write_calibration
@@ -154,7 +157,7 @@ def predictions(
     ]
     for row in result["networks"]:
         lines.append(
-            f"{row['network']:<16}{row['zeros']:>5.0%} zeros   expected {row['expected']:8.3f}   "
+            f"{row['network']:<16}{row['zeros']:>5.0%} zeros   {row['values']}   expected {row['expected']:8.3f}   "
             f"took {row['milliseconds']:8.3f}   {row['error']:+.1%}"
             f"      dense: expected {row['dense_expected']:8.3f}   took {row['dense_milliseconds']:8.3f}   "
             f"{row['dense_error']:+.1%}"

@@ -18,13 +18,14 @@ from gossamer.export.form import FileForm
 from gossamer.wording import printable, value_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from gossamer.export.costs import Costs
     from gossamer.export.exporting import Exported
     from gossamer.export.int8 import Quantised
     from gossamer.export.left import LeftWeight
     from gossamer.export.source import Source
+    from gossamer.predict.forms import ExpectedForms
 
 NAMED = 5
 """Weights that are named, of those that stay as they are for one reason."""
@@ -83,10 +84,48 @@ def export(
             overwrite=overwrite,
             progress=lambda text: status.update(Text(text)),
         )
+        expected = None
+        if exported.quantised is not None:
+            status.update("expecting times")
+            expected = _expected(opened, exported.quantised, calibration, sizes)
     if exported.layers:
         terminal.print(_table(exported))
-    for line in _summary(opened, exported, form.dense):
+    for line in (*_summary(opened, exported, form.dense), *_forms(expected, form.dense)):
         terminal.print(printable(line))
+
+
+def _expected(
+    source: "Source", found: "Quantised", calibration: Path | None, sizes: "Mapping[str, int]"
+) -> "ExpectedForms | None":
+    """The times to expect of the network in all forms; None where sizes are open."""
+    from gossamer.errors import ConfigurationError
+    from gossamer.predict.calibration import read_calibration
+    from gossamer.predict.forms import expected_forms
+
+    prices = None if calibration is None else read_calibration(calibration)
+    try:
+        return expected_forms(source.dense, found.model, prices, sizes)
+    except ConfigurationError:
+        return None
+
+
+def _forms(expected: "ExpectedForms | None", dense: bool) -> list[str]:
+    if expected is None:
+        return []
+    of_bytes = expected.dense_int8 if dense else expected.sparse_int8
+    threads = f"{expected.threads} thread{'s' if expected.threads > 1 else ''}"
+    lines = [
+        f"expected by the prices of {expected.processor}, {threads}: {1e3 * of_bytes:.3g} ms in int8; dense in int8 "
+        f"{1e3 * expected.dense_int8:.3g}, in fp32 {1e3 * expected.sparse_fp32:.3g}, dense in fp32 "
+        f"{1e3 * expected.dense_fp32:.3g}"
+    ]
+    if expected.fp32_is_faster(dense=dense):
+        sparse = expected.sparse_fp32 < expected.dense_fp32
+        lines.append(
+            f"int8 makes this network smaller, not faster: in fp32 it is expected to take {1e3 * expected.fp32:.3g} ms "
+            f"({'gossamer export without --int8' if sparse else 'gossamer export --dense without --int8'})"
+        )
+    return lines
 
 
 def _calibrated(path: Path) -> "Costs":

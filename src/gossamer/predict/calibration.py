@@ -100,7 +100,7 @@ def read_calibration(path: Path) -> Calibration:
     """
     if not path.is_file():
         raise ConfigurationError(
-            f"there is no calibration {path}; make one in two minutes: gossamer bench calibrate (with the same "
+            f"there is no calibration {path}; make one in about five minutes: gossamer bench calibrate (with the same "
             f"--threads)"
         )
     try:

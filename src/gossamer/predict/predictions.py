@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import onnx
 from gossamer.bench.engines import BothForms, open_runner
 from gossamer.bench.measure import machine
 from gossamer.bench.network import build, find_network, known_networks
+from gossamer.export.quantise import quantised_by_minmax
 from gossamer.export.written import as_written
 from gossamer.graph.inputs import random_inputs
 from gossamer.predict.calibration import Calibration
 from gossamer.predict.network import CalibratedCosts, predict
 
 DENSITIES = (0.2, 0.1, 0.05)
-
+VALUES = ("fp32", "int8")
 
 ROUNDS = 3
 
@@ -29,23 +31,25 @@ def run(calibration: Calibration, runs: int, progress: Callable[[str], object] =
     those of a calm machine, and another program seldom disturbs all rounds.
 
     Returns:
-        `networks`: for each the `expected` and measured `milliseconds` of the network as it would be exported, and of
-        the dense one; `error`: expected / measured - 1; `rounds`: the median of each round.
+        `networks`: for each, in fp32 and in int8 (`values`), the `expected` and measured `milliseconds` of the network
+        as it would be exported, and of the dense one; `error`: expected / measured - 1; `rounds`: the median of each
+        round.
     """
-    cells = [(name, density) for name in known_networks() for density in DENSITIES]
-    measured: dict[tuple[str, float], list[tuple[float, float]]] = {cell: [] for cell in cells}
+    cells = [(name, density, values) for name in known_networks() for density in DENSITIES for values in VALUES]
+    measured: dict[tuple[str, float, str], list[tuple[float, float]]] = {cell: [] for cell in cells}
     for number in range(1, ROUNDS + 1):
-        for name, density in cells:
-            progress(f"{name} at {1 - density:.0%} zeros, round {number} of {ROUNDS}")
-            measured[name, density].append(_measured(build(find_network(name), density), calibration, runs))
+        for name, density, values in cells:
+            progress(f"{name} at {1 - density:.0%} zeros in {values}, round {number} of {ROUNDS}")
+            measured[name, density, values].append(_measured(_network(name, density, values), calibration, runs))
     rows = []
-    for (name, density), rounds in measured.items():
-        prediction = predict(build(find_network(name), density), calibration)
+    for (name, density, values), rounds in measured.items():
+        prediction = predict(_network(name, density, values), calibration)
         took, dense = (min(times) for times in zip(*rounds, strict=True))
         rows.append(
             {
                 "network": name,
                 "zeros": 1 - density,
+                "values": values,
                 "expected": 1e3 * prediction.expected,
                 "milliseconds": took,
                 "error": 1e3 * prediction.expected / took - 1,
@@ -57,6 +61,18 @@ def run(calibration: Calibration, runs: int, progress: Callable[[str], object] =
             }
         )
     return {"threads": calibration.threads, "runs": runs, "machine": machine(), "networks": rows}
+
+
+@cache
+def _network(name: str, density: float, values: str) -> onnx.ModelProto:
+    """The network; in int8 as `gossamer export --dense --int8` writes it, with the ranges of random inputs."""
+    model = build(find_network(name), density)
+    if values == "fp32":
+        return model
+    inputs = random_inputs(model)
+    return quantised_by_minmax(
+        model, [{name: value for name, value in inputs.items() if isinstance(value, np.ndarray)}]
+    )
 
 
 def _measured(model: onnx.ModelProto, calibration: Calibration, runs: int) -> tuple[float, float]:

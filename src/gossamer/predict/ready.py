@@ -87,13 +87,13 @@ class ReadySpecimen:
         """The nodes that the profiler names. ONNX Runtime joins what is added to a linear layer's result with a node
         behind it, which no longer has the layer's name: only whole runs know what that takes."""
         graph, pools = measured.graph, self.between.pools
-        for entry, sparse, dense in zip(
-            measured.layers, self.of_layers["sparse"], self.of_layers["dense"], strict=True
+        for layer, entry, sparse, dense in zip(
+            self.layers.layers, measured.layers, self.of_layers["sparse"], self.of_layers["dense"], strict=True
         ):
             if sparse != dense:
                 yield (sparse,), entry.sparse
-            if not (entry.layer.kind == "linear" and entry.layer.residual):
-                pool = _taken_along(graph, entry.layer) if sparse.kind == "stem" else None
+            if not (layer.kind == "linear" and layer.residual):
+                pool = _taken_along(graph, layer) if sparse.kind == "stem" else None
                 yield (dense, *([] if pool is None else [max_pool_terms(pool.shape)])), entry.dense
         for node, seconds in measured.other_sparse:
             pool = pools.get(node.output[0])
