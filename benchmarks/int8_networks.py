@@ -1,14 +1,13 @@
 """Whole networks in every form that could be shipped: is int8, as exported, ever slower than ONNX Runtime's own forms?
 
-Command: OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/int8_networks.py [NETWORK ...] > docs/results/int8-networks.jsonl
+Command: taskset -c 0 python benchmarks/int8_networks.py [NETWORK ...] > docs/results/int8-networks.jsonl
 n: all forms in turn for SECONDS, 15 turns at least
 Hardware: one thread of 2 cores of AMD Zen 5 (quiet)
 Date: 2026-11-28
 
-Needs torchvision beside gossamer's own packages. Weights are random, of every layer the smallest are zero, but for first
-and depthwise layers and those of one input channel; ranges are those of random inputs. Networks are what the library's
-rates choose, without a calibration of the machine. A line of JSON for each network and share of zeros; `table FILE`
-makes the table of docs/results.md.
+Needs torchvision beside gossamer's own packages. Weights are random, of every layer the smallest are zero, but for
+first and depthwise layers; ranges are those of random inputs. What runs sparse is chosen by the prices that come with
+gossamer. A line of JSON for each network and share of zeros; `table FILE` makes the table of docs/results.md.
 """
 
 import json
@@ -170,7 +169,7 @@ def measured(name: str, density: float, folder: Path) -> dict[str, Any]:
 
 def table(path: Path) -> Iterator[str]:
     """The table of docs/results.md."""
-    yield "| network | zeros | fp32 | int8, the faster of three | gossamer fp32 | gossamer int8 | over the faster | named |"
+    yield "| network | zeros | fp32 | int8, fastest form | gossamer fp32 | gossamer int8 | over the faster | expected |"
     yield "|---|---|---|---|---|---|---|---|"
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

@@ -1,6 +1,6 @@
 """Terms of the quantised part of a network: what its time is made of on planes, in ONNX's ops, and on panels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import onnx
@@ -73,6 +73,25 @@ def on_panels(graph: Graph, unit: Unit) -> Terms:
     if isinstance(unit, BytePool):
         return byte_pool_terms(unit.shape)
     return byte_move_terms(*extents(graph, unit.output.value))
+
+
+def moved_on_bytes(graph: Graph, taken: Set[int]) -> Iterator[OnPlanes]:
+    """What ONNX Runtime computes on bytes of all other nodes: one op between DequantizeLinear and QuantizeLinear.
+
+    Args:
+        taken: nodes that belong to other parts.
+    """
+    for index, node in enumerate(graph.nodes):
+        if index in taken or not is_quantise(node) or is_constant(graph, node.input[0]):
+            continue
+        maker = graph.producers.get(node.input[0])
+        if maker is None or maker in taken or not is_standard(graph.nodes[maker], *COMPUTED_ON_BYTES):
+            continue
+        read = [graph.producers.get(name) for name in graph.nodes[maker].input if name and name not in graph.tensors]
+        sources = [source for source in read if source is not None and is_dequantise(graph.nodes[source])]
+        if read and len(sources) == len(read) and graph.only_reader(node.input[0]) == index:
+            kind = f"{INT8}other {graph.nodes[maker].op_type}"
+            yield OnPlanes((_of_node(graph, graph.nodes[maker], kind),), frozenset({index, maker}))
 
 
 def _between(graph: Graph, nodes: Sequence[onnx.NodeProto], quantise: onnx.NodeProto) -> Iterator[Terms]:

@@ -28,6 +28,8 @@ STEM_CHANNELS = 32
 """Outputs that a stem computes at once."""
 POOLED_TOGETHER = 4
 """Outputs of a stem for each that its pooling, always at a stride of two, stores."""
+NEAR_WEIGHTS = 750_000
+"""Weights of bytes of a product with one row that stay in the second cache from one run to the next."""
 NEAR_FLOATS = 250_000
 DISTANT_FLOATS = 2_000_000
 """Activations of a layer that stay in the second cache (1 MB), and those that the last one holds (8 MB and more); the
@@ -62,8 +64,10 @@ def sparse_terms(shape: LayerShape, density: float) -> Terms:
     if shape.quantised:
         terms = sparse_terms(of_quads(shape), density)
         sums = shape.outputs * shape.width if shape.kind == "linear" else shape.values_made
-        ends = {"sum": sums, "added": sums * shape.residual, "looked up": sums * shape.curved}
+        ends: dict[str, float] = {"sum": sums, "added": sums * shape.residual, "looked up": sums * shape.curved}
         amounts = {name: amount for name, amount in terms.amounts.items() if name != "curved"}
+        if "kept weight" in amounts:
+            ends["far kept weight"] = max(0.0, amounts["kept weight"] - NEAR_WEIGHTS / QUAD)
         return Terms(INT8 + terms.kind, {**amounts, **ends})
     kept = shape.weights * density
     if shape.kind == "linear":
@@ -250,7 +254,14 @@ def _dense_terms_of_bytes(shape: LayerShape) -> Terms:
     if shape.kind == "linear":
         results = shape.outputs * shape.width
         if shape.width < FEW_ROWS:
-            return Terms(f"{INT8}dense vector", {"op": 1, "weight": shape.weights * shape.width, "output": results})
+            weights = shape.weights * shape.width
+            amounts: dict[str, float] = {
+                "op": 1,
+                "weight": weights,
+                "far weight": max(0, weights - NEAR_WEIGHTS),
+                "output": results,
+            }
+            return Terms(f"{INT8}dense vector", amounts)
         padded = rounded_up(shape.outputs, VECTOR) * rounded_up(shape.inputs, QUAD) * shape.width
         read = shape.inputs * shape.width
         return Terms(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import onnx
 
 from gossamer.export.rewrite import Rewritten
-from gossamer.graph.byte_terms import Unit, on_panels, on_planes
+from gossamer.graph.byte_terms import Unit, moved_on_bytes, on_panels, on_planes
 from gossamer.graph.graph import Graph, attributes_of, is_standard
 from gossamer.graph.layers import extents
 from gossamer.graph.ops import op_of
@@ -54,9 +54,12 @@ def between_bytes(graph: Graph, found: QuantisedGraph, rewritten: Rewritten) -> 
     dense = {value: on_planes(graph, unit) for value, unit in units.items()}
     parts = [*(on_planes(graph, layer) for layer in found.with_weights), *dense.values()]
     nodes = {index for part in parts for index in part.nodes}
+    moved = list(moved_on_bytes(graph, nodes))
+    nodes |= {index for part in moved for index in part.nodes}
+    others = [terms for part in moved for terms in part.terms]
     return BetweenBytes(
-        (*sparse, *(terms for value, part in dense.items() if value not in in_panels for terms in part.terms)),
-        tuple(terms for part in dense.values() for terms in part.terms),
+        (*sparse, *others, *(terms for value, part in dense.items() if value not in in_panels for terms in part.terms)),
+        (*others, *(terms for part in dense.values() for terms in part.terms)),
         frozenset(nodes | _taken_in(graph, nodes)),
         frozenset(converted),
     )

@@ -29,8 +29,8 @@ WINDOWS = ((72, 32), (36, 64), (16, 128))
 FUNCTIONS = ((112, 16, "hardswish"), (40, 48, "silu"), (14, 96, "hardswish"))
 """Height and width, channels, and the function behind the layers: of bytes ONNX Runtime computes it on floats."""
 TOKENS = ((96, 512), (160, 384))
-VECTORS = (512, 3072, 1536, 10240, 2048, 640, 96, 24)
-"""Features between the layers of a chain of fully connected layers."""
+VECTORS = {"vectors": (512, 3072, 1536, 10240, 2048, 640, 96, 24), "vectors-small": (784, 320, 320, 96, 96, 32, 8)}
+"""Features between the layers of chains of fully connected layers."""
 
 
 def specimens() -> list[DescribedNetwork]:
@@ -43,7 +43,7 @@ def specimens() -> list[DescribedNetwork]:
         *(read(f"windows-{size}", _windows(size, channels)) for size, channels in WINDOWS),
         *(read(f"functions-{size}", _functions(size, channels, name)) for size, channels, name in FUNCTIONS),
         *(read(f"products-{tokens}", _products(tokens, features)) for tokens, features in TOKENS),
-        read("vectors", _vectors()),
+        *(read(name, _vectors(features)) for name, features in VECTORS.items()),
     ]
 
 
@@ -146,7 +146,7 @@ depthwise conv      widen     outputs={wide} groups={wide} kernel=5 {function} d
 narrow    conv      depthwise outputs={channels} residual=stem
 again     conv      narrow    outputs={wide} {function}
 stepwise  conv      again     outputs={wide} groups={wide} kernel=3 stride=2 relu dense
-behind    conv      stepwise  outputs={2 * channels}
+behind    conv      stepwise  outputs={2 * channels} {function}
 squeezed  maxpool   behind    kernel={size // 2} stride=1 padding=0
 one       conv      squeezed  outputs={4 * channels} relu
 two       conv      one       outputs={2 * channels} {function}
@@ -176,10 +176,10 @@ steady    normalise mixed
 """
 
 
-def _vectors() -> str:
-    lines = [f"vector input {VECTORS[0]}x1x1", "flat flatten vector"]
+def _vectors(widths: tuple[int, ...]) -> str:
+    lines = [f"vector input {widths[0]}x1x1", "flat flatten vector"]
     source = "flat"
-    for number, features in enumerate(VECTORS[1:]):
+    for number, features in enumerate(widths[1:]):
         lines.append(f"layer{number} linear {source} outputs={features} relu")
         source = f"layer{number}"
     return "\n".join(lines)
