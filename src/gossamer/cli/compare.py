@@ -1,6 +1,7 @@
 """`gossamer compare`: methods side by side on one task."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,9 @@ def compare(
         ),
     ] = False,
     data: DataFolder = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs and which of them are done, and start none.")
+    ] = False,
 ) -> None:
     """Compare retraining methods on a task: every method with every seed, each seed's dense network trained once.
 
@@ -77,6 +81,11 @@ def compare(
         file_targets=before.targets_in_files(methods, what),
     )
     before.check_methods(grid, what)
+    if dry_run:
+        for job in grid.jobs():
+            # As words that can be copied; a line is not cut at the width of a terminal.
+            typer.echo(f"{'done' if job.done else 'to do'}: {job.name}: gossamer {shlex.join(job.options)}")
+        return
     # The machines of a cluster are other ones, and what is finished is shown again without data or device.
     if running.cluster is None and not all(job.done for job in grid.jobs()):
         with same_working_directory():

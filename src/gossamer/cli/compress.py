@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gossamer.cli.console import console
+from gossamer.cli.plan import print_plan
 from gossamer.cli.progress import progress
 from gossamer.cli.repeated import DataFolder, TaskName
 from gossamer.cli.settings import Panel, with_settings
@@ -53,6 +54,9 @@ def compress(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write scalars for TensorBoard to RUN/tensorboard.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan (rounds, weights, epochs, bytes), and train nothing.")
+    ] = False,
 ) -> None:
     """Train, prune 20% globally, rewind the learning rate (or another --method), repeat.
 
@@ -70,6 +74,10 @@ def compress(
     source, folder = source_of(task), absolute(out)
     data = None if data is None else absolute(data)
     dense = replace(dense, taken_from=None if dense.taken_from is None else absolute(dense.taken_from))
+    if dry_run:
+        with same_working_directory():
+            print_plan(find_task(task).at(data), stop, cut, scope, training, retraining)
+        return
     with same_working_directory(), progress() as shown, _scalars(folder, tensorboard) as scalars:
         run(
             find_task(task),

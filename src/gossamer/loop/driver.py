@@ -136,6 +136,18 @@ def rounds(
     return Run(network, folder, plan, asked, dense, ranks).begin(configuration)
 
 
+def plan_of(model: nn.Module, stop: Stop, cut: Cut, scope: Scope) -> Plan:
+    """How many weights every round of a run of these settings keeps.
+
+    Raises:
+        ConfigurationError: as `rounds`.
+    """
+    weights = prunable_weights(model, scope)
+    stop = _stop(None, stop, own_target(cut, weights))
+    _check_one_shot(cut, stop)
+    return Plan.of(sum(weight.numel() for weight in weights.values()), stop, cut)
+
+
 def _object(name: str, given: T | None, kind: type[T]) -> T:
     if given is None:
         return kind()
