@@ -155,4 +155,3 @@ def test_two_processes_make_one_run(tmp_path: Path, package: str, program: str) 
         for name in timed:
             del record["metrics"][name]
     assert later == found
-    assert not (tmp_path / "killed" / "trainer").exists() or package == "transformers"

@@ -21,6 +21,11 @@ LAST_LINES = 5
 CELL = "gossamer.cli.cell"
 """The module that a run's process runs."""
 
+ATTEMPTS = 4
+"""How often a task of a cluster begins a run whose process was killed, and how often Ray begins such a task."""
+IN_USE = "is in use by another process"
+"""What a run says whose folder another one holds."""
+
 Tell = Callable[[Job, str], None]
 """Is told of a job that it "started", is "done", or was "done before"."""
 
@@ -124,7 +129,7 @@ def run_on_cluster(jobs: Sequence[Job], address: str, threads: int, tell: Tell) 
         ) from error
     ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
     try:
-        task = ray.remote(num_cpus=threads, max_retries=3)(_remote_run(threads))
+        task = ray.remote(num_cpus=threads, max_retries=ATTEMPTS - 1)(_remote_run(threads))
         waiting = _unfinished(jobs, tell)
         handles: dict[Path, Any] = {}
         going_on: dict[Any, Job] = {}
@@ -150,15 +155,13 @@ def run_on_cluster(jobs: Sequence[Job], address: str, threads: int, tell: Tell) 
 def _remote_run(threads: int) -> Callable[[Sequence[str], tuple[int, str] | None], tuple[int, str]]:
     """What a machine of the cluster does: a command's options -> exit code and output. What `after` failed, it does not
     begin. A function inside a function travels as it is: the machine's worker need not import torch for it."""
-    module = CELL
+    module, attempts, in_use, pause = CELL, ATTEMPTS, IN_USE, POLL_SECONDS
 
-    def run(options: Sequence[str], after: tuple[int, str] | None) -> tuple[int, str]:
+    def once(options: Sequence[str]) -> tuple[int, str]:
         import os
         import subprocess
         import sys
 
-        if after is not None and after[0] != 0:
-            return after
         with subprocess.Popen(
             [sys.executable, "-P", "-m", module, *options],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
@@ -171,6 +174,20 @@ def _remote_run(threads: int) -> Callable[[Sequence[str], tuple[int, str] | None
             output = process.stdout.read()
             # Before its standard input is closed, which would end it.
             return process.wait(), output
+
+    def run(options: Sequence[str], after: tuple[int, str] | None) -> tuple[int, str]:
+        import time
+
+        if after is not None and after[0] != 0:
+            return after
+        for _ in range(attempts):
+            code, output = once(options)
+            # Killed (of a signal the code is below zero) it goes on, as it does where the run of a dead worker
+            # is still ending in the same folder.
+            if code >= 0 and in_use not in output:
+                break
+            time.sleep(pause)
+        return code, output
 
     return run
 

@@ -182,7 +182,10 @@ class EpochCheckpoints:
 
 def _generators(loader: Any) -> dict[str, Any]:
     """The random generators that a data loader draws its order from, if they are its own."""
-    batches = getattr(loader, "batch_sampler", None)
+    batches: Any = getattr(loader, "batch_sampler", None)
+    # Of several processes each has a share of the batches.
+    while hasattr(batches, "batch_sampler"):
+        batches = batches.batch_sampler
     samplers = {"sampler": getattr(loader, "sampler", None), "sampler of batches": getattr(batches, "sampler", None)}
     owners = {"loader": loader, **samplers}
     found = {name: getattr(owner, "generator", None) for name, owner in owners.items()}
