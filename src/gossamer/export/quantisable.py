@@ -83,6 +83,20 @@ class Quantisable:
         adds_bias = layer.bias is not None and is_standard(self.graph.nodes[layer.nodes[0]], "MatMul")
         return str(self.graph.nodes[layer.nodes[1 if adds_bias else 0]].output[0])
 
+    def makes_bytes(self, layer: Layer, layers: Collection[Layer]) -> bool:
+        """Whether a layer's result becomes bytes if these layers compute in int8: that of a linear layer stays floats
+        where floats are all that is made of it."""
+        result = self.result(layer)
+        inside = set(self.nodes(layers))
+        values = {result, self._after.get(result, result)}
+        return layer.kind == "conv" or any(not inside.isdisjoint(self.graph.readers.get(name, [])) for name in values)
+
+    def made_of_bytes(self, layers: Collection[Layer]) -> set[str]:
+        """The values that int8 layers and the ops between them make, their activation functions included."""
+        made = {name for index in self.nodes(layers) for name in self.graph.nodes[index].output}
+        made |= set(map(self.result, layers))
+        return made | {self._after[name] for name in made if name in self._after}
+
     def values(self, layers: Collection[Layer]) -> set[str]:
         """The values that are bytes if these layers compute in int8."""
         nodes = [self.graph.nodes[index] for index in self.nodes(layers)]

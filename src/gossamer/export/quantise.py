@@ -18,6 +18,7 @@ from gossamer.graph.layers import Layer
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, rename_values, unused
 from gossamer.graph.opsets import with_opset
+from gossamer.graph.quantisation import is_dequantise, is_quantise, maker_of
 from gossamer.graph.sessions import Feed
 
 OPSET = 13
@@ -107,18 +108,19 @@ def quantised(network: Quantisable, layers: Collection[Layer], ranges: Ranges, a
                 [],
                 sorted({node.op_type for node in nodes}),
                 {
-                    # Of a product only what its bias is added to.
-                    "OpTypesToExcludeOutputQuantization": ["MatMul"],
+                    # Of a product what its bias is added to, and only where somebody reads bytes.
+                    "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
                     "TensorQuantOverrides": {name: [{"axis": 0}] for name in _left_weights(graph, layers)},
                 },
             )
-            for layer in layers:
+            for layer in (layer for layer in layers if network.makes_bytes(layer, layers)):
                 quantizer.quantize_activation_tensor(network.result(layer))
             quantizer.quantize_model()
             quantizer.model.topological_sort()
     except Exception as error:  # they have no common class
         raise ExportError(f"ONNX Runtime cannot quantise the network: {first_line(error)}") from error
     result: onnx.ModelProto = quantizer.model.model
+    _read_floats(result, {node.name for node in nodes}, network.made_of_bytes(layers))
     _put_back(result, graph.model)
     _with_fine_biases(result, graph)
     return result
@@ -139,6 +141,24 @@ def _left_weights(graph: Graph, layers: Collection[Layer]) -> list[str]:
     """Weights of products W X, whose output channels are the first axis."""
     found = [graph.nodes[layer.nodes[0]] for layer in layers]
     return [node.input[0] for node in found if node.op_type == "MatMul" and node.input[0] in graph.tensors]
+
+
+def _read_floats(model: onnx.ModelProto, quantised_nodes: Collection[str], made_of_bytes: Collection[str]) -> None:
+    """Lets nodes that compute in floats read values of floats as they are, not what bytes stand for that others read:
+    the residual of a transformer block keeps all its digits."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        if node.name in quantised_nodes or is_quantise(node) or is_dequantise(node):
+            continue
+        for index, name in enumerate(node.input):
+            dequantise = _dequantised(graph, name)
+            quantise = None if dequantise is None else maker_of(graph, dequantise.input[0])
+            if (
+                quantise is not None
+                and is_quantise(quantise)
+                and quantise.input[0] not in {*made_of_bytes, *graph.tensors}
+            ):
+                node.input[index] = quantise.input[0]
 
 
 def _put_back(model: onnx.ModelProto, before: onnx.ModelProto) -> None:
