@@ -7,14 +7,15 @@ import onnx
 import onnxruntime
 import pytest
 from export.onnx_graphs import Array, network, normal, ops, run_dense, run_sparse, sparse_weight
-from export.quantised_networks import SPARSE, Feeds, node
+from export.quantised_networks import SPARSE, Feeds, node, quantised
 from gossamer_runtime import weights
 from onnx import TensorProto, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from gossamer.export.dense import to_dense
 from gossamer.export.dequantised_checks import first_wrong_product
 from gossamer.export.exporting import save
+from gossamer.export.quantise import quantised_by_minmax
 from gossamer.export.rewrite import Rewritten, rewrite
 from gossamer.export.verify import compare_with_dense
 from gossamer.graph.constants import prepared
@@ -186,3 +187,40 @@ def test_a_scale_for_each_token() -> None:
     feed = {"x": x, "r": normal(rng, 2, 7, 13)}
     (got,), (expected,) = run_sparse(model, feed), run_dense(to_dense(model), feed)
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
+@pytest.mark.parametrize("activations", [QuantType.QUInt8, QuantType.QInt8])
+def test_a_bias_that_is_added_to_bytes(form: QuantFormat, activations: QuantType, tmp_path: Path) -> None:
+    """ONNX Runtime's tool makes bytes of a product before its bias is added: the op does the same."""
+    rng = np.random.default_rng(6)
+    model = quantised(block(rng), TOKENS, tmp_path, form, activations=activations)
+    feed = {"x": normal(rng, *TOKENS)}
+    rewritten = verified(model, feed, tmp_path)
+    made = {entry.name: entry for entry in rewritten.model.graph.node if entry.op_type == "QuantisedMatMul"}
+    assert len(made) == 4
+    constants = {tensor.name: tuple(tensor.dims) for tensor in rewritten.model.graph.initializer}
+    assert constants[made["up"].input[4]] == (61,)
+    assert constants[made["down"].input[4]] == (30,)
+    (expected,), (got,) = run_dense(model, feed), run_sparse(rewritten.model, feed)
+    assert np.mean(expected == got) > 0.95
+    np.testing.assert_allclose(got, expected, atol=0.05)
+    (back,) = run_dense(to_dense(rewritten.model), feed)
+    np.testing.assert_allclose(back, got, atol=0.05)
+
+
+def test_a_weight_on_the_left_of_a_product(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    nodes = [
+        node("MatMul", ["w", "x"], ["p"], name="mixing"),
+        node("Add", ["p", "b"], ["h"]),
+        node("Relu", ["h"], ["r"]),
+        node("MatMul", ["v", "r"], ["y"], name="back"),
+    ]
+    constants = {"w": sparse_weight(rng, 12, 32), "b": normal(rng, 12, 1), "v": sparse_weight(rng, 9, 12)}
+    model = quantised_by_minmax(network(nodes, {"x": [2, 32, 7]}, constants, ["y"]), [{"x": normal(rng, 2, 32, 7)}])
+    feed = {"x": normal(rng, 2, 32, 7)}
+    rewritten = verified(model, feed, tmp_path)
+    assert ops(rewritten.model).count("QuantisedConv") == 2
+    (expected,), (got,) = run_dense(model, feed), run_sparse(rewritten.model, feed)
+    np.testing.assert_allclose(got, expected, atol=0.05)

@@ -84,7 +84,7 @@ bool TimeMatMul(const LayerShape& layer, const SparseByteWeight& weight, const Q
   timing->padding = Padding(plan.product.entries, weight);
   timing->blocks = plan.product.blocks.size();
   Measure(options, [&] {
-    RunQuantisedMatMul(plan, tokens, reinterpret_cast<const uint8_t*>(input.data()), nullptr,
+    RunQuantisedMatMul(plan, tokens, reinterpret_cast<const uint8_t*>(input.data()), {},
                        reinterpret_cast<uint8_t*>(output.data()), 0, plan.items(tokens), Lanes(scratch));
   }, timing);
   return true;

@@ -112,7 +112,10 @@ void FuzzMatMul(const SparseByteWeight& weight, Recipe* recipe) {
   }
   const GuardedLanes input(QuadsOf(weight.columns * tokens)), residual(QuadsOf(weight.rows * tokens)),
       output(QuadsOf(weight.rows * tokens));
-  RunQuantisedMatMul(plan, tokens, input.bytes(), with_residual ? residual.bytes() : nullptr, output.bytes(), 0,
+  const bool shared = with_residual && recipe->Take(2);
+  const GuardedLanes row(QuadsOf(weight.rows));
+  const uint8_t* const other = shared ? row.bytes() + 4 * QuadsOf(weight.rows) - weight.rows : residual.bytes();
+  RunQuantisedMatMul(plan, tokens, input.bytes(), {with_residual ? other : nullptr, shared}, output.bytes(), 0,
                      plan.items(tokens), scratch.get());
 }
 

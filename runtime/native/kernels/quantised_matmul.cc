@@ -75,7 +75,7 @@ void SumTile(const QuantisedMatMulPlan& plan, const TokenRows& rows, int64_t tok
 // Tokens [token, token + tokens), slices [first, last) of the outputs.
 template <bool kQuads>
 void MultiplyTile(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens, const uint8_t* input,
-                  const uint8_t* residual, uint8_t* output, size_t first, size_t last, const MatMulScratch& scratch) {
+                  const ByteResidual& residual, uint8_t* output, size_t first, size_t last, const MatMulScratch& scratch) {
   const QuantisedConvolutionPlan& product = plan.product;
   const int64_t outputs = product.shape.output_channels;
   const int64_t pitch = product.output.pitch;
@@ -84,8 +84,10 @@ void MultiplyTile(const QuantisedMatMulPlan& plan, int64_t token, int64_t tokens
   const int64_t first_quad = begin / kQuad, quads = QuadsOf(end) - first_quad;
   constexpr bool kFlip = kPanelOffset != 0;
   const int32_t* other = nullptr;
-  if (residual != nullptr) {
-    const TokenRows rows = RowsOfTokens(residual + token * outputs + begin, outputs, end - begin, tokens, scratch.output);
+  if (residual.values != nullptr) {
+    const int64_t step = residual.shared ? 0 : outputs;
+    const uint8_t* const from = residual.values + token * step + begin;
+    const TokenRows rows = RowsOfTokens(from, step, end - begin, tokens, scratch.output);
     int32_t* const lanes = scratch.residual + first_quad * pitch;
     Transpose(rows.lanes, rows.pitch, tokens, quads, lanes, pitch);
     if (kFlip) FlipSigns(lanes, quads * pitch);
@@ -176,7 +178,7 @@ void MultiplyToFloats(const QuantisedMatMulPlan& plan, int64_t token, int64_t to
   for (int64_t t = 0; t < tokens; ++t) FinishOutputs(plan.epilogue, output + place + t * outputs, end - begin);
 }
 
-void MultiplyItems(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const uint8_t* residual,
+void MultiplyItems(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const ByteResidual& residual,
                    uint8_t* output, int64_t first, int64_t last, int32_t* scratch) {
   const int64_t step = TokenStep(tokens, plan.token_tile, static_cast<int64_t>(kLanes));
   WithProducts(plan.product.quads, [&](auto quads) {
@@ -275,8 +277,8 @@ Status MakeDynamicMatMulPlan(const SparseByteWeight& weight, const float* weight
   return Status::Ok();
 }
 
-void RunQuantisedMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const uint8_t* residual,
-                        uint8_t* output, int64_t first, int64_t last, int32_t* scratch) {
+void RunQuantisedMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input,
+                        const ByteResidual& residual, uint8_t* output, int64_t first, int64_t last, int32_t* scratch) {
   HWY_DYNAMIC_DISPATCH(MultiplyItems)(plan, tokens, input, residual, output, first, last, scratch);
 }
 

@@ -61,11 +61,17 @@ struct ByteScale {
 Status MakeDynamicMatMulPlan(const SparseByteWeight& weight, const float* weight_scale, const float* bias,
                              const Epilogue& epilogue, const QuantisedOptions& options, QuantisedMatMulPlan* plan);
 
+// What is added to each token: values of its own, or the same to all tokens; nothing without values.
+struct ByteResidual {
+  const uint8_t* values = nullptr;
+  bool shared = false;
+};
+
 // Computes items [first, last) of plan.items(tokens): (tile of tokens, slice of outputs), slices innermost. `input` is
 // [tokens, inputs], `output` and `residual` are [tokens, outputs]; `residual` may be null or the output itself. Tensors of
 // bytes are aligned to 4. `scratch` is plan.scratch_lanes(), aligned to 64 bytes.
-void RunQuantisedMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const uint8_t* residual,
-                        uint8_t* output, int64_t first, int64_t last, int32_t* scratch);
+void RunQuantisedMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input,
+                        const ByteResidual& residual, uint8_t* output, int64_t first, int64_t last, int32_t* scratch);
 void RunDynamicMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const float* input, const float* residual,
                       float* output, int64_t first, int64_t last, int32_t* scratch);
 void RunDequantisedMatMul(const QuantisedMatMulPlan& plan, int64_t tokens, const uint8_t* input, const ByteScale& scale,

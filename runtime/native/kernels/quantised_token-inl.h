@@ -27,7 +27,7 @@ struct TokenRows {
 // `count` features of each token, of which there are `features` from one to the next. Copied where they are no whole lanes;
 // what fills up the last lane is then anything.
 inline TokenRows RowsOfTokens(const uint8_t* from, int64_t features, int64_t count, int64_t tokens, int32_t* copy) {
-  if (features % kQuad == 0) return {reinterpret_cast<const int32_t*>(from), features / kQuad};
+  if (features % kQuad == 0 && count % kQuad == 0) return {reinterpret_cast<const int32_t*>(from), features / kQuad};
   const int64_t quads = QuadsOf(count);
   for (int64_t t = 0; t < tokens; ++t) {
     std::memcpy(copy + t * quads, from + t * features, static_cast<size_t>(count));

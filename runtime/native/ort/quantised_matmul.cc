@@ -21,9 +21,9 @@ QuantisedOptions OptionsFor(int64_t threads) {
 }
 
 // Deals the tokens of an input to the threads.
-template <class In, class Out, class Run>
+template <class In, class Residual, class Out, class Run>
 void Multiply(Ort::KernelContext& context, const QuantisedMatMulPlan& plan, const std::vector<int64_t>& shape,
-              int64_t threads, const In* input, const Out* residual, Out* output, const Run& run) {
+              int64_t threads, const In* input, const Residual& residual, Out* output, const Run& run) {
   const int64_t tokens = TokensOf(shape);
   if (tokens == 0) return;
   const Scratch& scratch = Scratch::OfThisThread(plan.scratch_lanes(), threads);
@@ -55,9 +55,12 @@ void QuantisedMatMulKernel::Compute(Ort::KernelContext& context) {
   Require(input.has_value(), "QuantisedMatMul: no input");
   const std::vector<int64_t> output_shape = MatMulShape("QuantisedMatMul", input->shape, weight_);
   const std::optional<TensorInput<uint8_t>> residual = GetTensorInput<uint8_t>(context, 4);
-  Require(!residual || residual->shape == output_shape, "QuantisedMatMul: the residual has not the output's shape");
+  const bool shared = residual && residual->shape == std::vector<int64_t>{weight_.rows};
+  Require(!residual || shared || residual->shape == output_shape,
+          "QuantisedMatMul: the residual has neither the output's shape nor that of one token");
   Require(!residual || residual_scaled_, "QuantisedMatMul: a residual without residual_scale");
-  Multiply(context, plan_, input->shape, threads_, input->data, residual ? residual->data : nullptr,
+  const ByteResidual other{residual ? residual->data : nullptr, shared};
+  Multiply(context, plan_, input->shape, threads_, input->data, other,
            output_.Get<uint8_t>(context, output_shape), RunQuantisedMatMul);
 }
 
@@ -81,8 +84,8 @@ void FloatMatMulKernel::Multiply(Ort::KernelContext& context, const TensorInput<
   const std::vector<int64_t> output_shape = MatMulShape(name_, input.shape, weight_);
   const std::optional<FloatInput> added = GetFloatInput(context, residual);
   if (added && added->shape != output_shape) Fail(std::string(name_) + ": the residual has not the output's shape");
-  gossamer::Multiply(context, plan_, input.shape, threads_, input.data, added ? added->data : nullptr,
-                     output_.Get(context, output_shape), run);
+  const float* const other = added ? added->data : nullptr;
+  gossamer::Multiply(context, plan_, input.shape, threads_, input.data, other, output_.Get(context, output_shape), run);
 }
 
 DynamicMatMulKernel::DynamicMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads)

@@ -2,7 +2,8 @@
 //
 //   X  [..., k] uint8
 //   W  packed int8 weight [n, k], uint8, constant
-//   S, B, R, T and all attributes but those of convolutions: as in QuantisedConv; output_features (n, for shape inference)
+//   S, B, R, T and all attributes but those of convolutions: as in QuantisedConv; output_features (n, for shape inference).
+//      R may also be [n], added to every token
 //
 // DynamicMatMul(X, W, S, B?, R?) -> Y: floats times int8, where each token is quantised by itself.
 //

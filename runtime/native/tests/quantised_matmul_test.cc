@@ -23,12 +23,13 @@ struct Case {
   int64_t workers = 1;
   int64_t block_bytes = 0;
   int residual = 0;  // 1: apart from the output, 2: in its place
+  bool shared = false;  // the residual of all tokens is one
 
   std::string Describe(int64_t tokens) const {
     std::ostringstream text;
     text << tokens << " x " << inputs << " -> " << outputs << ", density " << density << ", table " << table
          << ", activation " << static_cast<int>(epilogue.activation) << ", threads " << threads << ", workers " << workers
-         << ", block " << block_bytes << ", residual " << residual;
+         << ", block " << block_bytes << ", residual " << residual << ", shared " << shared;
     return text.str();
   }
 };
@@ -41,6 +42,7 @@ const std::vector<Case> kCases = [] {
       c.inputs = inputs;
       c.outputs = outputs;
       c.residual = static_cast<int>(inputs + outputs) % 3;
+      c.shared = c.residual == 1;
       c.table = outputs == 8;
       c.threads = 1 + inputs % 3;
       c.workers = 1 + outputs % 4;
@@ -93,7 +95,7 @@ void CheckStatic(const Case& c, const ByteTraits& traits) {
     const int64_t items = plan.items(tokens);
     for (int64_t worker = c.workers; worker-- > 0;) {
       GuardedLanes scratch(plan.scratch_lanes());
-      RunQuantisedMatMul(plan, tokens, input.data(), add, bytes, items * worker / c.workers,
+      RunQuantisedMatMul(plan, tokens, input.data(), {add, c.shared}, bytes, items * worker / c.workers,
                          items * (worker + 1) / c.workers, scratch.data());
       ASSERT_TRUE(scratch.guard_is_untouched());
     }
@@ -101,7 +103,7 @@ void CheckStatic(const Case& c, const ByteTraits& traits) {
     for (int64_t token = 0; token < tokens; ++token) {
       const std::vector<uint8_t> expected =
           QuantisedReference(numbers.shape, dense, bias, 113, to,
-                             c.residual == 0 ? nullptr : other.data() + token * c.outputs, 1, 1,
+                             c.residual == 0 ? nullptr : other.data() + (c.shared ? 0 : token * c.outputs), 1, 1,
                              input.data() + token * c.inputs);
       for (int64_t i = 0; i < c.outputs; ++i) {
         ASSERT_EQ(bytes[token * c.outputs + i], expected[static_cast<size_t>(i)]) << "token " << token << ", output " << i;

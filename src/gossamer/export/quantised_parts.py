@@ -103,7 +103,7 @@ def unit_of(graph: Graph, part: BytePart, costs: Costs) -> Unit:
 def read_by(layer: QuantisedLayer) -> Iterator[Bytes]:
     """The values that a layer reads."""
     yield layer.source
-    if layer.residual is not None:
+    if layer.residual is not None and layer.added is None:
         yield layer.residual
 
 

@@ -62,7 +62,11 @@ def _write_layer(writer: "Writer", layer: QuantisedLayer) -> None:
     kind = "QuantisedConv" if layer.kind == "conv" else "QuantisedMatMul"
     place = _as_panel if layer.kind == "conv" else _as_bytes
     source = place(writer, layer.source)
-    residual = place(writer, layer.residual) if layer.residual is not None else ""
+    residual = ""
+    if layer.added is not None:
+        residual = writer.constant(f"{layer.name}.added", layer.added)
+    elif layer.residual is not None:
+        residual = place(writer, layer.residual)
     known: dict[str, Any] = {
         **layer.shape.window(layer.rank if layer.kind == "conv" else 4),
         "group": layer.shape.groups,

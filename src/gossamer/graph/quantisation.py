@@ -158,6 +158,20 @@ def bytes_read(graph: Graph, value: str) -> Bytes | None:
     return Bytes(node.input[0], found)
 
 
+def constant_bytes(graph: Graph, value: str) -> Bytes | None:
+    """A constant that a DequantizeLinear makes the value of, if it is of 8 bits.
+
+    Raises:
+        Unsuited: it has several scales.
+    """
+    node = maker_of(graph, value)
+    if node is None or not is_dequantise(node) or node.input[0] not in graph.tensors:
+        return None
+    if graph.tensors[node.input[0]].data_type not in BYTE_TYPES or len(node.input) < 3 or not node.input[2]:
+        return None
+    return Bytes(node.input[0], quantisation_at(graph, node, 1, 2))
+
+
 def constant_read(graph: Graph, value: str) -> Constant | None:
     """What a DequantizeLinear makes of a constant, transposed perhaps; None if the value is nothing of the kind.
 

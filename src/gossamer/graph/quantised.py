@@ -171,6 +171,8 @@ class _Found:
         for addition in list(self.additions.values()):
             first, second = addition.inputs
             layer = self._of_ones(first, addition.result.output)
+            if addition.constant is not None:
+                continue
             if layer is not None and addition.result.output.value in self.additions:
                 result = addition.result
                 added = replace(
@@ -247,9 +249,12 @@ def _with_addition(layer: QuantisedLayer, addition: Addition) -> QuantisedLayer 
         return None
     if layer.residual is not None or layer.table is not None:
         return None
+    if addition.constant is not None and (layer.kind == "conv" or addition.constant.size != layer.shape.outputs):
+        return None
     longer = replace(
         layer,
         residual=others[0],
+        added=addition.constant,
         sums=Result(layer.output, (), layer.lower, layer.upper),
         output=result.output,
         nodes=(*layer.nodes, *addition.nodes),

@@ -56,6 +56,8 @@ class QuantisedLayer:
     rank: int
     """The rank of its input: 3 for a convolution over sequences."""
     residual: Bytes | None = None
+    added: NDArray[np.uint8] | None = None
+    """The residual, where it is a constant: one number for each output."""
     sums: Result | None = None
     """The bytes that sums become before the residual is added; None: they are added as they are."""
     lower: int = 0
@@ -147,6 +149,8 @@ class _Operands:
     bias: Constant | Numbers | None
     made: Quantisation | None
     """Of its result, if that is bytes."""
+    left: bool = False
+    """Whether the weight is on the left of a product."""
 
 
 def quantised_layer_at(graph: Graph, index: int) -> QuantisedLayer | None:
@@ -158,8 +162,11 @@ def quantised_layer_at(graph: Graph, index: int) -> QuantisedLayer | None:
     operands = _operands(graph, graph.nodes[index])
     if operands is None:
         return None
-    is_convolution = operands.node.op_type in ("Conv", "QLinearConv")
-    layer = _convolution(graph, index, operands) if is_convolution else _linear(graph, index, operands)
+    if operands.left:
+        layer = _left_product(graph, index, operands)
+    else:
+        is_convolution = operands.node.op_type in ("Conv", "QLinearConv")
+        layer = _convolution(graph, index, operands) if is_convolution else _linear(graph, index, operands)
     if operands.made is None:
         layer = _with_result(graph, layer)
     layer.require_numbers()
@@ -171,12 +178,14 @@ def _operands(graph: Graph, node: onnx.NodeProto) -> _Operands | None:
         if any(name in graph.tensors for name in node.input[:2]):
             return None
         weight = constant_read(graph, node.input[1])
-        source = bytes_read(graph, node.input[0]) if weight is not None else None
+        left = weight is None and node.op_type == "MatMul"
+        weight = constant_read(graph, node.input[0]) if left else weight
         if weight is None:
             return None
+        source = bytes_read(graph, node.input[1 if left else 0])
         if source is None:
             raise Unsuited("its weight is quantised, its input is not")
-        return _Operands(node, source, weight, float_bias(graph, node, 2), None)
+        return _Operands(node, source, weight, float_bias(graph, node, 2), None, left)
     layouts = {
         "QLinearConv": ((0, 1, 2), (3, 4, 5), (6, 7), 8),
         "QLinearMatMul": ((0, 1, 2), (3, 4, 5), (6, 7), 99),
@@ -249,15 +258,28 @@ def _linear(graph: Graph, index: int, operands: _Operands) -> QuantisedLayer:
     return _layer(index, operands, "linear", np.ascontiguousarray(weight), scales, shape, rank)
 
 
-def linear_shape(graph: Graph, source: str, weight: NDArray[np.int8]) -> tuple[LayerShape, int]:
-    """The shape of a linear layer, and the rank of its input.
+def _left_product(graph: Graph, index: int, operands: _Operands) -> QuantisedLayer:
+    """W X with X [n, k, tokens] is a 1 x 1 convolution over sequences of tokens."""
+    sizes = graph.shapes.get(operands.source.value, ())
+    if operands.weight.numbers.ndim != 2 or len(sizes) != 3:
+        raise Unsuited("a weight on the left of a product has a sparse op only as [m, k] before [n, k, tokens]")
+    weight, scales = operands.weight.as_weight(0)
+    shape = LayerShape(
+        "conv",
+        inputs=weight.shape[1],
+        outputs=weight.shape[0],
+        width=known_size(sizes[2]),
+        images=known_size(sizes[0], UNKNOWN_IMAGES),
+        quantised=True,
+    )
+    return _layer(index, operands, "conv", weight[:, :, None], scales, shape, 3)
 
-    Raises:
-        Unsuited: that is not known.
+
+def linear_shape(graph: Graph, source: str, weight: NDArray[np.int8]) -> tuple[LayerShape, int]:
+    """The shape of a linear layer, and the rank of its input. The op takes any; behind ONNX Runtime's own ops, whose
+    shapes ONNX does not know, it is taken as that of a batch.
     """
-    sizes: tuple[Size, ...] = graph.shapes.get(source, ())
-    if not sizes:
-        raise Unsuited("the number of axes of its input is not known before it runs")
+    sizes: tuple[Size, ...] = graph.shapes.get(source) or (None, None)
     rows = 1
     for axis, size in enumerate(sizes[:-1]):
         rows *= known_size(size, UNKNOWN_IMAGES if axis == 0 else UNKNOWN_EXTENT)
@@ -319,13 +341,17 @@ def _with_constant(graph: Graph, layer: QuantisedLayer, following: int) -> Quant
     """The layer with the bias that stands behind it; None if that is something else."""
     node = graph.nodes[following]
     (name,) = [name for name in node.input if name != layer.output.value] or [""]
-    if not name or layer.kind == "conv":
+    is_left = layer.kind == "conv" and is_standard(graph.nodes[layer.nodes[0]], "MatMul")
+    if not name or (layer.kind == "conv" and not is_left):
         return None
     values = graph.constant(name)
     bias = np.asarray(values, np.float32) if values is not None else constant_read(graph, name)
     if bias is None:
         return None
-    if (bias.numbers if isinstance(bias, Constant) else bias).ndim > 1:
+    sizes = (bias.numbers if isinstance(bias, Constant) else bias).shape
+    if len(sizes) > 1 and not (is_left and sizes[-2:] == (layer.shape.outputs, 1) and set(sizes[:-2]) <= {1}):
+        raise Unsuited("what it adds is not one constant number for each output")
+    if is_left and len(sizes) == 1 and sizes != (1,):
         raise Unsuited("what it adds is not one constant number for each output")
     added = _bias(bias, layer.source.quantisation.scale * layer.weight_scales)
     total = added if layer.bias is None or added is None else layer.bias + added

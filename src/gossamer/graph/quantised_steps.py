@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from gossamer.graph.graph import Graph, attributes_of, is_standard
 from gossamer.graph.layer_shape import LayerShape
@@ -17,7 +18,9 @@ from gossamer.graph.quantisation import (
     Bytes,
     Quantisation,
     Unsuited,
+    as_unsigned,
     bytes_read,
+    constant_bytes,
     quantisation_at,
 )
 from gossamer.graph.quantised_result import Result, plain_result, result_of
@@ -34,6 +37,8 @@ class Addition:
     inputs: tuple[Bytes, Bytes]
     result: Result
     nodes: tuple[int, ...]
+    constant: NDArray[np.uint8] | None = None
+    """The second of them, along the last axis, where it is one; of int8 more by 128."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,21 @@ def _addition(graph: Graph, index: int, node: onnx.NodeProto) -> Addition:
         values = (first.value, second.value)
     else:
         values = (node.input[0], node.input[1])
-        first, second = (_read(graph, value) for value in values)
+        first, second = (constant_bytes(graph, value) or _read(graph, value) for value in values)
         result = result_of(graph, node.output[0])
-    if first.value in graph.tensors or second.value in graph.tensors or not same_shape(graph, *values):
+    if first.value in graph.tensors:
+        first, second = second, first
+    constant = graph.constant(second.value)
+    if first.value in graph.tensors or (constant is None and not same_shape(graph, *values)):
         raise Unsuited("its inputs are constants or of different shapes")
-    return Addition((first, second), result, (index, *result.nodes))
+    if constant is not None and (constant.size < 2 or constant.size != constant.shape[-1]):
+        raise Unsuited("what it adds is not one number for each index of the last axis")
+    return Addition(
+        (first, second),
+        result,
+        (index, *result.nodes),
+        None if constant is None else as_unsigned(constant.reshape(-1)),
+    )
 
 
 def _moved(
