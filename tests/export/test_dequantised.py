@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from gossamer.export.dense import to_dense
-from gossamer.export.dequantised_checks import first_wrong_product
+from gossamer.export.dequantised_checks import compare_products
 from gossamer.export.exporting import save
 from gossamer.export.quantise import quantised_by_minmax
 from gossamer.export.rewrite import Rewritten, rewrite
@@ -136,11 +136,11 @@ def test_another_weight_or_scale_in_the_file_is_found(tmp_path: Path) -> None:
     model = anew(block(rng), tmp_path)
     feed = {"x": normal(rng, *TOKENS)}
     other = rewrite(anew(block(np.random.default_rng(4)), tmp_path), costs=SPARSE)
-    assert first_wrong_product(prepared(model), other.model, feed) == "a (its weights are others)"
+    assert compare_products(prepared(model), other.model, feed).wrong == "a (its weights are others)"
     same = rewrite(model, costs=SPARSE).model
     scales = next(tensor for tensor in same.graph.initializer if tensor.name.endswith(".scales"))
     scales.CopyFrom(numpy_helper.from_array(1.001 * numpy_helper.to_array(scales), scales.name))
-    wrong = first_wrong_product(prepared(model), same, feed)
+    wrong = compare_products(prepared(model), same, feed).wrong
     assert wrong is not None
     assert wrong.startswith("a (differs by ")
 

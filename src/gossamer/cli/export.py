@@ -182,6 +182,11 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
             f"of what quantised ops make, {exported.same_bytes:.3%} are the same bytes as ONNX Runtime's; the others "
             f"differ by one step"
         )
+    if exported.same_floats is not None:
+        lines.append(
+            f"of the floats that quantised ops make, {exported.same_floats:.3%} are ONNX Runtime's; the others differ "
+            f"by rounding"
+        )
     if exported.unvaried is not None:
         lines.append(
             f"that proves nothing: the outputs are {exported.unvaried} on these inputs; compare on others (of an .onnx "

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from gossamer.export.layer_checks import FEW_ROUNDINGS, PER_ROOT, PER_TERM, UNIT
+from gossamer.export.quantised_checks import SameBytes
 from gossamer.graph.dequantised import DequantisedLayer
 from gossamer.graph.graph import Graph
 from gossamer.graph.messages import copied
@@ -36,8 +37,8 @@ class _Written:
     node: onnx.NodeProto
 
 
-def first_wrong_product(dense: onnx.ModelProto, sparse: onnx.ModelProto, feed: Feed) -> str | None:
-    """The first layer that stores another weight or computes something else, and how it differs.
+def compare_products(dense: onnx.ModelProto, sparse: onnx.ModelProto, feed: Feed) -> SameBytes:
+    """Compares every op that makes floats of bytes with the nodes that it stands for.
 
     Args:
         dense: as it was rewritten; its constants are initializers.
@@ -47,18 +48,20 @@ def first_wrong_product(dense: onnx.ModelProto, sparse: onnx.ModelProto, feed: F
     graph, written = Graph(dense), Graph(sparse)
     layers = list(_written_layers(graph, written))
     if not layers:
-        return None
+        return SameBytes(0, 0)
     for one in layers:
         wrong = _wrong_weight(one, written)
         if wrong is not None:
-            return f"{one.layer.name} ({wrong})"
+            return SameBytes(0, 0, f"{one.layer.name} ({wrong})")
     wanted = {name for one in layers for name in (*_read(one.layer), one.layer.output)}
     values = Opened(with_outputs(dense, sorted(wanted & set(graph.producers)))).values(feed)
+    count, same = 0, 0
     for one in layers:
-        wrong = _wrong_result(one, written, {**feed, **values})
-        if wrong is not None:
-            return f"{one.layer.name} ({wrong})"
-    return None
+        found = _result(one, written, {**feed, **values})
+        if found.wrong is not None:
+            return SameBytes(0, 0, f"{one.layer.name} ({found.wrong})")
+        count, same = count + found.values, same + found.same
+    return SameBytes(count, same)
 
 
 def _written_layers(graph: Graph, written: Graph) -> Iterator[_Written]:
@@ -85,7 +88,7 @@ def _wrong_weight(one: _Written, written: Graph) -> str | None:
     return None if np.array_equal(weight, one.layer.weight) else "its weights are others"
 
 
-def _wrong_result(one: _Written, written: Graph, values: Feed) -> str | None:
+def _result(one: _Written, written: Graph, values: Feed) -> SameBytes:
     layer = one.layer
     given = _inputs(layer, values, written)
     node = copied(one.node)
@@ -102,17 +105,19 @@ def _wrong_result(one: _Written, written: Graph, values: Feed) -> str | None:
     (got,) = sparse_session(model.SerializeToString()).run(None, dict(given.values()))
     expected = np.asarray(values[layer.output])
     if got.shape != expected.shape:
-        return f"its result has the shape {list(got.shape)}, expected {list(expected.shape)}"
+        return SameBytes(0, 0, f"its result has the shape {list(got.shape)}, expected {list(expected.shape)}")
     allowed = _allowed(layer, given)
     with np.errstate(all="ignore"):
         difference = np.abs(expected.astype(np.float64) - got)
         fine = (expected == got) | (np.isnan(expected) & np.isnan(got)) | (difference <= allowed)
     if fine.all():
-        return None
+        return SameBytes(got.size, int(np.count_nonzero(got == expected)))
     worst = np.unravel_index(np.argmax(np.where(fine, 0, np.nan_to_num(difference - allowed))), got.shape)
-    return (
+    return SameBytes(
+        got.size,
+        0,
         f"differs by {difference[worst]:.3g} in a value of {expected[worst]:.3g}; rounding explains "
-        f"{allowed[worst]:.3g}"
+        f"{allowed[worst]:.3g}",
     )
 
 

@@ -60,6 +60,8 @@ class Exported:
     """How the levels of weights were chosen."""
     same_bytes: float | None = None
     """The share of what quantised ops make that are the same bytes as ONNX Runtime's; the others differ by one step."""
+    same_floats: float | None = None
+    """Likewise of floats; the others differ by rounding."""
 
 
 def export(
@@ -134,7 +136,7 @@ def export(
     write_file(path, write)
     file_run, agreement = found[-1]
     described = _described(source, path, file_run, written, agreement.reader)
-    return replace(described, lost=lost, same_bytes=agreement.same_bytes)
+    return replace(described, lost=lost, same_bytes=agreement.same_bytes, same_floats=agreement.same_floats)
 
 
 def _export_int8(
@@ -158,7 +160,7 @@ def _export_int8(
     write_file(path, write)
     agreement, scored = found[-1]
     exported = _described(source, path, running(sparse_session(str(path))), written, agreement.reader)
-    return replace(exported, quantised=scored, same_bytes=agreement.same_bytes)
+    return replace(exported, quantised=scored, same_bytes=agreement.same_bytes, same_floats=agreement.same_floats)
 
 
 def _export_smallest(source: Source, found: Smallest, path: Path, progress: Callable[[str], object]) -> Exported:

@@ -32,12 +32,12 @@ STEP = 1
 
 @dataclass(frozen=True)
 class SameBytes:
-    """How the bytes of all quantised ops compare with those of ONNX Runtime."""
+    """How what quantised ops make compares with what ONNX Runtime's do."""
 
     values: int
     same: int
     wrong: str | None = None
-    """The first op that stores another weight or differs by more than a step, and how."""
+    """The first op that stores another weight or differs by more than a step, or than rounding explains, and how."""
 
     @property
     def share(self) -> float | None:

@@ -52,6 +52,8 @@ class Agreement:
     same_bytes: float | None = None
     """The share of the values of quantised ops, each on the same inputs, that are the same bytes; the others differ by
     one step. None without such ops."""
+    same_floats: float | None = None
+    """Likewise of quantised ops that make floats; the others differ by rounding."""
 
     @property
     def within(self) -> bool:

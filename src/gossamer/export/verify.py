@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gossamer.errors import ExportError
 from gossamer.export.agreement import compare, few_examples, how_wrong, refuse_random
-from gossamer.export.dequantised_checks import first_wrong_product
+from gossamer.export.dequantised_checks import compare_products
 from gossamer.export.infinities import first_reader
 from gossamer.export.layer_checks import first_wrong_layer, values_read
 from gossamer.export.quantised_checks import compare_bytes
@@ -85,7 +85,8 @@ def compare_with_dense(
     inner = _Inner(dense, onnx.load(file), rewritten, few)
     of_bytes = compare_bytes(dense, inner.written, rewritten, few)
     wrong = first_wrong_layer(dense, inner.written, rewritten, few, inner.expected) or of_bytes.wrong
-    wrong = wrong or first_wrong_product(dense, inner.written, few)
+    of_floats = compare_products(dense, inner.written, few)
+    wrong = wrong or of_floats.wrong
     share = QUANTISED if rewritten.of_bytes else 0.0
     agreement, value = compare(*runs, feeds, rounding, share=share), inner.first_wrong(nan=True)
     reader = None if agreement.within and value is None else first_reader(dense, rewritten, feeds)
@@ -94,7 +95,7 @@ def compare_with_dense(
         value = inner.first_wrong(nan=False)
     if wrong is not None or value is not None or not agreement.within:
         raise _differs("sparse ONNX", "the dense one", agreement, wrong or value, reader)
-    return replace(agreement, reader=reader, same_bytes=of_bytes.share)
+    return replace(agreement, reader=reader, same_bytes=of_bytes.share, same_floats=of_floats.share)
 
 
 class _Inner:
