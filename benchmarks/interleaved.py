@@ -33,19 +33,6 @@ def require_small(what: str, error: tuple[float, str]) -> None:
         raise SystemExit("the sparse network computes something else")
 
 
-def in_turn(sessions: Sessions, feed: Feed, runs: int) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Medians of so many runs of each session, in turn, and their 10th and 90th percentile, in milliseconds."""
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for run in range(runs + WARM_UP):
-        for name, session in sessions.items():
-            start = time.perf_counter()
-            session.run(None, feed)
-            if run >= WARM_UP:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    spreads = {name: [float(np.percentile(ms, 10)), float(np.percentile(ms, 90))] for name, ms in times.items()}
-    return {name: float(np.median(ms)) for name, ms in times.items()}, spreads
-
-
 def timed(what: str, sessions: Sessions, feed: Feed, runs: int, ready: float, file_bytes: int) -> dict[str, object]:
     """Times the sessions "dense" and "gossamer", one run of each in turn so that all meet the same machine.
 
@@ -56,7 +43,15 @@ def timed(what: str, sessions: Sessions, feed: Feed, runs: int, ready: float, fi
     Returns:
         `medians` and `spreads` (10th and 90th percentile) in milliseconds, by session; their `ratio`; `ready_ms`.
     """
-    medians, spreads = in_turn(sessions, feed, runs)
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for run in range(runs + WARM_UP):
+        for name, session in sessions.items():
+            start = time.perf_counter()
+            session.run(None, feed)
+            if run >= WARM_UP:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    medians = {name: float(np.median(ms)) for name, ms in times.items()}
+    spreads = {name: [float(np.percentile(ms, 10)), float(np.percentile(ms, 90))] for name, ms in times.items()}
     ratio = medians["dense"] / medians["gossamer"]
     print(
         f"{what}: "
