@@ -26,6 +26,7 @@ from gossamer.cli.report import report
 from gossamer.cli.search import search
 from gossamer.cli.show import show
 from gossamer.cli.shrink import shrink
+from gossamer.cli.size import size
 from gossamer.cli.tasks import tasks
 from gossamer.cli.watch import watch
 from gossamer.errors import ConfigurationError, GossamerError, GossamerWarning
@@ -66,6 +67,7 @@ app.command()(explain)
 app.command()(shrink)
 app.command()(export)
 app.command()(predict)
+app.command()(size)
 app.command()(prune)
 app.command()(report)
 app.command()(search)
