@@ -12,6 +12,11 @@ from gossamer_runtime import coding
 from onnx import helper, numpy_helper
 from small_run import printed, refused
 
+from gossamer.errors import ConfigurationError
+from gossamer.export.costs import MeasuredCosts
+from gossamer.export.exporting import export
+from gossamer.export.form import FileForm
+from gossamer.export.source import open_source
 from gossamer.job.compress import compress
 from gossamer.job.training import Training
 from gossamer.loop.stop import Stop
@@ -122,4 +127,7 @@ def test_what_is_refused(run: Path, tmp_path: Path) -> None:
         network([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 8]}, weight, ["y"]), tmp_path / "nan.onnx"
     )
     assert "infinite or NaN" in refused("export", tmp_path / "nan.onnx", "--smallest", "-o", tmp_path / "x.onnx")
+    source, costs = open_source(str(tmp_path / "nan.onnx")), MeasuredCosts()
+    with pytest.raises(ConfigurationError, match="leave --calibration out"):
+        export(source, tmp_path / "x.onnx", form=FileForm(smallest=True), costs=costs)
     assert not (tmp_path / "x.onnx").exists()

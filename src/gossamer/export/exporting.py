@@ -94,6 +94,8 @@ def export(
         )
     if not path.parent.is_dir():
         raise ConfigurationError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+    if form.smallest and costs is not None:
+        raise ConfigurationError("--smallest makes every layer sparse, whatever it costs; leave --calibration out")
     if not (form.dense or form.int8):
         source = replace(source, dense=with_functions(source.dense))
     rounding = Rounding(source.dense, source.feeds, run=source.dense_run)
