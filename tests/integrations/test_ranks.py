@@ -115,10 +115,15 @@ TRANSFORMERS = """
         round.record(**trainer.evaluate())
 """
 
+END = """
+    # Without it torch's own threads may end a process by an abort.
+    torch.distributed.destroy_process_group()
+"""
+
 
 def torchrun(folder: Path, program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     script = folder / "program.py"
-    script.write_text(textwrap.dedent(BEGIN) + textwrap.dedent(program))
+    script.write_text(textwrap.dedent(BEGIN) + textwrap.dedent(program) + textwrap.dedent(END))
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
         [*command, str(script), *map(str, arguments)],
