@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from loop.test_ranks import digests
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 BEGIN = """
     import os, random, sys

@@ -12,7 +12,7 @@ from processes import over, run, start, succeeded
 
 import gossamer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 WAYS = """
     import json, warnings

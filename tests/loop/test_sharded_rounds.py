@@ -117,6 +117,7 @@ def test_fully_sharded_rounds_are_those_of_one_process_and_go_on_in_one(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("kind", "size"), [("fully sharded", 1), ("fully sharded", 4), ("tensor parallel", 2), ("both", 4)]
 )
@@ -130,6 +131,7 @@ def test_masks_are_those_of_one_process(kind: str, size: int, structure: str, cr
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_a_run_goes_on_at_another_number_of_processes_however_it_is_sharded(tmp_path: Path) -> None:
     expected = alone(tmp_path)
     begun = tmp_path / "begun"
@@ -147,6 +149,7 @@ def test_a_run_goes_on_at_another_number_of_processes_however_it_is_sharded(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_a_damaged_file_of_one_process_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "sharded"
     succeeded(tmp_path, 2, SHARDED, "fully sharded", folder, 1, "unstructured", "magnitude")

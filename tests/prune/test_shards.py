@@ -93,7 +93,7 @@ SELECT = """
     [
         (2, "some", 8),
         *(
-            pytest.param(ranks, "all", 15 * layouts, marks=pytest.mark.slow)
+            pytest.param(ranks, "all", 15 * layouts, marks=[pytest.mark.slow, pytest.mark.processes])
             for ranks, layouts in ((1, 8), (2, 8), (4, 9))
         ),
     ],
