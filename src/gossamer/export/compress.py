@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.errors import ExportError
+from gossamer.export.left import FLOATS, TYPES
 from gossamer.graph.batch_norm import drop_unread
 from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, constants_of, is_standard, renamed
 from gossamer.graph.messages import copied, replace_items
@@ -36,17 +37,8 @@ OLDEST_OPSET = 11
 """Before it ONNX has not all ops that put a weight together."""
 OLDEST_IR = 8
 """The version of ONNX's files from which on they hold functions."""
-TYPES = (
-    TensorProto.FLOAT,
-    TensorProto.FLOAT16,
-    TensorProto.DOUBLE,
-    TensorProto.BFLOAT16,
-    TensorProto.INT8,
-    TensorProto.UINT8,
-    TensorProto.BOOL,
-)
+STORABLE = (*TYPES, TensorProto.BOOL)
 """Types of weights and of masks; whole numbers of more bits are shapes and indices."""
-WHOLE = TYPES[4:]
 MOST_LEVELS = 127
 """Of a step, that a byte holds on either side of zero."""
 STEP_DIGITS = 2**12
@@ -260,7 +252,7 @@ def _weights(graph: onnx.GraphProto, biases: bool) -> Iterator[onnx.TensorProto]
         if not (biases and index == BIAS and node.op_type in ("SparseConv", "SparseMatMul"))
     }
     for name, tensor in constants_of(graph).items():
-        if tensor.data_type in TYPES and name not in of_ops and tensor.data_location != TensorProto.EXTERNAL:
+        if tensor.data_type in STORABLE and name not in of_ops and tensor.data_location != TensorProto.EXTERNAL:
             yield renamed(tensor, name)
 
 
@@ -269,7 +261,7 @@ def _ways(tensor: onnx.TensorProto, half: bool, taken: set[str]) -> list[_Way]:
     weight = array_of(tensor)
     if weight.size >= MOST or weight.nbytes < FRAMING:
         return []
-    rest = _most_frequent(weight) if tensor.data_type in WHOLE else weight.dtype.type(0)
+    rest = weight.dtype.type(0) if tensor.data_type in FLOATS else _most_frequent(weight)
     kept = np.asarray(weight != rest)
     halved = half and tensor.data_type == TensorProto.FLOAT
     levels, step = _levels(weight if tensor.data_type == TensorProto.FLOAT else np.zeros(0))

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from gossamer_runtime import weights
 from numpy.typing import NDArray
 from onnx import helper
 
 from gossamer.export.layer_checks import FEW_ROUNDINGS, PER_ROOT, PER_TERM, UNIT
-from gossamer.export.quantised_checks import SameBytes
+from gossamer.export.quantised_checks import SameBytes, wrong_weight
 from gossamer.graph.dequantised import DequantisedLayer
 from gossamer.graph.graph import Graph
 from gossamer.graph.messages import copied
@@ -50,7 +49,7 @@ def compare_products(dense: onnx.ModelProto, sparse: onnx.ModelProto, feed: Feed
     if not layers:
         return SameBytes(0, 0)
     for one in layers:
-        wrong = _wrong_weight(one, written)
+        wrong = wrong_weight(one.node, one.layer.weight, written)
         if wrong is not None:
             return SameBytes(0, 0, f"{one.layer.name} ({wrong})")
     wanted = {name for one in layers for name in (*_read(one.layer), one.layer.output)}
@@ -75,17 +74,6 @@ def _written_layers(graph: Graph, written: Graph) -> Iterator[_Written]:
 
 def _read(layer: DequantisedLayer) -> list[str]:
     return [name for name in (layer.source, layer.scale, layer.zero_point, layer.residual) if name]
-
-
-def _wrong_weight(one: _Written, written: Graph) -> str | None:
-    stored = written.constant(one.node.input[1])
-    if stored is None:
-        return "its weight is not stored"
-    try:
-        weight = weights.decode(stored.tobytes())
-    except weights.DamagedWeight as error:
-        return f"its weight is damaged: {error}"
-    return None if np.array_equal(weight, one.layer.weight) else "its weights are others"
 
 
 def _result(one: _Written, written: Graph, values: Feed) -> SameBytes:

@@ -140,6 +140,12 @@ def scored_again(found: Quantised, source: Source, run: Run, progress: Told = la
     return replace(found, scores=scores)
 
 
+def require_no_limit(source: Source, form: FileForm) -> None:
+    """Raises ConfigurationError if a loss is limited of a source that has no metric."""
+    if form.max_drop is not None:
+        raise ConfigurationError(f"--max-drop limits the loss of a metric, and {source.name} has none; leave it out")
+
+
 def _require_fitting(source: Source, form: FileForm) -> None:
     if is_quantised(source.dense):
         raise ConfigurationError(
@@ -148,8 +154,7 @@ def _require_fitting(source: Source, form: FileForm) -> None:
         )
     if DECIDES in source.splits:
         return
-    if form.max_drop is not None:
-        raise ConfigurationError(f"--max-drop limits the loss of a metric, and {source.name} has none; leave it out")
+    require_no_limit(source, form)
     if AUTO in form.keep_float:
         raise ConfigurationError(
             f"--keep-float auto goes by a metric, and {source.name} has none; name the layers, or export a task's run"

@@ -88,7 +88,8 @@ def compare_bytes(dense: onnx.ModelProto, sparse: onnx.ModelProto, rewritten: Re
     if not parts:
         return SameBytes(0, 0)
     for one in parts:
-        wrong = _wrong_weight(one, written)
+        part = one.part
+        wrong = wrong_weight(one.node, part.weight, written) if isinstance(part, QuantisedLayer) else None
         if wrong is not None:
             return SameBytes(0, 0, f"{one.name} ({wrong})")
     read = dict.fromkeys(given.value for one in parts for given in one.given)
@@ -126,17 +127,16 @@ def _maker(graph: Graph, value: str) -> onnx.NodeProto | None:
     return None if index is None else graph.nodes[index]
 
 
-def _wrong_weight(one: _Written, written: Graph) -> str | None:
-    if not isinstance(one.part, QuantisedLayer):
-        return None
-    stored = written.constant(one.node.input[1])
+def wrong_weight(node: onnx.NodeProto, weight: NDArray[np.generic], written: Graph) -> str | None:
+    """How the weight that the file holds for a node differs from this one."""
+    stored = written.constant(node.input[1])
     if stored is None:
         return "its weight is not stored"
     try:
-        weight = weights.decode(stored.tobytes())
+        found = weights.decode(stored.tobytes())
     except weights.DamagedWeight as error:
         return f"its weight is damaged: {error}"
-    return None if np.array_equal(weight, one.part.weight) else "its weights are others"
+    return None if np.array_equal(found, weight) else "its weights are others"
 
 
 def _input(value: str) -> str:

@@ -5,7 +5,7 @@ from itertools import count
 
 import onnx
 
-from gossamer.export.provenance import NEEDS, PRODUCER
+from gossamer.export.provenance import NEEDS, PRODUCER, with_facts
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, rename_values
 from gossamer.graph.open_axes import graphs_in
@@ -34,9 +34,7 @@ def slim(model: onnx.ModelProto, facts: Mapping[str, str]) -> onnx.ModelProto:
     result.producer_name, result.producer_version = PRODUCER, ""
     result.doc_string = " ".join(["needs", *needed]) if needed else ""
     replace_items(result.metadata_props, [])
-    for key, value in facts.items():
-        result.metadata_props.add(key=key, value=value)
-    return result
+    return with_facts(result, facts)
 
 
 def _names(taken: set[str]) -> Iterator[str]:

@@ -10,12 +10,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from gossamer.errors import ConfigurationError, ExportError
+from gossamer.errors import ExportError
 from gossamer.export.agreement import few_examples
 from gossamer.export.compress import in_byte_levels
 from gossamer.export.costs import MeasuredCosts
 from gossamer.export.form import FileForm, allowed_drop
-from gossamer.export.int8 import DECIDES, Scores
+from gossamer.export.int8 import DECIDES, Scores, require_no_limit
 from gossamer.export.levels import FINEST, LEVELS, WAYS, Levels, Way, in_levels
 from gossamer.export.moments import Moments, moments_of
 from gossamer.export.range_inputs import RangeInputs, read_range_inputs
@@ -75,10 +75,7 @@ def smallest(source: Source, form: FileForm, progress: Told = lambda text: None)
         if not np.isfinite(layer.weight).all():
             raise ExportError(f"weights of the layer {layer.name} are infinite or NaN; no level is near them")
     if DECIDES not in source.splits:
-        if form.max_drop is not None:
-            raise ConfigurationError(
-                f"--max-drop limits the loss of a metric, and {source.name} has none; leave it out"
-            )
+        require_no_limit(source, form)
         chosen = search.uniform(UNMEASURED)
         return Smallest(
             search.model(chosen),
@@ -86,10 +83,11 @@ def smallest(source: Source, form: FileForm, progress: Told = lambda text: None)
             "a step of an eighth of each layer's largest weight; what that does to its accuracy was not measured",
         )
     found = search.best()
-    scores = {
-        split: Scores(one.name, search.score(split, source.dense), search.score(split, found.model))
-        for split, one in source.splits.items()
-    }
+    measured = {DECIDES: (search.before, found.score)}
+    for split in source.splits:
+        if split not in measured:
+            measured[split] = (search.score(split, source.dense), search.score(split, found.model))
+    scores = {split: Scores(source.splits[split].name, *both) for split, both in measured.items()}
     return Smallest(found.model, search.steps(found.chosen), found.words, scores)
 
 
@@ -110,6 +108,8 @@ class _Found:
     chosen: Mapping[str, Levels]
     """By the output of the layer."""
     model: onnx.ModelProto
+    score: float
+    """The metric on the split that decides."""
     words: str = ""
 
     @property
@@ -123,7 +123,6 @@ class _Search:
     source: Source
     form: FileForm
     progress: Told
-    _scores: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def graph(self) -> Graph:
@@ -207,9 +206,9 @@ class _Search:
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             chosen = {layer.output: self._chosen(layer, 10**middle, way) for layer in self.layers}
-            found = _Found(chosen, self.model(chosen))
-            after = self.score(DECIDES, found.model)
-            if is_within(self.allowed, self.before, after, self.source.splits[DECIDES].better):
+            model = self.model(chosen)
+            found = _Found(chosen, model, self.score(DECIDES, model))
+            if is_within(self.allowed, self.before, found.score, self.source.splits[DECIDES].better):
                 low = middle
                 best = found if best is None or found.size < best.size else best
             else:
@@ -270,13 +269,21 @@ class _Search:
 
     def _constant(self, layer: Layer) -> tuple[str, bool]:
         """The initializer that holds a layer's weight, and whether it is transposed there."""
-        node = self.graph.nodes[layer.nodes[0]]
-        for name in node.input:
-            stored = self.graph.constant(name)
-            if stored is None or stored.size != layer.weight.size:
-                continue
-            if stored.shape == layer.weight.shape and np.array_equal(stored, layer.weight, equal_nan=True):
-                return name, False
-            if stored.ndim == 2 and np.array_equal(stored.T, layer.weight, equal_nan=True):
-                return name, True
-        raise ExportError(f"the weight of layer {layer.name} is not stored as it is computed with")
+        return self._constants[layer.output]
+
+    @cached_property
+    def _constants(self) -> dict[str, tuple[str, bool]]:
+        """By the output of the layer."""
+        return {layer.output: _constant_of(self.graph, layer) for layer in find_layers(self.graph)}
+
+
+def _constant_of(graph: Graph, layer: Layer) -> tuple[str, bool]:
+    for name in graph.nodes[layer.nodes[0]].input:
+        stored = graph.constant(name)
+        if stored is None or stored.size != layer.weight.size:
+            continue
+        if stored.shape == layer.weight.shape and np.array_equal(stored, layer.weight, equal_nan=True):
+            return name, False
+        if stored.ndim == 2 and np.array_equal(stored.T, layer.weight, equal_nan=True):
+            return name, True
+    raise ExportError(f"the weight of layer {layer.name} is not stored as it is computed with")
