@@ -54,6 +54,39 @@ def test_patterns_layers_and_groups(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("options", [[], ["--layerwise"], ["--structure", "2:4", "--exclude", "*.1.up"]])
+def test_the_plan_is_what_is_done_then(options: list[str], tmp_path: Path) -> None:
+    source(tmp_path, 20)
+    (tmp_path / "source" / "config.json").write_text("{}")
+    (tmp_path / "source" / "pytorch_model.bin").write_bytes(bytes(100))
+    arguments = ("prune", "source", "-o", "out", "--sparsity", "0.7", *options)
+    planned = gossamer(tmp_path, *arguments, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    finished = gossamer(tmp_path, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    record = json.loads((tmp_path / "out" / "gossamer-prune.json").read_text())
+    kept, prunable = record["kept"], record["prunable"]
+    assert f"{kept:,} of {prunable:,} prunable weights would be kept, {prunable - kept:,} be zero" in planned.stdout
+    # To the byte, but for the notes.
+    written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir() if path.name != "gossamer-prune.json")
+    assert f"{written:,} bytes would be written to out; nothing was" in planned.stdout
+    assert "not copied" in planned.stdout
+    assert "pytorch_model.bin" in planned.stdout
+    table, tables = (
+        [line.split() for line in one.stdout.splitlines() if line.lstrip().startswith(("layers", "embed"))]
+        for one in (planned, finished)
+    )
+    assert len(table) >= 2
+    # Where the number of a tensor's weights is known beforehand, it is the one that the command then prints.
+    assert table == [
+        ["?" if cell.endswith("%") and "--layerwise" not in options else cell for cell in row] for row in tables
+    ]
+    again = gossamer(tmp_path, *arguments, "--dry-run")
+    assert again.returncode == 2
+    assert "out is there already" in again.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -20,7 +20,7 @@ from gossamer.prune.scope import Scope
 from gossamer.wording import printable
 
 if TYPE_CHECKING:
-    from gossamer.files import Pruned
+    from gossamer.files import Planned, Pruned
 
 NAMED = 5
 """Files that are named, of those that are not copied."""
@@ -46,26 +46,28 @@ def prune(
         str, typer.Option(help="unstructured, or 2:4 (any N:M) along the input channels.")
     ] = "unstructured",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that this command wrote.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be pruned, kept and written, and write nothing.")
+    ] = False,
 ) -> None:
     """Set the smallest weights of files to zero, without loading them: the network may be larger than memory.
 
     Everything else stays as it is, so that what loaded the source loads the result. Nothing is retrained, which costs
     accuracy: gossamer.rounds on the loaded model goes on from here.
     """
+    from gossamer.files import Planned
     from gossamer.files import prune as prune_files
 
-    with _progress() as progress:
-        pruned = prune_files(
-            source,
-            out,
-            sparsity=sparsity,
-            layerwise=layerwise,
-            structure=structure,
-            scope=scope,
-            overwrite=overwrite,
-            progress=progress,
-        )
+    what: dict[str, Any] = {"sparsity": sparsity, "layerwise": layerwise, "structure": structure, "scope": scope}
     terminal = console()
+    if dry_run:
+        planned = Planned.of(source, out, overwrite=overwrite, **what)
+        terminal.print(_table(planned))
+        for line in _plan(planned, out):
+            terminal.print(printable(line))
+        return
+    with _progress() as progress:
+        pruned = prune_files(source, out, overwrite=overwrite, progress=progress, **what)
     terminal.print(_table(pruned))
     for line in _summary(pruned, out):
         terminal.print(printable(line))
@@ -92,7 +94,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, work: bar.update(task, completed=done, total=work)
 
 
-def _table(pruned: "Pruned") -> Table:
+def _table(pruned: "Pruned | Planned") -> Table:
     """One row for all tensors that differ by the numbers in their names alone."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("tensors", overflow="fold")
@@ -104,7 +106,8 @@ def _table(pruned: "Pruned") -> Table:
     rows: dict[tuple[str, ...], list[int]] = {}
     for tensor in pruned.tensors:
         counts = rows.setdefault((_alike(tensor.name), _shape(tensor.shape), tensor.kind, ""), [0, 0, 0])
-        for index, count in enumerate((1, tensor.size, tensor.kept)):
+        # Of a plan it may not be known, of one tensor as of all.
+        for index, count in enumerate((1, tensor.size, -1 if tensor.kept is None else tensor.kept)):
             counts[index] += count
     for left in pruned.left:
         stored = left.stored
@@ -112,7 +115,7 @@ def _table(pruned: "Pruned") -> Table:
         counts[0] += 1
         counts[1] += stored.size
     for (name, shape, kind, reason), (number, weights, kept) in rows.items():
-        share = "" if reason else f"{kept / weights:.2%}"
+        share = "" if reason else "?" if kept < 0 else f"{kept / weights:.2%}"
         table.add_row(Text(printable(name)), shape, kind, f"{number:,}", f"{weights:,}", share, Text(printable(reason)))
     return table
 
@@ -125,6 +128,29 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "1"
 
 
+def _plan(planned: "Planned", out: Path) -> list[str]:
+    prunable, kept = planned.prunable, planned.kept
+    lines = [
+        f"{kept:,} of {prunable:,} prunable weights would be kept, {prunable - kept:,} be zero (sparsity "
+        f"{1 - kept / prunable:.4%}); which are prunable is known by {planned.known_by}",
+        *_not_copied(planned),
+        f"{planned.bytes:,} bytes would be written to {out}; nothing was",
+    ]
+    if any(tensor.kept is None for tensor in planned.tensors):
+        lines.append("?: the smallest of all go, and which these are only the weights tell (--layerwise shares alike)")
+    return lines
+
+
+def _not_copied(pruned: "Pruned | Planned") -> list[str]:
+    if not pruned.left_behind:
+        return []
+    more = f" and {len(pruned.left_behind) - NAMED} more" if len(pruned.left_behind) > NAMED else ""
+    return [
+        f"not copied, since they are pickled, or hold the weights once more, unpruned: "
+        f"{', '.join(pruned.left_behind[:NAMED])}{more}"
+    ]
+
+
 def _summary(pruned: "Pruned", out: Path) -> list[str]:
     prunable, kept = pruned.prunable, pruned.kept
     zeros = sum(tensor.zeros_before for tensor in pruned.tensors)
@@ -132,14 +158,9 @@ def _summary(pruned: "Pruned", out: Path) -> list[str]:
     lines = [
         f"{kept:,} of {prunable:,} prunable weights kept, {prunable - kept:,} are zero (sparsity "
         f"{1 - kept / prunable:.4%}){before}; which are prunable is known by {pruned.known_by}",
+        *_not_copied(pruned),
+        f"written to {out}",
     ]
-    if pruned.left_behind:
-        more = f" and {len(pruned.left_behind) - NAMED} more" if len(pruned.left_behind) > NAMED else ""
-        lines.append(
-            f"not copied, since they are pickled, or hold the weights once more, unpruned: "
-            f"{', '.join(pruned.left_behind[:NAMED])}{more}"
-        )
-    lines.append(f"written to {out}")
     lines.append(
         "nothing was retrained, which costs accuracy: measure it, load the model and go on with gossamer.rounds(model, "
         "folder=..., target_sparsity=...), which prunes its own rounds from the weights that are here"

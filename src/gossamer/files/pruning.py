@@ -6,31 +6,20 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from gossamer.errors import ConfigurationError
-from gossamer.files.candidates import Candidate, Left, choose
-from gossamer.files.folder import PICKLED, SAFETENSORS, SAVE, open_file, open_folder
-from gossamer.files.keys import widest_kind
+from gossamer.files.candidates import Left
 from gossamer.files.masking import Counted, Masking, copy_around
-from gossamer.files.ranking import Ranking
+from gossamer.files.planning import RECORD, UNSTRUCTURED, Group, Planned
 from gossamer.files.selecting import Advance, Weight, threshold_of
 from gossamer.files.source import Source
 from gossamer.files.stored import Stored
-from gossamer.loop.plan import Plan
-from gossamer.loop.stop import Stop
-from gossamer.prune.allocate import apportion, uniform
-from gossamer.prune.n_of_m import most_of_groups, n_and_m
 from gossamer.prune.scope import Scope
-from gossamer.storage.files import absolute, read_text, write_folder, write_text
+from gossamer.storage.files import absolute, write_folder, write_text
 
-RECORD = "gossamer-prune.json"
-"""What was done, in the folder that is written."""
 VERSION = 1
-UNSTRUCTURED = "unstructured"
 
 Progress = Callable[[int, int], None]
 """(bytes read and written until now, all of them)."""
@@ -78,18 +67,6 @@ class Pruned:
         return sum(tensor.kept for tensor in self.tensors)
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Weights that are ranked together."""
-
-    weights: tuple[Weight, ...]
-    ranking: Ranking
-
-    @property
-    def widest(self) -> str:
-        return widest_kind(weight.stored.kind for weight in self.weights)
-
-
 def prune(
     source: str | Path,
     out: str | Path,
@@ -125,23 +102,16 @@ def prune(
         NothingToPruneError: no tensor can be pruned.
         CheckpointError: a file is damaged, or cannot be written.
     """
-    groups = _groups_of(structure)
-    scope = Scope() if scope is None else scope
-    Stop(target_sparsity=sparsity)
     source, out = absolute(source), absolute(out)
-    _check_out(source, out, overwrite)
-    opened = _open(source)
-    chosen, left = choose(opened.candidates, scope)
-    if groups is not None:
-        _require_inputs(chosen, structure)
-    weights = [Weight(one.stored, one.inputs_axis, one.copies) for one in chosen]
-    ranked = _ranked_together(weights, sparsity, layerwise, groups)
-    _require_room(opened, out)
+    planned = Planned.of(
+        source, out, sparsity=sparsity, layerwise=layerwise, structure=structure, scope=scope, overwrite=overwrite
+    )
+    opened, weights, left = planned.source, planned.weights, planned.left
     told = _Told(progress, _work(opened, weights))
     found: dict[str, Counted] = {}
 
     def write(folder: Path) -> None:
-        found.update(_write(opened, ranked, folder, told.advance))
+        found.update(_write(opened, planned.groups, folder, told.advance))
         result = _result(opened, weights, left, found, out)
         write_text(folder / RECORD, _record(result, source, sparsity, layerwise, structure))
 
@@ -149,101 +119,7 @@ def prune(
     return _result(opened, weights, left, found, out)
 
 
-def _open(source: Path) -> Source:
-    if source.is_dir():
-        return open_folder(source)
-    if not source.exists():
-        raise ConfigurationError(f"there is no {source}; expected a .safetensors or .onnx file, or a folder of shards")
-    if source.suffix == SAFETENSORS:
-        return open_file(source)
-    if source.suffix.lower() == ".onnx":
-        from gossamer.files.onnx_file import open_onnx
-
-        return open_onnx(source)
-    why = f"pickled weights run code when they are read. {SAVE}" if source.suffix in PICKLED else "name one of those"
-    raise ConfigurationError(f"{source} is no .safetensors or .onnx file, and no folder of shards; {why}")
-
-
-def _groups_of(structure: str) -> tuple[int, int] | None:
-    groups = n_and_m(structure)
-    if groups is None and structure != UNSTRUCTURED:
-        raise ConfigurationError(
-            f"structure is {structure!r}; expected {UNSTRUCTURED}, or N:M with 0 < N < M such as 2:4 (others need the "
-            f"network in memory: gossamer.rounds)"
-        )
-    return groups
-
-
-def _check_out(source: Path, out: Path, overwrite: bool) -> None:
-    inside = source if source.is_dir() else None
-    if out.resolve() == source.resolve() or (inside and out.resolve().is_relative_to(inside.resolve())):
-        raise ConfigurationError(f"{out} lies in the source {source}; name a folder elsewhere")
-    if source.resolve().is_relative_to(out.resolve()) and out.exists():
-        raise ConfigurationError(f"{out} holds the source {source}; name another folder")
-    if not out.exists() and not out.is_symlink():
-        return
-    if not overwrite:
-        raise ConfigurationError(f"{out} is there already; name another folder, or replace it with --overwrite")
-    try:
-        record = json.loads(read_text(out / RECORD))
-        ours = isinstance(record, dict) and "gossamer-prune" in record
-    except (OSError, ValueError, RecursionError):
-        ours = False
-    if not ours or out.is_symlink():
-        raise ConfigurationError(
-            f"{out} was not written by gossamer prune (it has no {RECORD}), and would be lost; name another folder"
-        )
-
-
-def _require_inputs(chosen: Sequence[Candidate], structure: str) -> None:
-    without = [one.stored.name for one in chosen if one.inputs_axis is None]
-    if without:
-        raise ConfigurationError(
-            f"{without[0]} has no one axis of inputs (stacked experts, perhaps), along which {structure} could lie; "
-            f"leave it as it is: --exclude '{without[0]}', or prune unstructured"
-        )
-
-
-def _outputs_first(weight: Weight) -> tuple[int, ...]:
-    shape, axis = weight.stored.shape, weight.inputs_axis
-    if axis is None or axis == 1:
-        return shape
-    return (prod(shape[:axis]) if axis else shape[1], shape[axis], *shape[max(2, axis + 1) :])
-
-
-def _ranked_together(
-    weights: Sequence[Weight], sparsity: float, layerwise: bool, groups: tuple[int, int] | None
-) -> list[_Group]:
-    """How many weights are kept of what."""
-    sizes = {weight.stored.name: weight.stored.size for weight in weights}
-    shapes = {weight.stored.name: _outputs_first(weight) for weight in weights}
-    kept = Plan(sum(sizes.values()), target_sparsity=sparsity).smallest
-    counts = {"all tensors": kept}
-    together = [("all tensors", tuple(weights))]
-    if layerwise:
-        counts = apportion(uniform(shapes, kept), sizes, kept)
-        together = [(weight.stored.name, (weight,)) for weight in weights]
-    found = []
-    for name, ranked in together:
-        inside = [shapes[weight.stored.name] for weight in ranked]
-        if groups is not None:
-            most = sum(most_of_groups(*groups, shape) for shape in inside)
-            number = sum(weight.stored.size for weight in ranked)
-            if counts[name] > most:
-                raise ConfigurationError(
-                    f"a sparsity of {sparsity} keeps {counts[name]:,} weights of {name}, but {groups[0]}:{groups[1]} "
-                    f"leaves at most {most:,}; expected a sparsity of at least {_share(number - most, number)}"
-                )
-        found.append(_Group(ranked, Ranking.of(inside, counts[name], groups)))
-    return found
-
-
-def _share(part: int, number: int) -> float:
-    """Rounded up to a number that does suffice."""
-    return float(-(-Fraction(part, number) * 10**6 // 1)) / 10**6
-
-
-def _write(source: Source, groups: Sequence[_Group], folder: Path, advance: Advance) -> dict[str, Counted]:
+def _write(source: Source, groups: Sequence[Group], folder: Path, advance: Advance) -> dict[str, Counted]:
     """Writes all files, and says what became of each tensor."""
     thresholds = [threshold_of(group.weights, group.ranking, source.open_file, advance) for group in groups]
     pruned: dict[str, list[Stored]] = {file: [] for file in (*source.files, *source.contents)}
@@ -308,15 +184,6 @@ def _work(source: Source, weights: Sequence[Weight]) -> int:
     stored = sum(weight.stored.length for weight in weights)
     copies = sum(copy.length for weight in weights for copy in weight.copies)
     return source.size() - sum((source.folder / file).stat().st_size for file in source.beside) + 2 * stored + copies
-
-
-def _require_room(source: Source, out: Path) -> None:
-    place = next(folder for folder in out.parents if folder.exists())
-    free, needed = shutil.disk_usage(place).free, source.size()
-    if free < needed:
-        raise ConfigurationError(
-            f"{place} has room for {free:,} bytes; expected {needed:,}. Make room, or write elsewhere"
-        )
 
 
 def _result(

@@ -92,11 +92,13 @@ def _check_sharded(cut: Cut, model: nn.Module, weights: Mapping[str, Tensor]) ->
     for name, weight in sharded.items():
         axis = 0 if name in turned else 1
         if cuts_groups(name, weight, axis, group):
+            rows = weight.numel() // weight.shape[axis]
             raise ConfigurationError(
                 f"{cut.structure} looks at {group} consecutive inputs of {name} at a time, and {weight.placements} "  # type: ignore[attr-defined]
-                f"of {tuple(weight.shape)} divides some of them between processes; expected whole groups. Shard it "
-                f"along its outputs (axis {1 - axis}), or over a number of processes that leaves each a multiple of "
-                f"{group} inputs"
+                f"of {tuple(weight.shape)} divides some of them between processes; expected whole groups: of a divided "
+                f"one nobody knows the largest without the others' weights, and to send those of {rows} rows in every "
+                f"round would grow with the network. Shard it along its outputs (axis {1 - axis}), or over a number of "
+                f"processes that leaves each a multiple of {group} inputs; or leave it as it is (Scope(exclude=...))"
             )
 
 
