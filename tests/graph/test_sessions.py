@@ -55,6 +55,20 @@ def test_a_constant_of_another_size_than_it_says_is_an_error_of_the_network() ->
         dense_session(model)
 
 
+def test_sums_of_int8_layers_are_exact_on_every_processor() -> None:
+    """Without VNNI ONNX Runtime by itself adds two products of 255 and 127 in 16 bits, which hold 32,767."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "one", "none"], ["bytes"]),
+        helper.make_node("DequantizeLinear", ["bytes", "one", "none"], ["read"]),
+        helper.make_node("DequantizeLinear", ["w", "one"], ["weight"]),
+        helper.make_node("MatMul", ["read", "weight"], ["y"]),
+    ]
+    constants = {"one": np.float32(1), "none": np.uint8(0), "w": np.full((64, 16), 127, np.int8)}
+    model = network(nodes, {"x": ["n", 64]}, constants, ["y"])
+    (sums,) = dense_session(model).run(None, {"x": np.full((3, 64), 255, np.float32)})
+    np.testing.assert_array_equal(sums, 64 * 255 * 127)
+
+
 def test_outputs_are_computed_once_for_each_input_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 

@@ -49,8 +49,7 @@ def byte_parts(graph: Graph, quantised: QuantisedGraph) -> list[BytePart]:
     parts: list[BytePart] = [*convolutions, *quantised.channelwise, *quantised.movers]
     if not parts:
         return []
-    on_panels = {index for part in parts for index in nodes_of(part)}
-    return [*parts, *_edges(graph, on_panels | quantised.inside, on_panels)]
+    return [*parts, *_edges(graph, {index for part in parts for index in nodes_of(part)} | quantised.inside)]
 
 
 def nodes_of(part: BytePart) -> tuple[int, ...]:
@@ -107,12 +106,11 @@ def read_by(layer: QuantisedLayer) -> Iterator[Bytes]:
         yield layer.residual
 
 
-def _edges(graph: Graph, inside: set[int], on_panels: set[int]) -> Iterator[Edge]:
+def _edges(graph: Graph, inside: set[int]) -> Iterator[Edge]:
     """The nodes between floats and the bytes that parts read or make.
 
     Args:
         inside: the nodes of all parts and linear layers.
-        on_panels: those of parts.
     """
     for index, node in enumerate(graph.nodes):
         if index in inside or not (is_quantise(node) or is_dequantise(node)) or is_constant(graph, node.input[0]):
@@ -122,7 +120,7 @@ def _edges(graph: Graph, inside: set[int], on_panels: set[int]) -> Iterator[Edge
         sizes = graph.shapes.get(value, ())
         if len(sizes) not in (3, 4) or not isinstance(sizes[1], int) or sizes[1] < 1:
             continue
-        if not enters and not _leads_to_floats(graph, node.output[0], on_panels):
+        if not enters and not _leads_to_floats(graph, node.output[0], inside):
             continue
         try:
             quantisation = quantisation_at(graph, node, 1, 2)
@@ -132,10 +130,10 @@ def _edges(graph: Graph, inside: set[int], on_panels: set[int]) -> Iterator[Edge
             yield Edge(index, node.input[0], node.output[0], quantisation, enters)
 
 
-def _leads_to_floats(graph: Graph, value: str, on_panels: set[int]) -> bool:
-    """Whether something reads a value of floats that does not only make bytes of it again: ONNX Runtime computes such
-    nodes on bytes."""
-    outside = [index for index in graph.readers.get(value, []) if index not in on_panels]
+def _leads_to_floats(graph: Graph, value: str, inside: set[int]) -> bool:
+    """Whether something reads a value of floats that neither reads its bytes itself nor makes only bytes of it again:
+    ONNX Runtime computes such nodes on bytes."""
+    outside = [index for index in graph.readers.get(value, []) if index not in inside]
     for index in outside:
         made = [] if index == GRAPH else graph.nodes[index].output
         readers = [reader for name in made for reader in graph.readers.get(name, [])]

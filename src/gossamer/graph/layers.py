@@ -199,8 +199,10 @@ def with_bias(graph: Graph, layer: AnyLayer, axis: int) -> AnyLayer:
     bias = _bias(graph, others[0], layer.shape.outputs, layer.rank, axis) if len(others) == 1 else None
     if bias is None:
         return layer
-    # Exporters transpose a linear layer's weight, and its name is lost; the bias has kept its own.
-    name = others[0].removesuffix(".bias") if others[0].endswith(".bias") else layer.name
+    # Exporters transpose a linear layer's weight, and its name is lost; the bias has kept its own, unless it stands for
+    # those of several layers because they are alike.
+    own = others[0].endswith(".bias") and len(graph.readers.get(others[0], [])) == 1
+    name = others[0].removesuffix(".bias") if own else layer.name
     output = graph.nodes[following].output[0]
     return replace(layer, name=name, bias=bias[0], output=output, nodes=(*layer.nodes, following))
 
