@@ -69,14 +69,6 @@ def test_options_keep_their_number_of_threads_and_tell_the_ops(small_model: byte
     assert options.intra_op_num_threads == 2
     assert options.get_session_config_entry("gossamer.threads") == "2"
     assert options.get_session_config_entry("optimization.disable_specified_optimizers") == "SkipLayerNormFusion"
-    assert options.get_session_config_entry("session.x64quantprecision") == "1"
-
-
-def test_an_entry_that_options_have_is_left(small_model: bytes) -> None:
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "0")
-    gossamer_runtime.Session(small_model, options)
-    assert options.get_session_config_entry("session.x64quantprecision") == "0"
 
 
 def test_threads_beside_options_are_an_error_and_change_nothing(small_model: bytes) -> None:

@@ -11,14 +11,10 @@ import onnxruntime
 from gossamer_runtime.library import library_path
 
 THREADS_ENTRY = "gossamer.threads"
-# Without VNNI, ONNX Runtime adds pairs of products of layers in int8 in 16 bits, where they do not fit, and results may
-# be far off. With this entry it is exact, as gossamer's ops are; where there is VNNI nothing changes.
-EXACT_INT8 = ("session.x64quantprecision", "1")
 # ONNX Runtime joins an addition and the layer normalisation behind it to one op, which takes six times as long as the
-# two (128 x 768 on one core of AMD Zen 5, ONNX Runtime 1.32: 390 us against 60).
-WITHOUT_SLOWER = ("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
-# What options say unless they say otherwise already.
-ENTRIES = dict([EXACT_INT8, WITHOUT_SLOWER])
+# two (128 x 768 on one core of AMD Zen 5, ONNX Runtime 1.32: 390 us against 60). Off, unless an entry is there.
+DISABLED_ENTRY = "optimization.disable_specified_optimizers"
+SLOWER = "SkipLayerNormFusion"
 # What ONNX Runtime says of ops that one options object holds twice. It says so only when a session is created.
 REGISTERED_TWICE = "Domain already set in registry"
 
@@ -34,9 +30,8 @@ def session_options(options: onnxruntime.SessionOptions | None = None) -> onnxru
     The same object is returned, changed: it holds the ops and the entry ``gossamer.threads``. Given again, it is left
     as it is, so one object serves any number of sessions. ONNX Runtime does not tell custom ops how many threads a
     session has, and the ops keep the number that they were registered with: set ``intra_op_num_threads`` before.
-    Unless they are there, two entries are added: ``optimization.disable_specified_optimizers`` becomes
-    ``SkipLayerNormFusion``, which makes networks slower, and ``session.x64quantprecision`` becomes ``1``, so that ONNX
-    Runtime's own layers in int8 are exact on x86-64 processors without VNNI too.
+    Unless there is an entry ``optimization.disable_specified_optimizers``, it becomes ``SkipLayerNormFusion``, which
+    makes networks slower.
 
     Raises:
         NativeLibraryMissing: gossamer-runtime was installed without its native part; ``options`` are unchanged.
@@ -50,9 +45,8 @@ def session_options(options: onnxruntime.SessionOptions | None = None) -> onnxru
         registered = _registered.get(options)
         if registered is None:
             options.add_session_config_entry(THREADS_ENTRY, str(threads))
-            for name, value in ENTRIES.items():
-                if not _has_entry(options, name):
-                    options.add_session_config_entry(name, value)
+            if not _has_entry(options, DISABLED_ENTRY):
+                options.add_session_config_entry(DISABLED_ENTRY, SLOWER)
             options.register_custom_ops_library(library)
             _registered[options] = threads
         elif registered != threads:

@@ -9,10 +9,10 @@ import gossamer_runtime
 import numpy as np
 import onnx
 import onnxruntime
-from gossamer_runtime.session import EXACT_INT8
 from numpy.typing import NDArray
 
 from gossamer.errors import ExportError, first_line
+from gossamer.graph.exact_sums import JOINS_NOTHING, saturates, with_exact_sums
 from gossamer.graph.messages import without_contents
 from gossamer.graph.values import Value, arrays_in
 
@@ -30,12 +30,12 @@ HANDED_OVER = 2**16
 
 
 def dense_session(model: onnx.ModelProto, threads: int = 0) -> onnxruntime.InferenceSession:
-    """ONNX Runtime alone, which knows no op of gossamer; of layers in int8 it computes the exact sums.
+    """ONNX Runtime alone, which knows no op of gossamer; the sums of its layers in int8 are exact on every processor.
 
     Args:
         threads: 0 is as many as it takes by itself.
     """
-    light, large = _without_large(model)
+    light, large = _without_large(with_exact_sums(model) if saturates() else model)
     options = _options()
     options.intra_op_num_threads = threads
     if large:
@@ -46,14 +46,16 @@ def dense_session(model: onnx.ModelProto, threads: int = 0) -> onnxruntime.Infer
 
 
 def sparse_session(model: bytes | str) -> onnxruntime.InferenceSession:
-    """ONNX Runtime with gossamer's ops, for a model's bytes or a file's path.
+    """ONNX Runtime with gossamer's ops, for a model's bytes or a file's path; all sums of products of bytes are exact.
 
     Raises:
         ExportError: the native part of gossamer-runtime is not there.
     """
-    if isinstance(model, str) and model != model.encode("utf-8", "replace").decode():
+    if isinstance(model, str) and (saturates() or model != model.encode("utf-8", "replace").decode()):
         # ONNX Runtime opens only what is called in UTF-8.
         model = Path(model).read_bytes()
+    if saturates():
+        model = with_exact_sums(onnx.load_from_string(model)).SerializeToString()
     try:
         return gossamer_runtime.Session(model, _options())
     except gossamer_runtime.NativeLibraryMissing as error:
@@ -63,7 +65,8 @@ def sparse_session(model: bytes | str) -> onnxruntime.InferenceSession:
 def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
-    options.add_session_config_entry(*EXACT_INT8)
+    if saturates():
+        options.add_session_config_entry(*JOINS_NOTHING)
     return options
 
 
