@@ -50,8 +50,8 @@ def saturates() -> bool:
 
 
 def with_exact_sums(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network with products of floats in the place of layers on bytes with constant weights, for a session with
-    the entry `JOINS_NOTHING`."""
+    """The same network with products of floats in the place of layers on bytes with constant weights, for a session
+    with the entry `JOINS_NOTHING`."""
     if not any(node.op_type in PRODUCTS for node in model.graph.node):
         return model
     writer = _Writer(model)
