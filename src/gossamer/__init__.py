@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gossamer.prune.prunable import prunable_weights
     from gossamer.prune.scope import Scope
     from gossamer.prune.select import keep_largest
+    from gossamer.ranks.together import together
     from gossamer.rewind.strategies import Retraining
 
     __version__: str
@@ -54,6 +55,7 @@ __all__ = [
     "load_round",
     "prunable_weights",
     "rounds",
+    "together",
 ]
 
 _HOMES = {
@@ -70,6 +72,7 @@ _HOMES = {
     "load_round": "gossamer.loop.folder",
     "prunable_weights": "gossamer.prune.prunable",
     "rounds": "gossamer.loop.driver",
+    "together": "gossamer.ranks.together",
 }
 """Public name -> its module."""
 

@@ -144,16 +144,20 @@ def run_on_cluster(jobs: Sequence[Job], address: str, threads: int, tell: Tell) 
             finished, _ = ray.wait(list(going_on), num_returns=1)
             for handle in finished:
                 job = going_on.pop(handle)
-                code, output = ray.get(handle)
+                code, output, machine = ray.get(handle)
                 if code != 0:
-                    raise _failure(job, code, output)
+                    raise _failure(job, code, output, machine)
                 tell(job, "done")
     finally:
         ray.shutdown()
 
 
-def _remote_run(threads: int) -> Callable[[Sequence[str], tuple[int, str] | None], tuple[int, str]]:
-    """What a machine of the cluster does: a command's options -> exit code and output. What `after` failed, it does not
+Outcome = tuple[int, str, str]
+"""Exit code, output, and the machine of a run."""
+
+
+def _remote_run(threads: int) -> Callable[[Sequence[str], Outcome | None], Outcome]:
+    """What a machine of the cluster does: a command's options -> what it came to. What `after` failed, it does not
     begin. A function inside a function travels as it is: the machine's worker need not import torch for it."""
     module, attempts, in_use, pause = CELL, ATTEMPTS, IN_USE, POLL_SECONDS
 
@@ -175,7 +179,8 @@ def _remote_run(threads: int) -> Callable[[Sequence[str], tuple[int, str] | None
             # Before its standard input is closed, which would end it.
             return process.wait(), output
 
-    def run(options: Sequence[str], after: tuple[int, str] | None) -> tuple[int, str]:
+    def run(options: Sequence[str], after: Outcome | None) -> Outcome:
+        import platform
         import time
 
         if after is not None and after[0] != 0:
@@ -187,7 +192,7 @@ def _remote_run(threads: int) -> Callable[[Sequence[str], tuple[int, str] | None
             if code >= 0 and in_use not in output:
                 break
             time.sleep(pause)
-        return code, output
+        return code, output, platform.node()
 
     return run
 
@@ -211,11 +216,12 @@ def _environment(threads: int) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
-def _failure(job: Job, code: int | None, output: str) -> CellFailedError:
+def _failure(job: Job, code: int | None, output: str, machine: str = "") -> CellFailedError:
     last = "".join(f"\n  {line}" for line in output.splitlines()[-LAST_LINES:])
+    where = f" on {machine}" if machine else ""
     return CellFailedError(
-        f"{job.name} {_how_it_ended(code)}{':' if last else '.'}{last}\nWhat is finished is kept; the same command "
-        f"continues. The run by itself: gossamer {' '.join(job.options)}"
+        f"{job.name} {_how_it_ended(code)}{where}{':' if last else '.'}{last}\nWhat is finished is kept; the same "
+        f"command continues. The run by itself: gossamer {' '.join(job.options)}"
     )
 
 
