@@ -60,6 +60,45 @@ ACCELERATE = """
         round.record(loss=torch.rand(()).item())
 """
 
+FSDP2 = """
+    import accelerate
+    from accelerate.state import DistributedType
+    from gossamer.integrations.accelerate import rounds
+
+    plugin = accelerate.FullyShardedDataParallelPlugin(
+        fsdp_version=2, cpu_ram_efficient_loading=False, auto_wrap_policy="size_based_wrap", min_num_params=10,
+        state_dict_type="SHARDED_STATE_DICT" if killed_at or "killed" in folder else "FULL_STATE_DICT",
+    )
+    accelerator = accelerate.Accelerator(cpu=True, fsdp_plugin=plugin)
+    # Without GPUs it forgets the plugin; told that it is there, it does with gloo what it does with NCCL.
+    accelerate.PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+    accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
+    assert accelerator.is_fsdp2
+    model = small()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    try:
+        rounds(model, accelerator, folder="never", target_sparsity=0.5)
+        raise SystemExit("expected a refusal")
+    except gossamer.ConfigurationError as error:
+        assert "is to be sharded by FSDP2, and is not yet" in str(error)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    torch.manual_seed(10 + rank)
+    state = {"optimizer": optimizer}
+    for round, checkpoints in rounds(model, accelerator, folder=folder, stop=gossamer.Stop(rounds=2), state=state):
+        loader = accelerator.prepare(DataLoader(examples, 8, shuffle=True))
+        for epoch in checkpoints.epochs(3):
+            for batch, targets in loader:
+                accelerator.backward(nn.functional.cross_entropy(model(batch), targets))
+                accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+            one_epoch_more()
+        if round.number:
+            gossamer.check(model, optimizer)
+        round.record(loss=torch.rand(()).item())
+    assert all(type(parameter).__name__ == "DTensor" for parameter in model.parameters())
+"""
+
 LIGHTNING = """
     import lightning
     from gossamer.integrations.lightning import rounds
@@ -136,7 +175,13 @@ def torchrun(folder: Path, program: str, *arguments: object) -> subprocess.Compl
 
 
 @pytest.mark.parametrize(
-    ("package", "program"), [("accelerate", ACCELERATE), ("lightning", LIGHTNING), ("transformers", TRANSFORMERS)]
+    ("package", "program"),
+    [
+        ("accelerate", ACCELERATE),
+        pytest.param("accelerate", FSDP2, id="accelerate FSDP2"),
+        ("lightning", LIGHTNING),
+        ("transformers", TRANSFORMERS),
+    ],
 )
 def test_two_processes_make_one_run(tmp_path: Path, package: str, program: str) -> None:
     pytest.importorskip(package)

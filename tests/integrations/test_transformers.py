@@ -488,6 +488,13 @@ def test_what_would_go_on_from_round_to_round_is_refused(make: Any, what: str, t
         next(iter(rounds(make_trainer, folder=tmp_path, stop=Stop(rounds=1))))
 
 
+def sharding() -> Any:
+    """Without a GPU a Trainer cannot be made so; it is told so when it is there."""
+    trainer = one(gpt2())
+    trainer.is_fsdp_enabled = True
+    return trainer
+
+
 def with_its_own_optimizer() -> Any:
     model = gpt2()
     return one(model, optimizers=(torch.optim.AdamW(model.parameters()), None))
@@ -503,6 +510,7 @@ def with_its_own_optimizer() -> Any:
             if "enable_jit_checkpoint" in NAMES
             else []
         ),
+        (sharding, {}, "FSDP is set in the Trainer's arguments.*gossamer.rounds around fully_shard"),
         (lambda: gpt2(), {}, "what make_trainer returned is a GPT2LMHeadModel; expected a Trainer"),
         (None, {}, "make_trainer is a NoneType; expected a function without arguments that makes"),
         (lambda: one(gpt2()), {"retraining": Retraining(replicates=2)}, "make one in each of round.replicates"),

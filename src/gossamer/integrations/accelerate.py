@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from gossamer import randomness
 from gossamer.arguments import require_kind
@@ -14,6 +15,7 @@ from gossamer.errors import ConfigurationError
 from gossamer.integrations.prepared import as_before
 from gossamer.loop.driver import rounds as rounds_of_model
 from gossamer.loop.round import Round
+from gossamer.model.sharded import is_sharded
 from gossamer.model.wrappers import unwrap
 from gossamer.prune.enforce import check
 from gossamer.ranks.group import current
@@ -37,7 +39,7 @@ whose files it reads with pickle."""
 PREPARED = ("_models", "_optimizers", "_schedulers", "_dataloaders", "_custom_objects")
 """The lists of an Accelerator of what it prepared, all of which it saves."""
 IN_PIECES = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP")
-"""Kinds of training that keep parameters in pieces."""
+"""Kinds of training that keep parameters in pieces. Of FSDP's second version these are tensors with axes (DTensors)."""
 
 
 def rounds(
@@ -60,7 +62,8 @@ def rounds(
 
     Args:
         model: trained in place; as it was before it was prepared, or after.
-        accelerator: of one process, or of several that each hold the whole model (DistributedDataParallel).
+        accelerator: of one process, of several that each hold the whole model (DistributedDataParallel), or of FSDP2,
+            with which the model and the one optimizer of all rounds are prepared before the rounds.
         folder: where the rounds are kept.
         arguments: all others of `gossamer.rounds`.
 
@@ -68,18 +71,32 @@ def rounds(
         The round, and its checkpoints.
 
     Raises:
-        ConfigurationError: as `gossamer.rounds`; or the Accelerator keeps parameters in pieces (DeepSpeed, FSDP).
+        ConfigurationError: as `gossamer.rounds`; or the Accelerator keeps parameters in pieces that have no axes
+            (DeepSpeed, FSDP1), or has still to shard the model (FSDP2).
     """
     require_kind("accelerator", accelerator, Accelerator, "an Accelerator")
     require_kind("folder", folder, (str, Path), "a path")
-    if accelerator.distributed_type.name in IN_PIECES:
-        raise ConfigurationError(
-            f"{accelerator.distributed_type.name} keeps the parameters in pieces, so that no weights can be chosen of "
-            f"all; expected an Accelerator without it"
-        )
+    _check_pieces(model, accelerator)
     folder = absolute(folder)
     inner = rounds_of_model(model, folder=folder, **arguments)
     return _with_checkpoints(inner, unwrap(model), accelerator, folder / FOLDER)
+
+
+def _check_pieces(model: nn.Module, accelerator: Accelerator) -> None:
+    kind = accelerator.distributed_type.name
+    if kind not in IN_PIECES:
+        return
+    if not getattr(accelerator, "is_fsdp2", False):
+        name = "FSDP1" if kind == "FSDP" else kind
+        raise ConfigurationError(
+            f"{name} keeps the parameters in pieces without axes, so that no weights can be chosen of all; expected "
+            f"FullyShardedDataParallelPlugin(fsdp_version=2), or an Accelerator without it"
+        )
+    if not any(map(is_sharded, model.parameters())):
+        raise ConfigurationError(
+            "the model is to be sharded by FSDP2, and is not yet; expected it as it is trained. Before the rounds: "
+            "model, optimizer = accelerator.prepare(model, optimizer), and state={'optimizer': optimizer}"
+        )
 
 
 def _with_checkpoints(
@@ -132,7 +149,12 @@ class EpochCheckpoints:
             remove(path)
 
     def _write(self, folder: Path) -> None:
-        """Accelerate has rank 0 write what all have in common, and each its random numbers."""
+        """Accelerate has rank 0 write what all have in common, each its random numbers, and of FSDP2 its pieces."""
+        if self.accelerator.distributed_type.name == "FSDP" and len(self.accelerator._optimizers) > 1:
+            raise ConfigurationError(
+                f"{len(self.accelerator._optimizers)} optimizers were prepared, of which accelerate saves one with "
+                f"FSDP2; expected one for all rounds, prepared with the model before them and given as state="
+            )
         with _named_here(self.accelerator):
             self.accelerator.save_state(str(folder))
         loaders = self.accelerator._dataloaders
@@ -141,6 +163,8 @@ class EpochCheckpoints:
             "ranks": self.ranks.size,
             "epochs": self.done,
             "random": randomness.capture(),
+            # With FSDP2 every rank has its own, such as BatchNorm's statistics, and accelerate saves those of one.
+            "buffers": {name: buffer.detach() for name, buffer in self._buffers()},
             "iterations": [getattr(loader, "iteration", 0) for loader in loaders],
             "generators": [{name: one.get_state() for name, one in _generators(loader).items()} for loader in loaders],
         }
@@ -159,6 +183,9 @@ class EpochCheckpoints:
         with _named_here(self.accelerator):
             self.accelerator.load_state(str(last))
         self.done = state["epochs"]
+        with torch.no_grad():
+            for name, buffer in self._buffers():
+                buffer.copy_(state["buffers"][name])
         for loader, iteration, found in zip(
             self.accelerator._dataloaders, state["iterations"], state["generators"], strict=True
         ):
@@ -169,6 +196,11 @@ class EpochCheckpoints:
         randomness.restore(state["random"])
         if self.round.number > 0:
             check(self.model, masks=self.round.masks)
+
+    def _buffers(self) -> list[tuple[str, Tensor]]:
+        """Those that are each rank's own."""
+        in_pieces = self.accelerator.distributed_type.name == "FSDP"
+        return list(self.model.named_buffers()) if in_pieces else []
 
     @property
     def _state(self) -> str:

@@ -262,8 +262,11 @@ def _made(make_trainer: Callable[[], Trainer]) -> Trainer:
     require_kind("what make_trainer returned", trainer, Trainer, "a Trainer of transformers")
     args = trainer.args
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        name = "FSDP" if trainer.is_fsdp_enabled else "DeepSpeed"
         raise ConfigurationError(
-            "DeepSpeed and FSDP keep the parameters in pieces, of which no weights can be chosen; train without them"
+            f"{name} is set in the Trainer's arguments, which shards the model anew inside trainer.train(), after its "
+            f"weights were chosen; expected no fsdp and no deepspeed there. A model that has to be sharded is pruned "
+            f"in a loop of your own: gossamer.rounds around fully_shard, or gossamer.integrations.accelerate with FSDP2"
         )
     if args.fp16_full_eval or args.bf16_full_eval:
         raise ConfigurationError(
