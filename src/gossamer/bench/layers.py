@@ -11,7 +11,7 @@ from gossamer.bench.engines.onnx_runtime import open_dense, open_gossamer
 from gossamer.bench.peak import multiply_adds_per_second
 from gossamer.bench.profile import node_times, time_by_node
 from gossamer.export.quantisable import is_quantised
-from gossamer.export.writer import PANEL_OF
+from gossamer.export.writer import values_held
 from gossamer.graph.batch_norm import fold_batch_norm
 from gossamer.graph.constants import prepared
 from gossamer.graph.dequantised import DequantisedLayer
@@ -82,7 +82,7 @@ class LayersOfBoth:
         sparse = time_by_node(times.get("sparse", {}), self.sparse_nodes)
         indices: dict[str, list[int]] = {}
         for index in sparse:
-            for value in _values_held(self.sparse_nodes[index]):
+            for value in values_held(self.sparse_nodes[index]):
                 indices.setdefault(value, []).append(index)
         measured = []
         for layer in (*self.layers, *self.of_bytes):
@@ -121,12 +121,7 @@ def _pooling_taken_along(graph: Graph, layer: Layer, nodes: Sequence[onnx.NodePr
     if following is None:
         return ()
     made = graph.nodes[following].output[0]
-    return (following,) if any(n.op_type == "StemConv" and made in _values_held(n) for n in nodes) else ()
-
-
-def _values_held(node: onnx.NodeProto) -> set[str]:
-    """The values of the dense form that a node of the sparse one makes: its own output, and what that is a panel of."""
-    return {node.output[0], *(entry.value for entry in node.metadata_props if entry.key == PANEL_OF)}
+    return (following,) if any(n.op_type == "StemConv" and made in values_held(n) for n in nodes) else ()
 
 
 def _takes_linear_residual(nodes: Sequence[onnx.NodeProto]) -> bool:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from gossamer.cli.console import console
 from gossamer.cli.outputs import output
+from gossamer.cli.prices import Device, prices_of
 from gossamer.cli.repeated import DataFolder, OwnTask
 from gossamer.cli.settings import Panel, with_settings
 from gossamer.cli.sizes import Input, Size, inputs_of, sizes_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gossamer.export.int8 import Quantised
     from gossamer.export.left import LeftWeight
     from gossamer.export.source import Source
+    from gossamer.predict.calibration import Calibration
     from gossamer.predict.forms import ExpectedForms
 
 NAMED = 5
@@ -56,6 +58,7 @@ def export(
         Path | None,
         typer.Option(help="A file of `gossamer bench calibrate`: sparse is what is faster there, by its prices."),
     ] = None,
+    device: Device = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a network as ONNX; pruned layers become sparse ops where those are faster (gossamer-runtime runs them).
@@ -69,7 +72,7 @@ def export(
     from gossamer.export.source import open_source
 
     terminal = console()
-    inputs, sizes = inputs_of(input), sizes_of(size)
+    inputs, sizes, prices = inputs_of(input), sizes_of(size), prices_of(calibration, device)
     # Dead units cost bytes and compute nothing.
     shrunk = shrink or (form.smallest and Path(source).is_dir())
     with terminal.status("reading the network") as status:
@@ -80,14 +83,14 @@ def export(
             opened,
             out,
             form=form,
-            costs=None if calibration is None else _calibrated(calibration),
+            costs=None if prices is None else _calibrated(prices, form.half_arithmetic),
             overwrite=overwrite,
             progress=lambda text: status.update(Text(text)),
         )
         expected = None
         if exported.quantised is not None:
             status.update("expecting times")
-            expected = _expected(opened, exported.quantised, calibration, sizes)
+            expected = _expected(opened, exported.quantised, prices, sizes)
     if exported.layers:
         terminal.print(_table(exported))
     for line in (*_summary(opened, exported, form.dense), *_forms(expected, form.dense)):
@@ -95,14 +98,12 @@ def export(
 
 
 def _expected(
-    source: "Source", found: "Quantised", calibration: Path | None, sizes: "Mapping[str, int]"
+    source: "Source", found: "Quantised", prices: "Calibration | None", sizes: "Mapping[str, int]"
 ) -> "ExpectedForms | None":
     """The times to expect of the network in all forms; None where sizes are open."""
     from gossamer.errors import ConfigurationError
-    from gossamer.predict.calibration import read_calibration
     from gossamer.predict.forms import expected_forms
 
-    prices = None if calibration is None else read_calibration(calibration)
     try:
         return expected_forms(source.dense, found.model, prices, sizes)
     except ConfigurationError:
@@ -114,8 +115,9 @@ def _forms(expected: "ExpectedForms | None", dense: bool) -> list[str]:
         return []
     of_bytes = expected.dense_int8 if dense else expected.sparse_int8
     threads = f"{expected.threads} thread{'s' if expected.threads > 1 else ''}"
+    by = "modelled" if expected.modelled else "expected"
     lines = [
-        f"expected by the prices of {expected.processor}, {threads}: {1e3 * of_bytes:.3g} ms in int8; dense in int8 "
+        f"{by} by the prices of {expected.processor}, {threads}: {1e3 * of_bytes:.3g} ms in int8; dense in int8 "
         f"{1e3 * expected.dense_int8:.3g}, in fp32 {1e3 * expected.sparse_fp32:.3g}, dense in fp32 "
         f"{1e3 * expected.dense_fp32:.3g}"
     ]
@@ -128,11 +130,10 @@ def _forms(expected: "ExpectedForms | None", dense: bool) -> list[str]:
     return lines
 
 
-def _calibrated(path: Path) -> "Costs":
-    from gossamer.predict.calibration import read_calibration
+def _calibrated(prices: "Calibration", half_arithmetic: bool) -> "Costs":
     from gossamer.predict.network import CalibratedCosts
 
-    return CalibratedCosts(read_calibration(path))
+    return CalibratedCosts(prices, half_arithmetic)
 
 
 def with_export_packages() -> None:

@@ -12,12 +12,14 @@ from gossamer.cli.console import console
 from gossamer.cli.export import with_export_packages
 from gossamer.cli.fitted import Column, fitted
 from gossamer.cli.outputs import output
+from gossamer.cli.prices import Device, prices_of
 from gossamer.cli.repeated import DataFolder, OwnTask
 from gossamer.cli.sizes import Size, sizes_of
 from gossamer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from gossamer.predict.calibration import Calibration
+    from gossamer.predict.forms import ExpectedForms
     from gossamer.predict.network import Prediction
 
 
@@ -39,6 +41,7 @@ def predict(
     calibration: Annotated[
         Path | None, typer.Option(help="The file of `gossamer bench calibrate`; its usual place by default.")
     ] = None,
+    device: Device = None,
     size: Size = None,
     data: DataFolder = None,
     task: OwnTask = None,
@@ -51,19 +54,22 @@ def predict(
     from gossamer.predict.calibration import find_calibration
     from gossamer.predict.network import predict as predict_network
 
+    given = None if device is None else prices_of(calibration, device)
+
     terminal = console()
     sizes = sizes_of(size)
     with terminal.status("reading the network"):
         network = _network(source, round, density, data, task)
-        prices = find_calibration(calibration, threads)
+        prices = given or find_calibration(calibration, threads)
         prediction = predict_network(network, prices, sizes)
+        forms = None if device is None else _forms(network, prices, sizes)
     terminal.print(_table(prediction, terminal.width))
-    for line in _summary(prediction, prices):
+    for line in (*_summary(prediction, prices), *_forms_lines(forms)):
         terminal.print(line)
     if json_file is not None:
         from gossamer.storage.files import write_text
 
-        write_text(json_file, json.dumps(facts(prediction, prices, sizes), indent=2) + "\n")
+        write_text(json_file, json.dumps(facts(prediction, prices, sizes, forms), indent=2) + "\n")
         console().print(f"written to {json_file}")
 
 
@@ -89,7 +95,45 @@ def _network(source: str, round: int | None, density: float | None, data: Path |
     return open_source(source, round_number=round, data_folder=data, task=task).dense
 
 
-def facts(prediction: "Prediction", calibration: "Calibration", sizes: Mapping[str, int]) -> dict[str, Any]:
+def _forms(network: Any, prices: "Calibration", sizes: Mapping[str, int]) -> "ExpectedForms | None":
+    """Of a network of floats: the others are quantised already, or their inputs have no size."""
+    import numpy as np
+
+    from gossamer.export.quantisable import is_quantised
+    from gossamer.export.quantise import quantised_by_minmax
+    from gossamer.graph.axes import with_sizes
+    from gossamer.graph.inputs import random_inputs
+    from gossamer.predict.forms import expected_forms
+
+    if is_quantised(network):
+        return None
+    fixed = with_sizes(network, sizes)
+    inputs = {name: value for name, value in random_inputs(fixed).items() if isinstance(value, np.ndarray)}
+    return expected_forms(fixed, quantised_by_minmax(fixed, [inputs]), prices)
+
+
+def _forms_lines(forms: "ExpectedForms | None") -> list[str]:
+    return [] if forms is None else [f"{name}: {1e3 * seconds:.2f} ms" for name, seconds in _seconds(forms).items()]
+
+
+def _seconds(forms: "ExpectedForms") -> dict[str, float]:
+    of_half = {} if forms.sparse_fp16 is None else {"sparse fp16": forms.sparse_fp16}
+    return {
+        "dense fp32": forms.dense_fp32,
+        "sparse fp32": forms.sparse_fp32,
+        **of_half,
+        "dense int8": forms.dense_int8,
+        "sparse int8": forms.sparse_int8,
+        "sparse int8, were its zeros in blocks of 1x4": forms.blocks_int8,
+    }
+
+
+def facts(
+    prediction: "Prediction",
+    calibration: "Calibration",
+    sizes: Mapping[str, int],
+    forms: "ExpectedForms | None" = None,
+) -> dict[str, Any]:
     """Everything expected, in milliseconds."""
     return {
         "threads": calibration.threads,
@@ -100,6 +144,8 @@ def facts(prediction: "Prediction", calibration: "Calibration", sizes: Mapping[s
         "conversions_milliseconds": 1e3 * prediction.conversions,
         "other_milliseconds": 1e3 * prediction.other,
         "guessed": list(prediction.guessed),
+        "modelled": calibration.modelled,
+        "forms_milliseconds": {} if forms is None else {name: 1e3 * one for name, one in _seconds(forms).items()},
         "layers": [
             {
                 "name": layer.name,
@@ -148,6 +194,7 @@ def _summary(prediction: "Prediction", calibration: "Calibration") -> list[str]:
             if prediction.guessed
             else []
         ),
-        f"by the calibration of {calibration.machine.get('processor', 'an unknown processor')}",
+        f"by the calibration of {calibration.machine.get('processor', 'an unknown processor')}"
+        + ("" if calibration.modelled is None else f": modelled, not measured ({calibration.modelled})"),
         *filter(None, [calibration.warning]),
     ]

@@ -25,6 +25,9 @@ class Costs(Protocol):
             density: the share of the weights that are kept; of a quantised layer, of the quads.
         """
 
+    def in_half(self, shape: LayerShape, density: float) -> bool:
+        """Whether a sparse layer is to multiply in fp16, if the file asks for it."""
+
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         """Seconds of ToPanel or FromPanel on an activation."""
 
@@ -132,6 +135,9 @@ class MeasuredCosts:
             return MARGIN * seconds(shipped(), sparse_terms(shape, density))
         return MARGIN * _sparse(shape, density)
 
+    def in_half(self, shape: LayerShape, density: float) -> bool:
+        return True  # as far as the runtime has kernels
+
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return CONVERSION.time(0, images * channels * height * width)
 
@@ -185,6 +191,9 @@ class EverythingSparse:
 
     def sparse(self, shape: LayerShape, density: float) -> float:
         return 0.0 if density < 1 else 1.0
+
+    def in_half(self, shape: LayerShape, density: float) -> bool:
+        return True  # as far as the runtime has kernels
 
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return 1e-9

@@ -129,10 +129,10 @@ def export(
         )
         if form.half_arithmetic:
             # What is scored then is what such a processor computes.
-            file_run = require_close(
-                written.model, run or running(dense_session(reference)), source.feeds, form.half_difference, rounding
-            )
-            save(with_arithmetic(written.model, HALF), temporary)
+            in_half = {layer.output for layer in written.layers if layer.in_half}
+            dense_run = run or running(dense_session(reference))
+            file_run = require_close(written.model, in_half, dense_run, source.feeds, form.half_difference, rounding)
+            save(with_arithmetic(written.model, HALF, in_half), temporary)
         found.append((file_run, agreement))
 
     write_file(path, write)

@@ -45,6 +45,8 @@ class LayerReport:
     """Seconds, as estimated, with sparse weights."""
     quantised: bool = False
     """Whether it computes with bytes."""
+    in_half: bool = False
+    """Whether it is to multiply in fp16, if the file asks for that."""
 
     @property
     def density(self) -> float:
@@ -163,6 +165,7 @@ def _report(
         dense,
         sparse,
         isinstance(layer, QuantisedLayer | DequantisedLayer),
+        form == "sparse" and costs.in_half(layer.shape, layer.share),
     )
 
 

@@ -36,6 +36,12 @@ LEFT_BEHIND = ("DequantizeLinear", "QuantizeLinear", "Transpose")
 """Nodes that a quantised layer's op may leave without readers."""
 
 
+def values_held(node: onnx.NodeProto) -> set[str]:
+    """The values of the dense network that a node of the sparse one makes: its own output, and what that is a panel
+    of."""
+    return {node.output[0], *(entry.value for entry in node.metadata_props if entry.key == PANEL_OF)}
+
+
 class Writer:
     """Writes the nodes of the new graph, in the order of the old one, and the conversions between layouts."""
 

@@ -1,14 +1,14 @@
 """A short measurement of a machine: small networks of every class of layer, and the prices that explain their times."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from gossamer.bench.measure import machine
-from gossamer.bench.network import build
+from gossamer.bench.network import DescribedNetwork, build
 from gossamer.predict.calibration import Calibration, Deviation
 from gossamer.predict.prices import Observation, fit, fit_beyond
 from gossamer.predict.ready import ReadySpecimen, Times, make_ready
@@ -49,12 +49,12 @@ def calibrate(threads: int = 1, runs: int = 5, progress: Callable[[str], object]
     """
     facts = {name: str(value) for name, value in machine().items()}
     with tempfile.TemporaryDirectory(prefix="gossamer-calibrate-") as folder:
-        ready = _ready(threads, Path(folder), progress)
+        ready = ready_specimens(threads, Path(folder), progress)
         times: dict[str, Times] = {}
         for number in range(1, ROUNDS + 1):
             for name, found in _timed(ready.values(), runs, progress, f"round {number} of {ROUNDS}").items():
                 times[name] = times[name].calmer(found) if name in times else found
-        calibration = _fitted(threads, ready, times, facts)
+        calibration = fitted(threads, ready, times, facts)
         for _ in range(REPEATS):
             doubtful = _doubtful(calibration, ready, times)
             if not doubtful:
@@ -62,17 +62,24 @@ def calibrate(threads: int = 1, runs: int = 5, progress: Callable[[str], object]
             again = _timed(doubtful, runs, progress, "again")
             gained = any(_gained(times[name], found) for name, found in again.items())
             times |= {name: times[name].calmer(found) for name, found in again.items()}
-            calibration = _fitted(threads, ready, times, facts)
+            calibration = fitted(threads, ready, times, facts)
             if not gained:
                 break
     return calibration
 
 
-def _ready(threads: int, folder: Path, progress: Callable[[str], object]) -> dict[str, ReadySpecimen | ReadyInt8]:
+def ready_specimens(
+    threads: int, folder: Path, progress: Callable[[str], object], networks: Sequence[DescribedNetwork] | None = None
+) -> dict[str, ReadySpecimen | ReadyInt8]:
     """All specimens at all densities, by name, at some also quantised. The dense form, the same at all densities, is
-    timed at the first."""
+    timed at the first.
+
+    Args:
+        folder: for their files.
+        networks: None: those of a calibration.
+    """
     ready: dict[str, ReadySpecimen | ReadyInt8] = {}
-    for specimen in specimens():
+    for specimen in specimens() if networks is None else networks:
         for density in DENSITIES:
             name = f"{specimen.name} at {density:.0%}"
             progress(f"building {name}")
@@ -98,9 +105,10 @@ def _timed(
     return found
 
 
-def _fitted(
+def fitted(
     threads: int, ready: Mapping[str, ReadySpecimen | ReadyInt8], times: Mapping[str, Times], machine: Mapping[str, str]
 ) -> Calibration:
+    """The prices that explain the times of specimens, by their names, best."""
     floats = {name: one for name, one in ready.items() if isinstance(one, ReadySpecimen)}
     of_bytes = {name: one for name, one in ready.items() if isinstance(one, ReadyInt8)}
     nodes = [node for name, one in floats.items() for node in one.nodes(times[name])]

@@ -12,6 +12,7 @@ import tomli_w
 
 from gossamer.errors import ConfigurationError
 from gossamer.export.prices import seconds
+from gossamer.graph.half_terms import HALF
 from gossamer.graph.terms import Terms
 from gossamer.storage.cache import cache_folder
 from gossamer.storage.files import read_text, write_text
@@ -45,6 +46,13 @@ class Calibration:
     """Processor and versions."""
     deviation: Deviation | None = None
     """None in files of versions that did not keep it."""
+    modelled: str | None = None
+    """By what model of the processor, where nothing was measured."""
+
+    @property
+    def prices_half(self) -> bool:
+        """Whether it has prices of layers that multiply in fp16."""
+        return any(kind.startswith(HALF) for kind in self.prices)
 
     @property
     def warning(self) -> str | None:
@@ -52,6 +60,8 @@ class Calibration:
         most = LARGE if self.threads == 1 else LARGE_OF_SEVERAL_THREADS
         if self.deviation is None or self.deviation.largest <= most:
             return None
+        if self.modelled is not None:
+            return f"these prices miss the model's time of {self.deviation.network} by {self.deviation.largest:.0%}"
         return (
             f"warning: these prices miss the measured time of {self.deviation.network} by {self.deviation.largest:.0%} "
             f"(at most {most:.0%} is expected): something disturbed the calibration; repeat it on a quiet machine, "
@@ -87,6 +97,8 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         "machine": dict(calibration.machine),
         "prices": {kind: dict(prices) for kind, prices in calibration.prices.items()},
     }
+    if calibration.modelled is not None:
+        content["modelled"] = calibration.modelled
     if calibration.deviation is not None:
         content["deviation"] = asdict(calibration.deviation)
     write_text(path, tomli_w.dumps(content))
@@ -106,21 +118,28 @@ def read_calibration(path: Path) -> Calibration:
     try:
         content = tomllib.loads(read_text(path, links=True))
         refuse_newer(content["version"], VERSION, path)
-        if content["version"] != VERSION:
-            raise ValueError(f"its version is {content['version']!r}, not {VERSION}")
-        return Calibration(
-            _whole(content["threads"]),
-            {
-                str(kind): {str(name): _price(p) for name, p in prices.items()}
-                for kind, prices in content["prices"].items()
-            },
-            {str(name): str(value) for name, value in content["machine"].items()},
-            _deviation(content["deviation"]) if "deviation" in content else None,
-        )
+        return calibration_of(content)
     except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{path} is no calibration ({error}); make it anew: gossamer bench calibrate"
         ) from error
+
+
+def calibration_of(content: Mapping[str, Any]) -> Calibration:
+    """What a calibration's file says.
+
+    Raises:
+        AttributeError, LookupError, TypeError, ValueError: it is damaged.
+    """
+    if content["version"] != VERSION:
+        raise ValueError(f"its version is {content['version']!r}, not {VERSION}")
+    return Calibration(
+        _whole(content["threads"]),
+        {str(kind): {str(name): _price(p) for name, p in prices.items()} for kind, prices in content["prices"].items()},
+        {str(name): str(value) for name, value in content["machine"].items()},
+        _deviation(content["deviation"]) if "deviation" in content else None,
+        _words(content["modelled"]) if "modelled" in content else None,
+    )
 
 
 def find_calibration(path: Path | None, threads: int | None) -> Calibration:
@@ -141,6 +160,12 @@ def find_calibration(path: Path | None, threads: int | None) -> Calibration:
             f"file of gossamer bench calibrate --threads {threads}"
         )
     return found
+
+
+def _words(value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError(f"{value!r} says of no model")
+    return value
 
 
 def _deviation(content: Mapping[str, object]) -> Deviation:

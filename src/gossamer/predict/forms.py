@@ -27,6 +27,12 @@ class ExpectedForms:
     processor: str
     """Whose prices they go by."""
     threads: int
+    blocks_int8: float
+    """As `sparse_int8`, if as many weights were zeros in blocks of four input channels."""
+    sparse_fp16: float | None = None
+    """As `gossamer export --half-arithmetic` writes it; None without prices of fp16."""
+    modelled: bool = False
+    """Whether the prices come from a model of the processor instead of measurements."""
 
     @property
     def fp32(self) -> float:
@@ -61,8 +67,17 @@ def expected_forms(
     """
     prices = calibration or shipped_calibration()
     in_fp32, in_int8 = (predict(model, prices, sizes) for model in (floats, quantised))
-    processor = prices.machine.get("processor", "an unknown processor")
-    return ExpectedForms(in_int8.expected, in_int8.dense, in_fp32.expected, in_fp32.dense, processor, prices.threads)
+    return ExpectedForms(
+        in_int8.expected,
+        in_int8.dense,
+        in_fp32.expected,
+        in_fp32.dense,
+        prices.machine.get("processor", "an unknown processor"),
+        prices.threads,
+        predict(quantised, prices, sizes, blocks=True).expected,
+        predict(floats, prices, sizes, half_arithmetic=True).expected if prices.prices_half else None,
+        prices.modelled is not None,
+    )
 
 
 def shipped_calibration() -> Calibration:

@@ -1,7 +1,8 @@
 """How long a network will take on this machine, layer by layer, before anything is exported."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -12,6 +13,7 @@ from gossamer.export.rewrite import rewrite
 from gossamer.graph.axes import with_sizes
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph
+from gossamer.graph.half_terms import can_multiply_in_half, half_terms
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import Layer, find_layers
 from gossamer.graph.ops import OPS, OpWork
@@ -30,12 +32,27 @@ class CalibratedCosts:
     """Estimates for one machine: `gossamer.export.costs.Costs` from a calibration."""
 
     calibration: Calibration
+    half_arithmetic: bool = False
+    """Whether sparse layers may multiply in fp16, where the calibration has prices of that."""
 
     def dense(self, shape: LayerShape) -> float:
         return self.calibration.seconds(dense_terms(shape))
 
     def sparse(self, shape: LayerShape, density: float) -> float:
-        return self._of("SparseMatMul" if shape.kind == "linear" else "SparseConv", OpWork(shape, density))
+        in_floats = self._of("SparseMatMul" if shape.kind == "linear" else "SparseConv", OpWork(shape, density))
+        return min(in_floats, self._half(shape, density)) if self.half_arithmetic else in_floats
+
+    def in_half(self, shape: LayerShape, density: float) -> bool:
+        if not self.calibration.prices_half:
+            return True  # as far as the runtime has kernels
+        return self._half(shape, density) < replace(self, half_arithmetic=False).sparse(shape, density)
+
+    def _half(self, shape: LayerShape, density: float) -> float:
+        """Infinite where there are no kernels, or no prices."""
+        if not can_multiply_in_half(shape, density):
+            return math.inf
+        terms = half_terms(shape, density)
+        return self.calibration.seconds(terms) if terms.kind in self.calibration.prices else math.inf
 
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return self.calibration.seconds(conversion_terms(channels, height, width, images))
@@ -65,6 +82,17 @@ class CalibratedCosts:
             middle = (low + high) / 2
             low, high = (middle, high) if self.sparse(shape, middle) < dense else (low, middle)
         return low
+
+
+@dataclass(frozen=True)
+class CostsOfBlocks(CalibratedCosts):
+    """Those of a quantised network whose zeros would lie in blocks of four input channels, as many as it has."""
+
+    densities: Mapping[tuple[LayerShape, float], float] = field(default_factory=dict)
+    """Layer and the share of its quads that are kept -> the share of its weights."""
+
+    def sparse(self, shape: LayerShape, density: float) -> float:
+        return super().sparse(shape, self.densities.get((shape, density), density))
 
 
 @dataclass(frozen=True)
@@ -113,21 +141,34 @@ class Prediction:
         return sum(layer.dense for layer in self.layers) + self.other_dense
 
 
-def predict(model: onnx.ModelProto, calibration: Calibration, sizes: Mapping[str, int] | None = None) -> Prediction:
+def predict(
+    model: onnx.ModelProto,
+    calibration: Calibration,
+    sizes: Mapping[str, int] | None = None,
+    *,
+    half_arithmetic: bool = False,
+    blocks: bool = False,
+) -> Prediction:
     """Expects times of a plain ONNX network with zeros, at batch size 1.
 
     Args:
         sizes: of its inputs, where they are open (`gossamer.graph.axes`); the layers' forms are those that the export
             chooses for inputs of these sizes.
+        half_arithmetic: whether sparse layers may multiply in fp16.
+        blocks: whether the zeros of quantised layers are taken to lie in blocks of four input channels, as many as
+            there are.
 
     Raises:
         ConfigurationError: a size is missing or unknown, or a layer has no output at these sizes.
         ExportError: a constant is damaged.
     """
     fixed = with_sizes(model, sizes)
-    costs = CalibratedCosts(calibration)
     graph = Graph(prepared(fixed))
     layers, of_bytes = find_layers(graph), find_quantised(graph).with_weights
+    costs = CalibratedCosts(calibration, half_arithmetic)
+    if blocks:
+        densities = {(layer.shape, layer.share): layer.density for layer in of_bytes}
+        costs = CostsOfBlocks(calibration, half_arithmetic, densities)
     _require_outputs((*layers, *of_bytes))
     rewritten = rewrite(fixed, costs=costs)
     forms = {layer.output: report.form for layer, report in zip(layers, rewritten.of_floats, strict=True)}

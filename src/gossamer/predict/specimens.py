@@ -47,6 +47,22 @@ def specimens() -> list[DescribedNetwork]:
     ]
 
 
+def small_specimens() -> list[DescribedNetwork]:
+    """Networks with all classes of layers, so small that a simulator runs them: where nothing depends on caches."""
+    return [
+        read("convolutions-16", _convolutions(16, 32)),
+        read("convolutions-12", _convolutions(12, 64)),
+        read("images-48", _images(48, 32, 3, 1)),
+        read("images-64", _images(64, 32, 7, 2)),
+        read("features-20", _features(20, 64)),
+        read("windows-12", _windows(12, 32)),
+        read("functions-14", _functions(14, 32, "hardswish")),
+        read("products-24", _products(24, 192)),
+        read("products-80", _products(80, 64)),
+        read("vectors", _vectors((512, 768, 384, 1024, 256, 96, 24))),
+    ]
+
+
 def _convolutions(size: int, channels: int) -> str:
     """A chain in which every class of convolution occurs, behind others as in a network."""
     wide = 4 * channels if size < 112 else 2 * channels
