@@ -1,10 +1,10 @@
 """A slow decoder of version 2, written from docs/format.md and from nothing else."""
 
-import struct
 from bisect import bisect_right
 from collections import defaultdict
 from itertools import chain
 from math import prod
+from zlib import crc32
 
 ODDS = [2**32]
 for _ in range(2047):
@@ -77,7 +77,7 @@ class Stream:
 
 def move(counter: list[int], bit: int) -> None:
     q, s = counter
-    rate = 2**17 // (2 * s + 3)
+    rate = 2**16 // (s + 2)
     counter[0] = q + (2**22 - 1 - q) * rate // 2**16 if bit else q - q * rate // 2**16
     counter[1] = min(255, s + 1)
 
@@ -114,8 +114,8 @@ def mixing(stream: Stream, rows: int, columns: int, places: int, g: int, kept: i
     is_kept = defaultdict(lambda: [begin, 0])
     signs, sizes, octaves, exact = fresh(), fresh(), fresh(), fresh()
     weights = defaultdict(lambda: [11796] * 5)
-    other_weights = defaultdict(lambda: [19661] * 5)
-    sign_weights = [19661] * 4
+    other_weights = defaultdict(lambda: [13107] * 5)
+    sign_weights = [13107] * 4
     m = [[0] * columns for _ in range(rows)]
 
     def at(r: int, c: int) -> int:
@@ -158,7 +158,7 @@ def mixing(stream: Stream, rows: int, columns: int, places: int, g: int, kept: i
             corners = (S(v(-g - 1)), S(v(1 - g))) if g else (0, 0)
             contexts = [(S(v(-1)), above, S(u(0))), tuple(sums), r, (*corners, above, S(v(-1)))]
             counters = [signs[i, context] for i, context in enumerate(contexts)]
-            negative = stream.mixed(counters, [(sign_weights, 10)])
+            negative = stream.mixed(counters, [(sign_weights, 16)])
             t = 1
             near = min(15, max(abs(v(-1)), abs(v(-g)) if g else 0))
             contexts = [0, mean(m[r]), mean(column), near, B(R) // 2]
@@ -179,11 +179,12 @@ def mixing(stream: Stream, rows: int, columns: int, places: int, g: int, kept: i
     return m
 
 
-def decode(packed: bytes) -> list[int]:
-    """The levels, flat."""
-    assert packed[:5] == b"GSPW\2"
-    coder, value_type, rank = packed[5:8]
-    at = 8
+def decode(packed: bytes) -> tuple[list[int], list[int] | None]:
+    """The levels, flat, and those of the bias."""
+    assert packed[0] == 2
+    coder, value_type, rank, biased = packed[1] % 4, packed[1] // 4 % 3, packed[1] // 12 % 8 + 1, packed[1] // 96
+    at, end = 2, len(packed) - (4 if coder == 2 else 2)
+    assert (crc32(packed[:end]) % 2 ** (8 * (len(packed) - end))).to_bytes(len(packed) - end, "little") == packed[end:]
 
     def number() -> int:
         nonlocal at
@@ -195,28 +196,44 @@ def decode(packed: bytes) -> list[int]:
             if packed[at - 1] < 128:
                 return value
 
+    def step() -> None:
+        nonlocal at
+        at += 4 if packed[at + 1] >= 128 else 2
+
     shape = [number() for _ in range(rank)]
     kept, largest = number(), number()
-    at += 0 if value_type == 2 else struct.calcsize("f")
-    if coder == 2:
-        groups = [(number(), number(), number()) for _ in range(number())]
-        matrix = []
-        for rows, _, size in groups:
-            stream = Stream(packed[at : at + size])
-            matrix += gaps(stream, rows, prod(shape[1:]))
-            assert size <= stream.asked <= size + 8
-            at += size
-        assert at == len(packed) - 4
-        return [*chain(*matrix)] or [0] * prod(shape)
-    g, places = number(), prod(shape[2:])
+    if value_type != 2:
+        step()
+    g = number() if coder == 3 else 0
+    bias = None
+    if biased:
+        bias = number(), number()
+        step()
+    groups = [(number(), number(), number()) for _ in range(number())] if coder == 2 else []
+    flat = [0] * prod(shape)
+    matrix = []
+    for rows, _, size in groups:
+        stream = Stream(packed[at : at + size])
+        matrix += gaps(stream, rows, prod(shape[1:]))
+        assert size <= stream.asked <= size + 8
+        at += size
+    if groups:
+        flat = [*chain(*matrix)]
+    stream = Stream(packed[at:end])
+    places = prod(shape[2:])
     rows, columns = (shape[1], shape[0] * places) if coder == 1 else (shape[0], prod(shape[1:]))
-    if not kept:
-        return [0] * prod(shape)
-    stream = Stream(packed[at:-4])
-    flat = [*chain(*mixing(stream, rows, columns, places, g, kept, largest))]
-    if coder == 1:  # [second][first][places] -> [first][second][places]
-        first, second = shape[:2]
-        kernel = lambda i, j: flat[(j * first + i) * places : (j * first + i + 1) * places]  # noqa: E731
-        flat = [*chain(*(kernel(i, j) for i in range(first) for j in range(second)))]
-    assert len(packed) - 4 - at <= stream.asked <= len(packed) - 4 - at + 8
-    return flat
+    if coder != 2 and kept:
+        flat = [*chain(*mixing(stream, rows, columns, places, g, kept, largest))]
+        if coder == 1:  # [second][first][places] -> [first][second][places]
+            first, second = shape[:2]
+            mixed = flat
+            kernel = lambda i, j: mixed[(j * first + i) * places : (j * first + i + 1) * places]  # noqa: E731
+            flat = [*chain(*(kernel(i, j) for i in range(first) for j in range(second)))]
+    levels = None
+    if bias:
+        levels = mixing(stream, 1, shape[0], 1, 0, *bias)[0] if bias[0] else [0] * shape[0]
+    if (kept and coder != 2) or (bias and bias[0]):
+        assert end - at <= stream.asked <= end - at + 8
+    else:
+        assert end == at
+    return flat, levels

@@ -4,7 +4,7 @@ import gossamer_runtime
 import numpy as np
 import pytest
 from gossamer_runtime import coding, weights
-from gossamer_runtime.coding.coded import GAPS, MIXING, SWAPPED_MIXING
+from gossamer_runtime.coding.coded import GAPS, GRID_MIXING, MIXING, SWAPPED_MIXING
 from onnx import TensorProto, helper, numpy_helper
 
 try:
@@ -72,6 +72,51 @@ def test_convolutions(coder: int) -> None:
     ]
     expected = result(nodes, x, {"w": bytes_of(plain)})
     np.testing.assert_array_equal(result(nodes, x, {"w": bytes_of(packed)}), expected)
+
+
+@pytest.mark.parametrize("coder", [*CODERS, GRID_MIXING])
+def test_a_weight_that_holds_its_bias(coder: int) -> None:
+    """As the same bias beside the weight; both at once are refused."""
+    grid = 5 if coder == GRID_MIXING else 0
+    held = coding.Bias(drawn((12,), 0.8, 20), 0.3)
+    x = np.random.default_rng(1).standard_normal((3, 30)).astype(np.float32)
+    levels = drawn((12, 30), 0.2, 15)
+    constants = {
+        "held": bytes_of(coding.encode(levels, 0.02, coder=coder, grid=grid, bias=held)),
+        "bare": bytes_of(coding.encode(levels, 0.02, coder=coder, grid=grid)),
+        "bias": held.dense(),
+    }
+
+    def product(*inputs: str) -> np.ndarray:
+        return result([node("SparseMatMul", ["x", *inputs], "y", output_features=12)], x, constants)
+
+    np.testing.assert_array_equal(product("held"), product("bare", "bias"))
+    with pytest.raises(Exception, match="holds a bias, and another one is given"):
+        product("held", "bias")
+
+
+@pytest.mark.parametrize("group", [1, 10])
+def test_a_convolution_that_holds_its_bias(group: int) -> None:
+    held = coding.Bias(drawn((10,), 0.8, 20), 0.3)
+    levels = drawn((10, 10 // group, 3, 3), 0.4, 15)
+    x = np.random.default_rng(1).standard_normal((1, 10, 9, 9)).astype(np.float32)
+    constants = {
+        "held": bytes_of(coding.encode(levels, 0.02, bias=held)),
+        "bare": bytes_of(coding.encode(levels, 0.02)),
+        "bias": held.dense(),
+    }
+
+    def convolved(*inputs: str) -> np.ndarray:
+        nodes = [
+            node("ToPanel", ["x"], "p"),
+            node("SparseConv", ["p", *inputs], "q", output_channels=10, kernel_shape=[3, 3], group=group),
+            node("FromPanel", ["q"], "y", channels=10),
+        ]
+        return result(nodes, x, constants)
+
+    np.testing.assert_array_equal(convolved("held"), convolved("bare", "bias"))
+    with pytest.raises(Exception, match="holds a bias, and another one is given"):
+        convolved("held", "bias")
 
 
 @pytest.mark.parametrize("coder", CODERS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gossamer_runtime import coding, weights
-from gossamer_runtime.coding.coded import GAPS, MIXING, SWAPPED_MIXING
+from gossamer_runtime.coding.coded import GAPS, GRID_MIXING, MIXING, SWAPPED_MIXING
 
 decode_by_the_document = runpy.run_path(str(Path(__file__).with_name("coded_reference.py")))["decode"]
 
@@ -20,7 +20,16 @@ def drawn(shape: tuple[int, ...], density: float, largest: int, seed: int = 0) -
 
 
 def with_checksum(body: bytes) -> bytes:
-    return body + struct.pack("<I", zlib.crc32(body))
+    """Two bytes of it, or of the coder of gaps four."""
+    return body + struct.pack("<I", zlib.crc32(body))[: 4 if body[1] % 4 == GAPS else 2]
+
+
+def kind(coder: int, value_type: int, rank: int, biased: int = 0) -> bytes:
+    return bytes([2, coder + 4 * (value_type + 3 * (rank - 1 + 8 * biased))])
+
+
+def drawn_bias(rows: int, largest: int = 9) -> coding.Bias:
+    return coding.Bias(drawn((rows,), 0.8, largest, seed=5), 0.375)
 
 
 def test_bytes_of_gaps_by_hand() -> None:
@@ -29,7 +38,7 @@ def test_bytes_of_gaps_by_hand() -> None:
     One kept weight: 000001. One zero before it: 000001. Negative: 1. Magnitude - 1: 000000. So the number begins with
     111110 111110 0 111111, and the shortest one in that range ends there.
     """
-    body = b"GSPW" + bytes([2, 2, 2, 2]) + bytes([1, 2, 1, 1]) + bytes([1, 1, 1, 3]) + b"\xfb\xe7\xe0"
+    body = bytes([2, 2 + 4 * (2 + 3 * 1)]) + bytes([1, 2, 1, 1]) + bytes([1, 1, 1, 3]) + b"\xfb\xe7\xe0"
     assert coding.encode(np.array([[0, -1]], np.int8), None, coder=GAPS) == with_checksum(body)
     np.testing.assert_array_equal(weights.decode(with_checksum(body)), np.array([[0, -1]], np.int8))
 
@@ -45,9 +54,24 @@ def test_bytes_of_mixing_by_hand() -> None:
     low, high = share / 2, share  # in units of 2^-16
     byte = -(-int(low) // 256)
     assert 256 * byte < high
-    body = b"GSPW" + bytes([2, 0, 0, 2]) + bytes([1, 1, 1, 1]) + struct.pack("<f", 0.5) + bytes([0, byte])
+    body = bytes([2, 4 * 3 * 1]) + bytes([1, 1, 1, 1]) + b"\x00\x3f" + bytes([byte])
     assert coding.encode(np.array([[1]]), 0.5, coder=MIXING) == with_checksum(body)
     np.testing.assert_array_equal(weights.decode(with_checksum(body)), np.array([[0.5]], np.float32))
+
+
+def test_bytes_of_a_bias_by_hand() -> None:
+    """No weight is kept, and the only bias is: its levels are a matrix of one row, coded as in the test above."""
+    logit = max(x for x in range(-2047, 2048) if probability(x) <= 43690)
+    share = probability(5 * 11796 * logit // 2**16)
+    byte = -(-int(share / 2) // 256)
+    # The step 1.00390625 needs the lower half of an fp32, so the upper one has the highest bit set.
+    step = struct.pack("<f", np.float32(1 + 2**-8))
+    body = bytes([2, 4 * 3 * (1 + 8)]) + bytes([1, 2, 0, 0]) + b"\x00\x3f" + bytes([1, 1])
+    body += bytes([step[2], step[3] | 128, step[0], step[1]]) + bytes([byte])
+    bias = coding.Bias(np.array([1]), 1 + 2**-8)
+    assert coding.encode(np.array([[0, 0]]), 0.5, coder=MIXING, bias=bias) == with_checksum(body)
+    assert weights.bias_of(with_checksum(body)) == np.float32(1 + 2**-8)
+    assert not weights.decode(with_checksum(body)).any()
 
 
 def probability(logit: int) -> int:
@@ -55,7 +79,7 @@ def probability(logit: int) -> int:
     return int(2**16 / (1 + np.exp(-1.5 / 256 * logit)))
 
 
-@pytest.mark.parametrize("coder", [MIXING, SWAPPED_MIXING, GAPS])
+@pytest.mark.parametrize("coder", [MIXING, GRID_MIXING, SWAPPED_MIXING, GAPS])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_document_is_enough_to_read_it(shape: tuple[int, ...], coder: int) -> None:
     if coder == SWAPPED_MIXING and len(shape) < 2:
@@ -63,12 +87,20 @@ def test_the_document_is_enough_to_read_it(shape: tuple[int, ...], coder: int) -
     for density, largest in [(0.0, 1), (0.3, 3), (0.8, 127), (1.0, 32767)]:
         levels = drawn(shape, density, largest)
         columns = levels.size // len(levels)
-        for grid in sorted({0, columns // 3, columns} if coder == MIXING else {0}):
-            packed = coding.encode(levels, 0.125, coder=coder, grid=grid)
-            assert decode_by_the_document(packed) == levels.reshape(-1).tolist()
-            found = coding.decode(packed)
-            assert (found.step, found.half) == (0.125, False)
-            np.testing.assert_array_equal(found.levels, levels)
+        for grid in sorted({max(1, columns // 3), columns} if coder == GRID_MIXING else {0}):
+            for bias in (None, drawn_bias(len(levels)), coding.Bias(np.zeros(len(levels), np.int32), 1.0)):
+                packed = coding.encode(levels, 0.1, coder=coder, grid=grid, bias=bias)
+                of_bias = None if bias is None else bias.levels.tolist()
+                assert decode_by_the_document(packed) == (levels.reshape(-1).tolist(), of_bias)
+                found = coding.decode(packed)
+                assert (found.step, found.half) == (np.float32(0.1), False)
+                np.testing.assert_array_equal(found.levels, levels)
+                if bias is None:
+                    assert found.bias is None
+                else:
+                    assert found.bias is not None
+                    assert found.bias.step == bias.step
+                    np.testing.assert_array_equal(found.bias.levels, bias.levels)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -96,9 +128,9 @@ def test_the_shortest_is_taken_and_the_large_are_fast() -> None:
         at = rng.integers(0, 100)
         row[[at, at + 1, at + 12, at + 13, at + 24, at + 25]] = 1
     packed = coding.encode(levels, 1.0, grid=12)
-    assert packed[5] == MIXING
+    assert packed[1] % 4 == GRID_MIXING
     assert len(packed) < 0.9 * len(coding.encode(levels, 1.0))
-    assert coding.encode(np.zeros((512, 512), np.int8), None)[5] == GAPS
+    assert coding.encode(np.zeros((512, 512), np.int8), None)[1] % 4 == GAPS
 
 
 def test_groups_of_rows_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,13 +138,13 @@ def test_groups_of_rows_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     levels = drawn((30, 40), 0.1, 5)
     levels[7:19] = 0
     packed = coding.encode(levels, 1.0, coder=GAPS)
-    assert packed[8 + 2 + 1 + 1 + 4] >= 4
+    assert packed[2 + 2 + 1 + 1 + 2] >= 4
     np.testing.assert_array_equal(coding.decode(packed).levels, levels)
-    assert decode_by_the_document(packed) == levels.reshape(-1).tolist()
+    assert decode_by_the_document(packed) == (levels.reshape(-1).tolist(), None)
 
 
 @pytest.mark.parametrize(
-    ("coder", "checksum"), [(MIXING, 0xD066FB9F), (SWAPPED_MIXING, 0x7AB7C379), (GAPS, 0x4F798DA0)]
+    ("coder", "checksum"), [(GRID_MIXING, 0xD2388C6F), (SWAPPED_MIXING, 0x59A5E26F), (GAPS, 0x0B716FFD)]
 )
 def test_the_same_bytes_as_in_native_code(coder: int, checksum: int) -> None:
     """native/tests/coded_weight_test.cc makes the same levels and expects the same."""
@@ -120,8 +152,10 @@ def test_the_same_bytes_as_in_native_code(coder: int, checksum: int) -> None:
     for _ in range(20 * 12 * 9):
         number = (number * 1103515245 + 12345) % 2**31
         levels.append((number >> 20) % 61 - 30 if (number >> 16) % 5 == 0 else 0)
-    packed = coding.encode(np.array(levels).reshape(20, 12, 3, 3), 0.75, coder=coder, grid=9 if coder == MIXING else 0)
-    assert struct.unpack("<I", packed[-4:]) == (checksum,)
+    bias = coding.Bias(np.array(levels[:20]), 0.3)
+    grid = 9 if coder == GRID_MIXING else 0
+    packed = coding.encode(np.array(levels).reshape(20, 12, 3, 3), 0.75, coder=coder, grid=grid, bias=bias)
+    assert zlib.crc32(packed[:-4]) == checksum
 
 
 def test_fewer_bytes_than_static_tables() -> None:
@@ -158,9 +192,10 @@ def test_what_cannot_be_written(levels: np.ndarray, step: float | None, message:
 @pytest.mark.parametrize(
     ("shape", "coder", "grid", "message"),
     [
-        ((4, 5), 3, 0, "the coder is 3, expected 0, 1 or 2"),
+        ((4, 5), 4, 0, "the coder is 4, expected 0, 1, 2 or 3"),
         ((4,), SWAPPED_MIXING, 0, "swapped axes are for at least two"),
-        ((4, 5), SWAPPED_MIXING, 2, "without a grid"),
+        ((4, 5), SWAPPED_MIXING, 2, "of GRID_MIXING alone"),
+        ((4, 5), GRID_MIXING, 0, "the grid is 0, expected 1 to 5"),
         ((1025, 1024), MIXING, 0, "at most 2\\^20 elements, got 1049600"),
         ((1025, 1024), SWAPPED_MIXING, 0, "at most 2\\^20 elements"),
         ((4, 5), None, 6, "the grid is 6, expected 0 to 5"),
@@ -172,17 +207,32 @@ def test_coders_that_are_not_for_it(shape: tuple[int, ...], coder: int | None, g
         coding.encode(np.zeros(shape, np.int32), 1.0, coder=coder, grid=grid)
 
 
+@pytest.mark.parametrize(
+    ("step", "bias", "message"),
+    [
+        (None, coding.Bias(np.zeros(2, np.int32), 1.0), "a weight of floats"),
+        (1.0, coding.Bias(np.zeros(3, np.int32), 1.0), "one number for each"),
+        (1.0, coding.Bias(np.full(2, 32768), 1.0), "levels are 32768"),
+        (1.0, coding.Bias(np.zeros(2, np.int32), 0.0), "the step is 0.0"),
+    ],
+)
+def test_biases_that_cannot_be_written(step: float | None, bias: coding.Bias, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        coding.encode(np.ones((2, 2), np.int32), step, bias=bias)
+
+
 @pytest.mark.parametrize("coder", [MIXING, SWAPPED_MIXING, GAPS])
 def test_damage_is_an_error_or_another_weight(coder: int) -> None:
     """Whoever changes bytes can write the checksum of them too: nothing but DamagedWeight comes of it."""
-    packed = coding.encode(drawn((3, 6), 0.4, 30), 0.5, coder=coder)
+    packed = coding.encode(drawn((3, 6), 0.4, 30), 0.5, coder=coder, bias=drawn_bias(3))
     with pytest.raises(coding.DamagedWeight, match="checksum"):
         coding.decode(packed[:-1] + bytes([packed[-1] ^ 1]))
     rng = np.random.default_rng(2)
     refused = 0
-    for place in range(len(packed) - 4):
+    end = len(packed) - (4 if coder == GAPS else 2)
+    for place in range(end):
         for changed in {packed[place] ^ 1, packed[place] ^ 128, int(rng.integers(256))} - {packed[place]}:
-            body = bytearray(packed[:-4])
+            body = bytearray(packed[:end])
             body[place] = changed
             try:
                 found = coding.decode(with_checksum(bytes(body)))
@@ -195,9 +245,9 @@ def test_damage_is_an_error_or_another_weight(coder: int) -> None:
 @pytest.mark.parametrize("coder", [MIXING, GAPS])
 def test_a_stream_that_ends_early_or_late_is_refused(coder: int) -> None:
     packed = coding.encode(drawn((15, 20), 0.5, 30), 0.5, coder=coder)
-    size_at = 8 + 2 + 2 + 1 + 4 + 1 + 1 + 2  # of the only group
+    size_at = 2 + 2 + 2 + 1 + 2 + 1 + 1 + 2  # of the only group
     for change in (-40, -16, 16, 400):
-        body = packed[:change] if change < 0 else packed[:-4] + bytes(change)
+        body = packed[:change] if change < 0 else packed[: -4 if coder == GAPS else -2] + bytes(change)
         if coder == GAPS:
             size = len(body) - size_at - 2
             body = body[:size_at] + bytes([size & 127 | 128, size >> 7]) + body[size_at + 2 :]
@@ -209,33 +259,51 @@ def number(value: int) -> bytes:
     return bytes([value & 127 | 128]) + number(value >> 7) if value > 127 else bytes([value])
 
 
+ONE = b"\x80\x3f"
+"""The step 1."""
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (bytes([3, 0, 1]) + number(4), "not a coded weight"),
-        (bytes([0, 3, 1]) + number(4), "not a coded weight"),
-        (bytes([0, 0, 0]), "not a coded weight"),
-        (bytes([1, 0, 1]) + number(4), "not a coded weight"),
-        (bytes([0, 0, 2]) + number(2**30) + number(2**30) + number(1) + number(1) + b"\0\0\x80?\0", "the shape is"),
-        (bytes([0, 0, 1]) + number(0) + number(0) + number(0) + b"\0\0\x80?\0", "the shape is"),
-        (bytes([0, 0, 1]) + number(4) + number(5) + number(1) + b"\0\0\x80?\0", "5 kept weights"),
-        (bytes([0, 0, 1]) + number(4) + number(1) + number(0) + b"\0\0\x80?\0", "the largest level is 0"),
-        (bytes([0, 0, 1]) + number(4) + number(1) + number(32768) + b"\0\0\x80?\0", "the largest level is 32768"),
-        (bytes([0, 2, 1]) + number(4) + number(1) + number(129) + b"\0", "the largest level is 129"),
-        (bytes([0, 0, 1]) + number(4) + number(1) + number(1) + b"\0\0\x80\xbf\0", "the step -1"),
-        (bytes([0, 0, 1]) + number(4) + number(1) + number(1) + b"\0\0\x80?\2", "an image 2 wide"),
-        (bytes([0, 2, 2]) + number(2**11) + number(2**10) + number(1) + number(1) + b"\0", "not for the mixing coder"),
-        (bytes([2, 2, 1]) + number(4) + number(0) + number(0) + number(2**40), "groups of rows"),
-        (bytes([2, 2, 2]) + number(9) + number(2**29) + number(0) + number(0) + b"\0", "536870912 columns"),
+        (b"\3\0" + number(4), "not a coded weight"),
+        (bytes([2, 192]) + number(4), "not a coded weight"),
+        (kind(1, 0, 1) + number(4), "not a kind"),
+        (kind(0, 2, 1, 1) + number(4), "not a kind"),
+        (kind(0, 0, 2) + number(2**30) + number(2**30) + number(1) + number(1) + ONE, "the shape is"),
+        (kind(0, 0, 1) + number(0) + number(0) + number(0) + ONE, "the shape is"),
+        (kind(0, 0, 1) + number(4) + number(5) + number(1) + ONE, "5 kept weights"),
+        (kind(0, 0, 1) + number(4) + number(1) + number(0) + ONE, "the largest level is 0"),
+        (kind(0, 0, 1) + number(4) + number(1) + number(32768) + ONE, "the largest level is 32768"),
+        (kind(0, 2, 1) + number(4) + number(1) + number(129), "the largest level is 129"),
+        (kind(0, 0, 1) + number(4) + number(1) + number(1) + b"\0\0", "the step 0"),
+        (kind(0, 0, 1) + number(4) + number(1) + number(1) + b"\x80\x7f", "the step inf"),
+        (kind(0, 0, 1) + number(4) + number(1) + number(1) + b"\x80\xbf\0\0", "a step that is written longer"),
+        (kind(0, 0, 1) + number(4) + number(1) + number(1) + b"\x80", "too few bytes"),
         (
-            bytes([2, 2, 1]) + number(400) + number(73) + number(1) + b"\1" + number(400) + b"\x49\1\0",
+            kind(3, 0, 1) + number(4) + number(1) + number(1) + ONE + number(2),
+            "the grid is 2, expected 1 to the columns, 1",
+        ),
+        (kind(3, 0, 1) + number(4) + number(1) + number(1) + ONE + number(0), "the grid is 0"),
+        (
+            kind(0, 0, 1, 1) + number(4) + number(0) + number(0) + ONE + number(5) + number(1) + ONE,
+            "5 kept weights of 4",
+        ),
+        (kind(0, 0, 1, 1) + number(4) + number(0) + number(0) + ONE + number(1) + number(0) + ONE, "the largest level"),
+        (kind(0, 2, 2) + number(2**11) + number(2**10) + number(1) + number(1), "not for the mixing coder"),
+        (kind(2, 2, 1) + number(4) + number(0) + number(0) + number(2**40), "groups of rows"),
+        (kind(2, 2, 2) + number(9) + number(2**29) + number(0) + number(0) + b"\0", "536870912 columns"),
+        (
+            kind(2, 2, 1) + number(400) + number(73) + number(1) + b"\1" + number(400) + b"\x49\1\0",
             "the whole weight",
         ),
-        (bytes([2, 2, 1]) + number(4) + number(1) + number(1) + b"\1\3\1\1\0", "the whole weight"),
-        (bytes([0, 2, 1]) + b"\x84\0" + number(1) + number(1) + b"\0", "longer than it is"),
-        (bytes([0, 2, 1]) + b"\xff" * 12, "too few bytes for a header"),
+        (kind(2, 2, 1) + number(4) + number(1) + number(1) + b"\1\3\1\1\0", "the whole weight"),
+        (kind(2, 2, 1) + number(4) + number(0) + number(0) + b"\0\0", "the stream ends"),
+        (kind(0, 2, 1) + number(4) + number(0) + number(0) + b"\0", "the stream ends"),
+        (kind(0, 2, 1) + b"\x84\0" + number(1) + number(1), "longer than it is"),
+        (kind(0, 2, 1) + b"\xff" * 12, "too few bytes for a header"),
     ],
 )
 def test_headers_that_contradict_themselves(header: bytes, message: str) -> None:
     with pytest.raises(coding.DamagedWeight, match=message):
-        coding.decode(with_checksum(b"GSPW\2" + header))
+        coding.decode(with_checksum(header))

@@ -246,19 +246,3 @@ def test_a_file_is_never_larger(rng: np.random.Generator) -> None:
     for size in range(2, 40):
         model = network([MATMUL], {"x": [3, size]}, {"w": pruned(rng, size, 10)}, ["y"])
         assert compress_weights(model).ByteSize() <= model.ByteSize()
-
-
-def test_multiples_of_a_step_are_bytes(rng: np.random.Generator) -> None:
-    """Also where the largest is the largest of all numbers, or none is finite: then they stay as they are."""
-    levels = rng.integers(-127, 128, (40, 30)).astype(np.float32)
-    levels[0, 0] = 127
-    model = network([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 40]}, {"w": levels / 64}, ["y"])
-    compressed = compress_weights(model)
-    assert compressed.ByteSize() < levels.size + 500
-    x = {"x": rng.standard_normal((3, 40)).astype(np.float32)}
-    assert np.array_equal(run_dense(compressed, x)[0], run_dense(model, x)[0])
-    for extreme in (np.finfo(np.float32).max, np.finfo(np.float32).min, np.inf, np.nan, 1e-45):
-        weight = rng.standard_normal((40, 30)).astype(np.float32)
-        weight[3, 4] = extreme
-        model = network([helper.make_node("Add", ["x", "w"], ["y"])], {"x": [40, 30]}, {"w": weight}, ["y"])
-        assert compress_weights(model) == model

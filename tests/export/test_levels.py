@@ -10,7 +10,7 @@ from export.onnx_graphs import network, sparse_weight
 from onnx import helper
 
 from gossamer.export.levels import in_levels
-from gossamer.export.moments import moments_of
+from gossamer.export.moments import inputs_of
 from gossamer.graph.graph import Graph
 from gossamer.graph.layers import find_layers
 
@@ -91,7 +91,9 @@ def test_moments_of_a_convolution(
     model = network([convolution], {"x": [2, 4, 9, 11]}, {"w": weight}, ["y"])
     feeds = [{"x": rng.standard_normal((2, 4, 9, 11)).astype(np.float32)} for _ in range(2)]
     layers = find_layers(Graph(model))
-    (found,) = moments_of(model, layers, feeds).values()
+    (inputs,) = inputs_of(model, layers, feeds).values()
+    found = inputs.moments
+    means = np.zeros(found.shape[:2])
     sums, count = np.zeros_like(found), 0
     for feed in feeds:
         top, left, bottom, right = pads
@@ -99,8 +101,12 @@ def test_moments_of_a_convolution(
         columns = torch.nn.functional.unfold(padded, (3, 3), tuple(dilations), 0, tuple(strides)).double().numpy()
         rows = columns.transpose(0, 2, 1).reshape(-1, groups, columns.shape[1] // groups)
         sums += np.einsum("ngk,ngl->gkl", rows, rows)
+        means += rows.sum(axis=0)
         count += len(rows)
     assert np.allclose(found, sums / count)
+    assert np.allclose(inputs.means, means / count)
+    products = np.einsum("gk,gl->gkl", means / count, means / count)
+    assert np.allclose(inputs.centred, sums / count - products)
 
 
 def test_moments_of_tokens(rng: np.random.Generator) -> None:
@@ -111,6 +117,7 @@ def test_moments_of_tokens(rng: np.random.Generator) -> None:
         ["y"],
     )
     x = rng.standard_normal((2, 5, 6)).astype(np.float32)
-    (found,) = moments_of(model, find_layers(Graph(model)), [{"x": x}]).values()
+    (found,) = inputs_of(model, find_layers(Graph(model)), [{"x": x}]).values()
     rows = x.reshape(-1, 6).astype(np.float64)
-    assert np.allclose(found, (rows.T @ rows / 10)[None])
+    assert np.allclose(found.moments, (rows.T @ rows / 10)[None])
+    assert np.allclose(found.means, rows.mean(axis=0)[None])

@@ -20,7 +20,7 @@ inline constexpr int kMostLogit = 2047;
 
 // Tables that both directions and both languages make by the same operations on integers.
 struct AdaptiveTables {
-  std::array<uint32_t, kMostSeen + 1> rate;                     // of the n-th bit: 2^16 / (n + 1.5)
+  std::array<uint32_t, kMostSeen + 1> rate;                     // of the n-th bit: 2^16 / (n + 2)
   std::array<uint16_t, 2 * kMostLogit + 1> probability;         // by logit
   std::array<int16_t, 1u << kProbabilityBits> logit;            // by probability: the largest whose own is not above it
 
@@ -31,7 +31,7 @@ struct AdaptiveTables {
 
  private:
   AdaptiveTables() {
-    for (uint32_t seen = 0; seen <= kMostSeen; ++seen) rate[seen] = (1u << 17) / (2 * seen + 3);
+    for (uint32_t seen = 0; seen <= kMostSeen; ++seen) rate[seen] = (1u << 16) / (seen + 2);
     constexpr uint64_t kOne = uint64_t{1} << 32;
     constexpr uint64_t kStep = 4269875056;  // 2^32 exp(-1.5 / 256)
     uint64_t odds = kOne;                   // exp(-1.5 / 256 x), in units of 2^-32
@@ -101,7 +101,7 @@ class Mixer {
   void Update(const std::array<int32_t, kInputs>& logits, bool bit, const AdaptiveTables& tables) {
     const int32_t error = (bit ? 1 << kProbabilityBits : 0) - static_cast<int32_t>(ProbabilityOf(mixed_, tables));
     for (size_t i = 0; i < kInputs; ++i) {
-      const int32_t step = (logits[i] * error * rate_ + (1 << 17)) >> 18;  // at most 2047 x 2^16 x 10 before the shift
+      const int32_t step = (logits[i] * error * rate_ + (1 << 17)) >> 18;  // at most 2047 x 2^16 x 16 before the shift
       (*set_)[i] = std::clamp((*set_)[i] + step, -kMostWeight, kMostWeight);
     }
   }

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "format/checksum.h"
+#include "format/coded_header.h"
 #include "format/gap_coder.h"
 #include "format/half.h"
 #include "format/header.h"
@@ -18,82 +19,19 @@
 namespace gossamer {
 namespace {
 
-constexpr size_t kFixedHeader = 8;
+constexpr size_t kFixedHeader = 2;
 constexpr uint64_t kSmallForMixing = uint64_t{1} << 18;  // elements: 10 ms
 constexpr uint64_t kMostBits = 64;  // that a stream decodes beyond its bytes: the decoder's state
 
-// Takes numbers from a header; after the first that is not there, everything is 0 and ok() false.
-class HeaderReader {
- public:
-  HeaderReader(const uint8_t* bytes, size_t size) : next_(bytes), end_(bytes + size) {}
-
-  uint64_t Number() {
-    uint64_t number = 0;
-    for (int shift = 0; shift < 63; shift += 7) {
-      if (next_ == end_) break;
-      const uint8_t byte = *next_++;
-      number |= uint64_t{byte & 127u} << shift;
-      if (byte < 128) {
-        if (byte == 0 && shift > 0) break;  // written longer than it is
-        return number;
-      }
-    }
-    return Fail();
-  }
-
-  float Float() {
-    if (end_ - next_ < 4) return static_cast<float>(Fail());
-    const uint32_t bits = static_cast<uint32_t>(ReadLittleEndian(next_, 4));
-    float value;
-    std::memcpy(&value, &bits, sizeof(value));
-    next_ += 4;
-    return value;
-  }
-
-  bool ok() const { return ok_; }
-  const uint8_t* next() const { return next_; }
-  size_t left() const { return static_cast<size_t>(end_ - next_); }
-
- private:
-  uint64_t Fail() {
-    ok_ = false;
-    next_ = end_;
-    return 0;
-  }
-
-  const uint8_t* next_;
-  const uint8_t* end_;
-  bool ok_ = true;
-};
-
-void AppendNumber(uint64_t number, std::vector<uint8_t>* bytes) {
-  for (; number > 127; number >>= 7) bytes->push_back(static_cast<uint8_t>(number | 128));
-  bytes->push_back(static_cast<uint8_t>(number));
-}
-
 struct Header {
-  LevelCoder coder;
-  ValueType value_type;
-  uint32_t kept;
-  int32_t largest;
-  float step;
+  CodedKind kind;
+  LevelsHeader levels;
+  LevelsHeader bias;
 };
-
-Status CheckHeader(const Header& header, uint64_t kept, uint64_t largest, uint64_t elements) {
-  if (kept > elements || kept > UINT32_MAX - 1) return Status::Problem("coded weight: more kept weights than elements");
-  const bool is_int8 = header.value_type == ValueType::kInt8;
-  if (largest > (is_int8 ? 128u : static_cast<uint32_t>(kLargestLevel)) || (largest == 0) != (kept == 0)) {
-    return Status::Problem("coded weight: the largest level is not within 1 to 32767, of int8 to 128");
-  }
-  if (!is_int8 && !(std::isfinite(header.step) && header.step > 0)) {
-    return Status::Problem("coded weight: the step is not a positive number");
-  }
-  return Status::Ok();
-}
 
 float ValueOf(int32_t level, const Header& header, float) {
-  const float value = static_cast<float>(level) * header.step;
-  return header.value_type == ValueType::kFloat16 ? FloatFromHalf(HalfFromFloat(value)) : value;
+  const float value = static_cast<float>(level) * header.levels.step;
+  return header.kind.value_type == ValueType::kFloat16 ? FloatFromHalf(HalfFromFloat(value)) : value;
 }
 int8_t ValueOf(int32_t level, const Header&, int8_t) { return static_cast<int8_t>(level); }
 
@@ -101,60 +39,43 @@ int8_t ValueOf(int32_t level, const Header&, int8_t) { return static_cast<int8_t
 bool IsOfType(int32_t level, float) { return level != 0; }
 bool IsOfType(int32_t level, int8_t) { return level < 128; }
 
-// The matrix that the mixing coder sees.
-LevelMatrix MatrixOf(const std::vector<int64_t>& shape, LevelCoder coder) {
-  LevelMatrix matrix;
-  int64_t columns = 1;
-  for (size_t axis = 1; axis < shape.size(); ++axis) columns *= shape[axis];
-  matrix.rows = shape[0];
-  matrix.places = shape.size() > 1 ? columns / shape[1] : 1;
-  matrix.columns = columns;
-  if (coder == LevelCoder::kSwappedMixing) {
-    matrix.rows = columns / matrix.places;
-    matrix.columns = shape[0] * matrix.places;
-  }
-  return matrix;
+bool RunMatrix(const LevelsHeader& header, RangeDecoder* decoder, LevelMatrix* matrix) {
+  matrix->kept = header.kept;
+  matrix->largest = header.largest;
+  matrix->levels.resize(static_cast<size_t>(matrix->rows * matrix->columns));
+  return header.kept == 0 || std::make_unique<MixingCoder<RangeDecoder>>(decoder, matrix)->Run();
 }
 
-// Kernels of `places` numbers, [rows][columns] of them, as [columns][rows].
-std::vector<int32_t> Swapped(const int32_t* levels, int64_t rows, int64_t columns, int64_t places) {
-  std::vector<int32_t> swapped(static_cast<size_t>(rows * columns * places));
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t column = 0; column < columns; ++column) {
-      std::copy_n(levels + (row * columns + column) * places, places, swapped.data() + (column * rows + row) * places);
-    }
+// The bias, and whether the stream ends behind it.
+Status FinishStream(const Header& header, int64_t rows, RangeDecoder* decoder, size_t size, std::vector<float>* bias) {
+  if (header.kind.has_bias) {
+    LevelMatrix matrix = BiasMatrix(rows);
+    if (!RunMatrix(header.bias, decoder, &matrix)) return Status::Problem("coded weight: the bias contradicts the header");
+    for (const int32_t level : matrix.levels) bias->push_back(static_cast<float>(level) * header.bias.step);
   }
-  return swapped;
+  const bool is_empty = header.bias.kept == 0 && (header.levels.kept == 0 || header.kind.coder == LevelCoder::kGaps);
+  if (is_empty ? size > 0 : !decoder->IsAtEnd()) return Status::Problem("coded weight: the stream ends early or late");
+  return Status::Ok();
 }
 
 template <class Value>
-Status DecodeMixed(HeaderReader reader, const Header& header, SparseMatrix<Value>* weight) {
-  LevelMatrix matrix = MatrixOf(weight->shape, header.coder);
+Status DecodeMixed(HeaderReader reader, const Header& header, int64_t grid, SparseMatrix<Value>* weight,
+                   std::vector<float>* bias) {
+  LevelMatrix matrix = MatrixOf(weight->shape, header.kind.coder);
   if (static_cast<uint64_t>(weight->rows) * static_cast<uint64_t>(weight->columns) > kMixingElements) {
     return Status::Problem("coded weight: more than 2^20 elements, of the coder for small weights");
   }
-  const uint64_t grid = reader.Number();
-  if (!reader.ok() || grid > static_cast<uint64_t>(matrix.columns)) {
-    return Status::Problem("coded weight: the image is wider than a row");
+  matrix.grid = grid;
+  RangeDecoder decoder(reader.next(), reader.left());
+  if (!RunMatrix(header.levels, &decoder, &matrix)) {
+    return Status::Problem("coded weight: the levels contradict the header");
   }
-  matrix.grid = static_cast<int64_t>(grid);
-  matrix.kept = header.kept;
-  matrix.largest = header.largest;
-  matrix.levels.resize(static_cast<size_t>(weight->rows * weight->columns));
-  if (header.kept == 0) {
-    if (reader.left() != 0) return Status::Problem("coded weight: bytes behind the stream");
-  } else {
-    RangeDecoder decoder(reader.next(), reader.left());
-    if (!std::make_unique<MixingCoder<RangeDecoder>>(&decoder, &matrix)->Run()) {
-      return Status::Problem("coded weight: the levels contradict the header");
-    }
-    if (!decoder.IsAtEnd()) return Status::Problem("coded weight: the stream ends early or late");
-  }
-  if (header.coder == LevelCoder::kSwappedMixing) {
+  if (const Status status = FinishStream(header, weight->rows, &decoder, reader.left(), bias); !status.ok()) return status;
+  if (header.kind.coder == LevelCoder::kSwappedMixing) {
     matrix.levels = Swapped(matrix.levels.data(), matrix.rows, matrix.columns / matrix.places, matrix.places);
   }
-  weight->column.reserve(header.kept);
-  weight->value.reserve(header.kept);
+  weight->column.reserve(header.levels.kept);
+  weight->value.reserve(header.levels.kept);
   weight->row_start.assign(1, 0);
   const int32_t* level = matrix.levels.data();
   for (int64_t row = 0; row < weight->rows; ++row) {
@@ -195,7 +116,7 @@ Status DecodeGroup(const Group& group, const Header& header, SparseMatrix<Value>
       const bool negative = coder->Sign(&decoder, false);
       const uint32_t magnitude = coder->Magnitude(&decoder, 1);
       const int32_t level = negative ? -static_cast<int32_t>(magnitude) : static_cast<int32_t>(magnitude);
-      if (magnitude > static_cast<uint32_t>(header.largest) || !IsOfType(level, Value())) {
+      if (magnitude > static_cast<uint32_t>(header.levels.largest) || !IsOfType(level, Value())) {
         return Status::Problem("coded weight: a level is larger than the largest");
       }
       weight->column[at] = next + gap;
@@ -210,14 +131,15 @@ Status DecodeGroup(const Group& group, const Header& header, SparseMatrix<Value>
 }
 
 template <class Value>
-Status ReadGroups(HeaderReader reader, const Header& header, const SparseMatrix<Value>& weight, std::vector<Group>* groups) {
+Status ReadGroups(HeaderReader* from, const Header& header, const SparseMatrix<Value>& weight, std::vector<Group>* groups) {
+  HeaderReader& reader = *from;
   const uint64_t count = reader.Number();
   if (count > reader.left() / 3) return Status::Problem("coded weight: more groups of rows than bytes");
   uint64_t rows = 0, kept = 0, bytes = 0;
   for (uint64_t i = 0; i < count; ++i) {
     Group group{rows, reader.Number(), kept, reader.Number(), nullptr, reader.Number()};
     // Every kept weight has a sign, which takes a bit: what is allocated is bounded by the file's size.
-    if (!reader.ok() || group.rows > static_cast<uint64_t>(weight.rows) - rows || group.kept > header.kept - kept ||
+    if (!reader.ok() || group.rows > static_cast<uint64_t>(weight.rows) - rows || group.kept > header.levels.kept - kept ||
         group.size > reader.left() || group.kept > 8 * group.size + kMostBits) {
       return Status::Problem("coded weight: a group of rows is larger than the weight or its stream");
     }
@@ -226,8 +148,8 @@ Status ReadGroups(HeaderReader reader, const Header& header, const SparseMatrix<
     bytes += group.size;
     groups->push_back(group);
   }
-  const bool is_whole = kept == header.kept && bytes == reader.left() &&
-                        (rows == static_cast<uint64_t>(weight.rows) || (header.kept == 0 && count == 0));
+  const bool is_whole = kept == header.levels.kept && (header.kind.has_bias ? bytes <= reader.left() : bytes == reader.left()) &&
+                        (rows == static_cast<uint64_t>(weight.rows) || (header.levels.kept == 0 && count == 0));
   if (!reader.ok() || !is_whole) return Status::Problem("coded weight: the groups of rows are not the whole weight");
   const uint8_t* next = reader.next();
   for (Group& group : *groups) {
@@ -238,13 +160,16 @@ Status ReadGroups(HeaderReader reader, const Header& header, const SparseMatrix<
 }
 
 template <class Value>
-Status DecodeGaps(HeaderReader reader, const Header& header, int64_t threads, SparseMatrix<Value>* weight) {
+Status DecodeGaps(HeaderReader reader, const Header& header, int64_t threads, SparseMatrix<Value>* weight,
+                  std::vector<float>* bias) {
   if (weight->columns >= int64_t{kGapColumns}) return Status::Problem("coded weight: 2^28 columns or more");
   std::vector<Group> groups;
-  if (const Status status = ReadGroups(reader, header, *weight, &groups); !status.ok()) return status;
+  if (const Status status = ReadGroups(&reader, header, *weight, &groups); !status.ok()) return status;
+  const uint8_t* const behind = groups.empty() ? reader.next() : groups.back().bytes + groups.back().size;
+  const size_t size_behind = static_cast<size_t>(reader.next() + reader.left() - behind);
   weight->row_start.assign(static_cast<size_t>(weight->rows) + 1, 0);
-  weight->column.resize(header.kept);
-  weight->value.resize(header.kept);
+  weight->column.resize(header.levels.kept);
+  weight->value.resize(header.levels.kept);
   std::vector<Status> outcomes(groups.size(), Status::Ok());
   std::atomic<size_t> taken{0};
   const auto work = [&] {
@@ -263,48 +188,87 @@ Status DecodeGaps(HeaderReader reader, const Header& header, int64_t threads, Sp
   for (const Status& outcome : outcomes) {
     if (!outcome.ok()) return outcome;
   }
-  return Status::Ok();
+  RangeDecoder decoder(behind, size_behind);
+  return FinishStream(header, weight->rows, &decoder, size_behind, bias);
 }
 
 template <class Value>
-Status Decode(const uint8_t* bytes, size_t size, int64_t threads, SparseMatrix<Value>* weight) {
+Status Decode(const uint8_t* bytes, size_t size, int64_t threads, SparseMatrix<Value>* weight, std::vector<float>* bias) {
+  bias->clear();
   weight->column.clear();
   weight->value.clear();
-  if (bytes == nullptr || size < kFixedHeader + kChecksumBytes || std::memcmp(bytes, kMagic, sizeof(kMagic)) != 0 ||
-      bytes[4] != kCodedVersion) {
-    return Status::Problem("coded weight: does not begin with GSPW and 2");
+  if (bytes == nullptr || size < kFixedHeader || bytes[0] != kCodedVersion) {
+    return Status::Problem("coded weight: does not begin with 2");
   }
-  if (Checksum(bytes, size - kChecksumBytes) != ReadLittleEndian(bytes + size - kChecksumBytes, kChecksumBytes)) {
+  if (bytes[1] >= kKinds) return Status::Problem("coded weight: unknown kind, expected 0 to 191");
+  Header header{KindOf(bytes[1]), {}, {}};
+  const size_t checksum_bytes = ChecksumBytesOf(header.kind.coder);
+  if (size < kFixedHeader + checksum_bytes) return Status::Problem("coded weight: too few bytes");
+  const uint32_t mask = checksum_bytes == 4 ? ~uint32_t{0} : 0xFFFFu;
+  if ((Checksum(bytes, size - checksum_bytes) & mask) != ReadLittleEndian(bytes + size - checksum_bytes, checksum_bytes)) {
     return Status::Problem("coded weight: the checksum does not match; the file is damaged");
   }
-  const size_t rank = bytes[7];
-  if (bytes[5] > 2) return Status::Problem("coded weight: unknown coder, expected 0 to 2");
-  if (bytes[6] > 2) return Status::Problem("coded weight: unknown value type, expected 0, 1 or 2");
-  if (rank < 1 || rank > kMaximumRank) return Status::Problem("coded weight: the rank is not within 1 to 8");
-  Header header{static_cast<LevelCoder>(bytes[5]), static_cast<ValueType>(bytes[6]), 0, 0, 1.0f};
-  if (header.coder == LevelCoder::kSwappedMixing && rank < 2) {
+  if (header.kind.coder == LevelCoder::kSwappedMixing && header.kind.rank < 2) {
     return Status::Problem("coded weight: two axes are swapped, and there is one");
   }
-  if (const Status status = CheckValueType(header.value_type, Value()); !status.ok()) return status;
-  HeaderReader reader(bytes + kFixedHeader, size - kFixedHeader - kChecksumBytes);
+  const bool is_int8 = header.kind.value_type == ValueType::kInt8;
+  if (is_int8 && header.kind.has_bias) return Status::Problem("coded weight: a bias of int8");
+  if (const Status status = CheckValueType(header.kind.value_type, Value()); !status.ok()) return status;
+  HeaderReader reader(bytes + kFixedHeader, size - kFixedHeader - checksum_bytes);
   std::vector<uint64_t> extents;
-  for (size_t axis = 0; axis < rank; ++axis) extents.push_back(reader.Number());
+  for (size_t axis = 0; axis < header.kind.rank; ++axis) extents.push_back(reader.Number());
   const uint64_t kept = reader.Number(), largest = reader.Number();
-  if (header.value_type != ValueType::kInt8) header.step = reader.Float();
+  const float step = is_int8 ? 1.0f : reader.Step();
+  const uint64_t grid = header.kind.coder == LevelCoder::kGridMixing ? reader.Number() : 0;
+  const uint64_t bias_kept = header.kind.has_bias ? reader.Number() : 0, bias_largest = header.kind.has_bias ? reader.Number() : 0;
+  const float bias_step = header.kind.has_bias ? reader.Step() : 1.0f;
   if (!reader.ok()) return Status::Problem("coded weight: too few bytes for a header, or a number longer than it must be");
   uint64_t elements = 0;
   if (const Status status = SetShape(extents, weight, &elements); !status.ok()) return status;
-  if (const Status status = CheckHeader(header, kept, largest, elements); !status.ok()) return status;
-  header.kept = static_cast<uint32_t>(kept);
-  header.largest = static_cast<int32_t>(largest);
-  return header.coder == LevelCoder::kGaps ? DecodeGaps(reader, header, threads, weight)
-                                           : DecodeMixed(reader, header, weight);
+  if (const Status status = CheckLevels(kept, largest, step, elements, is_int8, &header.levels); !status.ok()) return status;
+  const uint64_t rows = static_cast<uint64_t>(weight->rows);
+  if (header.kind.has_bias && rows > kMixingElements) return Status::Problem("coded weight: a bias of more than 2^20 numbers");
+  if (const Status status = CheckLevels(bias_kept, bias_largest, bias_step, rows, false, &header.bias); !status.ok()) {
+    return status;
+  }
+  if (header.kind.coder == LevelCoder::kGridMixing && (grid == 0 || grid > elements / rows)) {
+    return Status::Problem("coded weight: the image is not as wide as 1 to the columns");
+  }
+  return header.kind.coder == LevelCoder::kGaps ? DecodeGaps(reader, header, threads, weight, bias)
+                                                : DecodeMixed(reader, header, static_cast<int64_t>(grid), weight, bias);
 }
 
-std::vector<uint8_t> MixedStream(LevelMatrix* matrix) {
-  RangeEncoder encoder;
-  std::make_unique<MixingCoder<RangeEncoder>>(&encoder, matrix)->Run();
-  return encoder.Finish();
+LevelsHeader HeaderOf(const int32_t* levels, int64_t elements, float step) {
+  LevelsHeader header;
+  header.step = step;
+  for (int64_t i = 0; i < elements; ++i) {
+    header.kept += levels[i] != 0;
+    header.largest = std::max(header.largest, std::abs(levels[i]));
+  }
+  return header;
+}
+
+void EncodeMatrix(const LevelsHeader& header, std::vector<int32_t> levels, RangeEncoder* encoder, LevelMatrix* matrix) {
+  if (header.kept == 0) return;
+  matrix->kept = header.kept;
+  matrix->largest = header.largest;
+  matrix->levels = std::move(levels);
+  std::make_unique<MixingCoder<RangeEncoder>>(encoder, matrix)->Run();
+}
+
+void AppendHeader(const std::vector<int64_t>& shape, const CodedKind& kind, int64_t grid, const LevelsHeader& levels,
+                  const LevelsHeader& bias, std::vector<uint8_t>* bytes) {
+  bytes->push_back(kCodedVersion);
+  bytes->push_back(NumberOf(kind));
+  for (const int64_t extent : shape) AppendNumber(static_cast<uint64_t>(extent), bytes);
+  AppendNumber(levels.kept, bytes);
+  AppendNumber(static_cast<uint64_t>(levels.largest), bytes);
+  if (kind.value_type != ValueType::kInt8) AppendStep(levels.step, bytes);
+  if (kind.coder == LevelCoder::kGridMixing) AppendNumber(static_cast<uint64_t>(grid), bytes);
+  if (!kind.has_bias) return;
+  AppendNumber(bias.kept, bytes);
+  AppendNumber(static_cast<uint64_t>(bias.largest), bytes);
+  AppendStep(bias.step, bytes);
 }
 
 struct CodedGroup {
@@ -353,55 +317,54 @@ void AppendGroups(const int32_t* levels, uint64_t rows, uint32_t columns, uint32
 }  // namespace
 
 Status DecodeCodedWeight(const uint8_t* bytes, size_t size, int64_t threads, SparseWeight* weight) {
-  return Decode(bytes, size, threads, weight);
+  std::vector<float> bias;
+  return Decode(bytes, size, threads, weight, &bias);
 }
 Status DecodeCodedWeight(const uint8_t* bytes, size_t size, int64_t threads, SparseByteWeight* weight) {
-  return Decode(bytes, size, threads, weight);
+  std::vector<float> bias;
+  return Decode(bytes, size, threads, weight, &bias);
+}
+Status DecodeWeightAndBias(const uint8_t* bytes, size_t size, int64_t threads, SparseWeight* weight, std::vector<float>* bias) {
+  bias->clear();
+  if (bytes != nullptr && size > 0 && bytes[0] == kCodedVersion) return Decode(bytes, size, threads, weight, bias);
+  return DecodeSparseWeight(bytes, size, weight, threads);
 }
 
 std::vector<uint8_t> EncodeCodedWeight(const std::vector<int64_t>& shape, const int32_t* levels, ValueType value_type,
-                                       float step, const Coding& coding) {
+                                       float step, const Coding& coding, const BiasLevels& bias) {
   LevelMatrix matrix = MatrixOf(shape, coding.coder);
-  const int64_t elements = matrix.rows * matrix.columns;
-  for (int64_t i = 0; i < elements; ++i) {
-    matrix.kept += levels[i] != 0;
-    matrix.largest = std::max(matrix.largest, std::abs(levels[i]));
-  }
-  std::vector<uint8_t> bytes(kMagic, kMagic + sizeof(kMagic));
-  bytes.push_back(kCodedVersion);
-  bytes.push_back(static_cast<uint8_t>(coding.coder));
-  bytes.push_back(static_cast<uint8_t>(value_type));
-  bytes.push_back(static_cast<uint8_t>(shape.size()));
-  for (const int64_t extent : shape) AppendNumber(static_cast<uint64_t>(extent), &bytes);
-  AppendNumber(matrix.kept, &bytes);
-  AppendNumber(static_cast<uint64_t>(matrix.largest), &bytes);
-  if (value_type != ValueType::kInt8) {
-    uint32_t bits;
-    std::memcpy(&bits, &step, sizeof(bits));
-    AppendLittleEndian(bits, sizeof(bits), &bytes);
-  }
+  const int64_t elements = matrix.rows * matrix.columns, rows = shape[0];
+  const CodedKind kind{coding.coder, value_type, shape.size(), bias.levels != nullptr};
+  const LevelsHeader header = HeaderOf(levels, elements, step);
+  const LevelsHeader of_bias = kind.has_bias ? HeaderOf(bias.levels, rows, bias.step) : LevelsHeader();
+  std::vector<uint8_t> bytes;
+  AppendHeader(shape, kind, coding.grid, header, of_bias, &bytes);
+  RangeEncoder encoder;
   if (coding.coder != LevelCoder::kGaps) {
-    AppendNumber(static_cast<uint64_t>(coding.grid), &bytes);
-    if (matrix.kept > 0) {
-      matrix.grid = coding.grid;
-      const bool is_swapped = coding.coder == LevelCoder::kSwappedMixing;
-      matrix.levels = is_swapped ? Swapped(levels, shape[0], matrix.rows, matrix.places)
-                                 : std::vector<int32_t>(levels, levels + elements);
-      const std::vector<uint8_t> stream = MixedStream(&matrix);
-      bytes.insert(bytes.end(), stream.begin(), stream.end());
-    }
-  } else if (matrix.kept > 0) {
+    if (coding.coder == LevelCoder::kGridMixing) matrix.grid = coding.grid;
+    const bool is_swapped = coding.coder == LevelCoder::kSwappedMixing;
+    EncodeMatrix(header,
+                 is_swapped ? Swapped(levels, rows, matrix.rows, matrix.places)
+                            : std::vector<int32_t>(levels, levels + elements),
+                 &encoder, &matrix);
+  } else if (header.kept > 0) {
     AppendGroups(levels, static_cast<uint64_t>(matrix.rows), static_cast<uint32_t>(matrix.columns), coding.kept_of_group,
                  &bytes);
   } else {
     AppendNumber(0, &bytes);
   }
-  AppendLittleEndian(Checksum(bytes.data(), bytes.size()), kChecksumBytes, &bytes);
+  if (kind.has_bias) {
+    LevelMatrix of_rows = BiasMatrix(rows);
+    EncodeMatrix(of_bias, std::vector<int32_t>(bias.levels, bias.levels + rows), &encoder, &of_rows);
+  }
+  const std::vector<uint8_t> stream = encoder.Finish();
+  bytes.insert(bytes.end(), stream.begin(), stream.end());
+  AppendLittleEndian(Checksum(bytes.data(), bytes.size()), ChecksumBytesOf(coding.coder), &bytes);
   return bytes;
 }
 
 std::vector<uint8_t> EncodeCodedWeight(const std::vector<int64_t>& shape, const int32_t* levels, ValueType value_type,
-                                       float step, int64_t grid) {
+                                       float step, int64_t grid, const BiasLevels& bias) {
   uint64_t elements = 1;
   for (const int64_t extent : shape) elements *= static_cast<uint64_t>(extent);
   std::vector<Coding> candidates(1);
@@ -410,6 +373,7 @@ std::vector<uint8_t> EncodeCodedWeight(const std::vector<int64_t>& shape, const 
   } else {
     if (grid > 0) {
       candidates.emplace_back();
+      candidates.back().coder = LevelCoder::kGridMixing;
       candidates.back().grid = grid;
     }
     if (shape.size() > 1) {
@@ -419,7 +383,7 @@ std::vector<uint8_t> EncodeCodedWeight(const std::vector<int64_t>& shape, const 
   }
   std::vector<uint8_t> shortest;
   for (const Coding& coding : candidates) {
-    std::vector<uint8_t> bytes = EncodeCodedWeight(shape, levels, value_type, step, coding);
+    std::vector<uint8_t> bytes = EncodeCodedWeight(shape, levels, value_type, step, coding, bias);
     if (shortest.empty() || bytes.size() < shortest.size()) shortest = std::move(bytes);
   }
   return shortest;

@@ -8,20 +8,10 @@
 #include <vector>
 
 #include "format/adaptive_bits.h"
+#include "format/level_matrix.h"
 #include "format/range_coder.h"
 
 namespace gossamer {
-
-// A matrix of levels as it is coded, row by row.
-struct LevelMatrix {
-  int64_t rows = 0;
-  int64_t columns = 0;
-  int64_t places = 1;      // neighbouring columns that make up a kernel; columns is a multiple of it
-  int64_t grid = 0;        // 0, or columns of the image that a row's columns are: c - grid lies above c
-  uint32_t kept = 0;       // nonzeros
-  int32_t largest = 0;     // magnitude
-  std::vector<int32_t> levels;
-};
 
 // Codes a matrix in either direction: an encoder reads `matrix.levels`, a decoder writes them. False: levels contradict
 // `largest` or `kept`, and the rest is left as it is.
@@ -235,9 +225,9 @@ class MixingCoder {
   Mixer<kKeptInputs> kept_by_row_{kBuckets, 11796, 4}, kept_by_window_{kBuckets, 11796, 4};
   std::array<std::array<Counter, 81>, 3> sign_contexts_;
   std::vector<Counter> row_signs_;
-  Mixer<kSignInputs> sign_mixer_{1, 19661, 10};
+  Mixer<kSignInputs> sign_mixer_{1, 13107, 16};
   std::array<std::array<Counter, 16 * kUnary>, kMagnitudeInputs> magnitude_contexts_;
-  Mixer<kMagnitudeInputs> magnitude_mixer_{kUnary, 19661, 10};
+  Mixer<kMagnitudeInputs> magnitude_mixer_{kUnary, 13107, 10};
   std::array<Counter, kMostOctave> octaves_;
   std::array<Counter, 8 * (kMostOctave + 1)> exact_;
 };

@@ -299,7 +299,7 @@ Status Decode(const uint8_t* bytes, size_t size, SparseMatrix<Value>* weight) {
 
 template <class Value>
 Status DecodeAnyVersion(const uint8_t* bytes, size_t size, int64_t threads, SparseMatrix<Value>* weight) {
-  if (bytes != nullptr && size > 4 && std::memcmp(bytes, kMagic, sizeof(kMagic)) == 0 && bytes[4] == kCodedVersion) {
+  if (bytes != nullptr && size > 0 && bytes[0] == kCodedVersion) {
     return DecodeCodedWeight(bytes, size, threads, weight);
   }
   return Decode(bytes, size, weight);

@@ -9,13 +9,13 @@
 namespace gossamer {
 
 SparseConvKernel::SparseConvKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1, threads)),
-      arithmetic_(ReadArithmetic(info)) {
+    : threads_(threads), epilogue_(ReadEpilogue(info)), arithmetic_(ReadArithmetic(info)) {
   RequireExplicitPadding(info);
   const ConvolutionAttributes attributes = ReadConvolution(info);
   rank_ = attributes.axes + 2;
+  weight_ = ReadWeight(info, 1, threads, &bias_);
   shape_ = RequireConvolution("SparseConv", attributes, weight_);
-  bias_ = ReadBias<float>(info, 2, shape_.output_channels);
+  bias_ = ReadBias(info, 2, weight_.rows, std::move(bias_));
   const std::vector<int64_t> known = KnownShape(info, 0);
   if (known.size() == rank_ && KnowsImage(known)) {
     const ImageShape image = ImageOf(known);

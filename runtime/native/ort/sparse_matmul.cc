@@ -9,10 +9,10 @@
 namespace gossamer {
 
 SparseMatMulKernel::SparseMatMulKernel(const Ort::ConstKernelInfo& info, int64_t threads)
-    : threads_(threads), epilogue_(ReadEpilogue(info)), weight_(ReadWeight<float>(info, 1, threads)),
-      arithmetic_(ReadArithmetic(info)) {
+    : threads_(threads), epilogue_(ReadEpilogue(info)), arithmetic_(ReadArithmetic(info)) {
+  weight_ = ReadWeight(info, 1, threads, &bias_);
   RequireMatrix("SparseMatMul", info, weight_);
-  bias_ = ReadBias<float>(info, 2, weight_.rows);
+  bias_ = ReadBias(info, 2, weight_.rows, std::move(bias_));
   const std::vector<int64_t> known = KnownShape(info, 0);
   if (known.empty()) return;
   // A product of several numbers is more than 1 as soon as one of them is known to be.

@@ -23,9 +23,17 @@ Status Decode(const std::vector<uint8_t>& bytes, SparseMatrix<Value>* weight, in
   return DecodeSparseWeight(exact.data(), exact.size(), weight, threads);
 }
 
+size_t ChecksumBytesOf(const std::vector<uint8_t>& bytes) { return bytes[1] % 4 == 2 ? 4 : 2; }
+
 void Resign(std::vector<uint8_t>* bytes) {
-  const uint32_t checksum = Checksum(bytes->data(), bytes->size() - 4);
-  for (size_t i = 0; i < 4; ++i) (*bytes)[bytes->size() - 4 + i] = static_cast<uint8_t>(checksum >> (8 * i));
+  const size_t end = bytes->size() - ChecksumBytesOf(*bytes);
+  const uint32_t checksum = Checksum(bytes->data(), end);
+  for (size_t i = end; i < bytes->size(); ++i) (*bytes)[i] = static_cast<uint8_t>(checksum >> (8 * (i - end)));
+}
+
+// The first two bytes.
+std::vector<uint8_t> Kind(int coder, int value_type, int rank, int biased = 0) {
+  return {2, static_cast<uint8_t>(coder + 4 * (value_type + 3 * (rank - 1 + 8 * biased)))};
 }
 
 int64_t ElementsOf(const Shape& shape) {
@@ -44,7 +52,7 @@ std::vector<int32_t> Drawn(const Shape& shape, double density, int32_t largest, 
   return levels;
 }
 
-const Coding kCodings[] = {{LevelCoder::kMixing, 0, 1}, {LevelCoder::kMixing, 7, 1}, {LevelCoder::kSwappedMixing, 0, 1},
+const Coding kCodings[] = {{LevelCoder::kMixing, 0, 1}, {LevelCoder::kGridMixing, 7, 1}, {LevelCoder::kSwappedMixing, 0, 1},
                            {LevelCoder::kGaps, 0, 1}, {LevelCoder::kGaps, 0, 1u << 16}};
 
 // Shapes that a coding is for.
@@ -63,7 +71,7 @@ void ExpectSame(const SparseWeight& expected, const SparseWeight& weight) {
 // As runtime/tests/test_coding.py, which says why.
 TEST(CodedWeight, BytesOfGapsByHand) {
   const int32_t levels[] = {0, -1};
-  std::vector<uint8_t> expected = {'G', 'S', 'P', 'W', 2, 2, 2, 2, 1, 2, 1, 1, 1, 1, 1, 3, 0xFB, 0xE7, 0xE0, 0, 0, 0, 0};
+  std::vector<uint8_t> expected = {2, 22, 1, 2, 1, 1, 1, 1, 1, 3, 0xFB, 0xE7, 0xE0, 0, 0, 0, 0};
   Resign(&expected);
   EXPECT_EQ(EncodeCodedWeight({1, 2}, levels, ValueType::kInt8, 1.0f, Coding{LevelCoder::kGaps, 0, 1}), expected);
   SparseByteWeight weight;
@@ -82,12 +90,14 @@ TEST(CodedWeight, TheSameBytesAsInPython) {
     number = (number * 1103515245u + 12345u) & 0x7FFFFFFFu;
     levels.push_back((number >> 16) % 5 == 0 ? static_cast<int32_t>((number >> 20) % 61) - 30 : 0);
   }
-  const std::pair<Coding, uint32_t> expected[] = {{{LevelCoder::kMixing, 9, 0}, 0xD066FB9Fu},
-                                                  {{LevelCoder::kSwappedMixing, 0, 0}, 0x7AB7C379u},
-                                                  {{LevelCoder::kGaps, 0, 1u << 16}, 0x4F798DA0u}};
+  const std::pair<Coding, uint32_t> expected[] = {{{LevelCoder::kGridMixing, 9, 0}, 0xD2388C6Fu},
+                                                  {{LevelCoder::kSwappedMixing, 0, 0}, 0x59A5E26Fu},
+                                                  {{LevelCoder::kGaps, 0, 1u << 16}, 0x0B716FFDu}};
   for (const auto& [coding, checksum] : expected) {
-    const std::vector<uint8_t> bytes = EncodeCodedWeight({20, 12, 3, 3}, levels.data(), ValueType::kFloat32, 0.75f, coding);
-    EXPECT_EQ(ReadLittleEndian(bytes.data() + bytes.size() - 4, 4), checksum);
+    const BiasLevels bias{levels.data(), 0.3f};
+    const std::vector<uint8_t> bytes =
+        EncodeCodedWeight({20, 12, 3, 3}, levels.data(), ValueType::kFloat32, 0.75f, coding, bias);
+    EXPECT_EQ(Checksum(bytes.data(), bytes.size() - 4), checksum);
   }
 }
 
@@ -110,6 +120,31 @@ TEST(CodedWeight, ThereAndBack) {
           ExpectSame(SparseWeightFromDense(shape, dense.data()), weight);
           ASSERT_TRUE(Decode(EncodeCodedWeight(shape, levels.data(), ValueType::kFloat16, 0.3f, coding), &weight).ok());
           ExpectSame(SparseWeightFromDense(shape, halves.data()), weight);
+        }
+      }
+    }
+  }
+}
+
+TEST(CodedWeight, BiasesThereAndBack) {
+  std::mt19937 random(5);
+  for (const Shape& shape : {Shape{1}, {9}, {30, 40}, {16, 9, 3, 3}}) {
+    for (const double density : {0.0, 0.2, 1.0}) {
+      for (const int32_t largest : {1, 25, kLargestLevel}) {
+        const std::vector<int32_t> levels = Drawn(shape, 0.2 * std::round(2 * density), 9, &random);
+        const std::vector<int32_t> biases = Drawn({shape[0]}, density, largest, &random);
+        for (const Coding& coding : kCodings) {
+          if (!Fits(coding, shape)) continue;
+          const std::vector<uint8_t> bytes =
+              EncodeCodedWeight(shape, levels.data(), ValueType::kFloat32, 0.5f, coding, {biases.data(), 0.3f});
+          SparseWeight weight;
+          std::vector<float> bias;
+          ASSERT_STREQ(DecodeWeightAndBias(bytes.data(), bytes.size(), 2, &weight, &bias).problem(), "");
+          ASSERT_EQ(bias.size(), biases.size());
+          for (size_t i = 0; i < bias.size(); ++i) EXPECT_EQ(bias[i], static_cast<float>(biases[i]) * 0.3f);
+          std::vector<float> dense(levels.begin(), levels.end());
+          for (float& value : dense) value *= 0.5f;
+          ExpectSame(SparseWeightFromDense(shape, dense.data()), weight);
         }
       }
     }
@@ -151,11 +186,11 @@ TEST(CodedWeight, TheShortestIsTaken) {
   const Shape shape = {40, 10, 3, 3};
   const std::vector<int32_t> levels = Drawn(shape, 0.1, 5, &random);
   const std::vector<uint8_t> bytes = EncodeCodedWeight(shape, levels.data(), ValueType::kFloat32, 1.0f, int64_t{3});
-  for (const Coding& coding : {Coding{}, Coding{LevelCoder::kMixing, 3, 0}, Coding{LevelCoder::kSwappedMixing, 0, 0}}) {
+  for (const Coding& coding : {Coding{}, Coding{LevelCoder::kGridMixing, 3, 0}, Coding{LevelCoder::kSwappedMixing, 0, 0}}) {
     EXPECT_LE(bytes.size(), EncodeCodedWeight(shape, levels.data(), ValueType::kFloat32, 1.0f, coding).size());
   }
   const std::vector<int32_t> many(1 << 18, 0);
-  EXPECT_EQ(EncodeCodedWeight({512, 512}, many.data(), ValueType::kFloat32, 1.0f, int64_t{0})[5], 2);
+  EXPECT_EQ(EncodeCodedWeight({512, 512}, many.data(), ValueType::kFloat32, 1.0f, int64_t{0})[1] % 4, 2);
 }
 
 // Whoever changes bytes can write the checksum of them too. Under the sanitizers it shows that nothing else is read.
@@ -164,7 +199,9 @@ TEST(CodedWeight, ChangedBytes) {
   const Shape shape = {6, 3, 3};
   const std::vector<int32_t> levels = Drawn(shape, 0.4, 40, &random);
   for (const Coding& coding : kCodings) {
-    const std::vector<uint8_t> bytes = EncodeCodedWeight(shape, levels.data(), ValueType::kFloat32, 1.0f, coding);
+    const int32_t biases[] = {1, 0, -3, 2, 2, 20};
+    const std::vector<uint8_t> bytes =
+        EncodeCodedWeight(shape, levels.data(), ValueType::kFloat32, 1.0f, coding, {biases, 0.5f});
     int refused = 0;
     for (size_t place = 0; place + 4 < bytes.size(); ++place) {
       for (int change = 1; change < 256; ++change) {
@@ -173,7 +210,10 @@ TEST(CodedWeight, ChangedBytes) {
         Resign(&broken);
         SparseWeight weight;
         SparseByteWeight of_bytes;
-        if (Decode(broken, &weight).ok()) {
+        std::vector<float> bias;
+        const std::vector<uint8_t> exact(broken);
+        if (DecodeWeightAndBias(exact.data(), exact.size(), 1, &weight, &bias).ok()) {
+          EXPECT_TRUE(bias.empty() || bias.size() == static_cast<size_t>(weight.rows));
           EXPECT_EQ(weight.row_start.size(), static_cast<size_t>(weight.rows) + 1);
           EXPECT_EQ(weight.row_start.back(), weight.kept());
           for (const uint32_t column : weight.column) ASSERT_LT(column, static_cast<uint64_t>(weight.columns));
@@ -196,44 +236,63 @@ TEST(CodedWeight, ChangedBytes) {
 }
 
 struct Hostile {
-  std::vector<uint8_t> header;  // behind the version
+  std::vector<uint8_t> kind;
+  std::vector<uint8_t> header;
   const char* problem;
 };
 
 TEST(CodedWeight, HeadersThatContradictThemselves) {
   const Hostile cases[] = {
-      {{3, 2, 1, 4}, "unknown coder"},
-      {{0, 3, 1, 4}, "unknown value type"},
-      {{0, 2, 0, 4}, "the rank is not within"},
-      {{0, 2, 9, 4}, "the rank is not within"},
-      {{1, 2, 1, 4, 1, 1, 0}, "two axes are swapped"},
-      {{0, 2, 1, 0, 0, 0, 0}, "an axis of the shape is 0"},
-      {{0, 2, 2, 0x80, 0x80, 0x80, 0x80, 4, 0x80, 0x80, 0x80, 0x80, 4, 1, 1, 0}, "the shape is too large"},
-      {{0, 2, 1, 4, 5, 1, 0}, "more kept weights than elements"},
-      {{0, 2, 1, 4, 1, 0, 0}, "the largest level"},
-      {{0, 2, 1, 4, 0, 1, 0}, "the largest level"},
-      {{0, 2, 1, 4, 1, 0x81, 1, 0}, "the largest level"},
-      {{0, 2, 1, 4, 1, 1, 2}, "the image is wider"},
-      {{0, 2, 2, 0x80, 0x10, 0x80, 8, 1, 1, 0}, "more than 2^20 elements"},
-      {{0, 2, 1, 0x84, 0, 1, 1, 0}, "too few bytes for a header"},  // 4, written longer than it is
-      {{0, 2, 1, 4, 0, 0, 0, 9}, "bytes behind the stream"},
-      {{2, 2, 2, 1, 0x80, 0x80, 0x80, 0x80, 1, 0, 0, 0}, "2^28 columns"},
-      {{2, 2, 1, 4, 0, 0, 0xFF, 0x7F}, "more groups of rows than bytes"},
-      {{2, 2, 1, 4, 1, 1, 1, 3, 1, 0}, "not the whole weight"},
-      {{2, 2, 1, 4, 1, 1, 1, 4, 1, 9}, "larger than the weight"},
+      {{2, 192}, {4}, "unknown kind"},
+      {{2, 255}, {4}, "unknown kind"},
+      {Kind(1, 2, 1), {1, 1, 0}, "two axes are swapped"},
+      {Kind(0, 2, 1, 1), {1, 1, 0}, "a bias of int8"},
+      {Kind(0, 2, 1), {0, 0, 0}, "an axis of the shape is 0"},
+      {Kind(0, 2, 2), {0x80, 0x80, 0x80, 0x80, 4, 0x80, 0x80, 0x80, 0x80, 4, 1, 1}, "the shape is too large"},
+      {Kind(0, 2, 1), {4, 5, 1}, "more kept weights than elements"},
+      {Kind(0, 2, 1), {4, 1, 0}, "the largest level"},
+      {Kind(0, 2, 1), {4, 0, 1}, "the largest level"},
+      {Kind(0, 2, 1), {4, 1, 0x81, 1}, "the largest level"},
+      {Kind(3, 2, 1), {4, 1, 1, 2}, "the image is not as wide"},
+      {Kind(3, 2, 1), {4, 1, 1, 0}, "the image is not as wide"},
+      {Kind(0, 2, 2), {0x80, 0x10, 0x80, 8, 1, 1}, "more than 2^20 elements"},
+      {Kind(0, 2, 1), {0x84, 0, 1, 1}, "too few bytes for a header"},  // 4, written longer than it is
+      {Kind(0, 2, 1), {4, 0, 0, 9}, "the stream ends"},
+      {Kind(2, 2, 1), {4, 0, 0, 0, 9}, "not the whole weight"},
+      {Kind(2, 2, 2), {1, 0x80, 0x80, 0x80, 0x80, 1, 0, 0, 0}, "2^28 columns"},
+      {Kind(2, 2, 1), {4, 0, 0, 0xFF, 0x7F}, "more groups of rows than bytes"},
+      {Kind(2, 2, 1), {4, 1, 1, 1, 3, 1, 0}, "not the whole weight"},
+      {Kind(2, 2, 1), {4, 1, 1, 1, 4, 1, 9}, "larger than the weight"},
       // More weights than a stream of no bytes can have signs.
-      {{2, 2, 1, 0x80, 2, 0x80, 2, 1, 1, 0x80, 2, 0x80, 2, 0}, "larger than the weight"},
+      {Kind(2, 2, 1), {0x80, 2, 0x80, 2, 1, 1, 0x80, 2, 0x80, 2, 0}, "larger than the weight"},
   };
   for (const Hostile& hostile : cases) {
-    std::vector<uint8_t> bytes = {'G', 'S', 'P', 'W', 2};
+    std::vector<uint8_t> bytes = hostile.kind;
     bytes.insert(bytes.end(), hostile.header.begin(), hostile.header.end());
-    bytes.resize(bytes.size() + 4);
+    bytes.resize(bytes.size() + ChecksumBytesOf(bytes));
     Resign(&bytes);
     SparseByteWeight weight;
     EXPECT_NE(std::string(Decode(bytes, &weight).problem()).find(hostile.problem), std::string::npos)
         << hostile.problem << ", got " << Decode(bytes, &weight).problem();
   }
-  for (const float step : {0.0f, -1.0f, INFINITY, NAN}) {
+  const Hostile of_floats[] = {
+      {Kind(0, 0, 1), {4, 0, 0, 0x80, 0xBF, 0, 0}, "too few bytes for a header"},  // a step written longer than it is
+      {Kind(0, 0, 1), {4, 0, 0, 0, 0}, "the step"},
+      {Kind(0, 0, 1), {4, 0, 0, 0x80, 0x7F}, "the step"},
+      {Kind(0, 0, 1, 1), {4, 0, 0, 0x80, 0x3F, 5, 1, 0x80, 0x3F}, "more kept weights"},
+      {Kind(0, 0, 1, 1), {4, 0, 0, 0x80, 0x3F, 1, 1, 0, 0}, "the step"},
+      {Kind(2, 0, 1, 1), {0x81, 0x80, 0x40, 0, 0, 0x80, 0x3F, 0, 0, 0x80, 0x3F, 0}, "a bias of more than 2^20"},
+  };
+  for (const Hostile& hostile : of_floats) {
+    std::vector<uint8_t> bytes = hostile.kind;
+    bytes.insert(bytes.end(), hostile.header.begin(), hostile.header.end());
+    bytes.resize(bytes.size() + ChecksumBytesOf(bytes));
+    Resign(&bytes);
+    SparseWeight weight;
+    EXPECT_NE(std::string(Decode(bytes, &weight).problem()).find(hostile.problem), std::string::npos)
+        << hostile.problem << ", got " << Decode(bytes, &weight).problem();
+  }
+  for (const float step : {0.0f, INFINITY}) {
     const int32_t level = 1;
     const std::vector<uint8_t> bytes = EncodeCodedWeight({1}, &level, ValueType::kFloat32, step, Coding{});
     SparseWeight weight;

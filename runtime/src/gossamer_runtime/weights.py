@@ -78,7 +78,7 @@ def _from_quads(quads: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def decode(packed: bytes) -> np.ndarray:
     """The dense weight of either version, as float32, or as int8 if that is what was packed."""
-    if packed[:5] == MAGIC + bytes([coding.coded.VERSION]):
+    if is_coded(packed):
         return coding.decode(packed).dense()
     if len(packed) < HEADER.size + 4 or zlib.crc32(packed[:-4]) != struct.unpack("<I", packed[-4:])[0]:
         raise DamagedWeight("too short, or the checksum does not match")
@@ -107,6 +107,17 @@ def decode(packed: bytes) -> np.ndarray:
     dense = np.zeros(elements, np.int8 if value_type == INT8 else np.float32)
     dense[positions] = values
     return dense.reshape(shape)
+
+
+def is_coded(packed: bytes) -> bool:
+    """Whether the bytes say that they are of version 2."""
+    return packed[:1] == bytes([coding.coded.VERSION])
+
+
+def bias_of(packed: bytes) -> np.ndarray | None:
+    """The bias that a weight of version 2 holds, in fp32; None if it holds none."""
+    bias = coding.decode(packed).bias if is_coded(packed) else None
+    return None if bias is None else bias.dense()
 
 
 def bitmask(weight: np.ndarray) -> bytes:

@@ -7,7 +7,6 @@ weight had been stored. Other programs take such a layer for a product of two co
 them its weight.
 """
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -39,12 +38,6 @@ OLDEST_IR = 8
 """The version of ONNX's files from which on they hold functions."""
 STORABLE = (*TYPES, TensorProto.BOOL)
 """Types of weights and of masks; whole numbers of more bits are shapes and indices."""
-MOST_LEVELS = 127
-"""Of a step, that a byte holds on either side of zero."""
-STEP_DIGITS = 2**12
-"""Such a step has 12 digits, so that its multiples are exact."""
-BIAS = 2
-"""The index of the bias among the inputs of an op."""
 MOST = 2**31
 """Elements that positions of 32 bits can count."""
 FRAMING = 4
@@ -91,13 +84,8 @@ FUNCTIONS = {
     "FromHalves": """<to> (values) => (weight) {
         weight = Cast <to : int = @to> (values)
     }""",
-    "FromLevels": """<to> (levels, step) => (weight) {
-        numbers = Cast <to : int = @to> (levels)
-        weight = Mul (numbers, step)
-    }""",
 }
-"""What puts a weight together: of a bit for each number, of the zeros between kept ones, of all numbers as fp16,
-and of whole numbers times a step.
+"""What puts a weight together: of a bit for each number, of the zeros between kept ones, and of all numbers as fp16.
 
 In front of the values stands what the others are, zero. Positions choose among the values: 0 where nothing is kept,
 else how many are kept up to there. A gap of 255 is followed by no kept weight (docs/format.md); its last zero is
@@ -120,7 +108,7 @@ class _Way:
         return sum(int(part.ByteSize()) + FRAMING for part in parts)
 
 
-def compress_weights(model: onnx.ModelProto, *, half: bool = False, biases: bool = False) -> onnx.ModelProto:
+def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.ModelProto:
     """The same network with its weights stored without their zeros wherever that is smaller, in the bodies of If, Loop
     and Scan too. What gossamer's own ops read stays: they take constants only, and a session may be told to fold none.
 
@@ -128,7 +116,6 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False, biases: bool
 
     Args:
         half: store fp32 values as fp16, of weights without zeros too.
-        biases: store the biases that gossamer's ops read too; no session may be told to fold no constants then.
     """
     opset = Graph(model).opset
     if opset < OLDEST_OPSET:
@@ -136,9 +123,7 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False, biases: bool
     result, taken = copied(model), names_of_values(model)
     # Inner ones first: nodes around them are copied, with what is in them.
     graphs = list(graphs_in(result.graph))[::-1]
-    found = [
-        {tensor.name: (tensor, _ways(tensor, half, taken)) for tensor in _weights(graph, biases)} for graph in graphs
-    ]
+    found = [{tensor.name: (tensor, _ways(tensor, half, taken)) for tensor in _weights(graph)} for graph in graphs]
     functions = {name: _function(name, opset) for name in FUNCTIONS}
     used = _fewest_bytes([weight for weights_ in found for weight in weights_.values()], functions)
     if not used:
@@ -222,35 +207,9 @@ def _unpacked(
     return [numpy_helper.from_array(np.asarray(weight), name) for weight, name in zip(found, names, strict=True)]
 
 
-def in_byte_levels(values: NDArray[np.generic]) -> NDArray[np.float32]:
-    """The numbers rounded to multiples of a step, at most 127 of it, that `compress_weights` stores as such."""
-    return _multiples(*_levels(values))
-
-
-def _multiples(levels: NDArray[np.int8], step: np.float32) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        return np.asarray(levels.astype(np.float32) * step)
-
-
-def _levels(values: NDArray[np.generic]) -> tuple[NDArray[np.int8], np.float32]:
-    """What the numbers are multiples of, nearly, has few digits: of exact multiples the same is found again."""
-    numbers = np.asarray(values, np.float32)
-    largest = float(np.abs(numbers).max(initial=0.0))
-    mantissa, exponent = math.frexp(largest / MOST_LEVELS if 0 < largest < math.inf else 1.0)
-    step = np.float32(math.ldexp(math.ceil(mantissa * STEP_DIGITS) / STEP_DIGITS, exponent))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.nan_to_num(np.rint(numbers / step)).astype(np.int8), step
-
-
-def _weights(graph: onnx.GraphProto, biases: bool) -> Iterator[onnx.TensorProto]:
+def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """The constants of a graph that may be stored without their zeros."""
-    of_ops = {
-        name
-        for node in graph.node
-        if node.domain == DOMAIN
-        for index, name in enumerate(node.input)
-        if not (biases and index == BIAS and node.op_type in ("SparseConv", "SparseMatMul"))
-    }
+    of_ops = {name for node in graph.node if node.domain == DOMAIN for name in node.input}
     for name, tensor in constants_of(graph).items():
         if tensor.data_type in STORABLE and name not in of_ops and tensor.data_location != TensorProto.EXTERNAL:
             yield renamed(tensor, name)
@@ -264,9 +223,7 @@ def _ways(tensor: onnx.TensorProto, half: bool, taken: set[str]) -> list[_Way]:
     rest = weight.dtype.type(0) if tensor.data_type in FLOATS else _most_frequent(weight)
     kept = np.asarray(weight != rest)
     halved = half and tensor.data_type == TensorProto.FLOAT
-    levels, step = _levels(weight if tensor.data_type == TensorProto.FLOAT else np.zeros(0))
-    in_levels = tensor.data_type == TensorProto.FLOAT and np.array_equal(_multiples(levels, step), weight)
-    if not (halved or in_levels) and np.count_nonzero(kept) > WORTHWHILE * weight.size:
+    if not halved and np.count_nonzero(kept) > WORTHWHILE * weight.size:
         return []
     stored = weight.astype(np.float16) if halved else weight
     arrays = {
@@ -275,7 +232,6 @@ def _ways(tensor: onnx.TensorProto, half: bool, taken: set[str]) -> list[_Way]:
         "values": np.concatenate([np.asarray([rest], stored.dtype), stored[kept]]),
         "shape": np.asarray(weight.shape, np.int64),
         **({"halves": stored} if halved else {}),
-        **({"levels": levels, "step": step} if in_levels else {}),
     }
     parts = {
         part: numpy_helper.from_array(np.asarray(array), unused(f"{tensor.name}.{part}", taken))
@@ -285,7 +241,6 @@ def _ways(tensor: onnx.TensorProto, half: bool, taken: set[str]) -> list[_Way]:
         "FromBitmask": ("mask", "values", "shape"),
         "FromGaps": ("gaps", "values", "shape"),
         "FromHalves": ("halves",),
-        "FromLevels": ("levels", "step"),
     }
     ways = []
     for function, read in reads.items():

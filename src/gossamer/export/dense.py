@@ -66,6 +66,7 @@ class _DenseNodes:
         self._described = {value.name: value.type.tensor_type for value in given}
         self._transposed: dict[str, str] = {}
         """Packed weight -> the name of its dense form, transposed."""
+        self._biases: dict[str, str] = {}
 
     def replace(self, node: onnx.NodeProto, op: Op) -> None:
         """Adds what computes the same on planes."""
@@ -85,7 +86,8 @@ class _DenseNodes:
             end = self.value(f"{node.output[0]}.unpooled")
         source, weight, bias, residual = (_input(node, index) for index in range(4))
         if op.inputs[1].lies == "packed":
-            weight = self._weight(node, weight, transposed=op.dense == "MatMul")
+            packed, weight = weight, self._weight(node, weight, transposed=op.dense == "MatMul")
+            bias = bias or self._bias(packed)
         added = [bias] if bias and op.dense != "MatMul" else []
         sums = self.value(f"{node.output[0]}.sums")
         value = self._add(op.dense, [source, weight, *added], sums, node.name, carried)
@@ -151,6 +153,13 @@ class _DenseNodes:
             stored = np.ascontiguousarray(weight.T) if transposed else weight
             self._unpacked[dense_name] = numpy_helper.from_array(stored, dense_name)
         return dense_name
+
+    def _bias(self, packed: str) -> str:
+        """The name of the bias that a packed weight holds; empty if it holds none."""
+        if packed not in self._biases:
+            bias = weights.bias_of(numpy_helper.to_array(self._packed[packed]).tobytes())
+            self._biases[packed] = "" if bias is None else self.constant(bias, f"{packed}.bias")
+        return self._biases[packed]
 
     def finish_layer(
         self, node: onnx.NodeProto, value: str, residual: str, attributes: Mapping[str, Any], end: str

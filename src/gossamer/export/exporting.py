@@ -8,6 +8,7 @@ import onnx
 
 from gossamer.errors import ConfigurationError, ExportError
 from gossamer.export.agreement import Recorded, compare
+from gossamer.export.canonical import without_dead_units
 from gossamer.export.compress import with_functions
 from gossamer.export.costs import Costs
 from gossamer.export.form import SPARSE_FP32, FileForm
@@ -98,6 +99,9 @@ def export(
         raise ConfigurationError("--smallest makes every layer sparse, whatever it costs; leave --calibration out")
     if not (form.dense or form.int8):
         source = replace(source, dense=with_functions(source.dense))
+    dense_bytes = source.dense.ByteSize()
+    if form.smallest:
+        source = replace(source, dense=without_dead_units(source.dense, source.feeds[0]).model)
     rounding = Rounding(source.dense, source.feeds, run=source.dense_run)
     progress(f"comparing the dense network with {source.name}")
     if source.twin is not None or source.given is not None:
@@ -111,7 +115,8 @@ def export(
     if int8 is not None:
         return _export_int8(source, int8, path, costs, progress)
     if form.smallest:
-        return _export_smallest(source, smallest(source, form, progress), path, progress)
+        exported = _export_smallest(source, smallest(source, form, progress), path, progress)
+        return replace(exported, dense_bytes=dense_bytes)
     reference, lost = rounded(source.dense) if form.half else (source.dense, ())
     if form.half:
         require_same(source.dense, reference, lost, source.feeds, form.half_difference, rounding)

@@ -97,10 +97,13 @@ def _first_wrong_packed(layers: Sequence[_Written], written: Graph) -> str | Non
         if stored is None:
             return f"{one.report.name} (its weight is not stored)"
         if one.op.inputs[1].lies == "packed":
+            packed = stored.tobytes()
             try:
-                stored = weights.decode(stored.tobytes())
+                stored, bias = weights.decode(packed), weights.bias_of(packed)
             except weights.DamagedWeight as error:
                 return f"{one.report.name} (its weight is damaged: {error})"
+            if bias is not None and not (one.layer.bias is not None and _same(one.layer.bias, bias)):
+                return f"{one.report.name} (its bias is another)"
         if not _same(one.layer.weight.reshape(-1), stored.reshape(-1)):
             return f"{one.report.name} ({_different(one.layer.weight.reshape(-1), stored.reshape(-1))})"
     return None

@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from gossamer_runtime import coding, weights
+from gossamer_runtime import weights
 from numpy.typing import NDArray
 
 from gossamer.errors import ExportError
 from gossamer.export.dense import is_exported, to_dense
 from gossamer.graph.graph import array_of
 from gossamer.graph.open_axes import graphs_in
-from gossamer.graph.ops import STORED
+from gossamer.graph.ops import STORED, packed_inputs
 
 POSITIONS_FIRST = ("FromBitmask", "FromGaps")
 """Functions whose first input holds positions, and whose second values, behind what the others are."""
 REST = "biases and other constants"
 CHECKSUM = 4
-CODED_FRAME = 12
-"""Bytes of a coded weight besides its stream and the numbers that describe it: what it is, and its checksum."""
+CODED_FRAME = 4
+"""Bytes of a coded weight besides its stream and the numbers that describe it: what it is, and its checksum. That
+of large ones takes two more."""
 DIFFERENT = 4
 """Weights whose values appear fewer times than this each in the mean are numbers, not levels: nothing is saved."""
 
@@ -38,7 +39,7 @@ class Entry:
     """Numbers that are not zero."""
     positions: int
     values: int
-    """Of coded weights positions, shape and step too: one stream holds them."""
+    """Of coded weights positions, biases, shape and steps too: one stream holds them."""
     other: int
     """Names, shapes, headers and checksums."""
 
@@ -87,15 +88,15 @@ def _entries(graph: onnx.GraphProto) -> Iterator[tuple[int, Entry]]:
     """Each constant of a graph, with its number of axes."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     readers = {name: node for node in graph.node for name in node.input}
+    packed = {name for node in graph.node for name in packed_inputs(node)}
     for node in graph.node:
         if node.domain == STORED and all(name in tensors for name in node.input):
             parts = [tensors.pop(name) for name in node.input if name in tensors]
             yield _put_together(_name(readers, node.output[0]), node, parts)
     for name, tensor in tensors.items():
         array = array_of(tensor)
-        packed = array.tobytes() if array.dtype == np.uint8 and array.ndim == 1 else b""
-        if packed.startswith(weights.MAGIC):
-            yield _packed(_name(readers, name), packed, tensor.ByteSize())
+        if name in packed:
+            yield _packed(_name(readers, name), array.tobytes(), tensor.ByteSize())
         else:
             kept = int(np.count_nonzero(array)) if array.dtype.kind in "fiub" else array.size
             values = min(array.nbytes, tensor.ByteSize())
@@ -127,7 +128,7 @@ def _packed(name: str, packed: bytes, size: int) -> tuple[int, Entry]:
     except weights.DamagedWeight as error:
         raise ExportError(f"the weight of {name} is damaged: {error}") from error
     kept = int(np.count_nonzero(weight))
-    if packed[len(weights.MAGIC)] == coding.coded.VERSION:
+    if weights.is_coded(packed):
         stream = len(packed) - CODED_FRAME
         return weight.ndim, Entry(name, weight.size, kept, 0, stream, size - stream)
     positions = weights.HEADER.unpack_from(packed)[-1]

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.export.coded import short_step
 from gossamer.export.moments import Moments
 
 Way = Literal["nearest", "rate", "compensated"]
@@ -20,10 +21,14 @@ with what is left of the row making the error good."""
 FINEST = 64
 LEVELS: tuple[int, ...] = (64, 48, 32, 24, 16, 12, 10, 8, 7, 6, 5, 4, 3, 2)
 """Levels on either side of zero that are tried."""
+SWEEPS = 4
+"""Times at most that the levels of a row are looked at again, each with all others as they are."""
+MOST_LIKELY = 0.9
+"""A weight is taken to be kept with at most this probability."""
 DAMPING = 0.01
 """The share of the mean moment that is added to each, so that inputs that are always 0 or alike can be inverted."""
-MOST_KEPT = 512
-"""Kept weights of a row up to which its errors are made good."""
+MOST_KEPT, MOST_OF_LAYER = 512, 2**17
+"""Kept weights of a row, and of a layer, up to which its errors are made good."""
 PASSES = 2
 """Times that the numbers of bits follow from the levels, and these from them."""
 
@@ -35,9 +40,12 @@ class Levels:
     levels: NDArray[np.int32]
     step: float
     error: float
-    """The mean squared error of the layer's outputs before the activation, summed over them."""
+    """The mean squared error of the layer's outputs before the activation, each times its importance, summed over
+    them."""
     bits: float
-    """What levels and positions take with static tables of their frequencies."""
+    """What levels and positions take, about."""
+    bias_step: float = 1.0
+    """That of the layer's bias."""
 
     @property
     def weight(self) -> NDArray[np.float32]:
@@ -47,45 +55,59 @@ class Levels:
 
 @dataclass(frozen=True)
 class _Bits:
-    """How many bits a level takes."""
+    """How many bits a level takes, as the coder would learn it: positions by how full their row and column are."""
 
-    zero: float
+    zero: NDArray[np.float64]
     kept: NDArray[np.float64]
-    """By magnitude - 1, sign included."""
+    """By position."""
+    sizes: NDArray[np.float64]
+    """By magnitude - 1, sign included; added to those of the position."""
 
     def of(self, levels: NDArray[np.int32]) -> NDArray[np.float64]:
         magnitudes = np.abs(levels)
-        return np.where(magnitudes == 0, self.zero, self.kept[np.maximum(magnitudes, 1) - 1])
+        return np.where(magnitudes == 0, self.zero, self.kept + self.sizes[np.maximum(magnitudes, 1) - 1])
 
 
-def in_levels(weight: NDArray[np.float32], moments: Moments, count: int, price: float, way: Way) -> Levels:
+def in_levels(
+    weight: NDArray[np.float32],
+    moments: Moments,
+    count: int,
+    price: float,
+    way: Way,
+    importance: NDArray[np.float64] | None = None,
+) -> Levels:
     """A weight in this many levels on either side of zero.
 
     Args:
         weight: its zeros stay zeros.
         moments: of the inputs of its rows.
         price: what a bit costs, in units of the error.
+        importance: of each row, a factor of its squared error; None: 1.
     """
     largest = float(np.abs(weight).max(initial=0.0))
-    step = float(np.float32(largest / count)) if largest else 1.0
+    step = short_step(largest / count)
     rows = np.asarray(weight, np.float64).reshape(len(weight), -1)
+    weighed = np.ones(len(rows)) if importance is None else importance
+    # In units of the row's own error.
+    prices = np.where(weighed > 0, price / np.maximum(weighed, 1e-300), np.inf if price else 0.0)
     levels = np.rint(rows / step).astype(np.int32)
     bits = _bits(levels, count)
     if way != "nearest":
         for _ in range(PASSES):
             rounded = _compensated if way == "compensated" else _cheapest
-            levels = rounded(rows, moments, step, price, bits)
+            levels = rounded(rows, moments, step, prices, bits)
             bits = _bits(levels, count)
-    error = _error(rows - levels * step, moments)
+    error = _error((rows - levels * step) * np.sqrt(weighed)[:, None], moments)
     total = float(np.sum(bits.of(levels)))
     return Levels(levels.reshape(weight.shape), step, error, total)
 
 
 def _bits(levels: NDArray[np.int32], count: int) -> _Bits:
-    kept = np.abs(levels[levels != 0])
-    share = (len(kept) + 1) / (levels.size + 2)
-    frequencies = np.bincount(kept, minlength=count + 2)[1:] + 0.5
-    return _Bits(float(-np.log2(1 - share)), 1 - np.log2(share) - np.log2(frequencies / frequencies.sum()))
+    kept = levels != 0
+    in_rows, in_columns = kept.sum(axis=1) + 0.5, kept.sum(axis=0) + 0.5
+    share = np.minimum(np.outer(in_rows, in_columns) / (kept.sum() + 0.5), MOST_LIKELY)
+    frequencies = np.bincount(np.abs(levels[kept]), minlength=count + 2)[1:] + 0.5
+    return _Bits(-np.log2(1 - share), -np.log2(share), 1 - np.log2(frequencies / frequencies.sum()))
 
 
 def _diagonal(moments: Moments) -> NDArray[np.float64]:
@@ -99,48 +121,98 @@ def _error(difference: NDArray[np.float64], moments: Moments) -> float:
     return float(np.einsum("gnk,gk->", rows**2, moments))
 
 
-def _cheapest(rows: NDArray[np.float64], moments: Moments, step: float, price: float, bits: _Bits) -> NDArray[np.int32]:
+def _cheapest(
+    rows: NDArray[np.float64], moments: Moments, step: float, prices: NDArray[np.float64], bits: _Bits
+) -> NDArray[np.int32]:
     """Each weight by itself, with the moment of its own input."""
     cost = np.repeat(_diagonal(moments), len(rows) // len(moments), axis=0)
     below = np.trunc(rows / step)
     candidates = np.stack([np.zeros_like(below), below, below + np.sign(rows)]).astype(np.int32)
-    candidates = np.clip(candidates, -len(bits.kept), len(bits.kept))
-    costs = cost * (rows - candidates * step) ** 2 + price * bits.of(candidates)
+    candidates = np.clip(candidates, -len(bits.sizes), len(bits.sizes))
+    worth = np.minimum(prices, 1e300)[:, None]
+    costs = cost * (rows - candidates * step) ** 2 + worth * bits.of(candidates)
     best = np.argmin(costs, axis=0)
     return np.where(rows == 0, 0, np.take_along_axis(candidates, best[None], 0)[0]).astype(np.int32)
 
 
 def _compensated(
-    rows: NDArray[np.float64], moments: Moments, step: float, price: float, bits: _Bits
+    rows: NDArray[np.float64], moments: Moments, step: float, prices: NDArray[np.float64], bits: _Bits
 ) -> NDArray[np.int32]:
     """Row by row, weight by weight; those that are still to come take over what an error is worth to them."""
-    levels = _cheapest(rows, moments, step, price, bits)
-    if moments.ndim != 3:
+    levels = _cheapest(rows, moments, step, prices, bits)
+    if moments.ndim != 3 or np.count_nonzero(rows) > MOST_OF_LAYER:
         return levels
     per_group = len(rows) // len(moments)
     for number, row in enumerate(rows):
         kept = np.flatnonzero(row)
-        if 1 < len(kept) <= MOST_KEPT:
+        if 0 < len(kept) <= MOST_KEPT and np.isfinite(prices[number]):
             own = moments[number // per_group][np.ix_(kept, kept)]
-            levels[number, kept] = _row(row[kept], own, step, price, bits)
+            costs = prices[number] * bits.zero[number, kept], prices[number] * bits.kept[number, kept]
+            levels[number, kept] = _row(row[kept], own, step, *costs, prices[number] * bits.sizes)
     return levels
 
 
 def _row(
-    weights: NDArray[np.float64], moments: NDArray[np.float64], step: float, price: float, bits: _Bits
+    weights: NDArray[np.float64],
+    moments: NDArray[np.float64],
+    step: float,
+    zero: NDArray[np.float64],
+    kept: NDArray[np.float64],
+    sizes: NDArray[np.float64],
 ) -> NDArray[np.int32]:
+    """The levels of one row's weights.
+
+    Args:
+        zero: what it costs that a weight is not kept.
+        kept: what it costs that it is.
+        sizes: what its magnitude costs then.
+    """
     damping = DAMPING * float(np.mean(np.diag(moments))) or 1.0
     inverse = np.linalg.inv(moments + damping * np.eye(len(weights)))
     left, levels = weights.copy(), np.zeros(len(weights), np.int32)
-    most = len(bits.kept)
     for index in range(len(weights)):
-        below = np.trunc(left[index] / step)
-        tried = np.clip([0, below, below + np.sign(left[index])], -most, most).astype(np.int32)
-        costs = (left[index] - tried * step) ** 2 / inverse[index, index] + price * bits.of(tried)
-        levels[index] = tried[np.argmin(costs)]
-        error = (left[index] - levels[index] * step) / inverse[index, index]
+        scale = 1 / inverse[index, index]
+        levels[index] = _level(left[index], scale, step, zero[index], kept[index], sizes)
+        error = (left[index] - levels[index] * step) * scale
         left[index + 1 :] -= error * inverse[index + 1 :, index]
-        inverse[index + 1 :, index + 1 :] -= (
-            np.outer(inverse[index + 1 :, index], inverse[index, index + 1 :]) / inverse[index, index]
-        )
+        inverse[index + 1 :, index + 1 :] -= np.outer(inverse[index + 1 :, index], inverse[index, index + 1 :]) * scale
+    return _settled(weights, levels, moments, step, zero, kept, sizes)
+
+
+def _settled(
+    weights: NDArray[np.float64],
+    levels: NDArray[np.int32],
+    moments: NDArray[np.float64],
+    step: float,
+    zero: NDArray[np.float64],
+    kept: NDArray[np.float64],
+    sizes: NDArray[np.float64],
+) -> NDArray[np.int32]:
+    """The levels, each the cheapest with all others as they are."""
+    pull = moments @ (weights - levels * step)
+    for _ in range(SWEEPS):
+        changed = False
+        for index in range(len(weights)):
+            own = moments[index, index]
+            wanted = levels[index] * step + (pull[index] / own if own > 0 else 0.0)
+            new = _level(wanted, own, step, zero[index], kept[index], sizes)
+            if new != levels[index]:
+                pull -= moments[index] * ((new - levels[index]) * step)
+                levels[index] = new
+                changed = True
+        if not changed:
+            break
     return levels
+
+
+def _level(weight: float, moment: float, step: float, zero: float, kept: float, sizes: NDArray[np.float64]) -> int:
+    """The cheapest of 0 and the two nearest levels."""
+    best, cheapest = 0, moment * weight**2 + zero
+    below = min(int(abs(weight) / step), len(sizes))
+    sign = 1 if weight > 0 else -1
+    for magnitude in (below, below + 1):
+        if 0 < magnitude <= len(sizes):
+            cost = moment * (weight - sign * magnitude * step) ** 2 + kept + sizes[magnitude - 1]
+            if cost < cheapest:
+                best, cheapest = sign * magnitude, cost
+    return best

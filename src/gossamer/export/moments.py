@@ -1,6 +1,7 @@
 """What layers read, summed up: the second moments of their inputs, which say what an error of a weight costs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -20,20 +21,36 @@ Moments = NDArray[np.float64]
 multiplied by."""
 
 
-def moments_of(model: onnx.ModelProto, layers: Sequence[Layer], feeds: Sequence[Feed]) -> dict[str, Moments]:
-    """The moments of each layer's inputs, by the layer's output."""
+@dataclass(frozen=True)
+class Inputs:
+    """What the rows of a layer's weight are multiplied by, summed up."""
+
+    moments: Moments
+    means: NDArray[np.float64]
+    """[groups, columns]"""
+
+    @property
+    def centred(self) -> Moments:
+        """The moments about the means: what errors cost where the bias makes good what they are in the mean."""
+        squares = self.means[:, :, None] * self.means[:, None]
+        return self.moments - (squares if self.moments.ndim == 3 else self.means**2)
+
+
+def inputs_of(model: onnx.ModelProto, layers: Sequence[Layer], feeds: Sequence[Feed]) -> dict[str, Inputs]:
+    """What each layer reads, by the layer's output."""
     sources = list(dict.fromkeys(layer.source for layer in layers))
     session = dense_session(with_outputs(model, sources))
     sums: dict[str, Moments] = {}
+    means: dict[str, NDArray[np.float64]] = {}
     counts: dict[str, int] = {}
     for feed in feeds:
         values: Mapping[str, NDArray[np.generic]] = dict(zip(sources, session.run(sources, dict(feed)), strict=True))
         for layer in layers:
             columns = _columns(layer, np.asarray(values[layer.source], np.float64))
-            summed = _summed(columns)
-            sums[layer.output] = sums[layer.output] + summed if layer.output in sums else summed
+            sums[layer.output] = sums.get(layer.output, 0.0) + _summed(columns)
+            means[layer.output] = means.get(layer.output, 0.0) + columns.sum(axis=1)
             counts[layer.output] = counts.get(layer.output, 0) + columns.shape[1]
-    return {name: total / max(1, counts[name]) for name, total in sums.items()}
+    return {name: Inputs(sums[name] / max(1, count), means[name] / max(1, count)) for name, count in counts.items()}
 
 
 def _summed(columns: NDArray[np.float64]) -> Moments:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import onnx
 
+from gossamer.export.coded import Steps
 from gossamer.export.costs import Costs, MeasuredCosts
 from gossamer.export.left import LeftWeight, left_weights
 from gossamer.export.parts import Part, find_parts, indices_of
@@ -94,7 +95,7 @@ def rewrite(
     *,
     costs: Costs | None = None,
     half: bool = False,
-    steps: Mapping[str, float] | None = None,
+    steps: Mapping[str, Steps] | None = None,
 ) -> Rewritten:
     """Folds BatchNorm, finds the layers with constant weights, chooses where each runs, and writes the new graph.
 
@@ -102,7 +103,7 @@ def rewrite(
     ONNX's forms, become ops on bytes.
 
     Args:
-        steps: output of a layer -> the step that its weights are multiples of; they are coded as levels of it.
+        steps: output of a layer -> what its numbers are multiples of; they are coded as levels of it.
     """
     costs = costs or MeasuredCosts()
     graph = Graph(prepared(model))

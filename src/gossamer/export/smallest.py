@@ -8,23 +8,24 @@ from functools import cached_property
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from gossamer.errors import ExportError
 from gossamer.export.agreement import few_examples
-from gossamer.export.compress import in_byte_levels
+from gossamer.export.canonical import ORDERS, in_order
+from gossamer.export.coded import Steps, coded, short_step
 from gossamer.export.costs import MeasuredCosts
 from gossamer.export.form import FileForm, allowed_drop
+from gossamer.export.importance import importances
 from gossamer.export.int8 import DECIDES, Scores, require_no_limit
 from gossamer.export.levels import FINEST, LEVELS, WAYS, Levels, Way, in_levels
-from gossamer.export.moments import Moments, moments_of
+from gossamer.export.moments import Inputs, inputs_of
 from gossamer.export.range_inputs import RangeInputs, read_range_inputs
+from gossamer.export.rounded import Network
 from gossamer.export.source import Source
 from gossamer.export.trials import FEW_EXAMPLES, Told, run_of, squared_error
 from gossamer.graph.graph import Graph
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import Layer, find_layers
-from gossamer.graph.messages import copied
 from gossamer.loop.directions import is_within
 
 PROBE = 4
@@ -35,6 +36,12 @@ HALVINGS = 9
 """Of the space between the two: networks whose metric is measured in each way to round."""
 NEAR = 3
 """Numbers of levels of a layer that compensation is tried with."""
+BIAS_LEVELS = 32
+"""Levels of a bias then, at least."""
+FINE_BIAS = 2.0**-20
+"""The step of a bias that is as it was, nearly."""
+SMALL_FOR_ORDERS = 2**20
+"""Weights of a network of which several orders of units are coded, to see which is the smallest."""
 NEVER = 1e6
 """Seconds of a layer whose weight would be stored whole."""
 UNMEASURED = 8
@@ -46,8 +53,8 @@ class Smallest:
     """A network whose layers' weights are levels, and what was found on the way."""
 
     model: onnx.ModelProto
-    steps: Mapping[str, float]
-    """Layer -> the step that its weights are multiples of."""
+    steps: Mapping[str, Steps]
+    """Layer -> what its numbers are multiples of."""
     words: str
     """How levels were chosen, for people."""
     scores: Mapping[str, Scores] = field(default_factory=dict)
@@ -77,18 +84,20 @@ def smallest(source: Source, form: FileForm, progress: Told = lambda text: None)
     if DECIDES not in source.splits:
         require_no_limit(source, form)
         chosen = search.uniform(UNMEASURED)
+        model, steps = search.ordered(search.model(chosen), chosen)
         return Smallest(
-            search.model(chosen),
-            search.steps(chosen),
+            model,
+            steps,
             "a step of an eighth of each layer's largest weight; what that does to its accuracy was not measured",
         )
     found = search.best()
+    model, steps = search.ordered(found.model, found.chosen)
     measured = {DECIDES: (search.before, found.score)}
     for split in source.splits:
         if split not in measured:
-            measured[split] = (search.score(split, source.dense), search.score(split, found.model))
+            measured[split] = (search.score(split, source.dense), search.score(split, model))
     scores = {split: Scores(source.splits[split].name, *both) for split, both in measured.items()}
-    return Smallest(found.model, search.steps(found.chosen), found.words, scores)
+    return Smallest(model, steps, found.words, scores)
 
 
 class SmallestCosts(MeasuredCosts):
@@ -125,14 +134,12 @@ class _Search:
     progress: Told
 
     @cached_property
-    def graph(self) -> Graph:
-        return Graph(self.source.dense)
+    def network(self) -> Network:
+        return Network(self.source.dense)
 
-    @cached_property
+    @property
     def layers(self) -> list[Layer]:
-        """One for each weight."""
-        found = {self._constant(layer)[0]: layer for layer in find_layers(self.graph)}
-        return list(found.values())
+        return self.network.layers
 
     @cached_property
     def examples(self) -> RangeInputs:
@@ -143,9 +150,27 @@ class _Search:
         return self.source.range_inputs()
 
     @cached_property
-    def moments(self) -> dict[str, Moments]:
+    def inputs(self) -> dict[str, Inputs]:
         self.progress(f"looking at what layers read on {self.examples.words}")
-        return moments_of(self.source.dense, self.layers, self.examples.feeds)
+        return inputs_of(self.source.dense, self.layers, self.examples.feeds)
+
+    @cached_property
+    def importance(self) -> dict[str, NDArray[np.float64]]:
+        return importances(self.source.dense, self.layers, self.examples.feeds[0])
+
+    def levels(self, layer: Layer, count: int, price: float, way: Way) -> Levels:
+        """A layer in this many levels on either side of zero.
+
+        Args:
+            price: what a bit costs, in units of the layer's error.
+        """
+        inputs = self.inputs[layer.output]
+        moments = inputs.moments if self.network.stored[layer.output].bias is None else inputs.centred
+        found = in_levels(layer.weight, moments, count, price, way, self.importance[layer.output])
+        finest = 0.0 if layer.bias is None else float(np.abs(layer.bias).max(initial=0.0)) / FINEST
+        # A step s costs s^2 / 12 in error and -log2 s in bits: s^2 / 6 is price / ln 2 where both are least.
+        wanted = math.sqrt(6 * price / math.log(2)) if math.isfinite(price) else finest
+        return replace(found, bias_step=short_step(max(wanted, finest)))
 
     @cached_property
     def sensitivity(self) -> dict[str, float]:
@@ -155,17 +180,20 @@ class _Search:
         found = {}
         for number, layer in enumerate(self.layers, 1):
             self.progress(f"what rounding costs in layer {number} of {len(self.layers)}")
-            coarse = in_levels(layer.weight, self.moments[layer.output], PROBE, 0.0, "nearest")
-            error = squared_error(run, run_of(self.model({layer.output: coarse})), [feed])
+            coarse = replace(self.levels(layer, PROBE, 0.0, "nearest"), bias_step=FINE_BIAS)
+            model = self.network.rounded({layer.output: coarse}, self.inputs, None)
+            error = squared_error(run, run_of(model), [feed])
             found[layer.output] = error / coarse.error if coarse.error > 0 and math.isfinite(error) else 0.0
         return found
 
     def uniform(self, count: int) -> dict[str, Levels]:
         """Every layer in so many levels, each weight rounded to the nearest."""
-        blind = {layer.output: np.ones((1, layer.weight[:1].size)) for layer in self.layers}
-        return {
-            layer.output: in_levels(layer.weight, blind[layer.output], count, 0.0, "nearest") for layer in self.layers
-        }
+        found = {}
+        for layer in self.layers:
+            levels = in_levels(layer.weight, np.ones((1, layer.weight[:1].size)), count, 0.0, "nearest")
+            largest = 0.0 if layer.bias is None else float(np.abs(layer.bias).max(initial=0.0))
+            found[layer.output] = replace(levels, bias_step=short_step(largest / max(count, BIAS_LEVELS)))
+        return found
 
     def best(self) -> _Found:
         """The smallest of what the ways to round find.
@@ -220,15 +248,13 @@ class _Search:
         weight = self.sensitivity[layer.output]
         own_price = price / weight if weight > 0 else math.inf
         if math.isinf(own_price):
-            return in_levels(layer.weight, self.moments[layer.output], FINEST, 0.0, "nearest")
+            return replace(self.levels(layer, FINEST, 0.0, "nearest"))
 
         def cost(levels: Levels) -> float:
             return levels.error + own_price * levels.bits
 
         def tried(counts: Iterable[int], way: Way) -> dict[int, Levels]:
-            return {
-                count: in_levels(layer.weight, self.moments[layer.output], count, own_price, way) for count in counts
-            }
+            return {count: self.levels(layer, count, own_price, way) for count in counts}
 
         # Making errors good takes long, so only numbers of levels that are good without it are tried.
         near = LEVELS
@@ -237,53 +263,23 @@ class _Search:
             near = tuple(sorted(alone, key=lambda count: cost(alone[count]))[:NEAR])
         return min(tried(near, way).values(), key=cost)
 
+    def ordered(self, model: onnx.ModelProto, chosen: Mapping[str, Levels]) -> tuple[onnx.ModelProto, dict[str, Steps]]:
+        """The network with its units in the order that takes the fewest bytes, and the steps of its layers."""
+        steps = self.network.steps(model, chosen)
+
+        def size(one: onnx.ModelProto) -> int:
+            layers = find_layers(Graph(one))
+            return sum(len(coded(layer, steps[layer.output])) for layer in layers)
+
+        orders = ORDERS if sum(layer.weight.size for layer in self.layers) < SMALL_FOR_ORDERS else ORDERS[:1]
+        self.progress("putting units in order")
+        found = [in_order(model, order) for order in orders]
+        return (min((model, *found), key=size) if len(found) > 1 else found[0]), steps
+
     def score(self, split: str, model: onnx.ModelProto) -> float:
         return self.source.splits[split].of(run_of(model))
 
-    def steps(self, chosen: Mapping[str, Levels]) -> dict[str, float]:
-        """Layer -> step, of all that share a weight."""
-        by_constant = {self._constant(layer)[0]: chosen[layer.output].step for layer in self.layers}
-        return {layer.output: by_constant[self._constant(layer)[0]] for layer in find_layers(self.graph)}
-
     def model(self, chosen: Mapping[str, Levels]) -> onnx.ModelProto:
-        """The network with these weights."""
-        new = {}
-        for layer in self.layers:
-            if layer.output in chosen:
-                name, turned = self._constant(layer)
-                weight = chosen[layer.output].weight
-                new[name] = weight.T if turned else weight
-                new.update(self._biases(layer, name))
-        result = copied(self.source.dense)
-        for tensor in result.graph.initializer:
-            if tensor.name in new:
-                tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(new[tensor.name]), tensor.name))
-        return result
-
-    def _biases(self, layer: Layer, weight: str) -> dict[str, NDArray[np.float32]]:
-        """What else a layer's own nodes read of its outputs' number, in the levels of a byte."""
-        read = {name for index in layer.nodes for name in self.graph.nodes[index].input if name != weight}
-        stored = {name: self.graph.constant(name) for name in read}
-        biases = {name: one for name, one in stored.items() if one is not None and one.dtype == np.float32}
-        return {name: in_byte_levels(one) for name, one in biases.items() if one.size == layer.shape.outputs > 1}
-
-    def _constant(self, layer: Layer) -> tuple[str, bool]:
-        """The initializer that holds a layer's weight, and whether it is transposed there."""
-        return self._constants[layer.output]
-
-    @cached_property
-    def _constants(self) -> dict[str, tuple[str, bool]]:
-        """By the output of the layer."""
-        return {layer.output: _constant_of(self.graph, layer) for layer in find_layers(self.graph)}
-
-
-def _constant_of(graph: Graph, layer: Layer) -> tuple[str, bool]:
-    for name in graph.nodes[layer.nodes[0]].input:
-        stored = graph.constant(name)
-        if stored is None or stored.size != layer.weight.size:
-            continue
-        if stored.shape == layer.weight.shape and np.array_equal(stored, layer.weight, equal_nan=True):
-            return name, False
-        if stored.ndim == 2 and np.array_equal(stored.T, layer.weight, equal_nan=True):
-            return name, True
-    raise ExportError(f"the weight of layer {layer.name} is not stored as it is computed with")
+        """The network with these levels."""
+        known = self.inputs if DECIDES in self.source.splits else {}
+        return self.network.rounded(chosen, known, self.source.feeds[0])

@@ -1,16 +1,16 @@
 """The nodes of a network with sparse ops, and the conversions between layouts."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import onnx
-from gossamer_runtime import coding, weights
+from gossamer_runtime import weights
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from gossamer.export.coded import Steps, coded
 from gossamer.export.half import require_half
 from gossamer.export.parts import Part
 from gossamer.export.quantised_parts import BytePart
@@ -45,11 +45,11 @@ def values_held(node: onnx.NodeProto) -> set[str]:
 class Writer:
     """Writes the nodes of the new graph, in the order of the old one, and the conversions between layouts."""
 
-    def __init__(self, graph: Graph, half: bool, steps: Mapping[str, float]) -> None:
+    def __init__(self, graph: Graph, half: bool, steps: Mapping[str, Steps]) -> None:
         self.graph = graph
         self.half = half
         self.steps = steps
-        """Output of a layer -> what its weights are multiples of; they are coded as levels of it."""
+        """Output of a layer -> what its numbers are multiples of; they are coded as levels of it."""
         self.replaced: dict[int, Part] = {}
         """Last node of a layer, stem or pooling -> what becomes an op of gossamer there; an elementwise node that runs
         on panels -> itself."""
@@ -174,12 +174,14 @@ class Writer:
     def _packed(self, layer: Layer) -> str:
         if self.half:
             require_half(layer.name, layer.weight)
-        step = self.steps.get(layer.output)
-        packed = weights.encode(layer.weight, half=self.half) if step is None else coded(layer.weight, step)
+        steps = self.steps.get(layer.output)
+        packed = weights.encode(layer.weight, half=self.half) if steps is None else coded(layer, steps)
         return self.constant(f"{layer.name}.packed", np.frombuffer(packed, np.uint8))
 
     def _bias(self, layer: Layer) -> str:
-        return "" if layer.bias is None else self.constant(f"{layer.name}.bias", layer.bias)
+        steps = self.steps.get(layer.output)
+        coded_too = steps is not None and steps.bias is not None
+        return "" if layer.bias is None or coded_too else self.constant(f"{layer.name}.bias", layer.bias)
 
     def constant(self, name: str, values: NDArray[np.generic]) -> str:
         """An initializer with this content: one that was made for another layer (which may share its weight), one that
@@ -261,14 +263,6 @@ def _attributes(
         **activation.attributes,
     }
     return {name: known[name] for name in op.attributes if name in known}
-
-
-def coded(weight: NDArray[np.float32], step: float) -> bytes:
-    """The bytes of a weight of which every number is a multiple of the step."""
-    levels = np.rint(weight / np.float32(step)).astype(np.int32)
-    columns = math.isqrt(weight.shape[1]) if weight.ndim == 2 else 0
-    # Rows of a first layer are often images, and squares.
-    return coding.encode(levels, step, grid=columns if columns**2 == weight.shape[-1] else 0)
 
 
 Content = tuple[int, tuple[int, ...], bytes]

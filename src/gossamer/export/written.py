@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import onnx
 
+from gossamer.export.coded import Steps
 from gossamer.export.compress import OLDEST_OPSET, compress_weights
 from gossamer.export.costs import Costs
 from gossamer.export.left import MANY, SMALL, LeftWeight
@@ -20,21 +21,20 @@ def as_written(
     *,
     costs: Costs | None = None,
     half: bool = False,
-    steps: Mapping[str, float] | None = None,
+    steps: Mapping[str, Steps] | None = None,
 ) -> Rewritten:
     """The network with sparse ops where those are faster, and its other weights stored without their zeros.
 
     Args:
         costs: estimates of times; None: rates measured when gossamer was made.
         half: store weights as fp16.
-        steps: output of a layer -> the step that its weights are multiples of; they are coded as levels of it, and
-            biases as bytes where they are such.
+        steps: output of a layer -> what its numbers are multiples of; they are coded as levels of it.
 
     Raises:
         ExportError: a constant is damaged, or `half` and a weight is beyond fp16's range.
     """
     rewritten = rewrite(model, costs=costs, half=half, steps=steps)
-    compressed = compress_weights(rewritten.model, half=half, biases=steps is not None)
+    compressed = compress_weights(rewritten.model, half=half)
     written = with_provenance(compressed, sparse_ops=is_sparse(compressed))
     return replace(rewritten, model=written, left=(*rewritten.left, *_stored_whole(rewritten)))
 

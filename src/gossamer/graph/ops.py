@@ -342,6 +342,13 @@ def op_of(node: onnx.NodeProto) -> Op | None:
     return OPS.get(node.op_type) if node.domain == DOMAIN else None
 
 
+def packed_inputs(node: onnx.NodeProto) -> list[str]:
+    """The values that a node of gossamer's reads as packed weights."""
+    op = op_of(node)
+    given = zip(node.input, op.inputs, strict=False) if op is not None else ()
+    return [name for name, expected in given if expected.lies == "packed" and name]
+
+
 def is_sparse(model: onnx.ModelProto) -> bool:
     """Whether the model has nodes of gossamer's domain."""
     return any(node.domain == DOMAIN for node in model.graph.node)

@@ -3,6 +3,6 @@
 The same streams, bit for bit, as native/format/coded_weight.h; here in Python alone, for where there is no native part.
 """
 
-from gossamer_runtime.coding.coded import Coded, DamagedWeight, decode, encode
+from gossamer_runtime.coding.coded import Bias, Coded, DamagedWeight, decode, encode
 
-__all__ = ["Coded", "DamagedWeight", "decode", "encode"]
+__all__ = ["Bias", "Coded", "DamagedWeight", "decode", "encode"]

@@ -13,8 +13,8 @@ MOST_LOGIT = 2047
 """A logit is in units of 1.5 / 256."""
 _MOST_WEIGHT = 1 << 20
 
-RATES = [(1 << 17) // (2 * seen + 3) for seen in range(MOST_SEEN + 1)]
-"""By how much the n-th bit moves a counter: 2^16 / (n + 1.5)."""
+RATES = [(1 << 16) // (seen + 2) for seen in range(MOST_SEEN + 1)]
+"""By how much the n-th bit moves a counter: 2^16 / (n + 2)."""
 
 
 def _probabilities() -> list[int]:

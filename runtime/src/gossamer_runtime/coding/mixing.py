@@ -77,9 +77,9 @@ class MixingCoder:
         self._kept_counters = [Counters(size, start) for size in sizes]
         self._by_row, self._by_window = Mixer(5, _BUCKETS, 11796, 4), Mixer(5, _BUCKETS, 11796, 4)
         self._sign_counters = [Counters(81), Counters(81), Counters(len(matrix.rows)), Counters(81)]
-        self._sign_mixer = Mixer(4, 1, 19661, 10)
+        self._sign_mixer = Mixer(4, 1, 13107, 16)
         self._magnitude_counters = [Counters(16 * _UNARY) for _ in range(5)]
-        self._magnitude_mixer = Mixer(5, _UNARY, 19661, 10)
+        self._magnitude_mixer = Mixer(5, _UNARY, 13107, 10)
         self._octaves, self._exact = Counters(_MOST_OCTAVE), Counters(8 * (_MOST_OCTAVE + 1))
         self._row = self._row_kept = self._row_sum = self._row_sign = self._kernel_kept = 0
 
