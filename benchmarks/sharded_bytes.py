@@ -3,15 +3,15 @@
 Command: python benchmarks/sharded_bytes.py >> docs/results/sharded-bytes.jsonl
 n: 1; nothing in it is left to chance
 Hardware: any, nothing is timed; 1, 2 and 4 processes over gloo on one CPU
-Date: 2026-11-28
+Date: 2026-11-28; the rows with allocations, with 2 processes: 2026-11-29
 
 Networks of several sizes, with masses of equal weights, are cut twice by `gossamer.rounds`, each time to 80%; nothing
 is trained. Every call of `gossamer.ranks.group`, through which all that gossamer sends goes, is counted: the bytes of
 the tensor that the process hands to `all_reduce`, `all_gather` or, if it sends, `broadcast`.
 
-A line is a network and a number of processes: weights, layers, type, the most bytes that a process handed over in the
-selection alone and in a round (from one `record` to the next), and a digest of the last masks, equal for all numbers of
-processes.
+A line is a network and a number of processes: weights, layers, type, allocation if not global, the most bytes that
+a process handed over in the selection alone (half of the weights) and in a round (from one `record` to the next), and a
+digest of the last masks, equal for all numbers of processes.
 """
 
 import hashlib
@@ -32,12 +32,22 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 import gossamer
+from gossamer.prune.choose import choose
+from gossamer.prune.masks import full
 from gossamer.ranks import group
 from gossamer.ranks.group import current
 
 PROCESSES = (1, 2, 4)
-NETWORKS = [(4, 64, "float32"), (4, 512, "float32"), (64, 64, "bfloat16"), (4, 512, "bfloat16")]
-"""Layers, inputs and outputs of each, type."""
+NETWORKS = [
+    (4, 64, "float32", "global"),
+    (4, 512, "float32", "global"),
+    (64, 64, "bfloat16", "global"),
+    (4, 512, "bfloat16", "global"),
+    (64, 64, "float32", "uniform"),
+    (64, 64, "bfloat16", "uniform"),
+    (512, 16, "bfloat16", "uniform"),
+]
+"""Layers, inputs and outputs of each, type, allocation."""
 
 
 class Counted:
@@ -76,7 +86,7 @@ def measure(rank: int, size: int, folder: str) -> None:
     counted: Any = Counted()
     group.distributed = counted
     mesh = init_device_mesh("cpu", (size,))
-    for layers, width, kind in NETWORKS:
+    for layers, width, kind, allocation in NETWORKS:
         model = network(layers, width, kind)
         for layer in model:
             fully_shard(layer, mesh=mesh)
@@ -84,10 +94,14 @@ def measure(rank: int, size: int, folder: str) -> None:
         weights = gossamer.prunable_weights(model)
         number = sum(weight.numel() for weight in weights.values())
         counted.bytes = 0
-        gossamer.keep_largest(weights, number // 2)
+        cut = gossamer.Cut(allocation=allocation)
+        if allocation == "global":
+            gossamer.keep_largest(weights, number // 2)
+        else:
+            choose(cut, model, weights, number // 2, full(weights), round_number=1)
         selection = counted.bytes
-        place, rounds = Path(folder) / f"{layers}-{width}-{kind}", []
-        for round in gossamer.rounds(model, folder=place, stop=gossamer.Stop(rounds=2)):
+        place, rounds = Path(folder) / f"{layers}-{width}-{kind}-{allocation}", []
+        for round in gossamer.rounds(model, folder=place, stop=gossamer.Stop(rounds=2), cut=cut):
             round.record(untrained=True, loss=0.0)
             rounds.append(counted.bytes)
         of_rounds = [after - before for before, after in pairwise(rounds)]
@@ -97,6 +111,7 @@ def measure(rank: int, size: int, folder: str) -> None:
             masks = gossamer.load_masks(place, -1)
             digest = hashlib.sha256(b"".join(mask.numpy().tobytes() for mask in masks.values())).hexdigest()
             line = {"processes": size, "weights": number, "layers": layers, "type": kind}
+            line |= {} if allocation == "global" else {"allocation": allocation}
             line |= {"selection_bytes": largest, "round_bytes": most, "masks": digest[:16]}
             print(json.dumps(line), flush=True)
     group.distributed = distributed

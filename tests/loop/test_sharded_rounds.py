@@ -68,16 +68,22 @@ SHARDED = (
             fully_shard(layer, mesh=line)
         return fully_shard(model, mesh=line)
 
-    kind, folder, last, structure, criterion = sys.argv[1:]
-    cut = gossamer.Cut(criterion, structure=structure)
+    kind, folder, last, structure, criterion, allocation = [*sys.argv[1:], "global"][:6]
+    cut = gossamer.Cut(criterion, allocation=allocation, structure=structure)
     rounds(sharded(kind), folder, int(last), cut)
 """
 )
 
 
-def alone(folder: Path, last: int = 3, structure: str = "unstructured", criterion: str = "magnitude") -> Path:
+def alone(
+    folder: Path,
+    last: int = 3,
+    structure: str = "unstructured",
+    criterion: str = "magnitude",
+    allocation: str = "global",
+) -> Path:
     """The same run in one process."""
-    cut = f"gossamer.Cut({criterion!r}, structure={structure!r})"
+    cut = f"gossamer.Cut({criterion!r}, allocation={allocation!r}, structure={structure!r})"
     program = f"{NETWORK}\n    rounds(network(), sys.argv[1], int(sys.argv[2]), {cut})"
     succeeded(folder, 1, program, folder / "alone", last)
     return folder / "alone"
@@ -122,11 +128,20 @@ def test_fully_sharded_rounds_are_those_of_one_process_and_go_on_in_one(tmp_path
     ("kind", "size"), [("fully sharded", 1), ("fully sharded", 4), ("tensor parallel", 2), ("both", 4)]
 )
 @pytest.mark.parametrize(
-    ("structure", "criterion"), [("unstructured", "magnitude"), ("3:4", "magnitude"), ("unstructured", "random")]
+    ("structure", "criterion", "allocation"),
+    [
+        ("unstructured", "magnitude", "global"),
+        ("3:4", "magnitude", "global"),
+        ("unstructured", "random", "global"),
+        ("unstructured", "magnitude", "uniform"),
+        ("3:4", "magnitude", "uniform"),
+    ],
 )
-def test_masks_are_those_of_one_process(kind: str, size: int, structure: str, criterion: str, tmp_path: Path) -> None:
-    expected = alone(tmp_path, 3, structure, criterion)
-    succeeded(tmp_path, size, SHARDED, kind, tmp_path / "sharded", 3, structure, criterion)
+def test_masks_are_those_of_one_process(
+    kind: str, size: int, structure: str, criterion: str, allocation: str, tmp_path: Path
+) -> None:
+    expected = alone(tmp_path, 3, structure, criterion, allocation)
+    succeeded(tmp_path, size, SHARDED, kind, tmp_path / "sharded", 3, structure, criterion, allocation)
     require_same(tmp_path / "sharded", expected)
 
 

@@ -15,6 +15,7 @@ SELECT = """
     from torch.distributed.tensor.placement_types import _StridedShard
     import gossamer
     from gossamer.model.sharded import piece_of, sharded_like
+    from gossamer.prune.select_each import keep_largest_of_each
 
     line = init_device_mesh("cpu", (size,))
     square = init_device_mesh("cpu", (2, size // 2), mesh_dim_names=("data", "tensor")) if size > 1 else line
@@ -83,6 +84,13 @@ SELECT = """
                 assert isinstance(mask, DTensor) == isinstance(pieces[name], DTensor)
                 same = sharded_like(name, alone[name], pieces[name])
                 assert torch.equal(piece_of(mask), piece_of(same)), (kind, layout, kept, name)
+        for share in (0.4,) if count % 4 else (0, 0.4, 1):
+            wanted = {name: int(share * int(mask.sum())) for name, mask in there.items()}
+            each = keep_largest_of_each(pieces, wanted, masks)
+            for name, mask in each.items():
+                expected = by_sorting({name: whole[name]}, wanted[name], {name: there[name]})[name]
+                same = sharded_like(name, torch.from_numpy(expected), pieces[name])
+                assert torch.equal(piece_of(mask), piece_of(same)), (kind, layout, share, name)
             count += 1
     print(count)
 """

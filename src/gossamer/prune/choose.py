@@ -140,9 +140,12 @@ def choose(
         # Whole groups may have gone faster than planned.
         kept = min(kept, sum(available.values()))
         counts = apportion(allocation(shapes, kept), available, kept)
-        chosen = {
-            name: structure.keep({name: scores[name]}, counts[name], {name: there[name]})[name] for name in weights
-        }
+        if structure.keep_each is not None:
+            chosen = structure.keep_each(scores, counts, there)
+        else:
+            chosen = {
+                name: structure.keep({name: scores[name]}, counts[name], {name: there[name]})[name] for name in weights
+            }
     if count_kept(chosen) == 0:
         raise ConfigurationError(
             f"nothing would be left: not one of the groups of {cut.structure} fits into {kept} weights; expected "

@@ -8,6 +8,7 @@ Python's and 64-bit integers, so the number of weights is not bounded by 2^31.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Threshold:
     ties_kept: int
 
 
-Add = Callable[[Counts], Counts]
+Add = Callable[[NDArray[Any]], NDArray[Any]]
 """A histogram of one part of the keys -> the sum of those of all parts."""
 
 
@@ -84,3 +85,48 @@ def locate_in_sum(counts: Counts, wanted: int, add: Add) -> tuple[int, int]:
         digit, more = locate(add(inside.reshape(1 << STEP_BITS, -1).sum(1)), wanted - above)
         bucket, above = (bucket << STEP_BITS) | digit, above + more
     return bucket, above
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Those of several selections, in int64 arrays of one shape."""
+
+    keys: Counts
+    """The smallest key that is kept."""
+    ties_kept: Counts
+    """How many of the keys equal to it are."""
+    ties: Counts
+    """How many of these there are."""
+
+
+def find_thresholds_in_sums(
+    count: Callable[[Counts, int], Counts], bits: int, kept: Counts, numbers: Counts, add: Add
+) -> Thresholds:
+    """`find_threshold` of several selections at once, of whose keys each process knows a part: bits are looked for one
+    after the other, so that one number of each selection is added up at a time.
+
+    Args:
+        count: (prefixes, digits left) -> histograms of this process's keys, shape (selections, 2^16).
+        bits: of a key.
+        kept: of each selection, 1 to the number of its keys.
+        numbers: how many keys each has in all processes together.
+        add: adds up arrays of all processes.
+    """
+    every = np.arange(len(kept))
+    # In four bytes where they suffice, for they are sent.
+    kind = np.int32 if int(numbers.max()) < 1 << 31 else np.int64
+    keys, wanted, inside = np.zeros_like(kept), kept, numbers
+    for digits_left in reversed(range(-(-bits // DIGIT_BITS))):
+        before = np.zeros((len(kept), BUCKETS + 1), np.int64)
+        np.cumsum(count(keys, digits_left), axis=1, out=before[:, 1:])
+        digit = np.zeros_like(kept)
+        for bit in reversed(range(min(DIGIT_BITS, bits - DIGIT_BITS * digits_left))):
+            middle = digit + (1 << bit)
+            counted = before[every, middle + (1 << bit)] - before[every, middle]
+            upper = add(counted.astype(kind)).astype(np.int64)
+            is_upper = upper >= wanted
+            digit = np.where(is_upper, middle, digit)
+            wanted = np.where(is_upper, wanted, wanted - upper)
+            inside = np.where(is_upper, upper, inside - upper)
+        keys = (keys << DIGIT_BITS) | digit
+    return Thresholds(keys, wanted, inside)

@@ -59,7 +59,7 @@ def keep_largest(
     shards = Shards.of(weights)
     pieces = {name: piece_of(weight) for name, weight in weights.items()}
     there = {
-        name: piece_of(_fitting(name, mask, weights[name])) for name, mask in (masks or {}).items() if name in weights
+        name: piece_of(fitting(name, mask, weights[name])) for name, mask in (masks or {}).items() if name in weights
     }
     available = shards.total(_count_available(shards.counted(pieces), there))
     if not 0 <= kept <= available:
@@ -67,20 +67,20 @@ def keep_largest(
     if kept == 0:
         chosen = {name: torch.zeros_like(piece, dtype=torch.bool) for name, piece in pieces.items()}
     else:
-        chosen = _masks_above(pieces, _find_threshold(shards, pieces, kept, there), there)
+        chosen = masks_above(pieces, _find_threshold(shards, pieces, kept, there), there)
     return {name: with_piece(weight, chosen[name]) for name, weight in weights.items()}
 
 
 def _find_threshold(shards: Shards, pieces: Mapping[str, Tensor], kept: int, masks: Mapping[str, Tensor]) -> Threshold:
     """The magnitude of the `kept`-th largest weight, and how many of the pieces' weights equal to it are kept."""
-    kind = _widest_type(pieces)
+    kind = widest_type(pieces)
     digits = _digits_of(kind)
     counted = shards.counted(pieces)
 
     def count(prefix: int, digits_left: int) -> Counts:
-        counts = _histogram(counted, masks, kind, prefix, digits_left)
+        counts = histogram(counted, masks, kind, prefix, digits_left)
         if digits_left == digits - 1:
-            _refuse_non_finite(shards, counts, kind, counted, masks)
+            refuse_non_finite(shards, counts, kind, counted, masks)
         return counts.numpy()
 
     if not shards.are_shards:
@@ -97,11 +97,8 @@ def _ties_kept_here(
 
     def positions(counted: Mapping[str, Tensor]) -> Iterator[Tensor]:
         for name, piece in counted.items():
-            before, there = 0, masks.get(name, torch.ones(1, dtype=torch.bool, device=piece.device).expand(piece.shape))
-            for part, mask in zip(_row_major_parts(piece), _row_major_parts(there), strict=True):
-                tied = (_magnitude_bits(part, kind) == threshold.magnitude_bits) & mask
-                yield shards.positions(name, before + tied.reshape(-1).nonzero().reshape(-1)).cpu()
-                before += part.numel()
+            for tied in indices_of_ties(piece, masks.get(name), kind, threshold.magnitude_bits):
+                yield shards.positions(name, tied).cpu()
 
     # Largest first is what `find_threshold` looks for, and the first positions are the ones to be kept.
     last = shards.numbers - 1
@@ -119,6 +116,16 @@ def _ties_kept_here(
     return sum(int((found <= end).sum()) for found in positions(pieces))
 
 
+def indices_of_ties(piece: Tensor, mask: Tensor | None, kind: torch.dtype, bits: int) -> Iterator[Tensor]:
+    """Row-major indices, increasing, of the weights of exactly this magnitude that are there; many at a time."""
+    before = 0
+    there = torch.ones(1, dtype=torch.bool, device=piece.device).expand(piece.shape) if mask is None else mask
+    for part, there_too in zip(row_major_parts(piece), row_major_parts(there), strict=True):
+        tied = (magnitude_bits(part, kind) == bits) & there_too
+        yield before + tied.reshape(-1).nonzero().reshape(-1)
+        before += part.numel()
+
+
 def require_real(weights: Mapping[str, Tensor]) -> None:
     """Verifies that tensors are here, whole or sharded, and hold real floating-point numbers.
 
@@ -132,7 +139,7 @@ def require_real(weights: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name} holds {weight.dtype}; expected a real floating-point type")
 
 
-def _fitting(name: str, mask: Tensor, weight: Tensor) -> Tensor:
+def fitting(name: str, mask: Tensor, weight: Tensor) -> Tensor:
     if mask.shape != weight.shape or mask.dtype != torch.bool:
         raise ValueError(
             f"mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; expected bool, {tuple(weight.shape)}"
@@ -147,7 +154,7 @@ def _count_available(pieces: Mapping[str, Tensor], masks: Mapping[str, Tensor]) 
     )
 
 
-def _widest_type(weights: Mapping[str, Tensor]) -> torch.dtype:
+def widest_type(weights: Mapping[str, Tensor]) -> torch.dtype:
     """The type in which all magnitudes can be compared exactly. bfloat16 beside float16 needs float32."""
     kinds = {weight.dtype for weight in weights.values()}
     widest = kinds.pop()
@@ -160,7 +167,7 @@ def _digits_of(kind: torch.dtype) -> int:
     return kind.itemsize * 8 // DIGIT_BITS
 
 
-def _histogram(
+def histogram(
     weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], kind: torch.dtype, prefix: int, digits_left: int
 ) -> Tensor:
     """Counts of one digit of the magnitudes, over the weights that are there and whose higher digits are `prefix`.
@@ -171,7 +178,7 @@ def _histogram(
     for name, weight in weights.items():
         counts = by_device.setdefault(weight.device, torch.zeros(BUCKETS + 1, dtype=torch.int64, device=weight.device))
         for part, there in _slices(weight, masks.get(name)):
-            bits = _magnitude_bits(part, kind)
+            bits = magnitude_bits(part, kind)
             if digits_left == _digits_of(kind) - 1:
                 # What was pruned goes into bucket 0, everything else one bucket up.
                 digits = bits >> (DIGIT_BITS * digits_left)
@@ -187,7 +194,7 @@ def _histogram(
     return torch.stack([counts[1:].cpu() for counts in by_device.values()]).sum(0)
 
 
-def _refuse_non_finite(
+def refuse_non_finite(
     shards: Shards, counts: Tensor, kind: torch.dtype, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 ) -> None:
     """Infinities and NaNs have the largest exponent: their buckets are the last ones of the first histogram."""
@@ -210,15 +217,15 @@ def _non_finite(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> I
                 yield name, part[bad][0].item()
 
 
-def _masks_above(weights: Mapping[str, Tensor], threshold: Threshold, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    kind = _widest_type(weights)
+def masks_above(weights: Mapping[str, Tensor], threshold: Threshold, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    kind = widest_type(weights)
     ties_left = threshold.ties_kept
     chosen: dict[str, Tensor] = {}
     for name, weight in weights.items():
         chosen[name] = torch.empty_like(weight, dtype=torch.bool, requires_grad=False)
         ties = 0
         for part, there, keep in _slices(weight, masks.get(name), chosen[name]):
-            bits = _magnitude_bits(part, kind)
+            bits = magnitude_bits(part, kind)
             if ties_left:
                 torch.ge(bits, threshold.magnitude_bits, out=keep)
                 equal = bits == threshold.magnitude_bits
@@ -233,10 +240,10 @@ def _masks_above(weights: Mapping[str, Tensor], threshold: Threshold, masks: Map
     return chosen
 
 
-def _drop_last_ties(mask: Tensor, weight: Tensor, magnitude_bits: int, kind: torch.dtype, ties_kept: int) -> None:
+def _drop_last_ties(mask: Tensor, weight: Tensor, tied_bits: int, kind: torch.dtype, ties_kept: int) -> None:
     """Keeps, of the weights with exactly this magnitude, the first `ties_kept` in row-major order. In place."""
-    for part, keep in zip(_row_major_parts(weight.detach()), _row_major_parts(mask), strict=True):
-        tied = ((_magnitude_bits(part, kind) == magnitude_bits) & keep).reshape(-1)
+    for part, keep in zip(row_major_parts(weight.detach()), row_major_parts(mask), strict=True):
+        tied = ((magnitude_bits(part, kind) == tied_bits) & keep).reshape(-1)
         here = int(tied.sum())
         if here > ties_kept:
             dropped = torch.zeros_like(tied)
@@ -245,7 +252,7 @@ def _drop_last_ties(mask: Tensor, weight: Tensor, magnitude_bits: int, kind: tor
         ties_kept = max(0, ties_kept - here)
 
 
-def _magnitude_bits(part: Tensor, kind: torch.dtype) -> Tensor:
+def magnitude_bits(part: Tensor, kind: torch.dtype) -> Tensor:
     """The bits of |part| as integers, in a new tensor."""
     part = part if part.dtype == kind else part.to(kind)
     integers = part.view(_INTEGERS[kind.itemsize])
@@ -264,7 +271,7 @@ def _slices(weight: Tensor, *others: Tensor | None) -> Iterator[tuple[Any, ...]]
         views = [tensor.as_strided((tensor.numel(),), (1,)) for tensor in present]
         parts: Iterator[tuple[Tensor, ...]] = zip(*(view.split(SLICE) for view in views), strict=True)
     else:
-        parts = zip(*(_row_major_parts(tensor) for tensor in present), strict=True)
+        parts = zip(*(row_major_parts(tensor) for tensor in present), strict=True)
     for part in parts:
         remaining = iter(part)
         yield tuple(None if tensor is None else next(remaining) for tensor in tensors)
@@ -282,7 +289,7 @@ def _is_dense(tensor: Tensor) -> bool:
     return True
 
 
-def _row_major_parts(tensor: Tensor) -> Iterator[Tensor]:
+def row_major_parts(tensor: Tensor) -> Iterator[Tensor]:
     """Views of at most `SLICE` elements that follow one another in row-major order."""
     if tensor.numel() <= SLICE:
         yield tensor
@@ -290,4 +297,4 @@ def _row_major_parts(tensor: Tensor) -> Iterator[Tensor]:
     split = next(dimension for dimension, size in enumerate(tensor.shape) if size > 1)
     rows = max(1, SLICE * tensor.shape[split] // tensor.numel())
     for part in tensor.split(rows, dim=split):
-        yield from _row_major_parts(part)
+        yield from row_major_parts(part)

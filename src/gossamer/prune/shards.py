@@ -82,8 +82,12 @@ class Shards:
     def positions(self, name: str, flat: Tensor) -> Tensor:
         """Where numbers of a piece, given by their row-major indices in it, stand among the numbers of all tensors: in
         the tensors' order, and row-major within the whole of each. They increase with the indices."""
+        return self.positions_within(name, flat) + self._first[name]
+
+    def positions_within(self, name: str, flat: Tensor) -> Tensor:
+        """The same among the numbers of their own tensor."""
         tensor, indices = self.tensors[name], self._indices[name]
-        position = torch.full_like(flat, self._first[name])
+        position = torch.zeros_like(flat)
         for axis in reversed(range(tensor.dim())):
             length = len(indices[axis])
             position += indices[axis].to(flat.device)[flat % length] * prod(tensor.shape[axis + 1 :])

@@ -15,9 +15,10 @@ from torch import Tensor
 from gossamer.arguments import require_kind
 from gossamer.errors import ConfigurationError, TrainingDivergedError
 from gossamer.model.sharded import on_pieces
-from gossamer.prune.masks import count_kept
+from gossamer.prune.masks import count_kept, count_kept_of_each
 from gossamer.prune.n_of_m import most_of_groups, n_and_m
 from gossamer.prune.select import keep_largest
+from gossamer.prune.select_each import keep_largest_of_each
 
 Tensors = Mapping[str, Tensor]
 
@@ -34,6 +35,8 @@ class Structure:
     what was pruned stays pruned; of equal groups the later ones go first."""
     most: Callable[[Sequence[int]], int] = prod
     """Shape of a weight -> the most of its weights that the finished structure can hold."""
+    keep_each: Callable[[Tensors, Mapping[str, int], Tensors], dict[str, Tensor]] | None = None
+    """The same, of every tensor by itself, in fewer messages where they are sharded; None: `keep` of each."""
     group: int | None = None
     """How many consecutive inputs one process has to hold of a sharded weight, for the choice to be made where they
     are; None: sharded weights cannot be pruned so."""
@@ -85,14 +88,35 @@ def keep_n_of_m(n: int, m: int, scores: Tensors, kept: int, masks: Tensors) -> d
     The N largest of every group come first. While more than those are kept, no group has lost any of them; the others
     are ranked over all groups. When as many or fewer are kept, the ranking is among the N of each group.
     """
-    largest = partial(_largest_of_groups, n, m)
-    preferred = {name: on_pieces(largest, masks[name], score) for name, score in scores.items()}
+    preferred = _largest_of_all_groups(n, m, scores, masks)
     number = count_kept(preferred)
     if kept <= number:
         return keep_largest(scores, kept, preferred)
-    others = {name: on_pieces(lambda mask, first: mask & ~first, masks[name], preferred[name]) for name in masks}
-    more = keep_largest(scores, kept - number, others)
+    more = keep_largest(scores, kept - number, {name: _others(masks[name], preferred[name]) for name in masks})
     return {name: on_pieces(torch.bitwise_or, preferred[name], more[name]) for name in scores}
+
+
+def keep_n_of_m_of_each(n: int, m: int, scores: Tensors, kept: Mapping[str, int], masks: Tensors) -> dict[str, Tensor]:
+    """`keep_n_of_m` of every tensor by itself."""
+    preferred = _largest_of_all_groups(n, m, scores, masks)
+    numbers = count_kept_of_each(preferred)
+    beyond = {name: kept[name] > numbers[name] for name in scores}
+    ranked = {name: _others(masks[name], preferred[name]) if beyond[name] else preferred[name] for name in scores}
+    wanted = {name: kept[name] - numbers[name] if beyond[name] else kept[name] for name in scores}
+    found = keep_largest_of_each(scores, wanted, ranked)
+    return {
+        name: on_pieces(torch.bitwise_or, preferred[name], mask) if beyond[name] else mask
+        for name, mask in found.items()
+    }
+
+
+def _largest_of_all_groups(n: int, m: int, scores: Tensors, masks: Tensors) -> dict[str, Tensor]:
+    largest = partial(_largest_of_groups, n, m)
+    return {name: on_pieces(largest, masks[name], score) for name, score in scores.items()}
+
+
+def _others(mask: Tensor, preferred: Tensor) -> Tensor:
+    return on_pieces(lambda there, first: there & ~first, mask, preferred)
 
 
 def _largest_of_groups(n: int, m: int, mask: Tensor, scores: Tensor) -> Tensor:
@@ -121,9 +145,16 @@ CHANNELS = Grouping(
     spread=lambda groups, shape: groups.reshape(-1, *(1 for _ in shape[1:])).expand(shape),
 )
 
+
+def _n_of_m(n: int, m: int) -> Structure:
+    return Structure(
+        partial(keep_n_of_m, n, m), partial(most_of_groups, n, m), partial(keep_n_of_m_of_each, n, m), group=m
+    )
+
+
 STRUCTURES: dict[str, Structure] = {
-    "unstructured": Structure(keep_largest, group=1),
-    "2:4": Structure(partial(keep_n_of_m, 2, 4), partial(most_of_groups, 2, 4), group=4),
+    "unstructured": Structure(keep_largest, keep_each=keep_largest_of_each, group=1),
+    "2:4": _n_of_m(2, 4),
     "1x4": Structure(partial(keep_groups, BLOCKS)),
     "channels": Structure(partial(keep_groups, CHANNELS)),
 }
@@ -143,5 +174,4 @@ def find_structure(name: str) -> Structure:
         raise ConfigurationError(
             f"there is no structure {name!r}; expected one of {', '.join(STRUCTURES)}, or N:M with 0 < N < M"
         )
-    n, m = numbers
-    return Structure(partial(keep_n_of_m, n, m), partial(most_of_groups, n, m), group=m)
+    return _n_of_m(*numbers)
