@@ -84,6 +84,7 @@ SELECT = """
                 assert isinstance(mask, DTensor) == isinstance(pieces[name], DTensor)
                 same = sharded_like(name, alone[name], pieces[name])
                 assert torch.equal(piece_of(mask), piece_of(same)), (kind, layout, kept, name)
+            count += 1
         for share in (0.4,) if count % 4 else (0, 0.4, 1):
             wanted = {name: int(share * int(mask.sum())) for name, mask in there.items()}
             each = keep_largest_of_each(pieces, wanted, masks)
@@ -91,7 +92,6 @@ SELECT = """
                 expected = by_sorting({name: whole[name]}, wanted[name], {name: there[name]})[name]
                 same = sharded_like(name, torch.from_numpy(expected), pieces[name])
                 assert torch.equal(piece_of(mask), piece_of(same)), (kind, layout, share, name)
-            count += 1
     print(count)
 """
 
