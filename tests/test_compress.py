@@ -442,19 +442,21 @@ KILLED = """
         folder=Path(sys.argv[1]),
         callbacks=(Killing(),),
         stop=Stop(rounds=1),
-        retraining=Retraining(quantised_rounds=1),
+        retraining=Retraining(quantised_rounds=1, levels=int(sys.argv[3]) or None),
         training=Training(epochs=3, checkpoint_seconds=0),
     )
 """
 
 
-def test_killed_in_a_quantised_round_it_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("levels", [0, 2])
+def test_killed_in_a_quantised_round_it_goes_on_with_the_same_bits(levels: int, tmp_path: Path) -> None:
     def run(name: str, killed_after: int) -> int:
-        return Started(tmp_path, tmp_path / name, killed_after, script=textwrap.dedent(KILLED)).wait()
+        return Started(tmp_path, tmp_path / name, killed_after, levels, script=textwrap.dedent(KILLED)).wait()
 
     assert run("whole", 0) == 0
     assert [run("killed", 1), run("killed", 2), run("killed", 0)] == [-signal.SIGKILL, -signal.SIGKILL, 0]
-    for name in ("model.safetensors", "masks.safetensors", "state.safetensors", "ranges.json"):
+    of_int8 = [] if levels else ["ranges.json"]
+    for name in ("model.safetensors", "masks.safetensors", "state.safetensors", *of_int8):
         assert (tmp_path / "whole/round-01" / name).read_bytes() == (tmp_path / "killed/round-01" / name).read_bytes()
     whole, killed = (read_records(tmp_path / name)[1].metrics for name in ("whole", "killed"))
     assert whole == killed

@@ -74,15 +74,18 @@ def test_help_is_the_docstring_of_the_field(kind: type, monkeypatch: pytest.Monk
         assert docstrings(kind)[option.field] in shown
 
 
-@pytest.mark.parametrize("file", ["config.toml", "round-00/round.json"])
-def test_a_folder_of_a_newer_version_is_refused_by_name(file: str, tmp_path: Any) -> None:
+@pytest.mark.parametrize(("file", "known"), [("config.toml", 2), ("round-00/round.json", 3)])
+def test_a_folder_of_a_newer_version_is_refused_by_name(file: str, known: int, tmp_path: Any) -> None:
     printed("compress", "digits", "--dense-only", "--epochs", 1, "--out", tmp_path)
     path = tmp_path / file
     assert tomllib.loads((tmp_path / "config.toml").read_text())["versions"]["format"] == 2
     text = path.read_text()
-    path.write_text(text.replace("format = 2", "format = 3").replace('"format": 2', '"format": 3'))
+    newer = text.replace(f"format = {known}", f"format = {known + 1}")
+    path.write_text(newer.replace(f'"format": {known}', f'"format": {known + 1}'))
     assert path.read_text() != text
     from gossamer.loop.finished import read_finished
 
-    with pytest.raises(CheckpointError, match=rf"{file.rpartition('/')[2]} is of format version 3, .* up to version 2"):
+    name = file.rpartition("/")[2]
+    message = rf"{name} is of format version {known + 1}, .* up to version {known}"
+    with pytest.raises(CheckpointError, match=message):
         read_finished(tmp_path)

@@ -14,6 +14,7 @@ from small_run import printed, refused
 
 import gossamer as library
 from gossamer.loop.configuration import read
+from gossamer.loop.records import read_records
 from gossamer.loop.settings import Settings
 from gossamer.tasks import find_task
 
@@ -224,9 +225,32 @@ def test_a_finished_run_s_last_round_is_trained_for_int8(tmp_path: Path) -> None
     assert Settings.from_tables(read(tmp_path / "run")).retraining.quantised_rounds == 1
 
 
+def test_a_finished_run_s_last_round_is_trained_in_levels(tmp_path: Path) -> None:
+    words = ("compress", "digits", "--epochs", "1", "--rounds", "2", "--out", tmp_path / "run")
+    printed(*words)
+    assert "weights" not in printed("show", tmp_path / "run").splitlines()[0]
+    shutil.rmtree(tmp_path / "run/round-02")
+    table = printed(*words, "--quantised-rounds", "1", "--levels", "2")
+    record = read_records(tmp_path / "run")[-1]
+    line = (
+        f"round 2 was trained in 2 levels and measured with weights rounded so; {record.rounded_to_zero:,} weights "
+        f"rounded to zero and are gone; in float round 2 has "
+    )
+    assert record.rounded_to_zero > 0
+    assert line in " ".join(table.split())
+    shown = printed("show", tmp_path / "run")
+    assert "weights" in shown.splitlines()[0]
+    assert table.endswith(shown)
+    assert "2 levels" in printed("watch", tmp_path / "run", "--once")
+    assert Settings.from_tables(read(tmp_path / "run")).retraining.levels == 2
+    assert "expected quantised_rounds=1 or more too" in refused(*words, "--levels", "2")
+
+
 def test_averages_of_replicates_are_not_trained_for_int8(tmp_path: Path) -> None:
     words = ("compress", "digits", "--rounds", "2", "--out", tmp_path / "run", "--quantised-rounds", "1")
-    assert "the average of several networks was trained with the ranges of none" in refused(*words, "--replicates", "2")
+    assert "the average of several networks was trained with the ranges and levels of none" in refused(
+        *words, "--replicates", "2"
+    )
     assert "give target_sparsity or rounds too" in refused(
         *("compress", "digits", "--max-drop", "0.1", "--out", tmp_path / "run", "--quantised-rounds", "1")
     )

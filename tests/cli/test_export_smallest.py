@@ -19,9 +19,11 @@ from gossamer.export.form import FileForm
 from gossamer.export.source import open_source
 from gossamer.job.compress import compress
 from gossamer.job.training import Training
+from gossamer.loop.records import read_records
 from gossamer.loop.stop import Stop
 from gossamer.prune.cut import Cut
 from gossamer.reopen import open_round
+from gossamer.rewind.strategies import Retraining
 from gossamer.tasks import find_task
 
 pytestmark = pytest.mark.usefixtures("native_library")
@@ -71,6 +73,59 @@ def test_a_run_in_few_bytes(run: Path, tmp_path: Path) -> None:
     assert all(np.abs(one.levels).max() <= 64 for one in coded)
     ways = re.search(r"as estimated: nearest ([\d,]+), rate ([\d,]+), compensated ([\d,]+)", output)
     assert ways is not None
+
+
+@pytest.fixture(scope="module")
+def in_levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits at 20% of their weights, the last round trained in 5 levels."""
+    folder = tmp_path_factory.mktemp("levels") / "digits"
+    compress(
+        find_task("digits"),
+        folder=folder,
+        stop=Stop(target_sparsity=0.8),
+        cut=Cut(per_round=0.8),
+        training=Training(epochs=3),
+        retraining=Retraining(quantised_rounds=1, levels=9),
+    )
+    return folder
+
+
+def test_a_round_in_levels_keeps_them(in_levels: Path, tmp_path: Path) -> None:
+    """9 levels are none that are tried; a loss is counted from the round before, in float."""
+    before, last = read_records(in_levels)
+    drop = (before.val or 0) - (last.val or 0)
+    path = tmp_path / "small.onnx"
+    output = printed("export", in_levels, "--round", 1, "-o", path, "--smallest", "--max-drop", max(0.0, drop) + 1e-6)
+    assert f"--max-drop counts from round 0, the last one in float: {before.val:.2%}" in output
+    assert re.search(r"compensated [\d,]+, trained [\d,]+;|as estimated: trained [\d,]+;", output)
+    finished = open_round(in_levels, 1)
+    coded = coded_weights(onnx.load(path))
+    assert len(coded) == 4
+    largest = [int(np.abs(one.levels).max()) for one in coded]
+    assert max(largest) <= 9
+    if largest == [9] * 4:
+        kept = {name: weight for name, weight in finished.model.state_dict().items() if name in finished.masks}
+        steps = sorted(float(weight.abs().max()) / 9 for weight in kept.values())
+        assert sorted(one.step for one in coded) == pytest.approx(steps, rel=1e-6)
+    message = refused("export", in_levels, "--round", 1, "-o", tmp_path / "x.onnx", "--smallest", "--max-drop", 0)
+    assert drop <= 0 or "counted from round 0, the last one in float" in message
+
+
+def test_levels_of_a_weight_that_has_them(tmp_path: Path) -> None:
+    """A file without a metric, one weight of which is whole multiples of a number already."""
+    rng = np.random.default_rng(0)
+    levels = (rng.integers(-5, 6, (40, 30)) * (rng.random((40, 30)) < 0.3)).astype(np.float32)
+    weights = {"first": levels * np.float32(0.0859375), "second": sparse_weight(rng, 8, 40, density=0.2)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "first"], ["h"], transB=1),
+        helper.make_node("Gemm", ["h", "second"], ["y"], transB=1),
+    ]
+    onnx.save(network(nodes, {"x": ["n", 30]}, weights, ["y"]), tmp_path / "whole.onnx")
+    output = printed("export", tmp_path / "whole.onnx", "-o", tmp_path / "small.onnx", "--smallest")
+    assert "1 of 2 layers are in levels already, and keep them; the others: a step of an eighth" in output
+    first = max(coded_weights(onnx.load(tmp_path / "small.onnx")), key=lambda one: one.levels.size)
+    assert first.step == 0.0859375
+    assert np.array_equal(first.levels, levels)
 
 
 def test_without_a_loss_it_keeps_more_levels(run: Path, tmp_path: Path) -> None:

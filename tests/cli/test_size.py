@@ -9,7 +9,7 @@ import onnx
 import pytest
 from export.onnx_graphs import network, sparse_weight
 from onnx import helper, numpy_helper
-from small_run import printed, refused
+from small_run import printed, refused, small_run
 
 
 @pytest.fixture
@@ -69,6 +69,18 @@ def test_other_forms_stand_beside_it(dense: Path) -> None:
         positions = -weight.size * (share * np.log2(share) + (1 - share) * np.log2(1 - share))
         least += 4 * np.count_nonzero(weight) + positions / 8 - weight.nbytes
     assert numbers(output, "entropy of static tables (computed):")[0] == pytest.approx(least, abs=2)
+
+
+def test_a_round_of_a_run_as_its_export_writes_it(tmp_path: Path) -> None:
+    small_run(tmp_path / "run")
+    for number in (0, 2):
+        path = tmp_path / f"{number}.onnx"
+        printed("export", tmp_path / "run", "--round", number, "-o", path)
+        output = printed("size", tmp_path / "run", "--round", number)
+        assert f"round {number} of {tmp_path / 'run'}, as gossamer export writes it:" in output.replace("\n", "")
+        assert numbers(output, "all") == [path.stat().st_size]
+    assert numbers(printed("size", tmp_path / "run"), "all") == numbers(output, "all")
+    assert "has no round 7" in refused("size", tmp_path / "run", "--round", 7)
 
 
 def test_what_is_no_network(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ pytestmark = [
 ]
 
 LAST = Retraining(quantised_rounds=1)
+IN_LEVELS = Retraining(quantised_rounds=1, levels=2)
 GENERATOR = torch.Generator().manual_seed(5)
 INPUTS = torch.randn(32, 6, generator=GENERATOR)
 TARGETS = INPUTS[:, :3].argmax(1)
@@ -47,17 +48,20 @@ def small() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
-def assert_same(one: Path, other: Path) -> None:
-    for name in ("model.safetensors", "ranges.json"):
+def assert_same(one: Path, other: Path, retraining: Retraining = LAST) -> None:
+    for name in ("model.safetensors", "ranges.json") if retraining == LAST else ("model.safetensors",):
         assert (one / "round-01" / name).read_bytes() == (other / "round-01" / name).read_bytes()
     records = [read_records(folder)[-1] for folder in (one, other)]
     assert records[0].quantised
+    assert records[0].levels == retraining.levels
     assert records[0].metrics == records[1].metrics
 
 
 def measured(folder: Path, model: nn.Module, inputs: Any, ranges: Any = None) -> Any:
-    """What the network in the folder returns as an int8 network."""
-    gossamer.load_round(folder, -1, model)
+    """What the network in the folder returns as an int8 network; one in levels is an ordinary one."""
+    if gossamer.load_round(folder, -1, model).levels is not None:
+        with torch.no_grad():
+            return model.eval()(**inputs) if isinstance(inputs, dict) else model.eval()(inputs)
     fake = FakeQuantisation(model, gossamer.prunable_weights(model))
     fake.ranges = load_ranges(folder, -1) if ranges is None else ranges
     with fake.attached(), torch.no_grad():
@@ -76,13 +80,14 @@ def accelerator() -> Iterator[Any]:
     accelerate.state.GradientState._reset_state()
 
 
-def test_accelerate(accelerator: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("retraining", [LAST, IN_LEVELS], ids=["int8", "levels"])
+def test_accelerate(retraining: Retraining, accelerator: Any, tmp_path: Path) -> None:
     from gossamer.integrations.accelerate import rounds
 
     def job(folder: Path, killed_in: int | None = None) -> None:
         model, made = small(), accelerator()
         torch.manual_seed(1)
-        for round, checkpoints in rounds(model, made, folder=folder, stop=Stop(rounds=1), retraining=LAST):
+        for round, checkpoints in rounds(model, made, folder=folder, stop=Stop(rounds=1), retraining=retraining):
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
             network, optimizer, loader = made.prepare(model, optimizer, batches())
             for epoch in checkpoints.epochs(3):
@@ -101,7 +106,7 @@ def test_accelerate(accelerator: Any, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         job(tmp_path / "killed", killed_in=2)
     job(tmp_path / "killed")
-    assert_same(tmp_path / "whole", tmp_path / "killed")
+    assert_same(tmp_path / "whole", tmp_path / "killed", retraining)
     loss = nn.functional.cross_entropy(measured(tmp_path / "whole", small(), INPUTS), TARGETS)
     assert read_records(tmp_path / "whole")[-1].val == loss.item()
 
@@ -129,8 +134,9 @@ def make_module() -> Any:
     return Module()
 
 
+@pytest.mark.parametrize("retraining", [LAST, IN_LEVELS], ids=["int8", "levels"])
 @pytest.mark.parametrize("keeps", ["last", "worst"])
-def test_lightning(keeps: str, tmp_path: Path) -> None:
+def test_lightning(keeps: str, retraining: Retraining, tmp_path: Path) -> None:
     callbacks = pytest.importorskip("lightning.pytorch.callbacks")
     from lightning import Trainer
 
@@ -149,7 +155,7 @@ def test_lightning(keeps: str, tmp_path: Path) -> None:
     def job(folder: Path, killed: bool = False) -> None:
         module, held_out = make_module(), DataLoader(TensorDataset(INPUTS, TARGETS), 32)
         torch.manual_seed(1)
-        for round, trainer in rounds(module, make_trainer, folder=folder, stop=Stop(rounds=1), retraining=LAST):
+        for round, trainer in rounds(module, make_trainer, folder=folder, stop=Stop(rounds=1), retraining=retraining):
             if killed and round.quantised:
                 trainer.callbacks.append(Killer())
             trainer.fit(module, batches(), held_out)
@@ -162,7 +168,7 @@ def test_lightning(keeps: str, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         job(tmp_path / "killed", killed=True)
     job(tmp_path / "killed")
-    assert_same(tmp_path / "whole", tmp_path / "killed")
+    assert_same(tmp_path / "whole", tmp_path / "killed", retraining)
     module = make_module()
     module.forward = module.network.forward
     loss = nn.functional.cross_entropy(measured(tmp_path / "whole", module, INPUTS), TARGETS)
@@ -172,27 +178,29 @@ def test_lightning(keeps: str, tmp_path: Path) -> None:
 # --- transformers ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("retraining", [LAST, IN_LEVELS], ids=["int8", "levels"])
 @pytest.mark.parametrize("keeps", [pytest.param("last", marks=pytest.mark.slow), "worst"])
-def test_transformers(keeps: str, tmp_path: Path) -> None:
+def test_transformers(keeps: str, retraining: Retraining, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     import small_trainer
 
     worst = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 3, "greater_is_better": True}
     options = worst if keeps == "worst" else {}
-    of_rounds = {"stop": Stop(rounds=1), "retraining": LAST, "keep_checkpoints": True}
+    of_rounds = {"stop": Stop(rounds=1), "retraining": retraining, "keep_checkpoints": True}
     small_trainer.run(tmp_path / "whole", of_rounds=of_rounds, **options)
     with pytest.raises(small_trainer.Killed):
         small_trainer.run(tmp_path / "killed", of_rounds=of_rounds, killed_at=(1, 7), **options)
     small_trainer.run(tmp_path / "killed", of_rounds=of_rounds, **options)
-    for name in ("model.safetensors", "ranges.json"):
+    for name in ("model.safetensors", "ranges.json") if retraining == LAST else ("model.safetensors",):
         whole, killed = (tmp_path / one / "round-01" / name for one in ("whole", "killed"))
         assert whole.read_bytes() == killed.read_bytes()
     checkpoint = "checkpoint-3" if keeps == "worst" else "checkpoint-8"
     mark = states.load(tmp_path / "whole/trainer/round-01" / checkpoint / "gossamer.safetensors")
-    found = load_ranges(tmp_path / "whole", -1)
-    assert {name: (one.low, one.high) for name, one in found.items()} == {
-        name: tuple(range[:2].tolist()) for name, range in mark["ranges"].items()
-    }
+    if retraining == LAST:
+        found = load_ranges(tmp_path / "whole", -1)
+        assert {name: (one.low, one.high) for name, one in found.items()} == {
+            name: tuple(range[:2].tolist()) for name, range in mark["ranges"].items()
+        }
     rows = small_trainer.Rows(small_trainer.drawn(8 * small_trainer.WIDTH, seed=1))
     inputs = {"input_ids": rows.inputs, "labels": rows.labels}
     # The Trainer's mean is over all tokens of a row, of which the first is never foretold.

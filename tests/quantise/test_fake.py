@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gossamer.errors import ConfigurationError, GossamerWarning
 from gossamer.prune.prunable import prunable_weights
-from gossamer.quantise.fake import FakeQuantisation, require_roundable
+from gossamer.quantise.fake import FakeQuantisation
+from gossamer.quantise.network import require_roundable
 from gossamer.quantise.scheme import rounded_input, rounded_weight
 
 
@@ -323,10 +324,10 @@ def test_layers_that_were_never_called() -> None:
     fake = quantisation(model)
     with fake.attached():
         with pytest.raises(ConfigurationError, match="none of its layers was called in training mode"):
-            fake.require_ranges(3)
+            fake.require_trained(3)
         model["used"](torch.ones(1, 2))
         with pytest.warns(GossamerWarning, match=r"1 layers were not called in round 3, .*: unused\.weight"):
-            fake.require_ranges(3)
+            fake.require_trained(3)
     assert fake.ranges.keys() == {"used.weight"}
 
 

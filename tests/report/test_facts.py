@@ -8,23 +8,32 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from export.onnx_graphs import network, sparse_weight
+from onnx import helper
 from small_run import printed, refused, small_run
 from torch import nn
 
 import gossamer
+from gossamer.job.compress import compress
+from gossamer.job.training import Training
 from gossamer.loop.configuration import read
 from gossamer.loop.stop import Stop
 from gossamer.prune.cut import Cut
 from gossamer.report.errors import ReportError
+from gossamer.report.files import form_rows, ledger_rows, read_files
 from gossamer.report.front import networks
 from gossamer.report.latency import as_given, read_latencies
 from gossamer.report.published import read_curves
 from gossamer.report.reproduce import commands
+from gossamer.report.rows import accuracy_rows
 from gossamer.report.run import named_apart, read_run
 from gossamer.report.series import distinct, group
 from gossamer.report.size import FLOAT16, FLOAT32, layer_size
+from gossamer.rewind.strategies import Retraining
+from gossamer.tasks import find_task
 
 RUNTIME = Path(__file__).parents[2] / "runtime/src/gossamer_runtime/weights.py"
 MakeRun = Callable[..., Path]
@@ -279,6 +288,58 @@ def test_latencies_of_a_bench_belong_to_the_round_that_is_said(tmp_path: Path) -
     path.write_text(json.dumps({"engines": engines}))
     with pytest.raises(ReportError, match="expected positive milliseconds, got -1"):
         read_latencies(path, 3)
+
+
+def test_rounds_in_levels_are_marked(tmp_path: Path) -> None:
+    compress(
+        find_task("digits"),
+        folder=tmp_path / "run",
+        stop=Stop(rounds=1),
+        training=Training(epochs=1),
+        retraining=Retraining(quantised_rounds=1, levels=3),
+    )
+    rows = accuracy_rows(group([read_run(tmp_path / "run")]), ())
+    assert [row["weights"] for row in rows] == ["float", "3 levels"]
+    printed("report", tmp_path / "run", "--no-facts", "-o", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "An outline marks a round that was trained and measured for int8, or in levels." in page
+    assert "trained and measured in 3 levels" in page
+    assert "--quantised-rounds 1 --levels 3" in page
+
+
+@pytest.mark.usefixtures("native_library")
+@pytest.mark.parametrize("form", ["--smallest", "--half"])
+def test_the_bytes_of_files_are_drawn_as_they_are(form: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weights = {"first": sparse_weight(rng, 60, 40, density=0.1), "second": sparse_weight(rng, 20, 60, density=0.2)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "first"], ["h"], transB=1, name="a"),
+        helper.make_node("Gemm", ["h", "second"], ["y"], transB=1, name="b"),
+    ]
+    onnx.save(network(nodes, {"x": ["n", 40]}, weights, ["y"]), tmp_path / "dense.onnx")
+    printed("export", tmp_path / "dense.onnx", "-o", tmp_path / "small.onnx", form)
+    measured = read_files([tmp_path / "small.onnx", tmp_path / "dense.onnx"])
+    for one in measured:
+        rows = [row for row in ledger_rows(measured) if row["file"] == one.name]
+        size = (tmp_path / one.name).stat().st_size
+        assert sum(row["bytes"] for row in rows) == size
+        forms = {row["form"]: row for row in form_rows(measured) if row["file"] == one.name}
+        assert (forms["this file"]["bytes"], forms["this file"]["times"]) == (size, 1)
+        assert forms["dense, fp32"]["bytes"] == pytest.approx((tmp_path / "dense.onnx").stat().st_size, rel=0.1)
+    # What the balanced form of it takes is what exporting it without further words writes.
+    printed("export", tmp_path / "dense.onnx", "-o", tmp_path / "balanced.onnx")
+    balanced = measured[1].ledger.others["balanced (gossamer export)"]
+    assert balanced == (tmp_path / "balanced.onnx").stat().st_size
+    message = refused("report", small(tmp_path), "--file", tmp_path / "no.onnx", "-o", tmp_path / "report.html")
+    assert "there is no file" in message
+    twice = ("--file", tmp_path / "small.onnx") * 2
+    assert "given twice with --file" in refused("report", small(tmp_path), *twice, "-o", tmp_path / "report.html")
+
+
+def small(folder: Path) -> Path:
+    if not (folder / "run").exists():
+        small_run(folder / "run")
+    return folder / "run"
 
 
 def test_facts_from_a_file_are_drawn(tmp_path: Path) -> None:

@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from browser import Page, opened
+from export.onnx_graphs import network, sparse_weight
+from onnx import helper
 from small_run import printed, small_run
 
 import gossamer
@@ -17,7 +21,16 @@ from gossamer.tasks import find_task
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-CHARTS = ("accuracy", "front", "density", "size", "latency", "cost", "units", "ablation", "signs")
+CHARTS = (
+    *("accuracy", "front", "density", "size", "latency", "bytes", "file-forms", "cost", "units", "ablation", "signs"),
+)
+
+
+def small_network(scale: int = 1) -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    weight = {"w": sparse_weight(rng, 30 * scale, 40, density=0.1)}
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1, name="only")
+    return network([node], {"x": ["n", 40]}, weight, ["y"])
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +60,10 @@ def page(runs: Path) -> Path:
         '{"what": "predicted", "where": "1 thread", "points": [{"round": 0, "milliseconds": 1.5},'
         '{"round": 1, "milliseconds": 0.5}]}'
     )
+    onnx.save(small_network(), runs / "small.onnx")
+    onnx.save(small_network(scale=2), runs / "other.onnx")
     given = ("--against", runs / "published.json", "--latency", runs / "latency.json")
+    given += ("--file", runs / "small.onnx", "--file", runs / "other.onnx")
     text = printed(
         "report", *(runs / name for name in ("seed-0", "seed-1", "slower")), *given, "-o", runs / "report.html"
     )

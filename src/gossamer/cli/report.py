@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gossamer.cli.console import console
+from gossamer.cli.export import with_export_packages
 from gossamer.cli.outputs import output
 from gossamer.cli.repeated import DataFolder, OwnTask
 
@@ -29,6 +30,10 @@ def report(
         Path | None,
         typer.Option(help="A file of `gossamer bench forms --json`: draws which form of these networks to ship."),
     ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(help="An ONNX file, such as an export of a run: draws where its bytes go (repeatable)."),
+    ] = None,
     explain: Annotated[
         list[Path] | None,
         typer.Option(
@@ -48,11 +53,14 @@ def report(
     from gossamer.report import Given, write_report
     from gossamer.report.latency import as_given
 
+    if file:
+        with_export_packages()
     given = Given(
         against=tuple(against or ()),
         network=network,
         latency=tuple(as_given(text) for text in latency or ()),
         forms=forms,
+        files=tuple(file or ()),
         facts=tuple(explain or ()),
         explain=facts,
         data=data,

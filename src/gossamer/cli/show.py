@@ -46,7 +46,8 @@ def _table(records: "Sequence[RoundRecord]") -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     tested = any(record.test is not None for record in records)
     on_test = [f"test {metric}"] if tested else []
-    for heading in ("round", "density", "kept/prunable", "compression", f"val {metric}", *on_test, "seconds"):
+    marked = ["weights"] if any(record.quantised for record in records) else []
+    for heading in ("round", "density", "kept/prunable", "compression", *marked, f"val {metric}", *on_test, "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
         table.add_row(
@@ -54,6 +55,7 @@ def _table(records: "Sequence[RoundRecord]") -> Table:
             f"{record.density:.2%}",
             f"{record.kept:,}/{record.prunable:,}",
             f"{record.compression:.1f}x",
+            *([record.mark] if marked else []),
             value_text(metric, record.val),
             *([value_text(metric, record.test)] if tested else []),
             f"{record.seconds:.1f}",
@@ -74,23 +76,29 @@ def _summary(run: "FinishedRounds") -> list[str]:
             f"{best.compression:.1f}x, {value_text(best.metric, best.val)} against "
             f"{value_text(dense.metric, dense.val)} (validation)"
         )
-    lines += _for_int8(run.records)
+    lines += _quantised(run.records)
     if dense.test is None and "task" in run.tables.get("settings", {}):
         lines.append("the task has no test split: what is shown was measured on validation")
     lines.append(f"run: {run.folder} (a round's model: gossamer.load_round({str(run.folder)!r}, {best.round}, model))")
     return lines
 
 
-def _for_int8(records: "Sequence[RoundRecord]") -> list[str]:
-    """Which rounds' numbers are those of an int8 network."""
-    found = [record for record in records if record.quantised]
-    if not found:
-        return []
-    last, metric = found[-1], found[-1].metric
-    which = f"round {last.round} was" if len(found) == 1 else f"rounds {found[0].round} to {last.round} were"
-    in_float = last.metrics.get(f"float_{metric}")
-    rest = "" if in_float is None else f"; in float round {last.round} has {value_text(metric, in_float)} (validation)"
-    return [f"{which} trained for int8 and measured with weights and inputs rounded to 8 bits{rest}"]
+def _quantised(records: "Sequence[RoundRecord]") -> list[str]:
+    """Which rounds' numbers are those of an int8 network, or of one in levels."""
+    lines = []
+    for mark in dict.fromkeys(record.mark for record in records if record.quantised):
+        found = [record for record in records if record.mark == mark]
+        last, metric = found[-1], found[-1].metric
+        which = f"round {last.round} was" if len(found) == 1 else f"rounds {found[0].round} to {last.round} were"
+        in_float = last.metrics.get(f"float_{metric}")
+        rest = (
+            "" if in_float is None else f"; in float round {last.round} has {value_text(metric, in_float)} (validation)"
+        )
+        how = "with weights and inputs rounded to 8 bits" if last.levels is None else "with weights rounded so"
+        gone = sum(record.rounded_to_zero for record in found)
+        zero = f"; {gone:,} weights rounded to zero and are gone" if gone else ""
+        lines.append(f"{which} trained {last.trained} and measured {how}{zero}{rest}")
+    return lines
 
 
 def _ledger(costs: "list[Cost]", chosen: int) -> list[str]:

@@ -32,6 +32,7 @@ def size(
     A run is looked at as gossamer export would write it. Beside it stands what the same network takes in other forms.
     """
     with_export_packages()
+    from gossamer.export.compress import with_functions
     from gossamer.export.ledger import ledger_of
     from gossamer.export.source import open_source
     from gossamer.export.written import as_written
@@ -42,7 +43,9 @@ def size(
         if Path(source).suffix.lower() == ".onnx" and not Path(source).is_dir():
             model = read_onnx(Path(source))
         else:
-            model = as_written(open_source(source, round_number=round, data_folder=data, task=task).dense).model
+            opened = open_source(source, round_number=round, data_folder=data, task=task)
+            terminal.print(Text(printable(f"{opened.name}, as gossamer export writes it:")))
+            model = as_written(with_functions(opened.dense)).model
         ledger = ledger_of(model)
     terminal.print(_table(ledger))
     for form, taken in ledger.others.items():

@@ -140,7 +140,8 @@ def _table(records: "Sequence[RoundRecord]", most: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     tested = any(record.test is not None for record in records)
     on_test = [f"test {metric}"] if tested else []
-    for heading in ("round", "density", "compression", f"val {metric}", *on_test, "seconds"):
+    marked = ["weights"] if any(record.quantised for record in records) else []
+    for heading in ("round", "density", "compression", *marked, f"val {metric}", *on_test, "seconds"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     left_out = len(records) - most
     shown = [records[0], *records[max(1, left_out + 1) :]]
@@ -149,12 +150,13 @@ def _table(records: "Sequence[RoundRecord]", most: int) -> Table:
             str(record.round),
             f"{record.density:.2%}",
             f"{record.compression:.1f}x",
+            *([record.mark] if marked else []),
             value_text(metric, record.val),
             *([value_text(metric, record.test)] if tested else []),
             f"{record.seconds:.1f}",
         )
         if record is records[0] and left_out > 0:
-            table.add_row("...", *[""] * (4 + len(on_test)))
+            table.add_row("...", *[""] * (4 + len(on_test) + len(marked)))
     return table
 
 
@@ -212,5 +214,5 @@ def _line(record: "RoundRecord") -> str:
     return (
         f"round {record.round:>2}  density {record.density:>7.2%}  {record.compression:>6.1f}x  "
         f"{metric_text(metric, record.val, 'val')}  {metric_text(metric, record.test, 'test')}  "
-        f"{record.seconds:.1f} s"
+        f"{record.seconds:.1f} s{f'  {record.mark}' if record.quantised else ''}"
     )

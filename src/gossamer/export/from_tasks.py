@@ -15,9 +15,10 @@ from gossamer.export.calls import call_with
 from gossamer.export.from_torch import AsOnnx, to_onnx
 from gossamer.export.precision import in_fp32
 from gossamer.export.range_inputs import RangeInputs
-from gossamer.export.source import Source
+from gossamer.export.source import InFloat, Source
 from gossamer.export.twin import ExampleScore, SplitScore, Twin
 from gossamer.graph.sessions import Feed
+from gossamer.loop.finished import read_finished
 from gossamer.loop.folder import load_ranges
 from gossamer.randomness import derived_seed
 from gossamer.reopen import as_made, open_round
@@ -52,9 +53,17 @@ def from_run(folder: Path, number: int | None, data_folder: Path | None, task: s
     source = _from_network(name, model, finished.data, finished.task.metric)
     if not finished.record.quantised:
         return source
+    if finished.record.levels is not None:
+        return replace(source, in_float=_last_in_float(folder, finished.record.round))
     trained = load_ranges(folder, finished.record.round)
     ranges = {weight.removesuffix(".weight"): (found.low, found.high) for weight, found in trained.items()}
     return replace(source, trained_ranges=ranges)
+
+
+def _last_in_float(folder: Path, number: int) -> InFloat | None:
+    """None if that round recorded no metric."""
+    last = [record for record in read_finished(folder).records[:number] if not record.quantised][-1]
+    return None if last.val is None else InFloat(last.round, last.val)
 
 
 def from_name(name: str, data_folder: Path | None) -> Source:

@@ -12,13 +12,17 @@ from gossamer_runtime import weights
 from numpy.typing import NDArray
 
 from gossamer.errors import ExportError
+from gossamer.export.compress import with_functions
 from gossamer.export.dense import is_exported, to_dense
+from gossamer.export.written import as_written
+from gossamer.graph.constants import prepared
 from gossamer.graph.graph import array_of
 from gossamer.graph.open_axes import graphs_in
 from gossamer.graph.ops import STORED, packed_inputs
 
 POSITIONS_FIRST = ("FromBitmask", "FromGaps")
 """Functions whose first input holds positions, and whose second values, behind what the others are."""
+BALANCED = "balanced (gossamer export)"
 REST = "biases and other constants"
 CHECKSUM = 4
 CODED_FRAME = 4
@@ -81,7 +85,8 @@ def ledger_of(model: onnx.ModelProto) -> Ledger:
         ]
         large.append(Entry(REST, *sums))
     dense = to_dense(model) if is_exported(model) else model
-    return Ledger(tuple(large), model.ByteSize() - sum(entry.size for entry in large), _other_forms(dense))
+    others = {**_other_forms(dense), BALANCED: as_written(with_functions(prepared(dense))).model.ByteSize()}
+    return Ledger(tuple(large), model.ByteSize() - sum(entry.size for entry in large), others)
 
 
 def _entries(graph: onnx.GraphProto) -> Iterator[tuple[int, Entry]]:

@@ -5,6 +5,7 @@ the row's other weights is the Optimal Brain Surgeon's (Hassibi and Stork 1993),
 Alistarh (Optimal Brain Compression, 2022). Both weigh an error by the second moments of the layer's inputs.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from gossamer.export.coded import short_step
 from gossamer.export.moments import Moments
 
-Way = Literal["nearest", "rate", "compensated"]
+Way = Literal["nearest", "rate", "compensated", "trained"]
 WAYS: tuple[Way, ...] = ("nearest", "rate", "compensated")
 """Ways to round, each with what those before it do: to the nearest level; to the one that costs least, error and bits;
-with what is left of the row making the error good."""
+with what is left of the row making the error good. "trained" rounds nothing that is in levels already."""
 FINEST = 64
 LEVELS: tuple[int, ...] = (64, 48, 32, 24, 16, 12, 10, 8, 7, 6, 5, 4, 3, 2)
 """Levels on either side of zero that are tried."""
@@ -100,6 +101,26 @@ def in_levels(
     error = _error((rows - levels * step) * np.sqrt(weighed)[:, None], moments)
     total = float(np.sum(bits.of(levels)))
     return Levels(levels.reshape(weight.shape), step, error, total)
+
+
+def own_levels(weight: NDArray[np.float32]) -> Levels | None:
+    """The levels of a weight whose numbers are whole multiples, exactly, of one step, at most `FINEST` on either side
+    of zero, as a round that was trained in levels leaves them; None if they are not."""
+    magnitudes = np.unique(np.abs(weight[weight != 0]))
+    if len(magnitudes) > FINEST or not np.isfinite(magnitudes).all():
+        return None
+    ratios = [float(magnitude).as_integer_ratio() for magnitude in magnitudes]
+    denominator = max((below for _, below in ratios), default=1)
+    numbers = [above * (denominator // below) for above, below in ratios]
+    divisor = math.gcd(*numbers) or 1
+    count = max(numbers, default=0) // divisor
+    if count > FINEST:
+        return None
+    step = divisor / denominator
+    if short_step(step) != step:
+        return None
+    rows = np.rint(np.asarray(weight, np.float64) / step).astype(np.int32).reshape(len(weight), -1)
+    return Levels(rows.reshape(weight.shape), step, 0.0, float(np.sum(_bits(rows, max(1, count)).of(rows))))
 
 
 def _bits(levels: NDArray[np.int32], count: int) -> _Bits:

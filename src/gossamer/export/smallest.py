@@ -17,7 +17,7 @@ from gossamer.export.costs import MeasuredCosts
 from gossamer.export.form import FileForm, allowed_drop
 from gossamer.export.importance import importances
 from gossamer.export.int8 import DECIDES, Scores, require_no_limit
-from gossamer.export.levels import FINEST, LEVELS, WAYS, Levels, Way, in_levels
+from gossamer.export.levels import FINEST, LEVELS, WAYS, Levels, Way, in_levels, own_levels
 from gossamer.export.moments import Inputs, inputs_of
 from gossamer.export.range_inputs import RangeInputs, read_range_inputs
 from gossamer.export.rounded import Network
@@ -27,6 +27,7 @@ from gossamer.graph.graph import Graph
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import Layer, find_layers
 from gossamer.loop.directions import is_within
+from gossamer.wording import value_text
 
 PROBE = 4
 """Levels of one layer alone when it is found out what its errors do to the outputs."""
@@ -84,12 +85,12 @@ def smallest(source: Source, form: FileForm, progress: Told = lambda text: None)
     if DECIDES not in source.splits:
         require_no_limit(source, form)
         chosen = search.uniform(UNMEASURED)
-        model, steps = search.ordered(search.model(chosen), chosen)
-        return Smallest(
-            model,
-            steps,
-            "a step of an eighth of each layer's largest weight; what that does to its accuracy was not measured",
-        )
+        chosen |= {output: replace(own, bias_step=chosen[output].bias_step) for output, own in search.own.items()}
+        words = "a step of an eighth of each layer's largest weight; what that does to its accuracy was not measured"
+        if search.own:
+            own = f"{len(search.own)} of {len(search.layers)} layers are in levels already, and keep them"
+            words = own if len(search.own) == len(search.layers) else f"{own}; the others: {words}"
+        return Smallest(*search.ordered(search.model(chosen), chosen), words)
     found = search.best()
     model, steps = search.ordered(found.model, found.chosen)
     measured = {DECIDES: (search.before, found.score)}
@@ -167,10 +168,14 @@ class _Search:
         inputs = self.inputs[layer.output]
         moments = inputs.moments if self.network.stored[layer.output].bias is None else inputs.centred
         found = in_levels(layer.weight, moments, count, price, way, self.importance[layer.output])
+        return replace(found, bias_step=self.bias_step(layer, price))
+
+    def bias_step(self, layer: Layer, price: float) -> float:
+        """The step of a layer's bias that is worth its bits."""
         finest = 0.0 if layer.bias is None else float(np.abs(layer.bias).max(initial=0.0)) / FINEST
         # A step s costs s^2 / 12 in error and -log2 s in bits: s^2 / 6 is price / ln 2 where both are least.
         wanted = math.sqrt(6 * price / math.log(2)) if math.isfinite(price) else finest
-        return replace(found, bias_step=short_step(max(wanted, finest)))
+        return short_step(max(wanted, finest))
 
     @cached_property
     def sensitivity(self) -> dict[str, float]:
@@ -202,7 +207,7 @@ class _Search:
             ExportError: nothing fits.
         """
         found: dict[Way, _Found] = {}
-        for way in WAYS:
+        for way in (*WAYS, "trained") if self.own else WAYS:
             self.progress(f"choosing levels ({way})")
             fits = self._within(way)
             if fits is not None:
@@ -210,22 +215,40 @@ class _Search:
         if not found:
             finest = self.model(self.uniform(FINEST))
             metric = self.source.splits[DECIDES]
-            text = Scores(metric.name, self.before, self.score(DECIDES, finest)).text()
+            text = Scores(metric.name, self.counted_from, self.score(DECIDES, finest)).text()
+            of_float = self.source.in_float
+            where = "" if of_float is None else f", counted from round {of_float.round}, the last one in float"
             raise ExportError(
-                f"with {FINEST} levels on either side of zero the {metric.name} on {DECIDES} goes from {text}, and may "
-                f"get worse by {self.allowed:g} (--max-drop). Nothing was written. Allow more, or leave --smallest out"
+                f"with {FINEST} levels on either side of zero the {metric.name} on {DECIDES} goes from {text}{where}, "
+                f"and may get worse by {self.allowed:g} (--max-drop). Nothing was written. Allow more, or leave "
+                f"--smallest out"
             )
         best = min(found.values(), key=lambda one: one.size)
         sizes = ", ".join(f"{way} {one.size:,.0f}" for way, one in found.items())
-        return replace(best, words=f"bytes of weights by the way to round, as estimated: {sizes}")
+        words = f"bytes of weights by the way to round, as estimated: {sizes}"
+        if self.source.in_float is not None:
+            told = value_text(self.source.splits[DECIDES].name, self.counted_from)
+            words += f"; --max-drop counts from round {self.source.in_float.round}, the last one in float: {told}"
+        return replace(best, words=words)
 
     @cached_property
     def before(self) -> float:
         return self.score(DECIDES, self.source.dense)
 
     @property
+    def counted_from(self) -> float:
+        """The metric that may get worse by `allowed`: of a round in levels that of the last one before it in float."""
+        return self.before if self.source.in_float is None else self.source.in_float.score
+
+    @property
     def allowed(self) -> float:
-        return allowed_drop(self.form, self.before)
+        return allowed_drop(self.form, self.counted_from)
+
+    @cached_property
+    def own(self) -> dict[str, Levels]:
+        """The layers, by their outputs, whose weights are in levels already."""
+        found = {layer.output: own_levels(layer.weight) for layer in self.layers}
+        return {output: levels for output, levels in found.items() if levels is not None}
 
     def _within(self, way: Way) -> _Found | None:
         """The coarsest levels whose metric is within the allowed loss, by what a bit costs."""
@@ -236,7 +259,7 @@ class _Search:
             chosen = {layer.output: self._chosen(layer, 10**middle, way) for layer in self.layers}
             model = self.model(chosen)
             found = _Found(chosen, model, self.score(DECIDES, model))
-            if is_within(self.allowed, self.before, found.score, self.source.splits[DECIDES].better):
+            if is_within(self.allowed, self.counted_from, found.score, self.source.splits[DECIDES].better):
                 low = middle
                 best = found if best is None or found.size < best.size else best
             else:
@@ -248,7 +271,12 @@ class _Search:
         weight = self.sensitivity[layer.output]
         own_price = price / weight if weight > 0 else math.inf
         if math.isinf(own_price):
-            return replace(self.levels(layer, FINEST, 0.0, "nearest"))
+            return self.levels(layer, FINEST, 0.0, "nearest")
+        if way == "trained":
+            own = self.own.get(layer.output)
+            if own is not None:
+                return replace(own, bias_step=self.bias_step(layer, own_price))
+            way = "rate"
 
         def cost(levels: Levels) -> float:
             return levels.error + own_price * levels.bits

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class InFloat:
+    """The last round in float before one that was trained in levels."""
+
+    round: int
+    score: float
+    """Its metric on validation."""
+
+
+@dataclass(frozen=True)
 class Source:
     """A network to export."""
 
@@ -46,6 +55,8 @@ class Source:
     """The metric on all of `validation` and, where the source has it, of `test`."""
     range_inputs: "Callable[[], RangeInputs] | None" = None
     """Chooses training examples, without augmentation, on which the ranges of values are found."""
+    in_float: InFloat | None = None
+    """Of a round that was trained in levels: the last one in float, from which a loss is counted."""
     trained_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Layer -> the range of its inputs that it was trained with, of a round that was trained for int8."""
 

@@ -21,7 +21,7 @@ VERSIONS, ORIGIN = "versions", "origin"
 INFORMATION = (VERSIONS, ORIGIN)
 """The sections that are recorded but not compared: a run may go on after an upgrade, and after its files moved."""
 
-OF_ROUNDS = ("method.quantised_rounds",)
+OF_ROUNDS = ("method.quantised_rounds", "method.levels")
 """Settings that every round says of itself: the rounds are compared (`RoundRecord`), so that a finished run goes on
 with others once the rounds that they would change are removed."""
 

@@ -29,7 +29,7 @@ from gossamer.prune.cut import Cut
 from gossamer.prune.prunable import prunable_weights
 from gossamer.prune.remarks import remarks
 from gossamer.prune.scope import Scope
-from gossamer.quantise.fake import require_roundable
+from gossamer.quantise.network import require_roundable
 from gossamer.ranks.group import current
 from gossamer.rewind import snapshot
 from gossamer.rewind.parts import is_in_parts, require_steps_seen

@@ -219,9 +219,10 @@ def load_ranges(folder: str | Path, number: int) -> Ranges:
     """
     require_kind("folder", folder, (str, Path), "the folder of a run")
     number, record = _find(Path(folder), number)
-    if not record.quantised:
+    if not record.quantised or record.levels is not None:
         raise CheckpointError(
-            f"round {number} of {folder} was trained in float, and has no ranges; expected one of --quantised-rounds"
+            f"round {number} of {folder} was trained {record.trained}, and has no ranges; expected one of "
+            f"--quantised-rounds for int8"
         )
     path = _verified(Path(folder), number, RANGES)
     try:

@@ -47,14 +47,14 @@ def open_folder(
     configuration: Configuration,
     dense: Path | None,
     moment: str | None,
-    is_quantised: Callable[[int], bool],
+    trained: Callable[[int], str],
 ) -> list[RoundRecord]:
     """Writes the configuration, or verifies that the folder holds this very run; returns its finished rounds.
 
     Args:
         dense: the folder of another run, whose dense round is taken over if there is none yet.
         moment: which snapshot to take along with it, such as "2 epochs".
-        is_quantised: whether a round, by its number, is to be one that is trained for int8.
+        trained: how a round, by its number, is to be trained: in float, for int8, or in levels.
 
     Raises:
         ConfigurationError: the folder, or `dense`, is of another run.
@@ -65,7 +65,7 @@ def open_folder(
     training = (folder / TRAINING).exists()
     if records or training:
         configuration.refuse_other(folder)
-        _refuse_other_rounds(folder, records, is_quantised)
+        _refuse_other_rounds(folder, records, trained)
         configuration.write_changed(folder)
     else:
         # Nothing was computed yet, so a setting that was mended after an error loses nothing.
@@ -83,15 +83,14 @@ def open_folder(
     return records
 
 
-def _refuse_other_rounds(folder: Path, records: list[RoundRecord], is_quantised: Callable[[int], bool]) -> None:
-    """Verifies that the finished rounds were trained for int8 or not as they would be now."""
-    trained = {True: "for int8", False: "in float"}
+def _refuse_other_rounds(folder: Path, records: list[RoundRecord], trained: Callable[[int], str]) -> None:
+    """Verifies that the finished rounds were trained in float, for int8 or in levels as they would be now."""
     for record in records:
-        if record.quantised != (asked := is_quantised(record.round)):
+        if record.trained != (asked := trained(record.round)):
             raise ConfigurationError(
-                f"round {record.round} in {folder} was trained {trained[record.quantised]}, and is to be trained "
-                f"{trained[asked]}. Use the same quantised_rounds to continue the run; or remove the folders "
-                f"round-{record.round:02d} and later to train these rounds again."
+                f"round {record.round} in {folder} was trained {record.trained}, and is to be trained {asked}. Use the "
+                f"same quantised_rounds and levels to continue the run; or remove the folders round-{record.round:02d} "
+                f"and later to train these rounds again."
             )
 
 

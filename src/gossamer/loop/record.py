@@ -10,8 +10,8 @@ from gossamer.errors import CheckpointError
 from gossamer.storage.typed import read_as
 from gossamer.storage.versions import refuse_newer
 
-FORMAT = 2
-"""The version of the file. Version 1 did not state one."""
+FORMAT = 3
+"""The version of the file. Version 1 did not state one; version 2 had no levels."""
 
 SEAL = "round.json"
 """The entry of `sha256` that covers the record itself."""
@@ -51,7 +51,13 @@ class RoundRecord:
     sha256: dict[str, str]
     """Name of each file of the round's folder -> SHA-256, in hexadecimal; round.json's is over all other entries."""
     quantised: bool = False
-    """Whether it was trained and measured with weights and inputs rounded for int8 (`Retraining.quantised_rounds`)."""
+    """Whether it was trained and measured with rounded numbers (`Retraining.quantised_rounds`): weights and inputs as
+    int8 has them, or weights in `levels`."""
+    levels: int | None = None
+    """How many levels on either side of zero its weights are in, multiples of one step for each weight; None: they are
+    in float."""
+    rounded_to_zero: int = 0
+    """Weights that its cut had left, and that left the mask at its end because their level was zero."""
     format: int = 1
     """The version of the file's format."""
 
@@ -69,6 +75,16 @@ class RoundRecord:
     def parameters_kept(self) -> int:
         """All parameters that are left, with those that are never pruned."""
         return self.parameters - self.prunable + self.kept
+
+    @property
+    def trained(self) -> str:
+        """How it was trained, for people: "in float", "for int8" or "in 4 levels"."""
+        return trained(self.quantised, self.levels)
+
+    @property
+    def mark(self) -> str:
+        """The same in a table's cell: "", "int8" or "4 levels"."""
+        return "" if not self.quantised else "int8" if self.levels is None else f"{self.levels} levels"
 
     def sealed(self) -> "RoundRecord":
         """The record with its own checksum, over all the rest, so that a changed digit does not go unnoticed."""
@@ -101,6 +117,13 @@ class RoundRecord:
             return record
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{where} is damaged: {error}. Restore it, or start in a new folder.") from error
+
+
+def trained(quantised: bool, levels: int | None) -> str:
+    """How a round is trained, for people."""
+    if not quantised:
+        return "in float"
+    return "for int8" if levels is None else f"in {levels} levels"
 
 
 def _seal(entries: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from gossamer.loop.normalisation import Batches
 from gossamer.loop.record import RoundRecord
 from gossamer.loop.spent import Spent
 from gossamer.prune import masks as masks_of
-from gossamer.quantise.fake import FakeQuantisation
+from gossamer.quantise.network import Quantisation
 from gossamer.quantise.ranges import Ranges
 from gossamer.rewind.schedulers import Interval, RoundScheduler, round_scheduler
 from gossamer.rewind.strategies import Schedule
@@ -53,14 +53,12 @@ class Round:
     beside: Callable[[Path], object] | None
     """Writes further files into the folder that it is given, which becomes the round's when it is recorded, such as the
     configuration of a model; None: there are none."""
-    quantisation: FakeQuantisation | None
-    """Of a round that is trained for int8: its layers, which round, and the ranges of their inputs."""
+    quantisation: Quantisation | None
+    """Of a round that is trained for int8, or in levels: its layers, which round, and what they round to."""
     result: RoundRecord | None
     """What was recorded; None until then."""
 
-    def __init__(
-        self, run: "Run", number: int, masks: Mapping[str, Tensor], quantisation: FakeQuantisation | None
-    ) -> None:
+    def __init__(self, run: "Run", number: int, masks: Mapping[str, Tensor], quantisation: Quantisation | None) -> None:
         self._run = run
         self.number = number
         self.masks = masks
@@ -112,20 +110,31 @@ class Round:
 
     @property
     def quantised(self) -> bool:
-        """Whether it is trained, and measured, with weights and inputs rounded for int8."""
+        """Whether it is trained, and measured, with weights and inputs rounded for int8, or with weights in levels."""
         return self.quantisation is not None
 
     @property
+    def levels(self) -> int | None:
+        """How many levels on either side of zero its weights are trained in; None: they are in float, or for int8."""
+        return None if self.quantisation is None else self.quantisation.levels
+
+    @property
     def ranges(self) -> Ranges:
-        """Name of a layer's weight -> the range of the layer's inputs, as the training has found it so far; empty where
-        the round is not `quantised`. Whoever goes back to the weights of an earlier epoch sets it to what it was then.
-        """
+        """Name of a layer's weight -> the range of the layer's inputs, as the training has found it so far; of a round
+        in levels from the lowest to the highest level of the weight; empty where the round is not `quantised`. Whoever
+        goes back to the weights of an earlier epoch sets it to what it was then."""
         return {} if self.quantisation is None else self.quantisation.ranges
 
     @ranges.setter
     def ranges(self, ranges: Ranges) -> None:
         if self.quantisation is not None:
             self.quantisation.ranges = ranges
+
+    def keep(self, masks: Mapping[str, Tensor]) -> None:
+        """Goes on with these masks, which keep no more than the round's: gossamer calls it when a round in levels
+        ends."""
+        self.masks = masks
+        self.kept = masks_of.count_kept(masks)
 
     def in_float(self) -> AbstractContextManager[None]:
         """Inside, the model computes in float even if the round is `quantised`, to measure it so too.

@@ -24,7 +24,7 @@ from gossamer.loop.normalisation import Batches, layers_with_statistics, recompu
 from gossamer.loop.opening import as_stored, open_folder, put_back, state_of
 from gossamer.loop.plan import Plan
 from gossamer.loop.pruned_model import PrunedModel
-from gossamer.loop.record import FORMAT, RoundRecord
+from gossamer.loop.record import FORMAT, RoundRecord, trained
 from gossamer.loop.records import REPLICATES
 from gossamer.loop.replicates import Start, load_trained, put_average, with_one_more
 from gossamer.loop.rewinding import Rewinding
@@ -38,6 +38,8 @@ from gossamer.prune.choose import choose
 from gossamer.prune.enforce import detach_masks, watch
 from gossamer.prune.names import belonging_to_round
 from gossamer.quantise.fake import FakeQuantisation
+from gossamer.quantise.levels import LevelQuantisation
+from gossamer.quantise.network import Quantisation
 from gossamer.ranks.group import Ranks
 from gossamer.rewind import snapshot
 from gossamer.rewind.optimizers import restore_memory_formats
@@ -135,6 +137,8 @@ class Run:
                     yield round
                     # What nobody recorded claims nothing about a training.
                     records.append(round.result or round.record(untrained=True))
+                # Of a round in levels what rounded to zero is gone.
+                masks = round.masks
                 self._return_to(round)
             # Left by a crash between the end of the last round and its removal there.
             if self.ranks.first:
@@ -149,12 +153,14 @@ class Run:
         with self.ranks.together():
             if self.ranks.first:
                 moment = self.retraining.moment
-                records = open_folder(self.folder, configuration, self.dense, moment, self._is_quantised)
+                records = open_folder(self.folder, configuration, self.dense, moment, self._trained)
         return run_folder.from_first(self.ranks, records)
 
     def _cut_and_rewind(self, number: int, kept: int, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Prunes to `kept` weights and puts the weights where the retraining begins; returns the new masks."""
         weights, seed = self.network.weights, self.settings.seed or 0
+        # Rounds in levels may have left fewer than planned.
+        kept = min(kept, masks_of.count_kept(masks))
         cut = choose(self.settings.cut, self.model, weights, kept, masks, round_number=number, seed=seed)
         self.rewinding.rewind(weights, masks, cut)
         self.network.attach_masks(cut)
@@ -168,14 +174,25 @@ class Run:
         self.counter.after(1, self.network.refuse_vanished)
         if number == 0:
             self.rewinding.begin_dense(self.counter)
-        fake = FakeQuantisation(self.model, self.network.weights) if self._is_quantised(number) else None
-        return Round(self, number, masks, fake)
+        return Round(self, number, masks, self._quantisation(number))
+
+    def _quantisation(self, number: int) -> Quantisation | None:
+        """What a round's layers round to, which begins with the weights that the cut left."""
+        if not self._is_quantised(number):
+            return None
+        if self.retraining.levels is None:
+            return FakeQuantisation(self.model, self.network.weights)
+        return LevelQuantisation(self.model, self.network.weights, self.retraining.levels)
 
     def _is_quantised(self, number: int) -> bool:
         return self.plan.is_among_last(number, self.retraining.quantised_rounds)
 
+    def _trained(self, number: int) -> str:
+        """How a round is to be trained, for people."""
+        return trained(self._is_quantised(number), self.retraining.levels)
+
     def _rounding(self, round: Round) -> AbstractContextManager[None]:
-        """Inside, the layers of a round that is trained for int8 round."""
+        """Inside, the layers of a round that is trained with rounded numbers round."""
         if round.quantisation is None:
             return nullcontext()
         living_on = [module for thing in self.state.values() for module in averages.modules_of(thing, self.model)]
@@ -226,14 +243,52 @@ class Run:
             if average is not None:
                 kept |= self._averaged(round, average, kept)
             self.network.verify_finite(kept, round.number)
+            masks = round.masks
+            if round.quantisation is not None:
+                kept, masks = round.quantisation.settled(kept, masks)
         if self.network.is_sharded and not (untrained or any(self.ranks.gather(self.network.is_trained(round.start)))):
             raise ConfigurationError(_untrained_round(round))
         others = end_alike(self.ranks, self.model, kept, round.number)
+        record = self._record_of(round, masks, metrics, metric, seconds)
+        state, pieces = state_of(self.state, self._living_on(average), self.ranks)
+        cost = round.spent.cost(round.number, self.retraining.method, self.network.device, seconds)
+        written = run_folder.write_round(
+            self.folder,
+            record,
+            kept,
+            masks,
+            state,
+            snapshot_file,
+            cost,
+            round.beside,
+            round.ranges if round.quantised and round.levels is None else None,
+            self.ranks,
+            pieces,
+        )
+        if average is not None:
+            self.average = average
+        if average is not None or others or round.levels is not None:
+            fill(unwrap(self.model), kept, self.folder)
+        if round.levels is not None:
+            self.network.attach_masks(masks)
+            round.keep(masks)
+        self.recorded = fingerprint.of_state(self.model)
+        if snapshot_file is not None:
+            remove(snapshot_file)
+        if self.ranks.first:
+            remove(self.folder / REPLICATES)
+        return written
+
+    def _record_of(
+        self, round: Round, masks: Mapping[str, Tensor], metrics: dict[str, float], metric: str | None, seconds: float
+    ) -> RoundRecord:
+        """What is known of a round that ends with these masks."""
         rates_from, weights_from = self.rewinding.rewound_to(round.number, round.taken_schedule)
-        record = RoundRecord(
+        left = masks_of.count_kept(masks)
+        return RoundRecord(
             round=round.number,
-            density=round.density,
-            kept=round.kept,
+            density=left / round.prunable,
+            kept=left,
             prunable=round.prunable,
             parameters=round.parameters,
             val=metrics[metric] if metric is not None else None,
@@ -246,35 +301,16 @@ class Run:
             metrics=metrics,
             sha256={},
             quantised=round.quantised,
+            levels=round.levels,
+            rounded_to_zero=round.kept - left,
             format=FORMAT,
         )
-        # An average that lives on is pruned at the next cut, after an interruption too.
-        lives_on = [name for name, thing in self.state.items() if averages.are_same(average, thing, self.model)]
-        state, pieces = state_of(self.state, lives_on[-1] if lives_on else None, self.ranks)
-        cost = round.spent.cost(round.number, self.retraining.method, self.network.device, seconds)
-        written = run_folder.write_round(
-            self.folder,
-            record,
-            kept,
-            round.masks,
-            state,
-            snapshot_file,
-            cost,
-            round.beside,
-            round.ranges if round.quantised else None,
-            self.ranks,
-            pieces,
-        )
-        if average is not None:
-            self.average = average
-        if average is not None or others:
-            fill(unwrap(self.model), kept, self.folder)
-        self.recorded = fingerprint.of_state(self.model)
-        if snapshot_file is not None:
-            remove(snapshot_file)
-        if self.ranks.first:
-            remove(self.folder / REPLICATES)
-        return written
+
+    def _living_on(self, average: Any) -> str | None:
+        """The name in the run's state of what a round recorded in the model's place: it is pruned at the next cut, also
+        after an interruption."""
+        names = [name for name, thing in self.state.items() if averages.are_same(average, thing, self.model)]
+        return names[-1] if names else None
 
     def _verify(self, round: Round, untrained: bool) -> None:
         """That the round was trained as it was to be, and that its zeros are where they were."""
@@ -294,7 +330,7 @@ class Run:
             raise ConfigurationError(_untrained_round(round))
 
         if round.quantisation is not None:
-            round.quantisation.require_ranges(round.number)
+            round.quantisation.require_trained(round.number)
 
     def _averaged(self, round: Round, average: Any, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What an average has in the places of `kept`, its pruned weights set to zero."""

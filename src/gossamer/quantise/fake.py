@@ -5,25 +5,20 @@ torchao 0.18 has it for linear and embedding layers only, and replaces these by 
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from gossamer.errors import ConfigurationError, GossamerWarning
-from gossamer.model.ties import memory_of
 from gossamer.model.wrappers import unwrap
-from gossamer.prune.layers import CONVOLUTIONS, has_outputs_second, is_transformers_linear
-from gossamer.quantise.layers import Rounding
+from gossamer.prune.layers import has_outputs_second
+from gossamer.quantise.layers import Int8Rounding
+from gossamer.quantise.network import Quantisation, layers_that_round, named
 from gossamer.quantise.ranges import Range, Ranges
 
-MOST_NAMED = 3
-"""Names in a message."""
 
-
-class FakeQuantisation:
+class FakeQuantisation(Quantisation):
     """The layers of a network, with the ranges of their inputs, that round while it is attached.
 
     The range of a layer's inputs is the mean of those of the first hundred batches in training mode, and then moves by
@@ -32,39 +27,11 @@ class FakeQuantisation:
     """
 
     def __init__(self, model: nn.Module, weights: Mapping[str, nn.Parameter]) -> None:
-        self.model = unwrap(model)
         self._roundings = {
-            name: Rounding(int(_is_transposed(layer)), weight.device)
-            for name, (layer, weight) in _layers(self.model, weights).items()
+            name: Int8Rounding(int(_is_transposed(layer)), weight.device)
+            for name, (layer, weight) in layers_that_round(unwrap(model), weights).items()
         }
-
-    @contextmanager
-    def attached(self, averages: Iterable[nn.Module] = ()) -> Iterator[None]:
-        """Inside, the network's layers round, and those of its averages, with the same ranges; so do copies that are
-        made meanwhile, until its end."""
-        fast = torch.backends.mha.get_fastpath_enabled()
-        # It computes a whole nn.TransformerEncoderLayer without calling the layers inside.
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            for network in (self.model, *averages):
-                for name, rounding in self._roundings.items():
-                    rounding.attach(network.get_submodule(name.rpartition(".")[0]), observes=network is self.model)
-            yield
-        finally:
-            for rounding in self._roundings.values():
-                rounding.detach()
-            torch.backends.mha.set_fastpath_enabled(fast)
-
-    @contextmanager
-    def interrupted(self) -> Iterator[None]:
-        """Inside, everything that is attached computes in float."""
-        attached = [(rounding, rounding.detach()) for rounding in self._roundings.values()]
-        try:
-            yield
-        finally:
-            for rounding, layers in attached:
-                for layer, observes in layers.items():
-                    rounding.attach(layer, observes)
+        super().__init__(model, self._roundings)
 
     @property
     def ranges(self) -> Ranges:
@@ -82,7 +49,7 @@ class FakeQuantisation:
             batches = float(rounding.range[2]) or 1.0
             rounding.set_range(torch.tensor([found.low, found.high, batches]))
 
-    def require_ranges(self, round_number: int) -> None:
+    def require_trained(self, round_number: int) -> None:
         """Verifies that the ranges of the layers' inputs are known, and warns of layers of which they are not.
 
         Raises:
@@ -98,7 +65,7 @@ class FakeQuantisation:
         if never_called:
             warnings.warn(
                 f"{len(never_called)} layers were not called in round {round_number}, and not trained for int8: "
-                f"{_named(never_called)}",
+                f"{named(never_called)}",
                 GossamerWarning,
                 stacklevel=5,
             )
@@ -108,57 +75,10 @@ class FakeQuantisation:
         return {name: rounding.range.cpu().clone() for name, rounding in self._roundings.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from such a state.
-
-        Raises:
-            KeyError, ValueError: it is one of other layers.
-        """
         for name, rounding in self._roundings.items():
             if state[name].shape != rounding.range.shape:
                 raise ValueError(f"the range of {name} has shape {tuple(state[name].shape)}")
             rounding.set_range(state[name])
-
-
-def require_roundable(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> None:
-    """Verifies that layers can round, and warns of weights of which they cannot.
-
-    Raises:
-        ConfigurationError: none can.
-    """
-    covered = {memory_of(weight) for _, weight in _layers(unwrap(model), weights).values()}
-    others = [name for name, weight in weights.items() if memory_of(weight) not in covered]
-    named = _named(others)
-    known = "convolutions and linear layers, called as such"
-    if len(others) == len(weights):
-        raise ConfigurationError(
-            f"quantised_rounds needs layers that can round their weights and inputs: {known}; the prunable weights are "
-            f"of others ({named}). Leave it out."
-        )
-    if others:
-        warnings.warn(
-            f"{len(others)} of {len(weights)} prunable weights stay in float in quantised rounds: {named}. Only "
-            f"{known} round theirs (not nn.MultiheadAttention's own projections, recurrent layers, embeddings).",
-            GossamerWarning,
-            stacklevel=3,
-        )
-
-
-def _layers(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, tuple[nn.Module, nn.Parameter]]:
-    """Name of a weight -> its layer and itself, for all layers that round one of these weights; tied ones each."""
-    wanted = {memory_of(weight) for weight in weights.values()}
-    found = {}
-    for path, module in model.named_modules():
-        weight = module._parameters.get("weight")
-        # nn.MultiheadAttention reads the weight of such a layer, and does not call it.
-        called = not isinstance(module, NonDynamicallyQuantizableLinear)
-        known = isinstance(module, (*CONVOLUTIONS, nn.Linear)) or is_transformers_linear(module)
-        if weight is not None and called and known and memory_of(weight) in wanted:
-            found[f"{path}.weight" if path else "weight"] = module, weight
-    return found
-
-
-def _named(names: list[str]) -> str:
-    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
 
 
 def _is_transposed(layer: nn.Module) -> bool:

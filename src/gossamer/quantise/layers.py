@@ -1,4 +1,4 @@
-"""A layer that computes with rounded weights and inputs, while its parameters, and their names, stay what they are.
+"""A layer that computes with rounded weights, or inputs too, while its parameters, and their names, stay what they are.
 
 Its class is replaced, for as long as the rounding goes on, by one derived from it, which `torch.compile` notices (hooks
 that are added later it does not). `forward` is the class's own, whatever it does with `self.weight`.
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from gossamer.quantise.scheme import rounded_input, rounded_weight
 
 ENTRY = "fake_quantisation"
-"""Where a layer has its `Rounding`, and whether it moves the range: an entry of its `__dict__`, no parameter, buffer or
-module."""
+"""Where a layer has its `Rounding`, and whether it moves what is rounded to: an entry of its `__dict__`, no parameter,
+buffer or module."""
 INPUTS = ("input", "x")
 """What layers call their input, of torch and of transformers."""
 BATCHES = 100
@@ -25,28 +25,29 @@ BATCHES = 100
 
 
 class Rounding:
-    """How a layer rounds: the channels of its weight, and the range of its inputs. Copies of the layer share it."""
+    """How a layer rounds while it is attached. Copies of the layer share it."""
 
-    def __init__(self, axis: int, device: torch.device) -> None:
-        self.axis = axis
-        """Of the weight: along it are the output channels."""
-        self.range = torch.zeros(3, device=device)
-        """float32: the mean of the batches' smallest entries, that of their largest, and of how many batches, at most
-        `BATCHES`."""
-        self.is_known = False
-        """Whether there was a batch. Without one inputs are not rounded."""
+    def __init__(self) -> None:
         self.layers: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         """Those that round so now."""
 
-    def set_range(self, range: Tensor) -> None:
-        self.range = range.to(self.range.device, torch.float32, copy=True)
-        self.is_known = bool(range[2] > 0)
+    def weight(self, weight: Tensor, observes: bool) -> Tensor:
+        """The weight that the layer computes with.
+
+        Args:
+            observes: whether what is seen moves what is rounded to.
+        """
+        raise NotImplementedError
+
+    def input(self, values: Tensor, observes: bool) -> Tensor:
+        """Likewise its inputs."""
+        return values
 
     def attach(self, layer: nn.Module, observes: bool) -> None:
         """Lets a layer round.
 
         Args:
-            observes: whether its batches, in training mode, move the range.
+            observes: whether its batches, in training mode, move what is rounded to.
         """
         kind: Any = type(layer)
         layer.__dict__[ENTRY] = self, observes
@@ -54,15 +55,38 @@ class Rounding:
         self.layers.add(layer)
 
     def detach(self) -> dict[nn.Module, bool]:
-        """Makes the layers what they were; returns them, with whether each moved the range."""
+        """Makes the layers what they were; returns them, with whether each moved what is rounded to."""
         layers = {layer: layer.__dict__.pop(ENTRY)[1] for layer in list(self.layers)}
         for layer in layers:
             layer.__class__ = type(layer).__mro__[1]
         self.layers.clear()
         return layers
 
-    def input(self, values: Tensor) -> Tensor:
+
+class Int8Rounding(Rounding):
+    """Weights and inputs as int8 has them: the channels of a weight, and the range of its layer's inputs."""
+
+    def __init__(self, axis: int, device: torch.device) -> None:
+        super().__init__()
+        self.axis = axis
+        """Of the weight: along it are the output channels."""
+        self.range = torch.zeros(3, device=device)
+        """float32: the mean of the batches' smallest entries, that of their largest, and of how many batches, at most
+        `BATCHES`."""
+        self.is_known = False
+        """Whether there was a batch. Without one inputs are not rounded."""
+
+    def set_range(self, range: Tensor) -> None:
+        self.range = range.to(self.range.device, torch.float32, copy=True)
+        self.is_known = bool(range[2] > 0)
+
+    def weight(self, weight: Tensor, observes: bool) -> Tensor:
+        return rounded_weight(weight, self.axis)
+
+    def input(self, values: Tensor, observes: bool) -> Tensor:
         """The values, rounded; as they are, as long as no batch was seen."""
+        if observes:
+            self.observe(values)
         if not self.is_known:
             return values
         low, high, _ = self._range_on(values.device)
@@ -71,7 +95,7 @@ class Rounding:
     @torch.no_grad()
     def observe(self, values: Tensor) -> None:
         """Moves the range towards that of a batch."""
-        if values.numel() == 0 or _is_computed_again():
+        if values.numel() == 0 or is_computed_again():
             return
         low, high = torch.aminmax(values.detach())
         mean, batches = self._range_on(values.device)[:2], (self.range[2:] + 1).clamp(max=BATCHES)
@@ -85,7 +109,7 @@ class Rounding:
         return self.range
 
 
-def _is_computed_again() -> bool:
+def is_computed_again() -> bool:
     """Whether this is a forward pass inside a backward pass, as gradient checkpointing makes it: its batch was seen."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
@@ -97,18 +121,15 @@ def _rounding(kind: Any) -> type[nn.Module]:
     def forward(self: Any, *inputs: Any, **named: Any) -> Any:
         rounding: Rounding
         rounding, observes = self.__dict__[ENTRY]
-
-        def rounded(values: Tensor) -> Tensor:
-            if observes and self.training:
-                rounding.observe(values)
-            return rounding.input(values)
-
+        observes = observes and self.training
         if inputs:
-            inputs = (rounded(inputs[0]), *inputs[1:])
+            inputs = (rounding.input(inputs[0], observes), *inputs[1:])
         else:
-            named = {name: rounded(value) if name in INPUTS else value for name, value in named.items()}
+            named = {
+                name: rounding.input(value, observes) if name in INPUTS else value for name, value in named.items()
+            }
         # Found before the parameter of that name, which is an entry of `_parameters`.
-        self.__dict__["weight"] = rounded_weight(self.weight, rounding.axis)
+        self.__dict__["weight"] = rounding.weight(self.weight, observes)
         try:
             return kind.forward(self, *inputs, **named)
         finally:
@@ -118,7 +139,7 @@ def _rounding(kind: Any) -> type[nn.Module]:
         return {name: value for name, value in self.__dict__.items() if name != ENTRY}
 
     def deepcopied(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
-        """A copy (an average, one that is tried out) rounds as the layer does, and leaves the range alone."""
+        """A copy (an average, one that is tried out) rounds as the layer does, and moves nothing."""
         copied: nn.Module = kind.__new__(kind)
         memo[id(self)] = copied
         copied.__setstate__(copy.deepcopy(own(self), memo))

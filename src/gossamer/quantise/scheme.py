@@ -42,18 +42,19 @@ def input_scale(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 def rounded_weight(weight: Tensor, axis: int) -> Tensor:
     """The weight as the multiples of the channels' scales that int8 holds."""
     shape = [-1 if other == axis else 1 for other in range(weight.dim())]
-    return _rounded(weight, weight_scales(weight, axis).view(shape), -WEIGHT_LEVELS, WEIGHT_LEVELS)
+    return rounded(weight, weight_scales(weight, axis).view(shape), -WEIGHT_LEVELS, WEIGHT_LEVELS)
 
 
 def rounded_input(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """The values as the multiples of the scale that uint8 holds; what is beyond the range becomes its end."""
     scale, zero_point = input_scale(low, high)
-    return _rounded(values, scale, -zero_point, INPUT_LEVELS - zero_point)
+    return rounded(values, scale, -zero_point, INPUT_LEVELS - zero_point)
 
 
-def _rounded(values: Tensor, scale: Tensor, lowest: Any, highest: Any) -> Tensor:
-    rounded: Tensor = _Rounded.apply(values, scale, lowest, highest)  # type: ignore[no-untyped-call]
-    return rounded
+def rounded(values: Tensor, scale: Tensor, lowest: Any, highest: Any) -> Tensor:
+    """The values as multiples of a scale, from `lowest` to `highest` times it."""
+    result: Tensor = _Rounded.apply(values, scale, lowest, highest)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Rounded(torch.autograd.Function):

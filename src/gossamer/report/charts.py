@@ -57,6 +57,7 @@ def accuracy(rows: Sequence[Row], names: Sequence[str], metric: str, higher: boo
         alt.Tooltip("low:Q", title="least", format=format_of(metric)),
         alt.Tooltip("high:Q", title="largest", format=format_of(metric)),
         alt.Tooltip("seeds:Q", title="runs"),
+        alt.Tooltip("weights:N", title="trained in"),
     ]
     dense = base.transform_filter("datum.density === 1").mark_rule(strokeDash=[2, 4], opacity=0.7, clip=True)
     lines = base.mark_line(strokeWidth=1.8, clip=True)
@@ -68,6 +69,10 @@ def accuracy(rows: Sequence[Row], names: Sequence[str], metric: str, higher: boo
             lines.encode(x=x, y=y, color=colour),
             spread.encode(x=x, y=metric_axis(alt, "low:Q", metric), y2="high:Q", color=colour),
             points.encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip),
+            # Rounds that were trained and measured with rounded weights.
+            base.transform_filter("datum.weights !== 'float'")
+            .mark_point(filled=False, size=110, strokeWidth=1.6, clip=True)
+            .encode(x=x, y=y, stroke=colour, shape=shape, tooltip=tooltip),
             rings(alt, base).encode(x=x, y=y, stroke=colour),
             stars(base, "datum.recommended").encode(x=x, y=y, fill=colour, tooltip=tooltip),
         ),

@@ -29,6 +29,7 @@ def accuracy_rows(series: Sequence[Series], curves: Sequence[Curve]) -> list[Row
                 "compression": record.compression,
                 "recommended": number in recommended,
                 "seeds": len(of.records(number)),
+                "weights": record.mark or "float",
             }
             row |= _named("val", of.spread(number, lambda run, number=number: run.records[number].val))  # type: ignore[misc]
             row |= _named("test", of.spread(number, lambda run, number=number: run.records[number].test))  # type: ignore[misc]
@@ -43,6 +44,7 @@ def accuracy_rows(series: Sequence[Series], curves: Sequence[Curve]) -> list[Row
                     "compression": 1 / point.density,
                     "recommended": False,
                     "seeds": point.n,
+                    "weights": "float",
                     **_named("test", spread),
                 }
             )

@@ -33,18 +33,15 @@ def accuracy(page: Page, series: Sequence[Series], curves: Sequence[Curve], show
     if higher and metric in SHARES:
         options = [("0", "all"), *((str(drop), f"down to {drop:.0%} below dense") for drop in NEAR)]
         below.insert(0, select("drop", "axis shows ", options))
-    figures = [
-        chart(
-            "accuracy",
-            f"{metric} against compression",
-            "A star marks a recommended round, a dotted line the dense network, a ring the round that is selected "
-            "(slider, or click on a point). Published curves were measured on other code and data splits."
-            if curves
-            else "A star marks a recommended round, a dotted line the dense network, a ring the round that is selected "
-            "(slider, or click on a point).",
-            *below,
-        )
-    ]
+    caption = (
+        "A star marks a recommended round, a dotted line the dense network, a ring the round that is selected (slider, "
+        "or click on a point)."
+    )
+    if any(point["weights"] != "float" for point in points):
+        caption += " An outline marks a round that was trained and measured for int8, or in levels."
+    if curves:
+        caption += " Published curves were measured on other code and data splits."
+    figures = [chart("accuracy", f"{metric} against compression", caption, *below)]
     networks = rows.front_rows(series)
     if networks:
         names = [of.name for of in series]
@@ -87,9 +84,11 @@ def _accuracy_table(series: Sequence[Series], metric: str) -> Markup:
                 *(spread_text(point, split, metric) for split in ("val", "test")),
                 point["seeds"],
                 "yes" if point["recommended"] else "",
+                point["weights"],
             ]
         )
     headings = ["series", "round", "density", "compression", f"val {metric}", f"test {metric}", "runs", "recommended"]
+    headings.append("trained in")
     return details("As a table", table(headings, cells, "Median (least to largest) over runs"))
 
 
@@ -246,6 +245,10 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def _trained(point: rows.Row) -> str:
+    return "" if point["weights"] == "float" else f", trained and measured in {point['weights']}"
+
+
 def round_facts(series: Sequence[Series], curves: Sequence[Curve], metric: str) -> list[dict[str, Any]]:
     """A sentence for every series and round, for the list that follows the slider."""
     sizes = {
@@ -257,7 +260,8 @@ def round_facts(series: Sequence[Series], curves: Sequence[Curve], metric: str) 
             "round": point["round"],
             "text": f"{point['series']}: round {point['round']}, {point['compression']:.1f}x, density "
             f"{point['density']:.2%}, {metric} on validation {spread_text(point, 'val', metric)}, on test "
-            f"{spread_text(point, 'test', metric)}, {size_text(sizes[point['series'], point['round']])} on disk",
+            f"{spread_text(point, 'test', metric)}, {size_text(sizes[point['series'], point['round']])} on disk"
+            f"{_trained(point)}",
         }
         for point in rows.accuracy_rows(series, ())
     ]

@@ -12,6 +12,7 @@ from gossamer.report import rows, sections
 from gossamer.report.document import document
 from gossamer.report.drawing import theme
 from gossamer.report.explained import Facts, plain, read_facts
+from gossamer.report.files import MeasuredFile, files, read_files
 from gossamer.report.forms import forms
 from gossamer.report.head import first_split, head
 from gossamer.report.latency import Latency, read_latencies
@@ -35,6 +36,8 @@ class Given:
     """Files of latencies (`gossamer.report.latency`), each with its round if it knows none."""
     forms: Path | None = None
     """A file of `gossamer bench forms --json`."""
+    files: tuple[Path, ...] = ()
+    """ONNX files, such as exports of the runs, whose bytes are drawn."""
     facts: tuple[Path, ...] = ()
     """Files of `gossamer explain --json`."""
     explain: bool = True
@@ -71,7 +74,8 @@ def write_report(folders: Sequence[Path], out: Path, given: Given | None = None)
     latencies = [latency for number, path in given.latency for latency in read_latencies(path, number)]
     facts = [(read_facts(path), str(path)) for path in given.facts] or _computed(series, given)
     choices = None if given.forms is None else read_choices(given.forms)
-    write_text(out, _page(series, curves, latencies, facts, choices, given.max_drop))
+    measured = read_files(given.files)
+    write_text(out, _page(series, curves, latencies, facts, choices, measured, given.max_drop))
 
 
 def _computed(series: Sequence[Series], given: Given) -> list[tuple[Facts, str]] | str:
@@ -96,6 +100,7 @@ def _page(
     latencies: Sequence[Latency],
     facts: list[tuple[Facts, str]] | str,
     choices: Choices | None,
+    measured: Sequence[MeasuredFile],
     max_drop: float | None,
 ) -> str:
     page = Page()
@@ -110,6 +115,8 @@ def _page(
         forms(page, series, choices, max_drop if max_drop is not None else first.max_drop)
     sections.density(page, series)
     sections.size(page, series, names, latencies)
+    if measured:
+        files(page, measured)
     sections.cost(page, series, names)
     sections.remains(page, facts)
     sections.settings(page, series)

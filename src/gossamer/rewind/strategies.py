@@ -21,6 +21,8 @@ Rates = Literal["replayed", "last", "linear"]
 """The schedule is replayed from step k on, its last learning rate is kept, or a straight line leads from a share of its
 highest one to zero."""
 Unit = Literal["steps", "epochs"]
+MOST_LEVELS = 127
+"""On either side of zero, as int8 has."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,11 @@ class Retraining:
     replicates: int = 1
     """Train every round after the dense one so many times and go on with the average of the weights (Zimmer 2024)."""
     quantised_rounds: int = 0
-    """Train the last so many rounds for int8, with weights and inputs rounded as export --int8 has them."""
+    """Train the last so many rounds for int8, with weights and inputs rounded as export --int8 has them; with --levels
+    in few levels instead."""
+    levels: int | None = None
+    """With --quantised-rounds: for export --smallest, with every layer's weights in so many integer levels on either
+    side of zero (3 to 8 are usual). What rounds to zero leaves the mask when the round ends."""
     fresh_model: Callable[[], Any] | None = as_option(None, hidden=True)
     """For "reinit": makes a newly initialised model; by default the layers' `reset_parameters`."""
 
@@ -155,7 +161,18 @@ class Retraining:
         if self.quantised_rounds and self.replicates > 1:
             raise ConfigurationError(
                 f"got replicates={self.replicates} and quantised_rounds={self.quantised_rounds}; expected one of them: "
-                f"the average of several networks was trained with the ranges of none"
+                f"the average of several networks was trained with the ranges and levels of none"
+            )
+        if self.levels is None:
+            return
+        expected = f"a whole number from 1 to {MOST_LEVELS}"
+        object.__setattr__(self, "levels", whole_number("levels", self.levels, expected))
+        if not 1 <= self.levels <= MOST_LEVELS:
+            raise ConfigurationError(f"levels is {self.levels}; expected {expected}")
+        if not self.quantised_rounds:
+            raise ConfigurationError(
+                f"got levels={self.levels} and no quantised_rounds; expected quantised_rounds=1 or more too: so "
+                f"many of the last rounds are trained in levels"
             )
 
     def _check_rewound(self) -> None:
@@ -254,6 +271,7 @@ class Retraining:
                 "rewound": None if everything else list(self.rewinds),
                 "replicates": None if self.replicates == 1 else self.replicates,
                 "quantised_rounds": self.quantised_rounds or None,
+                "levels": self.levels,
             }
         }
 
@@ -276,6 +294,7 @@ class Retraining:
             "rewound": found.get("rewound"),
             "replicates": found.get("replicates", 1),
             "quantised_rounds": found.get("quantised_rounds", 0),
+            "levels": found.get("levels"),
         }
         return cls(found.get("retraining", DEFAULT), **rest, **spans)
 
