@@ -106,7 +106,7 @@ def test_a_round_in_levels_keeps_them(in_levels: Path, tmp_path: Path) -> None:
     if largest == [9] * 4:
         kept = {name: weight for name, weight in finished.model.state_dict().items() if name in finished.masks}
         steps = sorted(float(weight.abs().max()) / 9 for weight in kept.values())
-        assert sorted(one.step for one in coded) == pytest.approx(steps, rel=1e-6)
+        assert sorted(one.step or 0.0 for one in coded) == pytest.approx(steps, rel=1e-6)
     message = refused("export", in_levels, "--round", 1, "-o", tmp_path / "x.onnx", "--smallest", "--max-drop", 0)
     assert drop <= 0 or "counted from round 0, the last one in float" in message
 
