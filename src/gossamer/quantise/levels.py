@@ -42,10 +42,11 @@ class LevelRounding(Rounding):
 
 
 class LevelQuantisation(Quantisation):
-    """The layers of a network whose weights are levels while it is attached. Tied weights have one step."""
+    """The layers of a network whose weights are levels while it is attached. Tied weights have one step; those that an
+    embedding reads too stay in float."""
 
     def __init__(self, model: nn.Module, weights: Mapping[str, nn.Parameter], count: int) -> None:
-        found = layers_that_round(unwrap(model), weights)
+        found = _not_shared(unwrap(model), layers_that_round(unwrap(model), weights))
         by_memory = {memory_of(weight): LevelRounding(weight.detach(), count) for _, weight in found.values()}
         self._roundings = {name: by_memory[memory_of(weight)] for name, (_, weight) in found.items()}
         self.levels = count
@@ -90,6 +91,21 @@ class LevelQuantisation(Quantisation):
             if state[name].shape != rounding.step.shape:
                 raise ValueError(f"the step of {name} has shape {tuple(state[name].shape)}")
             rounding.step = state[name].to(rounding.step.device, torch.float32, copy=True)
+
+
+def _not_shared(
+    model: nn.Module, layers: Mapping[str, tuple[nn.Module, nn.Parameter]]
+) -> dict[str, tuple[nn.Module, nn.Parameter]]:
+    """Those whose weight no other kind of module reads too, such as an embedding, which would go on in float."""
+    rounding = {id(layer) for layer, _ in layers.values()}
+    others = {
+        memory_of(parameter)
+        for module in model.modules()
+        if id(module) not in rounding
+        for parameter in module._parameters.values()
+        if parameter is not None
+    }
+    return {name: (layer, weight) for name, (layer, weight) in layers.items() if memory_of(weight) not in others}
 
 
 @torch.no_grad()
