@@ -69,10 +69,7 @@ def accuracy(rows: Sequence[Row], names: Sequence[str], metric: str, higher: boo
             lines.encode(x=x, y=y, color=colour),
             spread.encode(x=x, y=metric_axis(alt, "low:Q", metric), y2="high:Q", color=colour),
             points.encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip),
-            # Rounds that were trained and measured with rounded weights.
-            base.transform_filter("datum.weights !== 'float'")
-            .mark_point(filled=False, size=110, strokeWidth=1.6, clip=True)
-            .encode(x=x, y=y, stroke=colour, shape=shape, tooltip=tooltip),
+            *(one.encode(x=x, y=y, stroke=colour, shape=shape, tooltip=tooltip) for one in _rounded(rows, base)),
             rings(alt, base).encode(x=x, y=y, stroke=colour),
             stars(base, "datum.recommended").encode(x=x, y=y, fill=colour, tooltip=tooltip),
         ),
@@ -82,6 +79,15 @@ def accuracy(rows: Sequence[Row], names: Sequence[str], metric: str, higher: boo
         drop=0,
         round=0,
     )
+
+
+def _rounded(rows: Sequence[Row], base: Chart) -> list[Chart]:
+    """Outlines of rounds that were trained and measured with rounded weights; no layer without any, for an empty one has
+    no extent."""
+    if all(row["weights"] == "float" for row in rows):
+        return []
+    marked = base.transform_filter("datum.weights !== 'float'")
+    return [marked.mark_point(filled=False, size=110, strokeWidth=1.6, clip=True)]
 
 
 def front(rows: Sequence[Row], names: Sequence[str], metric: str) -> Chart:
