@@ -81,9 +81,9 @@ def accuracy(rows: Sequence[Row], names: Sequence[str], metric: str, higher: boo
     )
 
 
-def _rounded(rows: Sequence[Row], base: Chart) -> list[Chart]:
-    """Outlines of rounds that were trained and measured with rounded weights; no layer without any, for an empty one has
-    no extent."""
+def _rounded(rows: Sequence[Row], base: Any) -> list[Any]:
+    """Outlines of rounds that were trained and measured with rounded weights; without any no layer, for an empty one
+    has no extent."""
     if all(row["weights"] == "float" for row in rows):
         return []
     marked = base.transform_filter("datum.weights !== 'float'")
