@@ -434,6 +434,9 @@ class FixedCosts:
     def sparse(self, shape: LayerShape, density: float) -> float:
         return shape.outputs / 10
 
+    def in_half(self, shape: LayerShape, density: float) -> bool:
+        return True
+
     def conversion(self, channels: int, height: int, width: int, images: int) -> float:
         return self.price
 
