@@ -1,7 +1,10 @@
 """Cycles of what ran under qemu with `block_counts.c`: llvm-mca's model of a processor for every block of instructions,
 times how often the block ran. Every load hits the first cache and every branch is guessed.
 
-Used by modelled_prices.py.
+Command: none of its own; modelled_prices.py and modelled_network.py use it
+n: 1, counts are exact and cycles a model
+Hardware: any with llvm-mca 19
+Date: 2026-11-29
 """
 
 import re
