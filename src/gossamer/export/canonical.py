@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from gossamer.graph.batch_norm import drop_unread
-from gossamer.graph.graph import Graph, attributes_of, is_standard
+from gossamer.graph.graph import Graph, attributes_of, input_at, is_standard
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, unused
 from gossamer.graph.outputs import with_outputs
@@ -183,7 +183,7 @@ class _Cut:
         else:
             if is_standard(node, "Gemm") and not _is_plain(node):
                 return None
-            name = node.input[2] if len(node.input) > 2 else ""
+            name = input_at(node, 2)
             if not name:
                 return ""
         outputs = self.constants[reader.weight.constant].shape[_other_axis(reader)]

@@ -13,7 +13,7 @@ from gossamer.errors import ConfigurationError
 from gossamer.export.compress import is_compressed, unpack_weights
 from gossamer.export.quantised_dense import OF_BYTES, write_dense
 from gossamer.graph.activations import FUNCTIONS
-from gossamer.graph.graph import STANDARD_DOMAINS, attributes_of, values_read
+from gossamer.graph.graph import STANDARD_DOMAINS, attributes_of, input_at, values_read
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, unused
 from gossamer.graph.ops import DOMAIN, OPS, Op, is_sparse, op_of
@@ -84,7 +84,7 @@ class _DenseNodes:
         pooled = bool(attributes.get("max_pool", 0))
         if pooled:
             end = self.value(f"{node.output[0]}.unpooled")
-        source, weight, bias, residual = (_input(node, index) for index in range(4))
+        source, weight, bias, residual = (input_at(node, index) for index in range(4))
         if op.inputs[1].lies == "packed":
             packed, weight = weight, self._weight(node, weight, transposed=op.dense == "MatMul")
             bias = bias or self._bias(packed)
@@ -192,7 +192,3 @@ class _DenseNodes:
         del graph.value_info[:]
         others = [imported for imported in self.model.opset_import if imported.domain != DOMAIN]
         replace_items(self.model.opset_import, others)
-
-
-def _input(node: onnx.NodeProto, index: int) -> str:
-    return node.input[index] if index < len(node.input) else ""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gossamer.graph.bodies import bodies_of
 from gossamer.graph.constants import COMPUTATIONS, REARRANGEMENTS
-from gossamer.graph.graph import GRAPH, Graph, array_of, is_standard, values_read
+from gossamer.graph.graph import GRAPH, Graph, array_of, input_at, is_standard, values_read
 from gossamer.graph.layers import Layer, layer_name, why_no_layer
 from gossamer.graph.quantisation import is_dequantise
 from gossamer.graph.quantised import NOT_QUANTISED, QuantisedGraph
@@ -160,7 +160,7 @@ def _zeros(
     index = next((index for index in zero_points if node.input[index] == value), None)
     if index is None:
         return 0.0
-    name = node.input[zero_points[index]] if len(node.input) > zero_points[index] else ""
+    name = input_at(node, zero_points[index])
     zero = _shared(array_of(tensors[name])) if name in tensors else None if name else values.dtype.type(0)
     return 0.0 if zero is None else 1 - np.count_nonzero(values != zero) / values.size
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gossamer.graph.graph import Graph, attributes_of, is_standard
+from gossamer.graph.graph import Graph, attributes_of, input_at, is_standard
 from gossamer.graph.layers import Layer, layer_name, with_bias
 from gossamer.graph.quantisation import (
     CONTRIBUTED,
@@ -200,7 +200,7 @@ def _without_zero_point(graph: Graph, node: onnx.NodeProto, index: int, zero_poi
     stored = graph.constant(node.input[index])
     if stored is None:
         return None
-    name = node.input[zero_point] if len(node.input) > zero_point else ""
+    name = input_at(node, zero_point)
     zero = graph.constant(name) if name else np.zeros((), stored.dtype)
     if zero is None or stored.dtype not in (np.int8, np.uint8) or stored.size == 0:
         raise Unsuited("its weight is none of 8 bits, or its zero point no constant")
@@ -232,7 +232,7 @@ def _scales(graph: Graph, name: str) -> tuple[str, NDArray[np.generic] | None, t
 
 def _zero_point(graph: Graph, node: onnx.NodeProto, index: int, scale: str) -> _Zero:
     """The scale and zero point of an input of uint8, as arguments of a product."""
-    name = node.input[index] if len(node.input) > index else ""
+    name = input_at(node, index)
     maker = maker_of(graph, name)
     known = graph.constant(name) if name else None
     anew = maker is not None and is_standard(maker, "DynamicQuantizeLinear")
@@ -252,7 +252,7 @@ def _is_one_number(graph: Graph, name: str) -> bool:
 
 
 def _bias(graph: Graph, node: onnx.NodeProto, index: int) -> Numbers | None:
-    name = node.input[index] if len(node.input) > index else ""
+    name = input_at(node, index)
     if not name:
         return None
     values = graph.constant(name)

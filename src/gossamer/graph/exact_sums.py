@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from gossamer.graph.graph import Graph, attributes_of, is_complete, is_standard
+from gossamer.graph.graph import Graph, attributes_of, input_at, is_complete, is_standard
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, unused
 from gossamer.graph.quantisation import CONTRIBUTED, Constant, Unsuited, constant
@@ -51,8 +51,8 @@ def saturates() -> bool:
 
 def with_exact_sums(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network with products of floats in the place of layers on bytes with constant weights, for a session
-    with the entry `JOINS_NOTHING`."""
-    if not any(node.op_type in PRODUCTS for node in model.graph.node):
+    with the entry `JOINS_NOTHING`; itself if it has no such layer, or the processor computes them exactly."""
+    if not (any(node.op_type in PRODUCTS for node in model.graph.node) and saturates()):
         return model
     writer = _Writer(model)
     nodes = [made for node in model.graph.node for made in writer.written(node)]
@@ -92,23 +92,23 @@ class _Writer:
         weight = _constant(self.graph, node, of_weight, axis)
         read = helper.make_node("DequantizeLinear", list(node.input[:3]), [self._name(node, "read")])
         inputs = [read.output[0], self._stored(_floats(weight), node, "weight")]
-        bias = _name(node, of_bias)
+        bias = "" if of_bias is None else input_at(node, of_bias)
         if bias:
             numbers, scale = self.graph.constant(bias), self.graph.constant(node.input[1])
             if numbers is None or scale is None:
                 raise Unsuited("its bias is no constant")
             floats = numbers.astype(np.float64) * np.asarray(scale, np.float64).reshape(-1) * weight.scales
             inputs.append(self._stored(floats.astype(np.float32), node, "bias"))
-        if not _name(node, of_output[0]):
+        if not input_at(node, of_output[0]):
             return [read, _made(kind, node, inputs, node.output[0])]
         result = self._name(node, "result")
-        made = [result, *(node.input[index] for index in of_output if _name(node, index))]
+        made = [result, *(node.input[index] for index in of_output if input_at(node, index))]
         quantise = helper.make_node("QuantizeLinear", made, list(node.output))
         return [read, _made(kind, node, inputs, result), quantise]
 
     def _integers(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         weight = self.graph.constant(node.input[1])
-        points = self.graph.constant(node.input[3]) if _name(node, 3) else np.zeros((), np.int32)
+        points = self.graph.constant(node.input[3]) if input_at(node, 3) else np.zeros((), np.int32)
         if weight is None or points is None:
             raise Unsuited("its weight is no constant")
         kind = OF_INTEGERS[node.op_type]
@@ -116,19 +116,19 @@ class _Writer:
             points = points.reshape(-1, *[1] * (weight.ndim - 1))
         numbers = weight.astype(np.int64) - points.astype(np.int64)
         sums = self._name(node, "sums")
-        nodes = self._sums(node, kind, node.input[0], _name(node, 2), numbers, sums)
+        nodes = self._sums(node, kind, node.input[0], input_at(node, 2), numbers, sums)
         return [*nodes, helper.make_node("Cast", [sums], list(node.output), to=TensorProto.INT32)]
 
     def _product(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         *of_weight, of_bias = TO_FLOATS[node.op_type]
         weight = _constant(self.graph, node, (of_weight[0], of_weight[1], of_weight[2]), 1)
-        source, nodes = [node.input[0], _name(node, 2), _name(node, 4)], []
+        source, nodes = [node.input[0], input_at(node, 2), input_at(node, 4)], []
         if node.op_type == "DynamicQuantizeMatMul":
             source = [self._name(node, what) for what in ("bytes", "scale", "zero_point")]
             nodes.append(helper.make_node("DynamicQuantizeLinear", [node.input[0]], source))
         sums, floats, scales, product = (self._name(node, what) for what in ("sums", "floats", "scales", "product"))
         nodes += self._sums(node, "MatMul", source[0], source[2], weight.numbers, sums)
-        bias = _name(node, of_bias)
+        bias = input_at(node, of_bias)
         steps = self._stored(weight.scales, node, "steps")
         nodes += [
             helper.make_node("Cast", [sums], [floats], to=TensorProto.FLOAT),
@@ -175,9 +175,5 @@ def _floats(weight: Constant) -> NDArray[np.float32]:
 
 
 def _made(kind: str, node: onnx.NodeProto, inputs: list[str], output: str) -> onnx.NodeProto:
-    attributes: Mapping[str, Any] = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    attributes: Mapping[str, Any] = attributes_of(node)
     return helper.make_node(kind, inputs, [output], **attributes)
-
-
-def _name(node: onnx.NodeProto, index: int | None) -> str:
-    return "" if index is None or index >= len(node.input) else str(node.input[index])

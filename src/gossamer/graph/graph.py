@@ -100,6 +100,11 @@ def is_complete(node: onnx.NodeProto) -> bool:
     return len(node.output) > 0 and len(node.input) >= FEWEST_INPUTS.get(node.op_type, 0)
 
 
+def input_at(node: onnx.NodeProto, index: int) -> str:
+    """The value that a node reads in a place; empty if it leaves that out."""
+    return node.input[index] if index < len(node.input) else ""
+
+
 def attributes_of(node: onnx.NodeProto) -> dict[str, object]:
     """The node's attributes as Python values; texts stay bytes, as ONNX has them."""
     return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}

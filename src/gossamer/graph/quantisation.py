@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, attributes_of, is_complete, is_standard
+from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, attributes_of, input_at, is_complete, is_standard
 
 CONTRIBUTED = "com.microsoft"
 """The domain of ONNX Runtime's own ops."""
@@ -121,7 +121,7 @@ def quantisation_at(graph: Graph, node: onnx.NodeProto, scale: int, zero_point: 
     if attributes_of(node).get("block_size", 0):
         raise Unsuited("values are quantised in blocks; sparse ops take one scale for all of them")
     scales = graph.constant(node.input[scale])
-    name = _name(node, zero_point)
+    name = input_at(node, zero_point)
     made = np.int8 if attributes_of(node).get("output_dtype") == onnx.TensorProto.INT8 else np.uint8
     zero_points = graph.constant(name) if name else np.zeros((), made)
     if scales is None or zero_points is None:
@@ -222,7 +222,7 @@ def constant(
     if numbers is None:
         return None
     scales = graph.constant(node.input[of_scales])
-    zero_name = _name(node, of_zero_points)
+    zero_name = input_at(node, of_zero_points)
     zero_points = graph.constant(zero_name) if zero_name else np.zeros((), np.int32)
     if scales is None or zero_points is None:
         raise Unsuited("the scales of its weight are computed only when the network runs")
@@ -253,7 +253,7 @@ def _whole_numbers(graph: Graph, name: str) -> NDArray[np.generic] | None:
     if node is None or not is_quantise(node) or node.input[0] not in graph.tensors:
         return None
     numbers, scales = graph.constant(node.input[0]), graph.constant(node.input[1])
-    zero_name = _name(node, 2)
+    zero_name = input_at(node, 2)
     zero_points = graph.constant(zero_name) if zero_name else np.zeros((), np.uint8)
     if numbers is None or scales is None or zero_points is None or numbers.dtype != np.float32:
         raise Unsuited("its weight is quantised only when the network runs")
@@ -275,7 +275,3 @@ def _whole_numbers(graph: Graph, name: str) -> NDArray[np.generic] | None:
         )
         whole: NDArray[np.generic] = np.nan_to_num(np.clip(moved, limits.min, limits.max)).astype(zero_points.dtype)
         return whole
-
-
-def _name(node: onnx.NodeProto, index: int) -> str:
-    return node.input[index] if index < len(node.input) else ""

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gossamer.graph.graph import Graph, attributes_of, is_standard
+from gossamer.graph.graph import Graph, attributes_of, input_at, is_standard
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import Kind, layer_name, same_shape
 from gossamer.graph.quantisation import (
@@ -214,7 +214,7 @@ def _operands(graph: Graph, node: onnx.NodeProto) -> _Operands | None:
 
 def float_bias(graph: Graph, node: onnx.NodeProto, index: int) -> Constant | Numbers | None:
     """A bias of floats, or of whole numbers behind DequantizeLinear."""
-    name = node.input[index] if index < len(node.input) else ""
+    name = input_at(node, index)
     if not name:
         return None
     values = graph.constant(name)

@@ -35,7 +35,7 @@ def dense_session(model: onnx.ModelProto, threads: int = 0) -> onnxruntime.Infer
     Args:
         threads: 0 is as many as it takes by itself.
     """
-    light, large = _without_large(with_exact_sums(model) if saturates() else model)
+    light, large = _without_large(with_exact_sums(model))
     options = _options()
     options.intra_op_num_threads = threads
     if large:
@@ -55,7 +55,9 @@ def sparse_session(model: bytes | str) -> onnxruntime.InferenceSession:
         # ONNX Runtime opens only what is called in UTF-8.
         model = Path(model).read_bytes()
     if saturates():
-        model = with_exact_sums(onnx.load_from_string(model)).SerializeToString()
+        read = onnx.load_from_string(model)
+        exact = with_exact_sums(read)
+        model = model if exact is read else exact.SerializeToString()
     try:
         return gossamer_runtime.Session(model, _options())
     except gossamer_runtime.NativeLibraryMissing as error:
