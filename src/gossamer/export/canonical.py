@@ -113,6 +113,8 @@ class _Cut:
         self.constants = _constants(model)
         self.nodes: dict[int, onnx.NodeProto] = {}
         """Nodes that get a bias."""
+        self._known: dict[int, list[NDArray[np.float64]]] = {}
+        """What `_values` found, by the node whose units they are."""
 
     def dead(self) -> tuple[Units, NDArray[np.bool_]] | None:
         """The last layer with dead units, and which they are."""
@@ -160,6 +162,8 @@ class _Cut:
 
     def _values(self, units: Units) -> list[NDArray[np.float64]]:
         """What each reader reads of each unit where that is one number, NaN elsewhere."""
+        if units.node in self._known:
+            return self._known[units.node]
         names = list(dict.fromkeys(reader.value for reader in units.readers))
         session = dense_session(with_outputs(self.model, names))
         read = dict(zip(names, session.run(names, dict(self.feed)), strict=True))
@@ -169,6 +173,7 @@ class _Cut:
             value = value.reshape(units.count, -1)
             same = value.size > 0 and (value == value[:, :1]).all(axis=1)
             found.append(np.where(same, value[:, 0] if value.size else np.nan, np.nan))
+        self._known[units.node] = found
         return found
 
     def _bias(self, reader: Reader) -> str | None:

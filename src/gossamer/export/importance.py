@@ -27,8 +27,10 @@ def importances(model: onnx.ModelProto, layers: Sequence[Layer], feed: Feed) -> 
     found = {layer.output: np.ones(len(layer.weight)) for layer in layers}
     several = [units for units in find_units(graph) if units.node in layer_at]
     names = list(dict.fromkeys(reader.value for units in several for reader in units.readers))
+    if not names:
+        return found
     session = dense_session(with_outputs(model, names))
-    values = dict(zip(names, session.run(names, dict(feed)), strict=True)) if names else {}
+    values = dict(zip(names, session.run(names, dict(feed)), strict=True))
     for units in reversed(several):
         passed = np.zeros(units.count)
         for reader in units.readers:

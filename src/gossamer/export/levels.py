@@ -68,6 +68,14 @@ class _Bits:
         magnitudes = np.abs(levels)
         return np.where(magnitudes == 0, self.zero, self.kept + self.sizes[np.maximum(magnitudes, 1) - 1])
 
+    def of_row(self, row: int, columns: NDArray[np.intp]) -> "_Bits":
+        """Those of some weights of a row."""
+        return _Bits(self.zero[row, columns], self.kept[row, columns], self.sizes)
+
+    def at(self, price: float) -> "_Bits":
+        """What they cost at so much a bit."""
+        return _Bits(price * self.zero, price * self.kept, price * self.sizes)
+
 
 def in_levels(
     weight: NDArray[np.float32],
@@ -168,36 +176,26 @@ def _compensated(
         kept = np.flatnonzero(row)
         if 0 < len(kept) <= MOST_KEPT and np.isfinite(prices[number]):
             own = moments[number // per_group][np.ix_(kept, kept)]
-            costs = prices[number] * bits.zero[number, kept], prices[number] * bits.kept[number, kept]
-            levels[number, kept] = _row(row[kept], own, step, *costs, prices[number] * bits.sizes)
+            levels[number, kept] = _row(row[kept], own, step, bits.of_row(number, kept).at(prices[number]))
     return levels
 
 
-def _row(
-    weights: NDArray[np.float64],
-    moments: NDArray[np.float64],
-    step: float,
-    zero: NDArray[np.float64],
-    kept: NDArray[np.float64],
-    sizes: NDArray[np.float64],
-) -> NDArray[np.int32]:
+def _row(weights: NDArray[np.float64], moments: NDArray[np.float64], step: float, costs: _Bits) -> NDArray[np.int32]:
     """The levels of one row's weights.
 
     Args:
-        zero: what it costs that a weight is not kept.
-        kept: what it costs that it is.
-        sizes: what its magnitude costs then.
+        costs: what bits cost of them.
     """
     damping = DAMPING * float(np.mean(np.diag(moments))) or 1.0
     inverse = np.linalg.inv(moments + damping * np.eye(len(weights)))
     left, levels = weights.copy(), np.zeros(len(weights), np.int32)
     for index in range(len(weights)):
         scale = 1 / inverse[index, index]
-        levels[index] = _level(left[index], scale, step, zero[index], kept[index], sizes)
+        levels[index] = _level(left[index], scale, step, costs, index)
         error = (left[index] - levels[index] * step) * scale
         left[index + 1 :] -= error * inverse[index + 1 :, index]
         inverse[index + 1 :, index + 1 :] -= np.outer(inverse[index + 1 :, index], inverse[index, index + 1 :]) * scale
-    return _settled(weights, levels, moments, step, zero, kept, sizes)
+    return _settled(weights, levels, moments, step, costs)
 
 
 def _settled(
@@ -205,9 +203,7 @@ def _settled(
     levels: NDArray[np.int32],
     moments: NDArray[np.float64],
     step: float,
-    zero: NDArray[np.float64],
-    kept: NDArray[np.float64],
-    sizes: NDArray[np.float64],
+    costs: _Bits,
 ) -> NDArray[np.int32]:
     """The levels, each the cheapest with all others as they are."""
     pull = moments @ (weights - levels * step)
@@ -216,7 +212,7 @@ def _settled(
         for index in range(len(weights)):
             own = moments[index, index]
             wanted = levels[index] * step + (pull[index] / own if own > 0 else 0.0)
-            new = _level(wanted, own, step, zero[index], kept[index], sizes)
+            new = _level(wanted, own, step, costs, index)
             if new != levels[index]:
                 pull -= moments[index] * ((new - levels[index]) * step)
                 levels[index] = new
@@ -226,14 +222,15 @@ def _settled(
     return levels
 
 
-def _level(weight: float, moment: float, step: float, zero: float, kept: float, sizes: NDArray[np.float64]) -> int:
-    """The cheapest of 0 and the two nearest levels."""
-    best, cheapest = 0, moment * weight**2 + zero
+def _level(weight: float, moment: float, step: float, costs: _Bits, index: int) -> int:
+    """The cheapest of 0 and the two nearest levels, of the weight in a place of its row."""
+    sizes = costs.sizes
+    best, cheapest = 0, moment * weight**2 + costs.zero[index]
     below = min(int(abs(weight) / step), len(sizes))
     sign = 1 if weight > 0 else -1
     for magnitude in (below, below + 1):
         if 0 < magnitude <= len(sizes):
-            cost = moment * (weight - sign * magnitude * step) ** 2 + kept + sizes[magnitude - 1]
+            cost = moment * (weight - sign * magnitude * step) ** 2 + costs.kept[index] + sizes[magnitude - 1]
             if cost < cheapest:
                 best, cheapest = sign * magnitude, cost
     return best
