@@ -19,7 +19,6 @@ from gossamer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from gossamer.predict.calibration import Calibration
-    from gossamer.predict.forms import ExpectedForms
     from gossamer.predict.network import Prediction
 
 
@@ -62,10 +61,12 @@ def predict(
         network = _network(source, round, density, data, task)
         prices = given or find_calibration(calibration, threads)
         prediction = predict_network(network, prices, sizes)
-        forms = None if device is None else _forms(network, prices, sizes)
+        forms = {} if device is None else _forms(network, prices, sizes)
     terminal.print(_table(prediction, terminal.width))
-    for line in (*_summary(prediction, prices), *_forms_lines(forms)):
+    for line in _summary(prediction, prices):
         terminal.print(line)
+    for name, seconds in forms.items():
+        terminal.print(f"{name}: {1e3 * seconds:.2f} ms")
     if json_file is not None:
         from gossamer.storage.files import write_text
 
@@ -95,8 +96,8 @@ def _network(source: str, round: int | None, density: float | None, data: Path |
     return open_source(source, round_number=round, data_folder=data, task=task).dense
 
 
-def _forms(network: Any, prices: "Calibration", sizes: Mapping[str, int]) -> "ExpectedForms | None":
-    """Of a network of floats: the others are quantised already, or their inputs have no size."""
+def _forms(network: Any, prices: "Calibration", sizes: Mapping[str, int]) -> dict[str, float]:
+    """Name of a form -> its seconds, of a network of floats; nothing of one that is quantised already."""
     import numpy as np
 
     from gossamer.export.quantisable import is_quantised
@@ -104,27 +105,24 @@ def _forms(network: Any, prices: "Calibration", sizes: Mapping[str, int]) -> "Ex
     from gossamer.graph.axes import with_sizes
     from gossamer.graph.inputs import random_inputs
     from gossamer.predict.forms import expected_forms
+    from gossamer.predict.network import predict as predict_network
 
     if is_quantised(network):
-        return None
+        return {}
     fixed = with_sizes(network, sizes)
     inputs = {name: value for name, value in random_inputs(fixed).items() if isinstance(value, np.ndarray)}
-    return expected_forms(fixed, quantised_by_minmax(fixed, [inputs]), prices)
-
-
-def _forms_lines(forms: "ExpectedForms | None") -> list[str]:
-    return [] if forms is None else [f"{name}: {1e3 * seconds:.2f} ms" for name, seconds in _seconds(forms).items()]
-
-
-def _seconds(forms: "ExpectedForms") -> dict[str, float]:
-    of_half = {} if forms.sparse_fp16 is None else {"sparse fp16": forms.sparse_fp16}
+    quantised = quantised_by_minmax(fixed, [inputs])
+    forms = expected_forms(fixed, quantised, prices)
+    in_half = {}
+    if prices.prices_half:
+        in_half = {"sparse fp16": predict_network(fixed, prices, half_arithmetic=True).expected}
     return {
         "dense fp32": forms.dense_fp32,
         "sparse fp32": forms.sparse_fp32,
-        **of_half,
+        **in_half,
         "dense int8": forms.dense_int8,
         "sparse int8": forms.sparse_int8,
-        "sparse int8, were its zeros in blocks of 1x4": forms.blocks_int8,
+        "sparse int8, were its zeros in blocks of 1x4": predict_network(quantised, prices, blocks=True).expected,
     }
 
 
@@ -132,9 +130,13 @@ def facts(
     prediction: "Prediction",
     calibration: "Calibration",
     sizes: Mapping[str, int],
-    forms: "ExpectedForms | None" = None,
+    forms: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Everything expected, in milliseconds."""
+    """Everything expected, in milliseconds.
+
+    Args:
+        forms: name -> seconds, of the network in other forms.
+    """
     return {
         "threads": calibration.threads,
         "sizes": dict(sizes),
@@ -145,7 +147,7 @@ def facts(
         "other_milliseconds": 1e3 * prediction.other,
         "guessed": list(prediction.guessed),
         "modelled": calibration.modelled,
-        "forms_milliseconds": {} if forms is None else {name: 1e3 * one for name, one in _seconds(forms).items()},
+        "forms_milliseconds": {name: 1e3 * seconds for name, seconds in forms.items()},
         "layers": [
             {
                 "name": layer.name,

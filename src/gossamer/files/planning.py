@@ -42,19 +42,25 @@ class Group:
 
 
 @dataclass(frozen=True)
-class PlannedTensor:
-    """A tensor that is to be pruned."""
+class TensorOfFile:
+    """A tensor, before its numbers are looked at."""
 
     name: str
     kind: str
     """The type of its numbers, as safetensors calls it."""
     shape: tuple[int, ...]
-    kept: int | None
-    """None where that depends on the weights: of all tensors the largest stay."""
 
     @property
     def size(self) -> int:
         return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class PlannedTensor(TensorOfFile):
+    """A tensor that is to be pruned."""
+
+    kept: int | None
+    """None where that depends on the weights: of all tensors the largest stay."""
 
 
 @dataclass(frozen=True)

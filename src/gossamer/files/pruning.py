@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
 from gossamer.files.candidates import Left
 from gossamer.files.masking import Counted, Masking, copy_around
-from gossamer.files.planning import RECORD, UNSTRUCTURED, Group, Planned
+from gossamer.files.planning import RECORD, UNSTRUCTURED, Group, Planned, TensorOfFile
 from gossamer.files.selecting import Advance, Weight, threshold_of
 from gossamer.files.source import Source
 from gossamer.files.stored import Stored
@@ -26,20 +25,12 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class PrunedTensor:
+class PrunedTensor(TensorOfFile):
     """A tensor that was pruned."""
 
-    name: str
-    kind: str
-    """The type of its numbers, as safetensors calls it."""
-    shape: tuple[int, ...]
     kept: int
     zeros_before: int
     """Weights that were zero before; the first to be pruned."""
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
 
 
 @dataclass(frozen=True)

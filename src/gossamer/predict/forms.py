@@ -27,10 +27,6 @@ class ExpectedForms:
     processor: str
     """Whose prices they go by."""
     threads: int
-    blocks_int8: float
-    """As `sparse_int8`, if as many weights were zeros in blocks of four input channels."""
-    sparse_fp16: float | None = None
-    """As `gossamer export --half-arithmetic` writes it; None without prices of fp16."""
     modelled: bool = False
     """Whether the prices come from a model of the processor instead of measurements."""
 
@@ -74,8 +70,6 @@ def expected_forms(
         in_fp32.dense,
         prices.machine.get("processor", "an unknown processor"),
         prices.threads,
-        predict(quantised, prices, sizes, blocks=True).expected,
-        predict(floats, prices, sizes, half_arithmetic=True).expected if prices.prices_half else None,
         prices.modelled is not None,
     )
 

@@ -7,6 +7,7 @@ that are added later it does not). `forward` is the class's own, whatever it doe
 import copy
 import copyreg
 import weakref
+from abc import ABC, abstractmethod
 from functools import cache
 from typing import Any
 
@@ -24,20 +25,20 @@ BATCHES = 100
 """The range is the mean of so many batches' at first, and later moves by a hundredth towards each one's."""
 
 
-class Rounding:
+class Rounding(ABC):
     """How a layer rounds while it is attached. Copies of the layer share it."""
 
     def __init__(self) -> None:
         self.layers: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         """Those that round so now."""
 
+    @abstractmethod
     def weight(self, weight: Tensor, observes: bool) -> Tensor:
         """The weight that the layer computes with.
 
         Args:
             observes: whether what is seen moves what is rounded to.
         """
-        raise NotImplementedError
 
     def input(self, values: Tensor, observes: bool) -> Tensor:
         """Likewise its inputs."""

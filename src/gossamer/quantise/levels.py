@@ -68,6 +68,9 @@ class LevelQuantisation(Quantisation):
             # A step is short enough for its multiples to be numbers, so that this is exact.
             rounding.step = torch.tensor(found.high / rounding.count, dtype=torch.float32, device=rounding.step.device)
 
+    def require_trained(self, round_number: int) -> None:
+        """Steps follow from the weights, whatever was trained."""
+
     @torch.no_grad()
     def settled(
         self, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]

@@ -1,6 +1,7 @@
 """A network whose layers compute with rounded numbers for as long as a round goes on."""
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ MOST_NAMED = 3
 """Names in a message."""
 
 
-class Quantisation:
+class Quantisation(ABC):
     """The layers of a network that round while it is attached, and what they round to."""
 
     levels: int | None = None
@@ -58,14 +59,16 @@ class Quantisation:
                     rounding.attach(layer, observes)
 
     @property
+    @abstractmethod
     def ranges(self) -> Ranges:
         """What layers round to, by the names of their weights. It belongs to the weights of its moment."""
-        raise NotImplementedError
 
     @ranges.setter
+    @abstractmethod
     def ranges(self, ranges: Ranges) -> None:
-        raise NotImplementedError
+        """Rounds to these from now on."""
 
+    @abstractmethod
     def require_trained(self, round_number: int) -> None:
         """Verifies that what layers round to was found while they were trained.
 
@@ -79,17 +82,17 @@ class Quantisation:
         """The tensors and masks of a finished round as its folder keeps them."""
         return dict(tensors), dict(masks)
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
         """Name of each weight -> what its layer rounds to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Goes on from such a state.
 
         Raises:
             KeyError, ValueError: it is one of other layers, or of another kind.
         """
-        raise NotImplementedError
 
 
 def require_roundable(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> None:

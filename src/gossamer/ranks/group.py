@@ -152,14 +152,19 @@ class Ranks:
         except Exception as error:
             own = error
         said = None if own is None else [type(own).__name__, str(own) if isinstance(own, GossamerError) else repr(own)]
-        failed = [(rank, one) for rank, one in enumerate(self._gather_outcomes(said, own)) if one is not None]
+        failed = [(rank, one) for rank, one in enumerate(self.gather_outcomes(said, own)) if one is not None]
         if own is not None:
             raise own
         if failed:
             rank, (kind, message) = failed[0]
             raise _error(kind)(f"rank {rank}: {message}")
 
-    def _gather_outcomes(self, said: Any, own: Exception | None) -> list[Any]:
+    def gather_outcomes(self, said: Any, own: Exception | None) -> list[Any]:
+        """What every rank says of how it fared, by rank.
+
+        Args:
+            own: this rank's error, if it has one; raised if the others do not answer.
+        """
         try:
             return self.gather(said)
         except RankError:

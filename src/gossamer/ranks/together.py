@@ -31,7 +31,7 @@ def together() -> Iterator[None]:
         yield
     except Exception as error:
         own = error
-    found = ranks.gather(None if own is None else [platform.node(), _reason(own)])
+    found = ranks.gather_outcomes(None if own is None else [platform.node(), _reason(own)], own)
     failed = {rank: one for rank, one in enumerate(found) if one is not None}
     if not failed:
         return
