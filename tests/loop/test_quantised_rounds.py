@@ -2,16 +2,29 @@
 
 import copy
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rounded_loop import (
+    INPUTS,
+    Killed,
+    loss,
+    require_same_before,
+    retrained_as_it_is,
+    run,
+    run_with_checkpoints,
+    small,
+    state_of_round,
+    train,
+)
 from safetensors.torch import load_file
 from torch import nn
 
 import gossamer
-from gossamer import Cut, Retraining, Stop
+from gossamer import Retraining, Stop
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.loop.configuration import read
 from gossamer.loop.folder import load_ranges
@@ -19,48 +32,11 @@ from gossamer.loop.records import read_records
 from gossamer.prune.prunable import prunable_weights
 from gossamer.quantise.fake import FakeQuantisation
 
-INPUTS = torch.randn(64, 6, generator=torch.Generator().manual_seed(5))
-TARGETS = INPUTS[:, :3].argmax(1)
 LAST = Retraining(quantised_rounds=1)
 
 
-class Killed(Exception):
-    pass
-
-
-def small() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 3))
-
-
-def train(model: nn.Module, steps: int = 6) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model.train()
-    for _ in range(steps):
-        rows = torch.randperm(64)[:32]
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(INPUTS[rows]), TARGETS[rows]).backward()
-        optimizer.step()
-
-
-def loss(model: nn.Module) -> float:
-    with torch.no_grad():
-        return float(nn.functional.cross_entropy(model.eval()(INPUTS), TARGETS))
-
-
-def run(folder: Path, model: nn.Module | None = None, retraining: Retraining = LAST, rounds: int = 3) -> nn.Module:
-    model = model or small()
-    for round in gossamer.rounds(model, folder=folder, stop=Stop(rounds=rounds), retraining=retraining):
-        train(model)
-        measured = loss(model)
-        with round.in_float():
-            in_float = loss(model)
-        round.record(loss=measured, float_loss=in_float)
-    return model
-
-
 def test_the_last_rounds_are_trained_and_measured_as_int8_networks(tmp_path: Path) -> None:
-    model = run(tmp_path, retraining=Retraining(quantised_rounds=2))
+    model = run(tmp_path, Retraining(quantised_rounds=2))
     records = read_records(tmp_path)
     assert [record.quantised for record in records] == [False, False, True, True]
     assert [record.val == record.metrics["float_loss"] for record in records] == [True, True, False, False]
@@ -75,7 +51,7 @@ def test_the_last_rounds_are_trained_and_measured_as_int8_networks(tmp_path: Pat
 
 
 def test_the_recorded_number_is_that_of_the_weights_and_ranges_in_the_folder(tmp_path: Path) -> None:
-    run(tmp_path)
+    run(tmp_path, LAST)
     model = small()
     record = gossamer.load_round(tmp_path, -1, model)
     fake = FakeQuantisation(model, prunable_weights(model))
@@ -86,13 +62,7 @@ def test_the_recorded_number_is_that_of_the_weights_and_ranges_in_the_folder(tmp
 
 
 def test_rounds_before_are_those_of_a_run_without(tmp_path: Path) -> None:
-    run(tmp_path / "with", retraining=LAST)
-    run(tmp_path / "without", retraining=Retraining())
-    for number in range(3):
-        one, other = (
-            load_file(tmp_path / name / f"round-0{number}" / "model.safetensors") for name in ("with", "without")
-        )
-        assert all(torch.equal(one[key], other[key]) for key in other)
+    require_same_before(tmp_path, LAST)
     assert not (tmp_path / "with" / "round-02" / "ranges.json").exists()
     assert "quantised" not in (tmp_path / "without" / "config.toml").read_text()
 
@@ -108,36 +78,11 @@ def test_rounds_before_are_those_of_a_run_without(tmp_path: Path) -> None:
     ids=str,
 )
 def test_every_method_has_quantised_rounds_and_goes_on_inside_them(retraining: Retraining, tmp_path: Path) -> None:
-    def job(folder: Path, killed_at: tuple[int, int] | None) -> None:
-        model, checkpoint = small(), folder.with_suffix(".pt")
-        for round in gossamer.rounds(model, folder=folder, stop=Stop(rounds=2), retraining=retraining):
-            optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-            parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "round": round}
-            if checkpoint.exists():
-                saved = torch.load(checkpoint, weights_only=True)
-                if saved["round"]["round"] == round.number:
-                    for name, part in parts.items():
-                        part.load_state_dict(saved[name])
-                    torch.set_rng_state(saved["random"])
-            model.train()
-            for step, rate in enumerate(round.schedule(6).rates(lambda step: 0.1 / (step + 1))):
-                if step < round.steps:
-                    continue
-                if killed_at == (round.number, step):
-                    raise Killed
-                optimizer.param_groups[0]["lr"] = rate
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(INPUTS + torch.randn(64, 6)), TARGETS).backward()
-                optimizer.step()
-                if step == 1:
-                    states = {name: part.state_dict() for name, part in parts.items()}
-                    torch.save(states | {"random": torch.get_rng_state()}, checkpoint)
-            round.record(loss=loss(model))
-
-    job(tmp_path / "whole", None)
+    job = partial(run_with_checkpoints, retraining=retraining, lives_on=False)
+    job(tmp_path / "whole", killed_at=None)
     with pytest.raises(Killed):
-        job(tmp_path / "killed", (2, 3))
-    job(tmp_path / "killed", None)
+        job(tmp_path / "killed", killed_at=(2, 3))
+    job(tmp_path / "killed", killed_at=None)
     for name in ("model.safetensors", "ranges.json"):
         whole, killed = (tmp_path / one / "round-02" / name for one in ("whole", "killed"))
         assert whole.read_bytes() == killed.read_bytes()
@@ -248,25 +193,25 @@ def test_values_out_of_range_are_refused(given: dict[str, Any], message: str) ->
 
 
 def test_the_choice_is_kept_with_the_run(tmp_path: Path) -> None:
-    run(tmp_path)
+    run(tmp_path, LAST)
     message = (
         r"round 3 in .* was trained for int8, and is to be trained in float. .* remove the folders round-03 and later"
     )
     with pytest.raises(ConfigurationError, match=message):
-        run(tmp_path, retraining=Retraining())
+        run(tmp_path, Retraining())
     assert Retraining.from_tables(read(tmp_path)) == LAST
-    run(tmp_path)
+    run(tmp_path, LAST)
 
 
 def test_the_last_round_of_a_finished_run_can_be_trained_again_for_int8(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    run(tmp_path / "at once", rounds=2)
-    run(tmp_path / "later", retraining=Retraining(), rounds=2)
+    run(tmp_path / "at once", LAST, rounds=2)
+    run(tmp_path / "later", Retraining(), rounds=2)
     versions = read(tmp_path / "later")["versions"]
     with pytest.raises(ConfigurationError, match=r"round 2 in .* was trained in float, and is to be trained for int8"):
-        run(tmp_path / "later", rounds=2)
+        run(tmp_path / "later", LAST, rounds=2)
     shutil.rmtree(tmp_path / "later" / "round-02")
-    run(tmp_path / "later", rounds=2)
+    run(tmp_path / "later", LAST, rounds=2)
     for name in ("model.safetensors", "ranges.json"):
         one, other = (tmp_path / folder / "round-02" / name for folder in ("at once", "later"))
         assert one.read_bytes() == other.read_bytes()
@@ -275,26 +220,15 @@ def test_the_last_round_of_a_finished_run_can_be_trained_again_for_int8(tmp_path
 
 
 def test_a_checkpoint_of_a_round_in_float_is_none_of_one_for_int8(tmp_path: Path) -> None:
-    def state(folder: Path, retraining: Retraining, loaded: Any = None) -> Any:
-        model = small()
-        torch.manual_seed(2)
-        for round in gossamer.rounds(model, folder=folder, stop=Stop(rounds=1), retraining=retraining):
-            if round.number > 0:
-                if loaded is not None:
-                    round.load_state_dict(loaded)
-                return round.state_dict()
-            train(model)
-            round.record(loss=1.0)
-
-    found = {name: state(tmp_path / name, one) for name, one in (("float", Retraining()), ("int8", LAST))}
+    found = {name: state_of_round(tmp_path / name, one) for name, one in (("float", Retraining()), ("int8", LAST))}
     with pytest.raises(CheckpointError, match="its ranges are missing"):
-        state(tmp_path / "int8", LAST, found["float"])
+        state_of_round(tmp_path / "int8", LAST, found["float"])
     with pytest.raises(CheckpointError, match="its ranges are those of a quantised round"):
-        state(tmp_path / "float", Retraining(), found["int8"])
+        state_of_round(tmp_path / "float", Retraining(), found["int8"])
 
 
 def test_ranges_from_somebody_else_are_verified(tmp_path: Path) -> None:
-    run(tmp_path)
+    run(tmp_path, LAST)
     assert load_ranges(tmp_path, -1).keys() == {"0.weight", "3.weight"}
     with pytest.raises(CheckpointError, match=r"round 1 .* was trained in float"):
         load_ranges(tmp_path, 1)
@@ -305,14 +239,5 @@ def test_ranges_from_somebody_else_are_verified(tmp_path: Path) -> None:
 
 
 def test_a_sparse_network_is_retrained_for_int8_as_it_is(tmp_path: Path) -> None:
-    model = run(tmp_path / "float", retraining=Retraining())
-    masks = gossamer.load_masks(tmp_path / "float", -1)
-    target = 1 - sum(int(mask.sum()) for mask in masks.values()) / 108
-    for round in gossamer.rounds(
-        model, folder=tmp_path / "int8", target_sparsity=target, cut=Cut(one_shot=True), retraining=LAST
-    ):
-        if round.number > 0:
-            train(model)
-        round.record(loss=loss(model), untrained=round.number == 0)
-    found = gossamer.load_masks(tmp_path / "int8", -1)
+    masks, found = retrained_as_it_is(tmp_path, LAST)
     assert all(torch.equal(found[name], mask) for name, mask in masks.items())

@@ -5,61 +5,35 @@ import hashlib
 import itertools
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rounded_loop import (
+    Killed,
+    loss,
+    require_same_before,
+    retrained_as_it_is,
+    run,
+    run_with_checkpoints,
+    small,
+    state_of_round,
+    train,
+)
 from safetensors.torch import load_file
-from torch import nn
 
 import gossamer
-from gossamer import Cut, Retraining, Stop
+from gossamer import Retraining, Stop
 from gossamer.errors import CheckpointError, ConfigurationError
 from gossamer.loop.configuration import read
 from gossamer.loop.folder import load_ranges
 from gossamer.loop.records import read_records
 
-INPUTS = torch.randn(64, 6, generator=torch.Generator().manual_seed(5))
-TARGETS = INPUTS[:, :3].argmax(1)
 LAST = Retraining(quantised_rounds=1, levels=2)
 WEIGHTS = ("0.weight", "3.weight")
-
-
-class Killed(Exception):
-    pass
-
-
-def small() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 3))
-
-
-def train(model: nn.Module, steps: int = 6) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model.train()
-    for _ in range(steps):
-        rows = torch.randperm(64)[:32]
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(INPUTS[rows]), TARGETS[rows]).backward()
-        optimizer.step()
-
-
-def loss(model: nn.Module) -> float:
-    with torch.no_grad():
-        return float(nn.functional.cross_entropy(model.eval()(INPUTS), TARGETS))
-
-
-def run(folder: Path, retraining: Retraining = LAST, rounds: int = 3) -> nn.Module:
-    model = small()
-    for round in gossamer.rounds(model, folder=folder, stop=Stop(rounds=rounds), retraining=retraining):
-        train(model)
-        measured = loss(model)
-        with round.in_float():
-            in_float = loss(model)
-        round.record(loss=measured, float_loss=in_float)
-    return model
 
 
 def multiples(weight: torch.Tensor, levels: int) -> bool:
@@ -71,7 +45,7 @@ def multiples(weight: torch.Tensor, levels: int) -> bool:
 
 
 def test_what_is_kept_is_in_levels_and_what_rounds_to_zero_is_gone(tmp_path: Path) -> None:
-    model = run(tmp_path)
+    model = run(tmp_path, LAST)
     before, last = read_records(tmp_path)[-2:]
     assert (before.quantised, before.levels, before.rounded_to_zero) == (False, None, 0)
     assert (last.quantised, last.levels) == (True, 2)
@@ -97,13 +71,7 @@ def test_what_is_kept_is_in_levels_and_what_rounds_to_zero_is_gone(tmp_path: Pat
 
 
 def test_rounds_before_are_those_of_a_run_without(tmp_path: Path) -> None:
-    run(tmp_path / "with")
-    run(tmp_path / "without", Retraining())
-    for number in range(3):
-        one, other = (
-            load_file(tmp_path / name / f"round-0{number}" / "model.safetensors") for name in ("with", "without")
-        )
-        assert all(torch.equal(one[key], other[key]) for key in other)
+    require_same_before(tmp_path, LAST)
     assert "levels" not in (tmp_path / "without" / "config.toml").read_text()
     assert not (tmp_path / "with" / "round-03" / "ranges.json").exists()
 
@@ -133,40 +101,12 @@ def test_later_rounds_keep_what_is_left_of_those_before(tmp_path: Path) -> None:
 def test_every_method_has_them_and_goes_on_inside_them(
     retraining: Retraining, killed_at: tuple[int, int], tmp_path: Path
 ) -> None:
-    def job(folder: Path, killed_at: tuple[int, int] | None) -> None:
-        model, checkpoint = small(), folder.with_suffix(".pt")
-        torch.manual_seed(1)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-        for round in gossamer.rounds(
-            model, folder=folder, stop=Stop(rounds=2), retraining=retraining, state={"optimizer": optimizer}
-        ):
-            parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "round": round}
-            if checkpoint.exists():
-                saved = torch.load(checkpoint, weights_only=True)
-                if saved["round"]["round"] == round.number:
-                    for name, part in parts.items():
-                        part.load_state_dict(saved[name])
-                    torch.set_rng_state(saved["random"])
-            model.train()
-            for step, rate in enumerate(round.schedule(6).rates(lambda step: 0.1 / (step + 1))):
-                if step < round.steps:
-                    continue
-                if killed_at == (round.number, min(step, len(round.schedule(6)) - 1)):
-                    raise Killed
-                optimizer.param_groups[0]["lr"] = rate
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(INPUTS + torch.randn(64, 6)), TARGETS).backward()
-                optimizer.step()
-                if step == 1:
-                    states = {name: part.state_dict() for name, part in parts.items()}
-                    torch.save(states | {"random": torch.get_rng_state()}, checkpoint)
-            round.record(loss=loss(model))
-
-    job(tmp_path / "whole", None)
+    job = partial(run_with_checkpoints, retraining=retraining, lives_on=True)
+    job(tmp_path / "whole", killed_at=None)
     try:
-        job(tmp_path / "killed", killed_at)
+        job(tmp_path / "killed", killed_at=killed_at)
     except Killed:
-        job(tmp_path / "killed", None)
+        job(tmp_path / "killed", killed_at=None)
     for name in ("model.safetensors", "masks.safetensors", "state.safetensors"):
         whole, killed = (tmp_path / one / "round-02" / name for one in ("whole", "killed"))
         assert whole.read_bytes() == killed.read_bytes(), name
@@ -254,7 +194,7 @@ def test_values_out_of_range_are_refused(given: dict[str, Any], message: str) ->
 
 
 def test_the_choice_is_kept_with_the_run(tmp_path: Path) -> None:
-    run(tmp_path)
+    run(tmp_path, LAST)
     for other, words in (
         (Retraining(), "in float"),
         (Retraining(quantised_rounds=1), "for int8"),
@@ -265,35 +205,24 @@ def test_the_choice_is_kept_with_the_run(tmp_path: Path) -> None:
     assert Retraining.from_tables(read(tmp_path)) == LAST
     with pytest.raises(CheckpointError, match="was trained in 2 levels, and has no ranges"):
         load_ranges(tmp_path, -1)
-    run(tmp_path)
+    run(tmp_path, LAST)
 
 
 def test_the_last_round_of_a_finished_run_can_be_trained_again_in_levels(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    run(tmp_path / "at once", rounds=2)
+    run(tmp_path / "at once", LAST, rounds=2)
     run(tmp_path / "later", Retraining(), rounds=2)
     shutil.rmtree(tmp_path / "later" / "round-02")
-    run(tmp_path / "later", rounds=2)
+    run(tmp_path / "later", LAST, rounds=2)
     one, other = (tmp_path / folder / "round-02" / "model.safetensors" for folder in ("at once", "later"))
     assert one.read_bytes() == other.read_bytes()
     assert read(tmp_path / "later")["method"]["levels"] == 2
 
 
 def test_a_checkpoint_of_a_round_for_int8_is_none_of_one_in_levels(tmp_path: Path) -> None:
-    def state(folder: Path, retraining: Retraining, loaded: Any = None) -> Any:
-        model = small()
-        torch.manual_seed(2)
-        for round in gossamer.rounds(model, folder=folder, stop=Stop(rounds=1), retraining=retraining):
-            if round.number > 0:
-                if loaded is not None:
-                    round.load_state_dict(loaded)
-                return round.state_dict()
-            train(model)
-            round.record(loss=1.0)
-
-    int8 = state(tmp_path / "int8", Retraining(quantised_rounds=1))
+    int8 = state_of_round(tmp_path / "int8", Retraining(quantised_rounds=1))
     with pytest.raises(CheckpointError, match=r"the step of 0\.weight has shape"):
-        state(tmp_path / "levels", LAST, int8)
+        state_of_round(tmp_path / "levels", LAST, int8)
 
 
 def test_a_record_of_the_version_before_is_read(tmp_path: Path) -> None:
@@ -313,14 +242,5 @@ def test_a_record_of_the_version_before_is_read(tmp_path: Path) -> None:
 
 
 def test_a_sparse_network_is_retrained_in_levels_as_it_is(tmp_path: Path) -> None:
-    model = run(tmp_path / "float", Retraining())
-    masks = gossamer.load_masks(tmp_path / "float", -1)
-    target = 1 - sum(int(mask.sum()) for mask in masks.values()) / 108
-    for round in gossamer.rounds(
-        model, folder=tmp_path / "levels", target_sparsity=target, cut=Cut(one_shot=True), retraining=LAST
-    ):
-        if round.number > 0:
-            train(model)
-        round.record(loss=loss(model), untrained=round.number == 0)
-    found = gossamer.load_masks(tmp_path / "levels", -1)
+    masks, found = retrained_as_it_is(tmp_path, LAST)
     assert not any((found[name] & ~mask).any() for name, mask in masks.items())
