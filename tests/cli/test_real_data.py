@@ -14,9 +14,11 @@ from gossamer.loop.records import read_records
 TASK = '''
 """Examples that are read by workers, each with noise of all three global generators."""
 
+import multiprocessing
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +111,22 @@ def pairs():
     return Task("pairs", "", Both, lambda folder: Data(Pairs(), Pairs()), recipe, metric)
 
 
+class Murderous(nn.Sequential):
+    """Kills a process that reads while a checkpoint asks for the weights, and waits until torch has been told."""
+
+    def state_dict(self, *args, **kwargs):
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGKILL)
+            time.sleep(0.5)
+        return super().state_dict(*args, **kwargs)
+
+
+def killed_while_writing():
+    recipe = Recipe(2, 10, OneCycle(peak=0.1), SGD())
+    data = Data(Loaded(Jittered(), workers=1), Loaded(Jittered()))
+    return Task("read", "", lambda: Murderous(nn.Linear(6, 3)), lambda folder: data, recipe)
+
+
 def dying():
     return made(Loaded(Jittered(dies=True), workers=1))
 '''
@@ -157,10 +175,19 @@ def test_a_worker_that_dies(folder: Path) -> None:
     done = gossamer(folder, "compress", "own.py:dying", "--rounds", 1, "--out", "dying")
     assert done.returncode == 2
     # torch tells of it by raising wherever Python is just then, so that more lines may follow; in the middle of a
-    # message it is the connection that ends.
+    # message it is the connection that ends, and outside of what the task does its name is not known.
     first = done.stderr.splitlines()[0]
-    assert first.startswith("error: read: ")
+    assert first.startswith(("error: read: ", "error: a process that reads examples is gone: "))
     assert "DataLoader worker" in first or "ConnectionResetError" in first
+
+
+def test_a_worker_that_dies_while_a_checkpoint_is_written(folder: Path) -> None:
+    """torch raises from a signal's handler, here where nothing of the task runs."""
+    command = ("compress", "own.py:killed_while_writing", "--rounds", 1, "--checkpoint-seconds", 0, "--out", "writing")
+    done = gossamer(folder, *command)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: a process that reads examples is gone: DataLoader worker (pid ")
 
 
 def test_without_a_test_split_its_metric_is_left_out(folder: Path) -> None:

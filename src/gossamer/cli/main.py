@@ -34,6 +34,9 @@ from gossamer.errors import ConfigurationError, GossamerError, GossamerWarning
 USERS_MISTAKE = 2
 INTERRUPTED = 128
 """Plus the signal's number, as shells count."""
+WORKER_GONE = "DataLoader worker (pid"
+"""How torch's messages of such a process begin. It raises them from a signal's handler, wherever Python is just then:
+while a checkpoint is written too, where no task's name is known."""
 SOON = 0.01
 """Seconds."""
 
@@ -118,6 +121,14 @@ def main() -> None:
         sys.exit(INTERRUPTED + interrupted.number)
     except ReaderGone:
         pass
+    except RuntimeError as error:
+        if not str(error).startswith(WORKER_GONE):
+            raise
+        warn(
+            f"error: a process that reads examples is gone: {' '.join(str(error).split())}; expected it to live until "
+            f"the epoch ends (the system kills one when memory runs out: try fewer workers)"
+        )
+        sys.exit(USERS_MISTAKE)
     except OSError as error:
         give_up(sys.stdout)
         if error.errno != errno.EPIPE:
