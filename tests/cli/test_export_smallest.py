@@ -64,7 +64,9 @@ def test_a_run_in_few_bytes(run: Path, tmp_path: Path) -> None:
         if name == "validation":
             assert before - after <= 0.02 + 1e-6
     facts = {entry.key: entry.value for entry in written.metadata_props}
-    assert re.fullmatch(r"accuracy 0\.\d+ -> 0\.\d+", facts["gossamer.test"])
+    told = r"validation accuracy 0\.\d+ -> 0\.\d+, test accuracy 0\.\d+ -> 0\.\d+"
+    assert set(facts) == {"gossamer"}
+    assert re.fullmatch(told, facts["gossamer"])
     coded = coded_weights(written)
     assert len(coded) == 4
     # What was pruned stays zero, and the levels are few.

@@ -11,6 +11,7 @@ from gossamer.export.agreement import Recorded, compare
 from gossamer.export.canonical import without_dead_units
 from gossamer.export.compress import with_functions
 from gossamer.export.costs import Costs
+from gossamer.export.flattened import flattened
 from gossamer.export.form import SPARSE_FP32, FileForm
 from gossamer.export.half import LostWeights
 from gossamer.export.half_arithmetic import HALF, require_close, with_arithmetic
@@ -173,14 +174,15 @@ def _export_int8(
 def _export_smallest(source: Source, found: Smallest, path: Path, progress: Callable[[str], object]) -> Exported:
     """Writes a network with coded weights, each layer compared with the same one of the weights that were chosen."""
     progress("coding weights")
-    written = as_written(found.model, costs=SmallestCosts(), steps=found.steps)
+    model = flattened(found.model)
+    written = as_written(model, costs=SmallestCosts(), steps=found.steps)
     progress("comparing every layer with the dense one")
     agreements: list[Agreement] = []
 
     def write(temporary: Path) -> None:
         save(written.model, temporary)
-        rounding = Rounding(found.model, source.feeds)
-        agreements.append(compare_with_dense(found.model, temporary, written, source.feeds, rounding))
+        rounding = Rounding(model, source.feeds)
+        agreements.append(compare_with_dense(model, temporary, written, source.feeds, rounding))
         save(slim(written.model, found.facts()), temporary)
 
     write_file(path, write)

@@ -5,8 +5,9 @@ from itertools import count
 
 import onnx
 
+from gossamer.export.defaults import without_defaults
 from gossamer.export.provenance import NEEDS, PRODUCER, with_facts
-from gossamer.graph.messages import copied, replace_items
+from gossamer.graph.messages import replace_items
 from gossamer.graph.names import names_of_values, rename_values
 from gossamer.graph.open_axes import graphs_in
 
@@ -15,12 +16,12 @@ DIGITS = "abcdefghijklmnopqrstuvwxyz"
 
 def slim(model: onnx.ModelProto, facts: Mapping[str, str]) -> onnx.ModelProto:
     """The same network with inner values and constants called a, b, c, ..., without names of nodes, types of inner
-    values and descriptions; what it takes and returns keeps its names.
+    values, descriptions, and attributes that say what is meant without them; what it takes and returns keeps its names.
 
     Args:
         facts: what its metadata say, besides what it needs.
     """
-    result = copied(model)
+    result = without_defaults(model)
     public = {value.name for value in (*model.graph.input, *model.graph.output)}
     short = _names(public)
     rename_values(result, {name: next(short) for name in sorted(names_of_values(model) - public)})

@@ -19,6 +19,7 @@ from gossamer.export.importance import importances
 from gossamer.export.int8 import DECIDES, Scores, require_no_limit
 from gossamer.export.levels import FINEST, LEVELS, WAYS, Levels, Way, in_levels, own_levels
 from gossamer.export.moments import Inputs, inputs_of
+from gossamer.export.provenance import PRODUCER
 from gossamer.export.range_inputs import RangeInputs, read_range_inputs
 from gossamer.export.rounded import Network
 from gossamer.export.source import Source
@@ -62,8 +63,9 @@ class Smallest:
     """Split -> the metric, where the source has one."""
 
     def facts(self) -> dict[str, str]:
-        """What the file says of it, by keys of its metadata."""
-        return {f"gossamer.{split}": f"{s.metric} {s.before:.6g} -> {s.after:.6g}" for split, s in self.scores.items()}
+        """What the file says of it, by keys of its metadata: one line, if there is anything to say."""
+        words = [f"{split} {s.metric} {s.before:.6g} -> {s.after:.6g}" for split, s in self.scores.items()]
+        return {PRODUCER: ", ".join(words)} if words else {}
 
 
 def smallest(source: Source, form: FileForm, progress: Told = lambda text: None) -> Smallest:
