@@ -21,7 +21,7 @@ namespace gossamer {
 namespace {
 
 // A mixing coder's work follows elements: more of them would only be slow.
-constexpr uint64_t kMostElements = 1 << 12;
+constexpr uint64_t kMostElements = 1 << 9;
 
 // Whether the shape of a weight, whatever else it is, has few elements. What is no shape has none.
 bool HasFewElements(const std::vector<uint8_t>& bytes) {
