@@ -30,6 +30,9 @@ def print_plan(task: object, stop: Stop, cut: Cut, scope: Scope, training: Train
     known = [one.epochs for one in rounds if one.epochs is not None]
     total = f"{sum(known):g} epochs" if len(known) == len(rounds) else "as many steps as --rewind-... says, a round"
     terminal.print(f"{len(rounds)} rounds, {total}, {sum(one.bytes for one in rounds):,} bytes; nothing was trained")
+    terminal.print(
+        "(bytes of tensors; random states, records and headers are about 30 kB a round, and more of many tensors)"
+    )
     if stop.max_drop is not None:
         terminal.print("--max-drop ends it earlier, after the first round that loses more")
     if len(rounds) == MOST:

@@ -36,7 +36,8 @@ class PlannedRound:
     epochs: float | None
     """For how long it is trained, all replicates together; None where that depends on the number of examples."""
     bytes: int
-    """Of its folder: the model, the masks, and what the optimizer keeps of every weight."""
+    """Of tensors in its folder: the model, the masks, and what the optimizer keeps of every weight. Random states,
+    records and headers come on top."""
 
 
 def planned_rounds(
