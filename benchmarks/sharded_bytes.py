@@ -3,7 +3,7 @@
 Command: python benchmarks/sharded_bytes.py >> docs/results/sharded-bytes.jsonl
 n: 1; nothing in it is left to chance
 Hardware: any, nothing is timed; 1, 2 and 4 processes over gloo on one CPU
-Date: 2026-11-28; the rows with allocations, with 2 processes: 2026-11-29
+Date: 2026-11-29
 
 Networks of several sizes, with masses of equal weights, are cut twice by `gossamer.rounds`, each time to 80%; nothing
 is trained. Every call of `gossamer.ranks.group`, through which all that gossamer sends goes, is counted: the bytes of
