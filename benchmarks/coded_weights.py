@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import onnx
 from gossamer_runtime import coding
+from gossamer_runtime.coding.coded import VERSION
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-VERSION = b"\x02"
 Levels = dict[str, NDArray[np.int32]]
 
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 def coded_weights(path: Path) -> dict[str, bytes]:
     constants = {one.name: numpy_helper.to_array(one).tobytes() for one in onnx.load(path).graph.initializer}
-    return {name: packed for name, packed in constants.items() if packed[:1] == VERSION}
+    return {name: packed for name, packed in constants.items() if packed[:1] == bytes([VERSION])}
 
 
 def levels_of(packed: dict[str, bytes]) -> Levels:

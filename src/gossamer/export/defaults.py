@@ -2,7 +2,7 @@
 
 import onnx
 
-from gossamer.graph.graph import STANDARD_DOMAINS, attributes_of
+from gossamer.graph.graph import STANDARD_DOMAINS, Graph, attributes_of
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.open_axes import graphs_in
 from gossamer.graph.ops import ARITHMETIC, DOMAIN
@@ -19,7 +19,7 @@ OWN = {"activation": b"none", "group": 1, "kernel_shape": [1, 1], ARITHMETIC: b"
 def without_defaults(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network, whose nodes have only attributes that differ from what is meant where they are left out."""
     result = copied(model)
-    opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
+    opset = Graph(model).opset
     for graph in graphs_in(result.graph):
         for node in graph.node:
             values = attributes_of(node)

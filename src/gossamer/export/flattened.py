@@ -4,30 +4,23 @@ import math
 
 import onnx
 
-from gossamer.graph.graph import Graph, attributes_of, input_at, is_standard, values_read
+from gossamer.graph.batch_norm import drop_unread
+from gossamer.graph.graph import Graph, attributes_of, input_at, is_standard
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.shapes import Size
 
 
 def flattened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network, in which a Reshape of all axes but the first to one is a Flatten; shapes that nobody reads any
-    more are left out."""
+    """The same network, in which a Reshape of all axes but the first to one is a Flatten; constants that nobody reads
+    are left out."""
     graph, result = Graph(model), copied(model)
-    changed: set[str] = set()
     for node in result.graph.node:
         if is_standard(node, "Reshape") and _makes_rows(graph, node):
-            changed.add(node.input[1])
             # Flatten's axis is 1 where it is left out.
             node.op_type = "Flatten"
             replace_items(node.input, [node.input[0]])
             replace_items(node.attribute, [])
-    read = {name for node in result.graph.node for name in values_read(node)}
-    unread = changed - read - {value.name for value in result.graph.output}
-    replace_items(result.graph.initializer, [one for one in result.graph.initializer if one.name not in unread])
-    replace_items(
-        result.graph.node,
-        [one for one in result.graph.node if not (one.op_type == "Constant" and one.output[0] in unread)],
-    )
+    drop_unread(result)
     return result
 
 
