@@ -713,6 +713,29 @@ def test_weights_that_are_not_finite_end_the_run_and_keep_the_last_good_round(
     assert gossamer.load_round(tmp_path, -1, small()).round == 0
 
 
+@pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
+def test_weights_that_were_never_initialised_are_named_before_anything_is_trained(bad: float, tmp_path: Path) -> None:
+    model = small()
+    with torch.no_grad():
+        model[1].bias[2] = bad  # As `to_empty` may leave it, if no layer is asked to fill it.
+    with pytest.raises(TrainingDivergedError, match=r"1\.bias is not finite before round 0: it was not initialised"):
+        next(gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)))
+    assert not list(tmp_path.glob("round-*"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_frozen_weights_of_eight_bits_are_kept_beside_those_that_are_pruned(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = small()
+    model.base = torch.nn.Module()
+    given = torch.linspace(-3, 3, 24).to(dtype)
+    model.base.weight = torch.nn.Parameter(given.clone(), requires_grad=False)
+    for round in gossamer.rounds(model, folder=tmp_path, stop=gossamer.Stop(rounds=1)):
+        round.record(untrained=True, accuracy=0.9)
+    model.base.weight.data = torch.zeros(24).to(dtype)
+    gossamer.load_round(tmp_path, 1, model)
+    assert torch.equal(model.base.weight.float(), given.float())
+
+
 def test_statistics_that_are_not_a_number_end_the_run(tmp_path: Path) -> None:
     model = small()
     model[1].running_mean[3] = float("nan")

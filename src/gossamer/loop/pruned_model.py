@@ -83,20 +83,39 @@ class PrunedModel:
             if not dense:
                 self.attach_masks(masks)
 
+    def verify_initialised(self) -> None:
+        """Verifies that training begins with numbers: what `to_empty` leaves, and no layer has filled, is anything.
+
+        Raises:
+            TrainingDivergedError: a parameter is not finite.
+        """
+        name = self._first_not_finite(dict(unwrap(self.model).named_parameters()))
+        if name is not None:
+            raise TrainingDivergedError(
+                f"{name} is not finite before round 0: it was not initialised, or the weights that were loaded are "
+                f"broken. After to_empty, call reset_parameters of every layer, or load weights, before the rounds."
+            )
+
     def verify_finite(self, tensors: Mapping[str, Tensor], round_number: int) -> None:
         """Verifies that what a round is to keep is finite.
 
         Raises:
             TrainingDivergedError: it is not.
         """
+        name = self._first_not_finite(tensors)
+        if name is not None:
+            raise TrainingDivergedError(
+                f"{name} is not finite after round {round_number}: training diverged. The last good round is kept; "
+                f"lower the learning rate and start in a new folder."
+            )
+
+    def _first_not_finite(self, tensors: Mapping[str, Tensor]) -> str | None:
         parameters = dict(unwrap(self.model).named_parameters(remove_duplicate=False))
         for name, tensor in ((name, piece_of(tensor)) for name, tensor in tensors.items()):
             # A buffer may hold infinities, as attention masks do.
-            if not bool(torch.isfinite(tensor).all() if name in parameters else ~torch.isnan(tensor).any()):
-                raise TrainingDivergedError(
-                    f"{name} is not finite after round {round_number}: training diverged. The last good round is kept; "
-                    f"lower the learning rate and start in a new folder."
-                )
+            if not (_is_finite(tensor) if name in parameters else not torch.isnan(tensor).any()):
+                return name
+        return None
 
     def is_trained(self, since: Fingerprint) -> bool:
         """Whether a prunable weight is another one than it was; of frozen ones, whether any parameter is. Of sharded
@@ -125,3 +144,10 @@ def prunable_parameters(model: nn.Module, weights: Mapping[str, nn.Parameter]) -
         if parameter is None or parameter.shape != weight.shape:
             raise ConfigurationError(vanished(name, weight.shape, parameter))
     return {name: parameters[name] for name in weights}
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
+        # torch compares few of the float8 types; float32 has all their numbers.
+        tensor = tensor.float()
+    return bool(torch.isfinite(tensor).all())

@@ -117,6 +117,8 @@ class Run:
                 with self.ranks.together():
                     masks, self.average = put_back(self.network, self.folder, records[-1].round, self.ranks)
             else:
+                with self.ranks.together():
+                    self.network.verify_initialised()
                 begin_alike(self.ranks, self.model)
                 # The dense round is dense, even if the model was pruned before: its zeros may grow again.
                 detach_masks(unwrap(self.model).parameters())
