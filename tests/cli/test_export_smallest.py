@@ -64,7 +64,7 @@ def test_a_run_in_few_bytes(run: Path, tmp_path: Path) -> None:
         if name == "validation":
             assert before - after <= 0.02 + 1e-6
     facts = {entry.key: entry.value for entry in written.metadata_props}
-    told = r"validation accuracy 0\.\d+ -> 0\.\d+, test accuracy 0\.\d+ -> 0\.\d+"
+    told = r"accuracy: validation 0\.\d+ -> 0\.\d+, test 0\.\d+ -> 0\.\d+"
     assert set(facts) == {"gossamer"}
     assert re.fullmatch(told, facts["gossamer"])
     coded = coded_weights(written)
@@ -93,11 +93,11 @@ def in_levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_round_in_levels_keeps_them(in_levels: Path, tmp_path: Path) -> None:
-    """A loss is counted from the round before, in float."""
+    """A loss is counted from the round before, in float. Biases are rounded too, which may cost an image or two."""
     before, last = read_records(in_levels)
     drop = (before.val or 0) - (last.val or 0)
     path = tmp_path / "small.onnx"
-    output = printed("export", in_levels, "--round", 1, "-o", path, "--smallest", "--max-drop", drop + 1e-6)
+    output = printed("export", in_levels, "--round", 1, "-o", path, "--smallest", "--max-drop", drop + 0.02)
     assert f"--max-drop counts from round 0, the last one in float: {before.val:.2%}" in output
     sizes = {way: int(size.replace(",", "")) for way, size in re.findall(r"(\w+) (\d[\d,]*)[,;]", output)}
     assert "trained" in sizes

@@ -1,6 +1,7 @@
 """Networks in ONNX Runtime, their large constants handed over, and outputs that are remembered."""
 
 import gc
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.errors import ExportError
 from gossamer.graph import sessions
-from gossamer.graph.sessions import HANDED_OVER, Feed, Opened, Remembering, dense_session
+from gossamer.graph.sessions import HANDED_OVER, Feed, Opened, Remembering, dense_session, sparse_session
 
 RNG = np.random.default_rng(0)
 
@@ -94,3 +95,33 @@ def test_what_a_network_returns_and_was_given_by_name() -> None:
     np.testing.assert_array_equal(values["y"], opened.run(feed)[0])
     with pytest.raises(ExportError, match="cannot run the network on this input"):
         opened.run({"x": numpy_helper.to_array(opened.model.graph.initializer[1])})
+
+
+@pytest.mark.parametrize("session_of", [dense_session, lambda model: sparse_session(model.SerializeToString())])
+def test_what_one_of_two_added_convolutions_computes_can_be_returned(
+    session_of: Callable[[onnx.ModelProto], onnxruntime.InferenceSession], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime 1.32 joins that convolution, the addition and the activation, and then finds no such output."""
+    constants = {}
+    for name, shape in (("first", (16, 15)), ("second", (16, 15)), ("third", (3, 16))):
+        constants |= {name: normal(RNG, *shape, 1, 1), f"{name}.bias": normal(RNG, shape[0])}
+    nodes = [
+        helper.make_node("Conv", ["x", "first", "first.bias"], ["a"]),
+        helper.make_node("Conv", ["x", "second", "second.bias"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("Relu", ["sum"], ["r"]),
+        helper.make_node("Conv", ["r", "third", "third.bias"], ["y"]),
+    ]
+    model = network(nodes, {"x": ["n", 15, 8, 8]}, constants, ["y", "a"])
+    x = normal(RNG, 2, 15, 8, 8)
+
+    def computed(name: str, values: Array) -> Array:
+        products = np.einsum("oc,nchw->nohw", constants[name][:, :, 0, 0], values)
+        return np.asarray(products + constants[f"{name}.bias"][:, None, None], np.float32)
+
+    a = computed("first", x)
+    found = dict(zip(("y", "a"), session_of(model).run(["y", "a"], {"x": x}), strict=True))
+    np.testing.assert_allclose(found["a"], a, rtol=1e-4, atol=1e-4)
+    expected = computed("third", np.maximum(a + computed("second", x), 0))
+    np.testing.assert_allclose(found["y"], expected, rtol=1e-4, atol=1e-4)
+    assert capfd.readouterr().out == ""

@@ -64,8 +64,11 @@ class Smallest:
 
     def facts(self) -> dict[str, str]:
         """What the file says of it, by keys of its metadata: one line, if there is anything to say."""
-        words = [f"{split} {s.metric} {s.before:.6g} -> {s.after:.6g}" for split, s in self.scores.items()]
-        return {PRODUCER: ", ".join(words)} if words else {}
+        told: dict[str, list[str]] = {}
+        for split, s in self.scores.items():
+            told.setdefault(s.metric, []).append(f"{split} {s.before:.6g} -> {s.after:.6g}")
+        words = [f"{metric}: {', '.join(splits)}" for metric, splits in told.items()]
+        return {PRODUCER: "; ".join(words)} if words else {}
 
 
 def smallest(source: Source, form: FileForm, progress: Told = lambda text: None) -> Smallest:

@@ -16,10 +16,10 @@ def with_open_axes(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     inputs = [axis for value in model.graph.input for axis in _axes_of(value.type)]
     smallest = 1 if any(_is_below(axis, 1) for axis in inputs) else 0
-    if not any(_is_below(axis, smallest) for axis in _axes(model)):
+    if not any(_is_below(axis, smallest) for axis in axes_in(model)):
         return model
     result = copied(model)
-    for axis in _axes(result):
+    for axis in axes_in(result):
         if _is_below(axis, smallest):
             axis.ClearField("dim_value")
     return result
@@ -29,7 +29,8 @@ def _is_below(axis: onnx.TensorShapeProto.Dimension, smallest: int) -> bool:
     return axis.HasField("dim_value") and axis.dim_value < smallest
 
 
-def _axes(model: onnx.ModelProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
+def axes_in(model: onnx.ModelProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
+    """The axes of all values whose types a network says."""
     for graph in graphs_in(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             yield from _axes_of(value.type)

@@ -25,6 +25,8 @@ REMEMBERED = 2**28
 """Bytes of outputs."""
 FATAL = 4
 """The highest of ONNX Runtime's levels of messages. Errors are raised; they need not be printed as well."""
+RAISES = {"enable_fallback": 0}
+"""For a session that raises its error at once, and does not print it and try again the same way."""
 HANDED_OVER = 2**16
 """Bytes of a constant from which on a session is given it beside the model."""
 
@@ -36,11 +38,15 @@ def dense_session(model: onnx.ModelProto, threads: int = 0) -> onnxruntime.Infer
         threads: 0 is as many as it takes by itself.
     """
     light, large = _without_large(with_exact_sums(model))
-    options = _options()
-    options.intra_op_num_threads = threads
-    if large:
-        options.add_external_initializers(list(large), list(large.values()))
-    session = onnxruntime.InferenceSession(light.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    content = light.SerializeToString()
+
+    def opened(options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        options.intra_op_num_threads = threads
+        if large:
+            options.add_external_initializers(list(large), list(large.values()))
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], **RAISES)
+
+    session = _opened(opened)
     session.handed_over = large  # it reads them where they are
     return session
 
@@ -59,9 +65,25 @@ def sparse_session(model: bytes | str) -> onnxruntime.InferenceSession:
         exact = with_exact_sums(read)
         model = model if exact is read else exact.SerializeToString()
     try:
-        return gossamer_runtime.Session(model, _options())
+        return _opened(lambda options: gossamer_runtime.Session(model, options, **RAISES))
     except gossamer_runtime.NativeLibraryMissing as error:
         raise ExportError(f"a file with sparse ops cannot be verified here, so none is written: {error}") from error
+
+
+def _opened(
+    open_with: Callable[[onnxruntime.SessionOptions], onnxruntime.InferenceSession],
+) -> onnxruntime.InferenceSession:
+    """A session with all of ONNX Runtime's optimisations, or with fewer where it fails at them.
+
+    ONNX Runtime 1.32 joins a convolution, an addition and an activation even if the network returns what the
+    convolution alone computes, which it then finds nowhere.
+    """
+    try:
+        return open_with(_options())
+    except RuntimeError:
+        options = _options()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        return open_with(options)
 
 
 def _options() -> onnxruntime.SessionOptions:
