@@ -73,7 +73,9 @@ def test_a_run_in_few_bytes(run: Path, tmp_path: Path) -> None:
     kept = sum(int(mask.sum()) for mask in finished.masks.values())
     assert sum(np.count_nonzero(one.levels) for one in coded) <= kept
     assert all(np.abs(one.levels).max() <= 64 for one in coded)
-    ways = re.search(r"as estimated: nearest ([\d,]+), rate ([\d,]+), compensated ([\d,]+)", output)
+    ways = re.search(
+        r"as estimated: nearest ([\d,]+), rate ([\d,]+), compensated ([\d,]+), sequential ([\d,]+)", output
+    )
     assert ways is not None
 
 

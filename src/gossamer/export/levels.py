@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from gossamer.export.coded import short_step
 from gossamer.export.moments import Moments
 
-Way = Literal["nearest", "rate", "compensated", "trained"]
-WAYS: tuple[Way, ...] = ("nearest", "rate", "compensated")
+Way = Literal["nearest", "rate", "compensated", "sequential", "trained"]
+WAYS: tuple[Way, ...] = ("nearest", "rate", "compensated", "sequential")
 """Ways to round, each with what those before it do: to the nearest level; to the one that costs least, error and bits;
-with what is left of the row making the error good. "trained" rounds nothing that is in levels already."""
+with what is left of the row making the error good; one layer after the other, each making good what those before it
+changed (`gossamer.export.sequential`). "trained" rounds nothing that is in levels already."""
 FINEST = 64
 LEVELS: tuple[int, ...] = (64, 48, 32, 24, 16, 12, 10, 8, 7, 6, 5, 4, 3, 2)
 """Levels on either side of zero that are tried."""
@@ -103,7 +104,7 @@ def in_levels(
     bits = _bits(levels, count)
     if way != "nearest":
         for _ in range(PASSES):
-            rounded = _compensated if way == "compensated" else _cheapest
+            rounded = _compensated if way in ("compensated", "sequential") else _cheapest
             levels = rounded(rows, moments, step, prices, bits)
             bits = _bits(levels, count)
     error = _error((rows - levels * step) * np.sqrt(weighed)[:, None], moments)

@@ -28,6 +28,8 @@ class Inputs:
     moments: Moments
     means: NDArray[np.float64]
     """[groups, columns]"""
+    dense_means: NDArray[np.float64] | None = None
+    """The means of what the dense layer reads, where these are of a network whose earlier layers are rounded."""
 
     @property
     def centred(self) -> Moments:
@@ -46,7 +48,7 @@ def inputs_of(model: onnx.ModelProto, layers: Sequence[Layer], feeds: Sequence[F
     for feed in feeds:
         values: Mapping[str, NDArray[np.generic]] = dict(zip(sources, session.run(sources, dict(feed)), strict=True))
         for layer in layers:
-            columns = _columns(layer, np.asarray(values[layer.source], np.float64))
+            columns = columns_of(layer, values[layer.source])
             sums[layer.output] = sums.get(layer.output, 0.0) + _summed(columns)
             means[layer.output] = means.get(layer.output, 0.0) + columns.sum(axis=1)
             counts[layer.output] = counts.get(layer.output, 0) + columns.shape[1]
@@ -60,10 +62,15 @@ def _summed(columns: NDArray[np.float64]) -> Moments:
     return np.asarray(np.einsum("gnk,gnl->gkl", columns, columns, optimize=True))
 
 
-def _columns(layer: Layer, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[groups, windows, columns of a row of the weight]"""
+def columns_of(layer: Layer, values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """What the rows of a layer's weight are multiplied by: [groups, windows, columns of a row of the weight]; of a
+    convolution every so many windows.
+
+    Args:
+        values: what the layer reads.
+    """
     if layer.kind == "linear":
-        return values.reshape(1, -1, values.shape[-1])
+        return np.asarray(values, np.float64).reshape(1, -1, values.shape[-1])
     shape = layer.shape
     if values.ndim == 3:
         values = values[:, :, None]
@@ -73,9 +80,10 @@ def _columns(layer: Layer, values: NDArray[np.float64]) -> NDArray[np.float64]:
     spans = ((height - 1) * down + 1, (width - 1) * across + 1)
     windows = np.lib.stride_tricks.sliding_window_view(padded, spans, (2, 3))
     windows = windows[:, :, :: shape.strides[0], :: shape.strides[1], ::down, ::across]
-    images, channels, rows, columns = windows.shape[:4]
-    step = max(1, images * rows * columns // MOST_WINDOWS)
-    # [channels, windows, kernel height, kernel width], every so many of them.
-    chosen = windows.transpose(1, 0, 2, 3, 4, 5).reshape(channels, -1, height, width)[:, ::step]
-    grouped = chosen.reshape(shape.groups, channels // shape.groups, -1, height * width)
-    return grouped.transpose(0, 2, 1, 3).reshape(shape.groups, grouped.shape[2], -1)
+    images, _, rows, columns = windows.shape[:4]
+    every = max(1, images * rows * columns // MOST_WINDOWS)
+    image, row, column = np.unravel_index(np.arange(0, images * rows * columns, every), (images, rows, columns))
+    # [windows, channels, kernel height, kernel width]
+    chosen = np.asarray(windows[image, :, row, column], np.float64)
+    grouped = chosen.reshape(len(chosen), shape.groups, -1)
+    return np.ascontiguousarray(grouped.transpose(1, 0, 2))

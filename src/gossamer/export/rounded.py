@@ -52,6 +52,11 @@ class Network:
         """By the output of a layer."""
         return {layer.output: stored_of(self.graph, layer) for layer in find_layers(self.graph)}
 
+    def readers_of(self, layer: Layer) -> int:
+        """How many layers have its weight."""
+        weight = self.stored[layer.output].weight
+        return sum(stored.weight == weight for stored in self.stored.values())
+
     def rounded(self, chosen: Mapping[str, Levels], inputs: Mapping[str, Inputs], feed: Feed | None) -> onnx.ModelProto:
         """The network with these weights, by the output of their layer.
 
@@ -119,8 +124,10 @@ def _made_good(
     graph: Graph, bias: str, layer: Layer, weight: NDArray[np.float32], inputs: Inputs
 ) -> NDArray[np.float32]:
     """The bias with what the rows lack in the mean."""
-    lacking = (layer.weight.astype(np.float64) - weight).reshape(len(inputs.means), -1, inputs.means.shape[1])
-    mean = np.einsum("gnk,gk->gn", lacking, inputs.means).reshape(-1)
+    shape = (len(inputs.means), -1, inputs.means.shape[1])
+    dense_means = inputs.means if inputs.dense_means is None else inputs.dense_means
+    wanted = np.einsum("gnk,gk->gn", layer.weight.astype(np.float64).reshape(shape), dense_means)
+    mean = (wanted - np.einsum("gnk,gk->gn", weight.astype(np.float64).reshape(shape), inputs.means)).reshape(-1)
     stored = np.asarray(graph.constant(bias))
     return np.asarray(stored + mean.reshape(stored.shape), np.float32)
 

@@ -22,6 +22,7 @@ from gossamer.export.moments import Inputs, inputs_of
 from gossamer.export.provenance import PRODUCER
 from gossamer.export.range_inputs import RangeInputs, read_range_inputs
 from gossamer.export.rounded import Network
+from gossamer.export.sequential import changed, fitted
 from gossamer.export.source import Source
 from gossamer.export.trials import FEW_EXAMPLES, Told, run_of, squared_error
 from gossamer.graph.graph import Graph
@@ -34,16 +35,19 @@ PROBE = 4
 """Levels of one layer alone when it is found out what its errors do to the outputs."""
 CHEAPEST, DEAREST = -14.0, -2.0
 """Powers of ten: what a bit costs in squared error of the outputs, as a share of them."""
-HALVINGS = 9
-"""Of the space between the two: networks whose metric is measured in each way to round."""
+FURTHER = 3.0
+"""How many of them what a bit costs may be above what was found without looking at earlier layers."""
+FINEST_PRICE = 0.025
+"""Powers of ten to which it is found."""
 NEAR = 3
 """Numbers of levels of a layer that compensation is tried with."""
 BIAS_LEVELS = 32
 """Levels of a bias then, at least."""
 FINE_BIAS = 2.0**-20
 """The step of a bias that is as it was, nearly."""
-SMALL_FOR_ORDERS = 2**20
-"""Weights of a network of which several orders of units are coded, to see which is the smallest."""
+SMALL = 2**20
+"""Weights of a network up to which layers are rounded one after the other, and several orders of units are coded, to
+see which is the smallest."""
 NEVER = 1e6
 """Seconds of a layer whose weight would be stored whole."""
 UNMEASURED = 8
@@ -125,6 +129,8 @@ class _Found:
     model: onnx.ModelProto
     score: float
     """The metric on the split that decides."""
+    price: float
+    """The power of ten that a bit costs."""
     words: str = ""
 
     @property
@@ -164,13 +170,14 @@ class _Search:
     def importance(self) -> dict[str, NDArray[np.float64]]:
         return importances(self.source.dense, self.layers, self.examples.feeds[0])
 
-    def levels(self, layer: Layer, count: int, price: float, way: Way) -> Levels:
+    def levels(self, layer: Layer, count: int, price: float, way: Way, inputs: Inputs | None = None) -> Levels:
         """A layer in this many levels on either side of zero.
 
         Args:
             price: what a bit costs, in units of the layer's error.
+            inputs: what it reads; None: in the dense network.
         """
-        inputs = self.inputs[layer.output]
+        inputs = inputs or self.inputs[layer.output]
         moments = inputs.moments if self.network.stored[layer.output].bias is None else inputs.centred
         found = in_levels(layer.weight, moments, count, price, way, self.importance[layer.output])
         return replace(found, bias_step=self.bias_step(layer, price))
@@ -212,9 +219,12 @@ class _Search:
             ExportError: nothing fits.
         """
         found: dict[Way, _Found] = {}
-        for way in (*WAYS, "trained") if self.own else WAYS:
+        for way in self.ways:
             self.progress(f"choosing levels ({way})")
-            fits = self._within(way)
+            before = found.get("compensated") if way == "sequential" else None
+            fits = self._within(
+                way, *((CHEAPEST, DEAREST) if before is None else (before.price, before.price + FURTHER))
+            )
             if fits is not None:
                 found[way] = fits
         if not found:
@@ -236,6 +246,13 @@ class _Search:
             words += f"; --max-drop counts from round {self.source.in_float.round}, the last one in float: {told}"
         return replace(best, words=words)
 
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The ways to round that are tried."""
+        small = sum(layer.weight.size for layer in self.layers) < SMALL
+        ways = tuple(way for way in WAYS if small or way != "sequential")
+        return (*ways, "trained") if self.own else ways
+
     @cached_property
     def before(self) -> float:
         return self.score(DECIDES, self.source.dense)
@@ -255,15 +272,13 @@ class _Search:
         found = {layer.output: own_levels(layer.weight) for layer in self.layers}
         return {output: levels for output, levels in found.items() if levels is not None}
 
-    def _within(self, way: Way) -> _Found | None:
-        """The coarsest levels whose metric is within the allowed loss, by what a bit costs."""
-        low, high = CHEAPEST, DEAREST
+    def _within(self, way: Way, low: float, high: float) -> _Found | None:
+        """The coarsest levels whose metric is within the allowed loss, by the power of ten that a bit costs."""
         best: _Found | None = None
-        for _ in range(HALVINGS):
+        while high - low > FINEST_PRICE:
             middle = (low + high) / 2
-            chosen = {layer.output: self._chosen(layer, 10**middle, way) for layer in self.layers}
-            model = self.model(chosen)
-            found = _Found(chosen, model, self.score(DECIDES, model))
+            chosen, model = self._at(10**middle, way)
+            found = _Found(chosen, model, self.score(DECIDES, model), middle)
             if is_within(self.allowed, self.counted_from, found.score, self.source.splits[DECIDES].better):
                 low = middle
                 best = found if best is None or found.size < best.size else best
@@ -271,12 +286,38 @@ class _Search:
                 high = middle
         return best
 
-    def _chosen(self, layer: Layer, price: float, way: Way) -> Levels:
-        """The levels of a layer that cost least, error and bits."""
+    def _at(self, price: float, way: Way) -> tuple[dict[str, Levels], onnx.ModelProto]:
+        """The levels of all layers at so much a bit, and the network with them."""
+        if way != "sequential":
+            chosen = {layer.output: self._chosen(layer, price, way) for layer in self.layers}
+            return chosen, self.model(chosen)
+        chosen, inputs = {}, dict(self.inputs)
+        for layer in self.layers:
+            has_bias = self.network.stored[layer.output].bias is not None
+            if self._makes_good(layer):
+                before = self.network.rounded(chosen, inputs, None)
+                change = changed(self.source.dense, before, layer, self.examples.feeds)
+                inputs[layer.output] = change.inputs
+                follower = replace(layer, weight=fitted(layer, change, has_bias))
+                chosen[layer.output] = self._chosen(follower, price, way, change.inputs)
+            else:
+                chosen[layer.output] = self._chosen(layer, price, "compensated")
+        return chosen, self.network.rounded(chosen, inputs, self.source.feeds[0])
+
+    def _makes_good(self, layer: Layer) -> bool:
+        """Whether a layer can be fitted to what it reads: no other has its weight, and its moments are there."""
+        return self.inputs[layer.output].moments.ndim == 3 and self.network.readers_of(layer) == 1
+
+    def _chosen(self, layer: Layer, price: float, way: Way, inputs: Inputs | None = None) -> Levels:
+        """The levels of a layer that cost least, error and bits.
+
+        Args:
+            inputs: what it reads; None: in the dense network.
+        """
         weight = self.sensitivity[layer.output]
         own_price = price / weight if weight > 0 else math.inf
         if math.isinf(own_price):
-            return self.levels(layer, FINEST, 0.0, "nearest")
+            return self.levels(layer, FINEST, 0.0, "nearest", inputs)
         if way == "trained":
             own = self.own.get(layer.output)
             if own is not None:
@@ -287,11 +328,11 @@ class _Search:
             return levels.error + own_price * levels.bits
 
         def tried(counts: Iterable[int], way: Way) -> dict[int, Levels]:
-            return {count: self.levels(layer, count, own_price, way) for count in counts}
+            return {count: self.levels(layer, count, own_price, way, inputs) for count in counts}
 
         # Making errors good takes long, so only numbers of levels that are good without it are tried.
         near = LEVELS
-        if way == "compensated":
+        if way in ("compensated", "sequential"):
             alone = tried(LEVELS, "rate")
             near = tuple(sorted(alone, key=lambda count: cost(alone[count]))[:NEAR])
         return min(tried(near, way).values(), key=cost)
@@ -304,7 +345,7 @@ class _Search:
             layers = find_layers(Graph(one))
             return sum(len(coded(layer, steps[layer.output])) for layer in layers)
 
-        orders = ORDERS if sum(layer.weight.size for layer in self.layers) < SMALL_FOR_ORDERS else ORDERS[:1]
+        orders = ORDERS if sum(layer.weight.size for layer in self.layers) < SMALL else ORDERS[:1]
         self.progress("putting units in order")
         found = [in_order(model, order) for order in orders]
         return (min((model, *found), key=size) if len(found) > 1 else found[0]), steps

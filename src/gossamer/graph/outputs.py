@@ -6,7 +6,7 @@ from typing import NamedTuple
 import onnx
 from onnx import helper
 
-from gossamer.graph.messages import copied
+from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.ops import DOMAIN
 
 
@@ -40,3 +40,10 @@ def with_outputs(
         if value not in returned:
             wider.graph.output.append(onnx.ValueInfoProto(name=value))
     return wider
+
+
+def returning(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
+    """The network that returns this value alone, so that ONNX Runtime computes nothing that it does not follow from."""
+    result = with_outputs(model, [value])
+    replace_items(result.graph.output, [output for output in result.graph.output if output.name == value])
+    return result

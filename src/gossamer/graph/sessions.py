@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import gossamer_runtime
 import numpy as np
@@ -25,7 +26,7 @@ REMEMBERED = 2**28
 """Bytes of outputs."""
 FATAL = 4
 """The highest of ONNX Runtime's levels of messages. Errors are raised; they need not be printed as well."""
-RAISES = {"enable_fallback": 0}
+RAISES: dict[str, Any] = {"enable_fallback": 0}
 """For a session that raises its error at once, and does not print it and try again the same way."""
 HANDED_OVER = 2**16
 """Bytes of a constant from which on a session is given it beside the model."""
