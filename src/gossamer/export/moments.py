@@ -62,12 +62,12 @@ def _summed(columns: NDArray[np.float64]) -> Moments:
     return np.asarray(np.einsum("gnk,gnl->gkl", columns, columns, optimize=True))
 
 
-def columns_of(layer: Layer, values: NDArray[np.generic]) -> NDArray[np.float64]:
-    """What the rows of a layer's weight are multiplied by: [groups, windows, columns of a row of the weight]; of a
-    convolution every so many windows.
+def columns_of(layer: Layer, values: NDArray[np.generic], most: int = MOST_WINDOWS) -> NDArray[np.float64]:
+    """What the rows of a layer's weight are multiplied by: [groups, windows, columns of a row of the weight].
 
     Args:
         values: what the layer reads.
+        most: windows of a convolution, about, beyond which only every so many are looked at.
     """
     if layer.kind == "linear":
         return np.asarray(values, np.float64).reshape(1, -1, values.shape[-1])
@@ -81,7 +81,7 @@ def columns_of(layer: Layer, values: NDArray[np.generic]) -> NDArray[np.float64]
     windows = np.lib.stride_tricks.sliding_window_view(padded, spans, (2, 3))
     windows = windows[:, :, :: shape.strides[0], :: shape.strides[1], ::down, ::across]
     images, _, rows, columns = windows.shape[:4]
-    every = max(1, images * rows * columns // MOST_WINDOWS)
+    every = max(1, images * rows * columns // most)
     image, row, column = np.unravel_index(np.arange(0, images * rows * columns, every), (images, rows, columns))
     # [windows, channels, kernel height, kernel width]
     chosen = np.asarray(windows[image, :, row, column], np.float64)

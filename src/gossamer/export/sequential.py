@@ -8,6 +8,7 @@ over the weights that are kept: the asymmetric reconstruction of AdaRound (Nagel
 Rounding for Post-Training Quantization"). A bias makes good the means, so that x and x' are about theirs.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ from gossamer.graph.sessions import Feed, dense_session
 
 DAMPING = 0.1
 """The share of the mean moment by which a weight is held where it was."""
+EXAMPLES, WINDOWS = 128, 2**15
+"""Examples that are looked at, at least, and until there are so many windows of them."""
+OF_A_BATCH = 1024
+"""Windows of a batch that are looked at, about."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,26 @@ def changed(dense: onnx.ModelProto, rounded: onnx.ModelProto, layer: Layer, feed
     """What a layer reads in a network whose earlier layers are rounded."""
     sessions = [dense_session(returning(model, layer.source)) for model in (dense, rounded)]
     moments, crossed, sums, count = np.zeros(()), np.zeros(()), [np.zeros(()), np.zeros(())], 0
+    examples = windows = 0
     for feed in feeds:
-        before, now = (columns_of(layer, *session.run([layer.source], dict(feed))) for session in sessions)
+        values = [np.asarray(session.run([layer.source], dict(feed))[0]) for session in sessions]
+        before, now = (columns_of(layer, value, OF_A_BATCH) for value in values)
         moments = moments + np.einsum("gnk,gnl->gkl", now, now, optimize=True)
         crossed = crossed + np.einsum("gnk,gnl->gkl", now, before, optimize=True)
         sums = [total + columns.sum(axis=1) for total, columns in zip(sums, (before, now), strict=True)]
         count += now.shape[1]
+        examples, windows = examples + len(values[0]), windows + _windows(layer, values[0])
+        if examples >= EXAMPLES and windows >= WINDOWS:
+            break
     dense_means, means = (total / max(1, count) for total in sums)
     return Changed(Inputs(moments / max(1, count), means, dense_means), crossed / max(1, count))
+
+
+def _windows(layer: Layer, values: NDArray[np.generic]) -> int:
+    """How often a layer's weight is multiplied with a batch, about."""
+    if layer.kind == "linear":
+        return int(values.size // max(1, values.shape[-1]))
+    return int(values.size // max(1, values.shape[1] * math.prod(layer.shape.strides)))
 
 
 def fitted(layer: Layer, change: Changed, has_bias: bool) -> NDArray[np.float32]:
