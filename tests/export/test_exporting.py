@@ -127,7 +127,7 @@ def test_a_dense_file_that_reads_back_as_something_else(
 def test_without_the_native_library_no_sparse_file_is_written(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(*arguments: object) -> None:
+    def missing(*arguments: object, **settings: object) -> None:
         raise gossamer_runtime.NativeLibraryMissing("built without a compiler")
 
     monkeypatch.setattr(gossamer_runtime, "Session", missing)

@@ -35,8 +35,8 @@ PROBE = 4
 """Levels of one layer alone when it is found out what its errors do to the outputs."""
 CHEAPEST, DEAREST = -14.0, -2.0
 """Powers of ten: what a bit costs in squared error of the outputs, as a share of them."""
-FURTHER = 3.0
-"""How many of them what a bit costs may be above what was found without looking at earlier layers."""
+NEAR_PRICES = (-0.5, 1.0)
+"""How many of them what a bit costs is looked for around what was found without looking at earlier layers."""
 FINEST_PRICE = 0.025
 """Powers of ten to which it is found; twice that layer after layer, which takes longer."""
 NEAR = 3
@@ -222,9 +222,8 @@ class _Search:
         for way in self.ways:
             self.progress(f"choosing levels ({way})")
             before = found.get("compensated") if way == "sequential" else None
-            fits = self._within(
-                way, *((CHEAPEST, DEAREST) if before is None else (before.price, before.price + FURTHER))
-            )
+            low, high = (CHEAPEST, DEAREST) if before is None else (before.price + near for near in NEAR_PRICES)
+            fits = self._within(way, low, high)
             if fits is not None:
                 found[way] = fits
         if not found:
