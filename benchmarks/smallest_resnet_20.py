@@ -3,7 +3,7 @@
 Command: OMP_NUM_THREADS=1 gossamer export benchmarks/smallest_resnet_20.py:task --data DATA --smallest \\
     --max-drop 0.003 -o FILE, then gossamer size FILE
 n: 1 network (seed 0 of benchmarks/resnet_20_forty_epochs.py)
-Hardware: 1 core of an Intel Xeon (Emerald Rapids)
+Hardware: 1 core of AMD Zen 3 with AVX2
 Date: 2026-11-29, docs/results/smallest-resnet-20.txt
 """
 
