@@ -104,7 +104,7 @@ def in_levels(
     bits = _bits(levels, count)
     if way != "nearest":
         for _ in range(PASSES):
-            rounded = _compensated if way in ("compensated", "sequential") else _cheapest
+            rounded = _compensated if way == "compensated" else _cheapest
             levels = rounded(rows, moments, step, prices, bits)
             bits = _bits(levels, count)
     error = _error((rows - levels * step) * np.sqrt(weighed)[:, None], moments)

@@ -28,8 +28,8 @@ class Inputs:
     moments: Moments
     means: NDArray[np.float64]
     """[groups, columns]"""
-    dense_means: NDArray[np.float64] | None = None
-    """The means of what the dense layer reads, where these are of a network whose earlier layers are rounded."""
+    dense_means: NDArray[np.float64]
+    """The means of what the dense layer reads: others, where earlier layers are rounded."""
 
     @property
     def centred(self) -> Moments:
@@ -52,7 +52,8 @@ def inputs_of(model: onnx.ModelProto, layers: Sequence[Layer], feeds: Sequence[F
             sums[layer.output] = sums.get(layer.output, 0.0) + _summed(columns)
             means[layer.output] = means.get(layer.output, 0.0) + columns.sum(axis=1)
             counts[layer.output] = counts.get(layer.output, 0) + columns.shape[1]
-    return {name: Inputs(sums[name] / max(1, count), means[name] / max(1, count)) for name, count in counts.items()}
+    found = {name: means[name] / max(1, count) for name, count in counts.items()}
+    return {name: Inputs(sums[name] / max(1, counts[name]), mean, mean) for name, mean in found.items()}
 
 
 def _summed(columns: NDArray[np.float64]) -> Moments:

@@ -125,8 +125,7 @@ def _made_good(
 ) -> NDArray[np.float32]:
     """The bias with what the rows lack in the mean."""
     shape = (len(inputs.means), -1, inputs.means.shape[1])
-    dense_means = inputs.means if inputs.dense_means is None else inputs.dense_means
-    wanted = np.einsum("gnk,gk->gn", layer.weight.astype(np.float64).reshape(shape), dense_means)
+    wanted = np.einsum("gnk,gk->gn", layer.weight.astype(np.float64).reshape(shape), inputs.dense_means)
     mean = (wanted - np.einsum("gnk,gk->gn", weight.astype(np.float64).reshape(shape), inputs.means)).reshape(-1)
     stored = np.asarray(graph.constant(bias))
     return np.asarray(stored + mean.reshape(stored.shape), np.float32)

@@ -73,7 +73,7 @@ def fitted(layer: Layer, change: Changed, has_bias: bool) -> NDArray[np.float32]
     """
     inputs, crossed = change.inputs, change.crossed
     moments = inputs.centred if has_bias else inputs.moments
-    if has_bias and inputs.dense_means is not None:
+    if has_bias:
         crossed = crossed - inputs.means[:, :, None] * inputs.dense_means[:, None]
     rows = np.asarray(layer.weight, np.float64).reshape(len(layer.weight), -1)
     result, per_group = np.zeros_like(rows), len(rows) // len(moments)

@@ -298,7 +298,7 @@ class _Search:
                 change = changed(self.source.dense, before, layer, self.examples.feeds)
                 inputs[layer.output] = change.inputs
                 follower = replace(layer, weight=fitted(layer, change, has_bias))
-                chosen[layer.output] = self._chosen(follower, price, way, change.inputs)
+                chosen[layer.output] = self._chosen(follower, price, "compensated", change.inputs)
             else:
                 chosen[layer.output] = self._chosen(layer, price, "compensated")
         return chosen, self.network.rounded(chosen, inputs, self.source.feeds[0])
@@ -331,7 +331,7 @@ class _Search:
 
         # Making errors good takes long, so only numbers of levels that are good without it are tried.
         near = LEVELS
-        if way in ("compensated", "sequential"):
+        if way == "compensated":
             alone = tried(LEVELS, "rate")
             near = tuple(sorted(alone, key=lambda count: cost(alone[count]))[:NEAR])
         return min(tried(near, way).values(), key=cost)
