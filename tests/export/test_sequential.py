@@ -6,7 +6,7 @@ import pytest
 from export.onnx_graphs import Array, network, normal, sparse_weight
 from onnx import helper
 
-from gossamer.export.sequential import changed, fitted
+from gossamer.export.sequential import Beside, fitted
 from gossamer.graph.graph import Graph
 from gossamer.graph.layers import Layer, find_layers
 from gossamer.graph.sessions import Feed, dense_session
@@ -39,7 +39,7 @@ def test_the_fitted_weight_is_that_of_least_squares(has_bias: bool) -> None:
     rounded = two_layers(coarse, second, bias)
     feeds: list[Feed] = [{"x": normal(rng, 2000, 6)} for _ in range(2)]
     layer = last_layer(dense)
-    found = fitted(layer, changed(dense, rounded, layer, feeds), has_bias)
+    found = fitted(layer, Beside(dense, feeds).changed(rounded, layer), has_bias)
     x = np.concatenate([np.asarray(feed["x"]) for feed in feeds])
     before, now = (np.maximum(x.astype(np.float64) @ weight.T, 0) for weight in (first, coarse))
     for row in range(4):
@@ -67,7 +67,7 @@ def test_behind_nothing_that_is_rounded_a_weight_stays_as_it_is() -> None:
     rng = np.random.default_rng(0)
     dense = two_layers(normal(rng, 10, 6), sparse_weight(rng, 4, 10, density=0.6), normal(rng, 4))
     layer = last_layer(dense)
-    found = fitted(layer, changed(dense, dense, layer, [{"x": normal(rng, 500, 6)}]), True)
+    found = fitted(layer, Beside(dense, [{"x": normal(rng, 500, 6)}]).changed(dense, layer), True)
     np.testing.assert_allclose(found, layer.weight, rtol=1e-4, atol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_what_reads_nothing_but_zeros_stays_as_it_is() -> None:
     dense = two_layers(-np.abs(normal(rng, 10, 6)), sparse_weight(rng, 4, 10, density=0.6), None)
     layer = last_layer(dense)
     feeds: list[Feed] = [{"x": np.abs(normal(rng, 50, 6))}]
-    assert np.array_equal(fitted(layer, changed(dense, dense, layer, feeds), False), layer.weight)
+    assert np.array_equal(fitted(layer, Beside(dense, feeds).changed(dense, layer), False), layer.weight)
 
 
 def test_windows_of_convolutions_are_what_their_rows_are_multiplied_by() -> None:
@@ -95,9 +95,9 @@ def test_windows_of_convolutions_are_what_their_rows_are_multiplied_by() -> None
     rounded = network(nodes, {"x": ["n", 3, 12, 12]}, weights, ["y"])
     feeds: list[Feed] = [{"x": normal(rng, 40, 3, 12, 12)}]
     layer = last_layer(dense)
-    same = fitted(layer, changed(dense, dense, layer, feeds), False)
+    same = fitted(layer, Beside(dense, feeds).changed(dense, layer), False)
     np.testing.assert_allclose(same, layer.weight, rtol=1e-3, atol=1e-4)
-    new = fitted(layer, changed(dense, rounded, layer, feeds), False)
+    new = fitted(layer, Beside(dense, feeds).changed(rounded, layer), False)
     expected = dense_session(dense).run(["y"], feeds[0])[0]
     errors = []
     for weight in (weights["second"], new):

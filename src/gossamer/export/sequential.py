@@ -9,8 +9,8 @@ Rounding for Post-Training Quantization"). A bias makes good the means, so that 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -27,6 +27,10 @@ EXAMPLES, WINDOWS = 128, 2**15
 """Examples that are looked at, at least, and until there are so many windows of them."""
 OF_A_BATCH = 1024
 """Windows of a batch that are looked at, about."""
+Columns = NDArray[np.float32]
+"""[groups, windows, columns]: what the rows of a layer's weight are multiplied by, of a batch."""
+REMEMBERED = 2**30
+"""Bytes of what layers of the dense network read that are held; what is beyond is computed again each time."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +43,58 @@ class Changed:
     """[groups, columns, columns]: the mean of products of what it reads and of what the dense one reads."""
 
 
-def changed(dense: onnx.ModelProto, rounded: onnx.ModelProto, layer: Layer, feeds: Sequence[Feed]) -> Changed:
-    """What a layer reads in a network whose earlier layers are rounded."""
-    sessions = [dense_session(returning(model, layer.source)) for model in (dense, rounded)]
-    moments, crossed, sums, count = np.zeros(()), np.zeros(()), [np.zeros(()), np.zeros(())], 0
+@dataclass
+class Beside:
+    """A dense network, beside which rounded ones are looked at."""
+
+    dense: onnx.ModelProto
+    feeds: Sequence[Feed]
+    _read: dict[str, list[Columns]] = field(default_factory=dict)
+    """What layers read, by their outputs."""
+
+    def changed(self, rounded: onnx.ModelProto, layer: Layer) -> Changed:
+        """What a layer reads in a network whose earlier layers are rounded."""
+        moments, crossed, sums, count = np.zeros(()), np.zeros(()), [np.zeros(()), np.zeros(())], 0
+        for before, now in zip(self._of_dense(layer), _read_by(layer, rounded, self.feeds), strict=True):
+            moments = moments + _products(now, now)
+            crossed = crossed + _products(now, before)
+            sums = [total + read.sum(axis=1, dtype=np.float64) for total, read in zip(sums, (before, now), strict=True)]
+            count += now.shape[1]
+        dense_means, means = (total / max(1, count) for total in sums)
+        return Changed(Inputs(moments / max(1, count), means, dense_means), crossed / max(1, count))
+
+    def _of_dense(self, layer: Layer) -> Iterator[Columns]:
+        if layer.output in self._read:
+            yield from self._read[layer.output]
+            return
+        left = REMEMBERED - sum(columns.nbytes for read in self._read.values() for columns in read)
+        held: list[Columns] | None = []
+        for columns in _read_by(layer, self.dense, self.feeds):
+            yield columns
+            left -= columns.nbytes
+            if left < 0:
+                held = None
+            elif held is not None:
+                held.append(columns)
+        if held is not None:
+            self._read[layer.output] = held
+
+
+def _read_by(layer: Layer, model: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[Columns]:
+    """What a layer's rows are multiplied by, batch by batch, until there is enough of it."""
+    session = dense_session(returning(model, layer.source))
     examples = windows = 0
     for feed in feeds:
-        values = [np.asarray(session.run([layer.source], dict(feed))[0]) for session in sessions]
-        before, now = (columns_of(layer, value, OF_A_BATCH) for value in values)
-        moments = moments + np.einsum("gnk,gnl->gkl", now, now, optimize=True)
-        crossed = crossed + np.einsum("gnk,gnl->gkl", now, before, optimize=True)
-        sums = [total + columns.sum(axis=1) for total, columns in zip(sums, (before, now), strict=True)]
-        count += now.shape[1]
-        examples, windows = examples + len(values[0]), windows + _windows(layer, values[0])
+        values = np.asarray(session.run([layer.source], dict(feed))[0])
+        yield columns_of(layer, values, OF_A_BATCH).astype(np.float32)
+        examples, windows = examples + len(values), windows + _windows(layer, values)
         if examples >= EXAMPLES and windows >= WINDOWS:
             break
-    dense_means, means = (total / max(1, count) for total in sums)
-    return Changed(Inputs(moments / max(1, count), means, dense_means), crossed / max(1, count))
+
+
+def _products(first: Columns, second: Columns) -> Moments:
+    """The sums of products of two columns."""
+    return np.asarray(np.matmul(first.transpose(0, 2, 1), second, dtype=np.float64))
 
 
 def _windows(layer: Layer, values: NDArray[np.generic]) -> int:

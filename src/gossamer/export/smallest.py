@@ -19,10 +19,11 @@ from gossamer.export.importance import importances
 from gossamer.export.int8 import DECIDES, Scores, require_no_limit
 from gossamer.export.levels import FINEST, LEVELS, WAYS, Levels, Way, in_levels, own_levels
 from gossamer.export.moments import Inputs, inputs_of
+from gossamer.export.price_search import PriceSearch, Tried
 from gossamer.export.provenance import PRODUCER
 from gossamer.export.range_inputs import RangeInputs, read_range_inputs
 from gossamer.export.rounded import Network
-from gossamer.export.sequential import changed, fitted
+from gossamer.export.sequential import Beside, fitted
 from gossamer.export.source import Source
 from gossamer.export.trials import FEW_EXAMPLES, Told, run_of, squared_error
 from gossamer.graph.graph import Graph
@@ -37,8 +38,8 @@ CHEAPEST, DEAREST = -14.0, -2.0
 """Powers of ten: what a bit costs in squared error of the outputs, as a share of them."""
 NEAR_PRICES = (-0.5, 1.0)
 """How many of them what a bit costs is looked for around what was found without looking at earlier layers."""
-FINEST_PRICE = 0.025
-"""Powers of ten to which it is found; twice that layer after layer, which takes longer."""
+FINEST_PRICE, FINEST_SEQUENTIAL = 0.025, 0.1
+"""Powers of ten to which it is found; layer after layer takes longer."""
 NEAR = 3
 """Numbers of levels of a layer that compensation is tried with."""
 BIAS_LEVELS = 32
@@ -129,14 +130,8 @@ class _Found:
     model: onnx.ModelProto
     score: float
     """The metric on the split that decides."""
-    price: float
-    """The power of ten that a bit costs."""
-    words: str = ""
-
-    @property
-    def size(self) -> float:
-        """Bytes of weights, about."""
-        return sum(levels.bits for levels in self.chosen.values()) / 8
+    words: str
+    """How they were chosen, for people."""
 
 
 @dataclass
@@ -165,6 +160,10 @@ class _Search:
     def inputs(self) -> dict[str, Inputs]:
         self.progress(f"looking at what layers read on {self.examples.words}")
         return inputs_of(self.source.dense, self.layers, self.examples.feeds)
+
+    @cached_property
+    def beside(self) -> Beside:
+        return Beside(self.source.dense, self.examples.feeds)
 
     @cached_property
     def importance(self) -> dict[str, NDArray[np.float64]]:
@@ -218,14 +217,14 @@ class _Search:
         Raises:
             ExportError: nothing fits.
         """
-        found: dict[Way, _Found] = {}
+        searches: dict[Way, PriceSearch] = {}
         for way in self.ways:
             self.progress(f"choosing levels ({way})")
-            before = found.get("compensated") if way == "sequential" else None
-            low, high = (CHEAPEST, DEAREST) if before is None else (before.price + near for near in NEAR_PRICES)
-            fits = self._within(way, low, high)
-            if fits is not None:
-                found[way] = fits
+            search = searches[way] = self.search(way)
+            near = searches["compensated"].best if way == "sequential" else None
+            low, high = (CHEAPEST, DEAREST) if near is None else (near.price + distance for distance in NEAR_PRICES)
+            search.halve(low, high, FINEST_SEQUENTIAL if way == "sequential" else FINEST_PRICE)
+        found = {way: search.best for way, search in searches.items() if search.best is not None}
         if not found:
             finest = self.model(self.uniform(FINEST))
             metric = self.source.splits[DECIDES]
@@ -237,13 +236,17 @@ class _Search:
                 f"and may get worse by {self.allowed:g} (--max-drop). Nothing was written. Allow more, or leave "
                 f"--smallest out"
             )
-        best = min(found.values(), key=lambda one: one.size)
+        way = min(found, key=lambda one: found[one].size)
+        self.progress(f"looking at the neighbours of the best ({way})")
+        searches[way].look_around()
+        best = found[way] = searches[way].best
+        assert best is not None
         sizes = ", ".join(f"{way} {one.size:,.0f}" for way, one in found.items())
         words = f"bytes of weights by the way to round, as estimated: {sizes}"
         if self.source.in_float is not None:
             told = value_text(self.source.splits[DECIDES].name, self.counted_from)
             words += f"; --max-drop counts from round {self.source.in_float.round}, the last one in float: {told}"
-        return replace(best, words=words)
+        return _Found(*self._at(10**best.price, way), best.score, words)
 
     @property
     def ways(self) -> tuple[Way, ...]:
@@ -271,19 +274,15 @@ class _Search:
         found = {layer.output: own_levels(layer.weight) for layer in self.layers}
         return {output: levels for output, levels in found.items() if levels is not None}
 
-    def _within(self, way: Way, low: float, high: float) -> _Found | None:
-        """The coarsest levels whose metric is within the allowed loss, by the power of ten that a bit costs."""
-        best: _Found | None = None
-        while high - low > FINEST_PRICE * (2 if way == "sequential" else 1):
-            middle = (low + high) / 2
-            chosen, model = self._at(10**middle, way)
-            found = _Found(chosen, model, self.score(DECIDES, model), middle)
-            if is_within(self.allowed, self.counted_from, found.score, self.source.splits[DECIDES].better):
-                low = middle
-                best = found if best is None or found.size < best.size else best
-            else:
-                high = middle
-        return best
+    def search(self, way: Way) -> PriceSearch:
+        """The search for what a bit may cost, rounding this way."""
+        better = self.source.splits[DECIDES].better
+
+        def at(power: float) -> Tried:
+            chosen, model = self._at(10**power, way)
+            return Tried(power, self.score(DECIDES, model), sum(levels.bits for levels in chosen.values()) / 8)
+
+        return PriceSearch(at, lambda score: is_within(self.allowed, self.counted_from, score, better), better)
 
     def _at(self, price: float, way: Way) -> tuple[dict[str, Levels], onnx.ModelProto]:
         """The levels of all layers at so much a bit, and the network with them."""
@@ -295,7 +294,7 @@ class _Search:
             has_bias = self.network.stored[layer.output].bias is not None
             if self._makes_good(layer):
                 before = self.network.rounded(chosen, inputs, None)
-                change = changed(self.source.dense, before, layer, self.examples.feeds)
+                change = self.beside.changed(before, layer)
                 inputs[layer.output] = change.inputs
                 follower = replace(layer, weight=fitted(layer, change, has_bias))
                 chosen[layer.output] = self._chosen(follower, price, "compensated", change.inputs)
