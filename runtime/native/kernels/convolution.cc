@@ -38,7 +38,7 @@ void RunItems(const ConvolutionPlan& plan, const float* input, const float* resi
       call.output = output + place;
       call.residual = residual ? residual + place : nullptr;
       call.ahead = Ahead(plan, tile);
-      RunBlocks(plan, tile, input + image * strides.input, 0.0f, slice, end, call, scratch,
+      RunBlocks(plan, tile, input + image * strides.input, 0.0f, slice, end, call, scratch, nullptr,
                 [](const Range&, const float*) {});
     });
   });

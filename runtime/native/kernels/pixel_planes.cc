@@ -5,7 +5,7 @@
 namespace gossamer {
 
 bool SuitsPixelPlanes(const ConvolutionShape& shape, const PanelLayout& output) {
-  constexpr int64_t kLargest = 16;
+  constexpr int64_t kLargest = 11;
   return shape.input_channels == kColours && shape.groups == 1 && shape.stride_width == 2 && shape.dilation_width == 1 &&
          PixelPlanes(shape.kernel_width) < shape.kernel_width && shape.kernel_width <= kLargest && shape.kernel_height <= kLargest &&
          output.tile_rows == 1;
@@ -34,8 +34,10 @@ QuadWeight QuadsOfPixels(const ConvolutionShape& shape, const SparseByteWeight& 
       if (weight.value[i] == 0) continue;
       const int64_t channel = weight.column[i] / taps, tap = weight.column[i] % taps;
       const int64_t byte = tap % shape.kernel_width * kColours + channel;
-      const size_t column = static_cast<size_t>(tap / shape.kernel_width * planes + byte / kQuad);
-      of_row[column].weight[byte % kQuad] = weight.value[i];
+      const int64_t kernel_row = tap / shape.kernel_width, plane = byte / kQuad;
+      const bool joined = JoinsLastBytes(shape.kernel_width) && plane == planes - 1;
+      const size_t column = static_cast<size_t>((joined ? kernel_row / kQuad : kernel_row) * planes + plane);
+      of_row[column].weight[joined ? kernel_row % kQuad : byte % kQuad] = weight.value[i];
       kept[column] = true;
     }
     for (size_t column = 0; column < of_row.size(); ++column) {

@@ -7,6 +7,7 @@
 
 #include "format/half.h"
 #include "kernels/limits.h"
+#include "kernels/pixel_planes.h"
 #include "kernels/quantised_weight.h"
 #include "kernels/staging.h"
 #include "kernels/stream_packer.h"
@@ -66,13 +67,13 @@ Staging WithoutStaging(const ConvolutionShape& shape, const PanelLayout& input, 
 }
 
 // Tiles that are single rows, one plane after the other.
-Staging StagingOfPixels(const ConvolutionShape& shape, const PanelLayout& output) {
+Staging StagingOfPixels(const ConvolutionShape& shape, bool joins, const PanelLayout& output) {
   Staging staging;
   staging.row_lanes = RoundUp(output.tile_columns, 16);
   for (int64_t tap = 0; tap < shape.taps(); ++tap) staging.taps.push_back({tap * staging.row_lanes, 0});
   staging.windows.emplace_back(staging.taps.size(), true);
   staging.window_of_tile.assign(static_cast<size_t>(output.tiles()), 0);
-  staging.channel_floats = shape.taps() * staging.row_lanes;
+  staging.channel_floats = StagedPixelLanes(shape, shape.kernel_width, joins, staging.row_lanes);
   staging.copies.resize(static_cast<size_t>(output.tiles()));
   return staging;
 }
@@ -169,12 +170,13 @@ Status MakeProductPlan(const ConvolutionShape& shape, const SparseMatrix<Value>&
   const double density = static_cast<double>(weight.kept()) /
                          (static_cast<double>(weight.rows) * static_cast<double>(weight.columns));
   plan->pixel_planes = options.pixel_planes;
+  plan->joins_last_bytes = options.joins_last_bytes;
   // Panels are of floats: halves are made of them where they are staged.
   constexpr bool kHalves = std::is_same_v<Value, Half>;
   plan->direct = !kHalves && !plan->pixel_planes && IsDirect(shape, plan->input, plan->output) &&
                  !IsBetterAligned(*plan, density * static_cast<double>(weight.rows));
   if (plan->pixel_planes) {
-    *staging = StagingOfPixels(shape, plan->output);
+    *staging = StagingOfPixels(shape, plan->joins_last_bytes, plan->output);
   } else if (plan->direct) {
     *staging = WithoutStaging(shape, plan->input, plan->output);
   } else if (const Status status = MakeStaging(shape, plan->input, plan->output, options.traits, options.column_shift,

@@ -32,6 +32,7 @@ struct PlanOptions {
   Arithmetic arithmetic = Arithmetic::kFloat;
   int64_t finished_rows = 0;  // that are finished together at most (BlockStream); 0: all of a slice
   bool pixel_planes = false;  // the shape is a PixelShape
+  bool joins_last_bytes = false;  // JoinsLastBytes() of its pixels
 };
 
 // One copy of a piece of an image row into the staged block, done for every channel of the block.
@@ -133,6 +134,7 @@ struct ProductPlan {
 
   bool direct = false;        // the input panel is read as it lies: 1x1, or all but the middle tap reads padding
   bool pixel_planes = false;  // tiles are staged as pixel_planes.h says
+  bool joins_last_bytes = false;
   bool column_shift = false;  // kernel columns are told apart by shifts in registers, not by shifted copies
   bool wide_rows = false;     // and so that rows may be cut into segments (wide_row-inl.h)
   int64_t row_lanes = 0;      // lanes from one image row to the next among the accumulators

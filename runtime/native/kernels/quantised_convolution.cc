@@ -47,6 +47,7 @@ void RunItems(const QuantisedConvolutionPlan& plan, const int32_t* input, const 
               const ImageStrides& strides, int64_t first, int64_t last, int32_t* scratch) {
   const SumsToBytes to(plan.requantisation, plan.within_32_bits);
   FetchRows(plan);
+  StagedPixels pixels;
   ForEachItem(plan, first, last, [&](int64_t image, int64_t index, size_t slice, size_t end) {
     const TilePlan& tile = plan.tiles[static_cast<size_t>(index)];
     const int64_t place = image * strides.output + index * plan.output_quads() * plan.output.pitch;
@@ -63,7 +64,7 @@ void RunItems(const QuantisedConvolutionPlan& plan, const int32_t* input, const 
     }
     const SummedTile summed = {tile.rows, tile.columns, tile.compact ? plan.row_lanes : tile.columns,
                                plan.accumulator_pitch};
-    RunBlocks(plan, index, input + image * strides.input, plan.padding, slice, end, call, scratch,
+    RunBlocks(plan, index, input + image * strides.input, plan.padding, slice, end, call, scratch, &pixels,
               [&](const Range& rows, const int32_t* sums) {
                 FinishRows(plan, to, rows, summed, sums, call);
               });

@@ -77,6 +77,7 @@ Status MakeQuantisedConvolutionPlan(const ConvolutionShape& shape, const SparseB
   product.finished_rows = kFinishedRows;
   const PanelLayout output = MakePanelLayout(shape.output_height(height), shape.output_width(width), options.threads);
   product.pixel_planes = options.traits.kernel.sums_quads && SuitsPixelPlanes(shape, output);
+  product.joins_last_bytes = product.pixel_planes && JoinsLastBytes(shape.kernel_width);
   const QuadWeight quads = product.pixel_planes ? QuadsOfPixels(shape, weight) : QuadsFromWeight(shape, weight, options.traits.split_pairs);
   const ConvolutionShape lanes = product.pixel_planes ? PixelShape(shape) : QuadShape(shape);
   Staging staging;

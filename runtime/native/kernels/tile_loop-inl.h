@@ -53,10 +53,10 @@ inline int64_t RowAhead(const ProductPlan& plan, int64_t index) {
 
 // Slices [first, last) of tile `index` of an image: staged block by block, summed, finished as `call` says. Of `call`
 // that and the bias are given. Calls done(rows, sums of the first of them) for rows that are summed; of floats they are then
-// finished.
+// finished. `pixels` is told apart by threads, as scratch is.
 template <class Call, class Lane, class Done>
 void RunBlocks(const ProductPlan& plan, int64_t index, const Lane* image, Lane padding, size_t first, size_t last,
-               Call call, Lane* scratch, const Done& done) {
+               Call call, Lane* scratch, StagedPixels* pixels, const Done& done) {
   using Staged = std::remove_const_t<std::remove_pointer_t<decltype(call.input)>>;
   Staged* const staged = reinterpret_cast<Staged*>(scratch);
   const TilePlan& tile = plan.tiles[static_cast<size_t>(index)];
@@ -76,7 +76,7 @@ void RunBlocks(const ProductPlan& plan, int64_t index, const Lane* image, Lane p
       if (plan.direct) {
         input = channels + index * plan.shape.input_channels * plan.input.pitch;
       } else if (plan.pixel_planes) {
-        StagePixels(plan, index, image, padding, staged);
+        input = StagePixels(plan, index, image, padding, staged, pixels);
       } else if (!copies) {
         StageWideRows(tile, channels, plan.input.pitch, block.channels, plan.channel_floats, RowAhead(plan, index),
                       padding, staged);

@@ -71,6 +71,28 @@ TEST(QuantisedConvolution, FirstLayersOfImages) {
   }
 }
 
+TEST(QuantisedConvolution, FirstLayersWhoseTilesShareRows) {
+  // More rows than are staged below one another; rows that tiles do not share, or share but one; padding of whole tiles;
+  // last bytes of one to nine kernel rows.
+  for (const int64_t kernel_width : {3, 5, 7, 11}) {
+    for (const int64_t kernel_height : {1, 2, 4, 7, 9}) {
+      for (const int64_t stride : {1, 2, 3}) {
+        QuantisedCase c;
+        c.shape = Square(3, 5, kernel_width, 2);
+        c.shape.kernel_height = kernel_height;
+        c.shape.stride_height = stride;
+        c.shape.pad_top = kernel_width == 7 ? kernel_height + 1 : kernel_height / 2;
+        c.shape.pad_bottom = kernel_height / 3;
+        c.shape.dilation_height = kernel_width == 11 && stride == 2 ? 2 : 1;
+        c.height = 29;
+        c.width = kernel_width == 5 ? 449 : 113;
+        c.density = kernel_height == 4 ? 0.3 : 1.0;
+        CheckQuantised(c, static_cast<unsigned>(100 * kernel_width + 10 * kernel_height + stride));
+      }
+    }
+  }
+}
+
 TEST(QuantisedConvolution, ResidualsBoundsAndTables) {
   for (const int64_t kernel : {1, 3}) {
     for (const int residual : {0, 1, 2}) {
