@@ -1,5 +1,6 @@
 """What layers read, summed up: the second moments of their inputs, which say what an error of a weight costs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,8 +29,8 @@ class Inputs:
     moments: Moments
     means: NDArray[np.float64]
     """[groups, columns]"""
-    dense_means: NDArray[np.float64]
-    """The means of what the dense layer reads: others, where earlier layers are rounded."""
+    wanted: NDArray[np.float64] | None = None
+    """[groups, rows of a group]: the means that rows have to make, less biases; None: what they make of `means`."""
 
     @property
     def centred(self) -> Moments:
@@ -53,7 +54,7 @@ def inputs_of(model: onnx.ModelProto, layers: Sequence[Layer], feeds: Sequence[F
             means[layer.output] = means.get(layer.output, 0.0) + columns.sum(axis=1)
             counts[layer.output] = counts.get(layer.output, 0) + columns.shape[1]
     found = {name: means[name] / max(1, count) for name, count in counts.items()}
-    return {name: Inputs(sums[name] / max(1, counts[name]), mean, mean) for name, mean in found.items()}
+    return {name: Inputs(sums[name] / max(1, counts[name]), mean) for name, mean in found.items()}
 
 
 def _summed(columns: NDArray[np.float64]) -> Moments:
@@ -81,10 +82,31 @@ def columns_of(layer: Layer, values: NDArray[np.generic], most: int = MOST_WINDO
     spans = ((height - 1) * down + 1, (width - 1) * across + 1)
     windows = np.lib.stride_tricks.sliding_window_view(padded, spans, (2, 3))
     windows = windows[:, :, :: shape.strides[0], :: shape.strides[1], ::down, ::across]
-    images, _, rows, columns = windows.shape[:4]
-    every = max(1, images * rows * columns // most)
-    image, row, column = np.unravel_index(np.arange(0, images * rows * columns, every), (images, rows, columns))
+    image, row, column = _looked_at(windows, most)
     # [windows, channels, kernel height, kernel width]
     chosen = np.asarray(windows[image, :, row, column], np.float64)
     grouped = chosen.reshape(len(chosen), shape.groups, -1)
     return np.ascontiguousarray(grouped.transpose(1, 0, 2))
+
+
+def results_of(layer: Layer, values: NDArray[np.generic], most: int = MOST_WINDOWS) -> NDArray[np.float64]:
+    """What lies where rows of the weight make their results, in the places of `columns_of`: [groups, windows, rows of a
+    group].
+
+    Args:
+        values: of the shape that the layer makes.
+    """
+    if layer.kind == "linear":
+        return np.asarray(values, np.float64).reshape(1, -1, values.shape[-1])
+    if values.ndim == 3:
+        values = values[:, :, None]
+    image, row, column = _looked_at(values, most)
+    chosen = np.asarray(values[image, :, row, column], np.float64)
+    return chosen.reshape(len(chosen), layer.shape.groups, -1).transpose(1, 0, 2)
+
+
+def _looked_at(values: NDArray[np.generic], most: int) -> tuple[NDArray[np.intp], ...]:
+    """Images, rows and columns, `most` places about; of [images, channels, rows, columns, ...]."""
+    places = (values.shape[0], *values.shape[2:4])
+    every = max(1, math.prod(places) // most)
+    return np.unravel_index(np.arange(0, math.prod(places), every), places)

@@ -125,7 +125,9 @@ def _made_good(
 ) -> NDArray[np.float32]:
     """The bias with what the rows lack in the mean."""
     shape = (len(inputs.means), -1, inputs.means.shape[1])
-    wanted = np.einsum("gnk,gk->gn", layer.weight.astype(np.float64).reshape(shape), inputs.dense_means)
+    wanted = inputs.wanted
+    if wanted is None:
+        wanted = np.einsum("gnk,gk->gn", layer.weight.astype(np.float64).reshape(shape), inputs.means)
     mean = (wanted - np.einsum("gnk,gk->gn", weight.astype(np.float64).reshape(shape), inputs.means)).reshape(-1)
     stored = np.asarray(graph.constant(bias))
     return np.asarray(stored + mean.reshape(stored.shape), np.float32)

@@ -1,11 +1,13 @@
 """What a layer's weight has to be after the layers before it were rounded.
 
-A dense layer computes w x. After rounding it reads x' instead, and computes nearest to that, by least squares, with
+A dense layer makes w x, to which the network may add s, from another branch. After rounding it reads x' instead, and s'
+is added, and it makes nearest to what the two were, by least squares, with
 
-    w' = w E[x x'^T] E[x' x'^T]^-1
+    w' = E[(w x + s - s') x'^T] E[x' x'^T]^-1
 
 over the weights that are kept: the asymmetric reconstruction of AdaRound (Nagel et al. 2020, "Up or Down? Adaptive
-Rounding for Post-Training Quantization"). A bias makes good the means, so that x and x' are about theirs.
+Rounding for Post-Training Quantization"), for the sum where there is one, or errors would add up along residual
+branches. A bias makes good the means, so that both factors are about theirs.
 """
 
 import math
@@ -16,7 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gossamer.export.moments import Inputs, Moments, columns_of
+from gossamer.export.moments import Inputs, columns_of, results_of
 from gossamer.graph.layers import Layer
 from gossamer.graph.outputs import returning
 from gossamer.graph.sessions import Feed, dense_session
@@ -27,20 +29,20 @@ EXAMPLES, WINDOWS = 128, 2**15
 """Examples that are looked at, at least, and until there are so many windows of them."""
 OF_A_BATCH = 1024
 """Windows of a batch that are looked at, about."""
-Columns = NDArray[np.float32]
-"""[groups, windows, columns]: what the rows of a layer's weight are multiplied by, of a batch."""
 REMEMBERED = 2**30
-"""Bytes of what layers of the dense network read that are held; what is beyond is computed again each time."""
+"""Bytes of what layers of the dense network make that are held; what is beyond is computed again each time."""
+
+Batches = list[NDArray[np.float32]]
+"""[groups, windows, rows of a group] each: what a layer makes, and what is added to it."""
 
 
 @dataclass(frozen=True)
 class Changed:
-    """What a layer reads behind rounded layers, beside what the dense one reads."""
+    """What a layer reads behind rounded layers, beside what it has to make of it."""
 
     inputs: Inputs
-    """Of the layer behind rounded ones."""
-    crossed: Moments
-    """[groups, columns, columns]: the mean of products of what it reads and of what the dense one reads."""
+    crossed: NDArray[np.float64]
+    """[groups, rows of a group, columns]: the mean of products of what rows have to make and of what they read."""
 
 
 @dataclass
@@ -49,52 +51,59 @@ class Beside:
 
     dense: onnx.ModelProto
     feeds: Sequence[Feed]
-    _read: dict[str, list[Columns]] = field(default_factory=dict)
-    """What layers read, by their outputs."""
+    _made: dict[str, Batches] = field(default_factory=dict)
+    """By the outputs of layers."""
 
     def changed(self, rounded: onnx.ModelProto, layer: Layer) -> Changed:
-        """What a layer reads in a network whose earlier layers are rounded."""
-        moments, crossed, sums, count = np.zeros(()), np.zeros(()), [np.zeros(()), np.zeros(())], 0
-        for before, now in zip(self._of_dense(layer), _read_by(layer, rounded, self.feeds), strict=True):
-            moments = moments + _products(now, now)
-            crossed = crossed + _products(now, before)
-            sums = [total + read.sum(axis=1, dtype=np.float64) for total, read in zip(sums, (before, now), strict=True)]
-            count += now.shape[1]
-        dense_means, means = (total / max(1, count) for total in sums)
-        return Changed(Inputs(moments / max(1, count), means, dense_means), crossed / max(1, count))
+        """What a layer reads in a network whose earlier layers are rounded.
 
-    def _of_dense(self, layer: Layer) -> Iterator[Columns]:
-        if layer.output in self._read:
-            yield from self._read[layer.output]
+        Args:
+            layer: with the weight that it has in the dense network.
+        """
+        moments, crossed, means, wanted, count = *(np.zeros(()) for _ in range(4)), 0
+        for made, (columns, added) in zip(self._dense(layer), _read(layer, rounded, self.feeds), strict=True):
+            sought = made if added is None else made - added
+            moments = moments + columns.transpose(0, 2, 1) @ columns
+            crossed = crossed + sought.transpose(0, 2, 1) @ columns
+            means, wanted = means + columns.sum(axis=1), wanted + sought.sum(axis=1)
+            count += columns.shape[1]
+        moments, crossed, means, wanted = (total / max(1, count) for total in (moments, crossed, means, wanted))
+        return Changed(Inputs(moments, means, wanted), crossed)
+
+    def _dense(self, layer: Layer) -> Iterator[NDArray[np.float32]]:
+        """What it makes there, with what is added to it."""
+        if layer.output in self._made:
+            yield from self._made[layer.output]
             return
-        left = REMEMBERED - sum(columns.nbytes for read in self._read.values() for columns in read)
-        held: list[Columns] | None = []
-        for columns in _read_by(layer, self.dense, self.feeds):
-            yield columns
-            left -= columns.nbytes
+        left = REMEMBERED - sum(batch.nbytes for made in self._made.values() for batch in made)
+        held: Batches | None = []
+        for columns, added in _read(layer, self.dense, self.feeds):
+            weight = layer.weight.astype(np.float64).reshape(len(columns), -1, columns.shape[2])
+            made = columns @ weight.transpose(0, 2, 1)
+            batch = (made if added is None else made + added).astype(np.float32)
+            yield batch
+            left -= batch.nbytes
             if left < 0:
                 held = None
             elif held is not None:
-                held.append(columns)
+                held.append(batch)
         if held is not None:
-            self._read[layer.output] = held
+            self._made[layer.output] = held
 
 
-def _read_by(layer: Layer, model: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[Columns]:
-    """What a layer's rows are multiplied by, batch by batch, until there is enough of it."""
-    session = dense_session(returning(model, layer.source))
+def _read(
+    layer: Layer, model: onnx.ModelProto, feeds: Sequence[Feed]
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
+    """What a layer's rows are multiplied by and what is added to their results, batch by batch, until that is enough."""
+    names = [layer.source] if layer.residual is None else [layer.source, layer.residual]
+    session = dense_session(returning(model, names))
     examples = windows = 0
     for feed in feeds:
-        values = np.asarray(session.run([layer.source], dict(feed))[0])
-        yield columns_of(layer, values, OF_A_BATCH).astype(np.float32)
+        values, *added = (np.asarray(value) for value in session.run(names, dict(feed)))
+        yield columns_of(layer, values, OF_A_BATCH), results_of(layer, added[0], OF_A_BATCH) if added else None
         examples, windows = examples + len(values), windows + _windows(layer, values)
         if examples >= EXAMPLES and windows >= WINDOWS:
             break
-
-
-def _products(first: Columns, second: Columns) -> Moments:
-    """The sums of products of two columns."""
-    return np.asarray(np.matmul(first.transpose(0, 2, 1), second, dtype=np.float64))
 
 
 def _windows(layer: Layer, values: NDArray[np.generic]) -> int:
@@ -105,24 +114,24 @@ def _windows(layer: Layer, values: NDArray[np.generic]) -> int:
 
 
 def fitted(layer: Layer, change: Changed, has_bias: bool) -> NDArray[np.float32]:
-    """The weight that computes nearest to what the dense layer does; its zeros stay zeros.
+    """The weight that makes nearest to what is wanted; its zeros stay zeros.
 
     Args:
         has_bias: whether the means are made good by a bias.
     """
     inputs, crossed = change.inputs, change.crossed
     moments = inputs.centred if has_bias else inputs.moments
-    if has_bias:
-        crossed = crossed - inputs.means[:, :, None] * inputs.dense_means[:, None]
+    if has_bias and inputs.wanted is not None:
+        crossed = crossed - inputs.wanted[:, :, None] * inputs.means[:, None]
     rows = np.asarray(layer.weight, np.float64).reshape(len(layer.weight), -1)
-    result, per_group = np.zeros_like(rows), len(rows) // len(moments)
+    result, sought = np.zeros_like(rows), crossed.reshape(rows.shape)
     for number, row in enumerate(rows):
         kept = np.flatnonzero(row)
-        own = moments[number // per_group][np.ix_(kept, kept)]
-        wanted = (crossed[number // per_group] @ row)[kept]
+        own = moments[number // (len(rows) // len(moments))][np.ix_(kept, kept)]
         damping = DAMPING * float(np.mean(np.diag(own))) if len(kept) else 0.0
         if damping > 0:
-            result[number, kept] = np.linalg.solve(own + damping * np.eye(len(kept)), wanted + damping * row[kept])
+            held = sought[number, kept] + damping * row[kept]
+            result[number, kept] = np.linalg.solve(own + damping * np.eye(len(kept)), held)
         else:
             # It reads nothing but zeros.
             result[number, kept] = row[kept]

@@ -1,6 +1,6 @@
 """A network that returns inner values too."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import onnx
@@ -42,8 +42,8 @@ def with_outputs(
     return wider
 
 
-def returning(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
-    """The network that returns this value alone, so that ONNX Runtime computes nothing that it does not follow from."""
-    result = with_outputs(model, [value])
-    replace_items(result.graph.output, [output for output in result.graph.output if output.name == value])
+def returning(model: onnx.ModelProto, values: Collection[str]) -> onnx.ModelProto:
+    """The network that returns these values alone, so that ONNX Runtime computes nothing but what they follow from."""
+    result = with_outputs(model, values)
+    replace_items(result.graph.output, [output for output in result.graph.output if output.name in values])
     return result
