@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.tiles import row_pitch, tile_size
 
@@ -65,9 +68,28 @@ class _Axis:
         indices = [index for index, tap in enumerate(taps) if self._reads(tap, outputs)]
         return taps[indices[0] : indices[-1] + 1] if indices else []
 
+    def counts(self) -> NDArray[np.int64]:
+        """How many taps are needed for each output, from the first to the last one that reads a pixel for it."""
+        taps = self.live()
+        first, last = np.full(self.outputs, len(taps)), np.full(self.outputs, len(taps) - 1)
+        # Tap by tap: signals have tens of thousands of outputs, and their kernels hundreds of taps.
+        for index, tap in reversed(list(enumerate(taps))):
+            outputs = self._outputs_of(tap)
+            first[outputs.start : outputs.stop] = index
+        for index, tap in enumerate(taps):
+            outputs = self._outputs_of(tap)
+            last[outputs.start : outputs.stop] = index
+        return np.asarray(last - first + 1, np.int64)
+
     def _reads(self, tap: _Tap, outputs: range) -> bool:
+        found = self._outputs_of(tap)
+        return max(outputs.start, found.start) < min(outputs.stop, found.stop)
+
+    def _outputs_of(self, tap: _Tap) -> range:
+        """The outputs for which a tap reads a pixel."""
         end = (self.inputs - 1 - tap.residue) // self.stride + 1 - tap.shift
-        return max(outputs.start, -tap.shift) < min(outputs.stop, end)
+        first = max(0, -tap.shift)
+        return range(first, max(first, min(self.outputs, end)))
 
 
 @cache
@@ -104,9 +126,9 @@ def reads(shape: LayerShape) -> Reads:
 def dense_taps(shape: LayerShape) -> float:
     """Taps that ONNX Runtime multiplies, the mean of all outputs: for each it passes over what lies outside the image.
     Those beside an edge count more, by what they take."""
-    rows, columns = ([axis.needed(axis.live(), output) for output in _tiles(axis.outputs, 1)] for axis in _axes(shape))
-    weighed = sum(len(taps) * (1.0 if len(taps) == shape.kernel[1] else AT_THE_EDGE) for taps in columns)
-    return _mean(rows) * weighed / max(1, len(columns))
+    rows, columns = (axis.counts() for axis in _axes(shape))
+    weighed = columns * np.where(columns == shape.kernel[1], 1.0, AT_THE_EDGE)
+    return float(rows.sum() / max(1, len(rows)) * weighed.sum() / max(1, len(columns)))
 
 
 def as_it_lies(shape: LayerShape) -> LayerShape:
