@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.errors import ExportError
+from gossamer.export.half import is_halved
 from gossamer.export.left import FLOATS, TYPES
 from gossamer.graph.batch_norm import drop_unread
 from gossamer.graph.graph import STANDARD_DOMAINS, Graph, array_of, constants_of, is_standard, renamed
@@ -115,7 +116,7 @@ def compress_weights(model: onnx.ModelProto, *, half: bool = False) -> onnx.Mode
     Of whole numbers, the most frequent one counts as zero: it is the zero point of a pruned weight.
 
     Args:
-        half: store fp32 values as fp16, of weights without zeros too.
+        half: store weights in fp32 as fp16, those without zeros too.
     """
     opset = Graph(model).opset
     if opset < OLDEST_OPSET:
@@ -222,7 +223,7 @@ def _ways(tensor: onnx.TensorProto, half: bool, taken: set[str]) -> list[_Way]:
         return []
     rest = weight.dtype.type(0) if tensor.data_type in FLOATS else _most_frequent(weight)
     kept = np.asarray(weight != rest)
-    halved = half and tensor.data_type == TensorProto.FLOAT
+    halved = half and is_halved(tensor)
     if not halved and np.count_nonzero(kept) > WORTHWHILE * weight.size:
         return []
     stored = weight.astype(np.float16) if halved else weight

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from gossamer.errors import ExportError
@@ -23,6 +24,11 @@ class LostWeights:
     """Smaller than 2^-14, where digits are missing, but not zero."""
     zeros: int
     """Weights that become zero."""
+
+
+def is_halved(tensor: onnx.TensorProto) -> bool:
+    """Whether a constant is stored as fp16 then: a weight in fp32. Of one axis are biases, windows and tables."""
+    return tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1
 
 
 def require_half(layer: str, weight: NDArray[np.float32]) -> None:

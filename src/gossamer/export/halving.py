@@ -1,18 +1,19 @@
 """A network with its weights in fp16, and whether that is still the network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
 from gossamer.errors import ExportError
 from gossamer.export.agreement import compare
-from gossamer.export.half import LostWeights, lost_in_half, lost_text, require_half
+from gossamer.export.half import LostWeights, is_halved, lost_in_half, lost_text, require_half
 from gossamer.export.rounding import Rounding
-from gossamer.graph.graph import Graph, array_of
+from gossamer.graph.graph import Graph, array_of, is_standard
 from gossamer.graph.layers import find_layers
 from gossamer.graph.messages import copied
+from gossamer.graph.open_axes import graphs_in
 from gossamer.graph.sessions import Feed, dense_session, running
 
 NAMED = 5
@@ -20,7 +21,7 @@ NAMED = 5
 
 
 def rounded(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[LostWeights, ...]]:
-    """The network with its fp32 weights (initializers of two and more axes) rounded to fp16, and what that loses.
+    """The network with its fp32 weights rounded to fp16, in the bodies of If, Loop and Scan too, and what that loses.
 
     Raises:
         ExportError: one is beyond the range of fp16.
@@ -35,15 +36,24 @@ def rounded(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[LostWeights,
         if value in graph.tensors
     }
     lost = []
-    for tensor in result.graph.initializer:
-        if tensor.name not in graph.tensors or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+    for name, tensor in (found for inner in graphs_in(result.graph) for found in _stored(inner)):
+        if not is_halved(tensor):
             continue
         weight = np.asarray(array_of(tensor), np.float32)
-        name = names.get(tensor.name, tensor.name.removesuffix(".weight"))
-        require_half(name, weight)
-        lost.append(lost_in_half(name, weight))
+        called = names.get(name, name.removesuffix(".weight"))
+        require_half(called, weight)
+        lost.append(lost_in_half(called, weight))
         tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float16).astype(np.float32), tensor.name))
     return result, tuple(found for found in lost if found is not None)
+
+
+def _stored(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """The constants of a graph that no caller can replace, to be changed in place, by the names of their values."""
+    inputs = {value.name for value in graph.input}
+    yield from ((tensor.name, tensor) for tensor in graph.initializer if tensor.name not in inputs)
+    for node in graph.node:
+        if is_standard(node, "Constant"):
+            yield from ((node.output[0], entry.t) for entry in node.attribute if entry.HasField("t"))
 
 
 def require_same(
