@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from gossamer.export.int8 import Scores
 from gossamer.export.slim import slim
@@ -54,3 +56,40 @@ def test_one_line_says_what_it_was_measured_at() -> None:
     ):
         assert Smallest(onnx.ModelProto(), {}, "", scores).facts() == {"gossamer": words}
     assert Smallest(onnx.ModelProto(), {}, "").facts() == {}
+
+
+def test_branches_and_bodies_still_run() -> None:
+    """Names that two branches have alike, that a branch reads from around it, and that a loop hands on."""
+    rng = np.random.default_rng(0)
+    value, flag = helper.make_tensor_value_info, TensorProto.BOOL
+    turn = helper.make_graph(
+        [helper.make_node("Identity", ["go_on"], ["goes_on"]), helper.make_node("Add", ["sum", "inner"], ["sums"])],
+        "turn",
+        [value("number", TensorProto.INT64, []), value("go_on", flag, []), value("sum", TensorProto.FLOAT, [None, 4])],
+        [value("goes_on", flag, []), value("sums", TensorProto.FLOAT, [None, 4])],
+    )
+    then = helper.make_graph(
+        [helper.make_node("Loop", ["three", "", "inner"], ["chosen"], body=turn)],
+        "then",
+        [],
+        [value("chosen", TensorProto.FLOAT, [None, 4])],
+    )
+    otherwise = helper.make_graph(
+        [helper.make_node("Neg", ["inner"], ["chosen"])], "else", [], [value("chosen", TensorProto.FLOAT, [None, 4])]
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Relu", ["x"], ["inner"]),
+            helper.make_node("If", ["which"], ["y"], then_branch=then, else_branch=otherwise),
+        ],
+        "outer",
+        [value("x", TensorProto.FLOAT, ["n", 4]), value("which", flag, [])],
+        [value("y", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(np.asarray(3), "three")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=8)
+    session = onnxruntime.InferenceSession(slim(model, {}).SerializeToString(), providers=["CPUExecutionProvider"])
+    x = rng.standard_normal((2, 4)).astype(np.float32)
+    for which, times in ((True, 4), (False, -1)):
+        (got,) = session.run(None, {"x": x, "which": np.asarray(which)})
+        np.testing.assert_allclose(got, times * np.maximum(x, 0), rtol=1e-6)

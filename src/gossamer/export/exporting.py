@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from gossamer.errors import ConfigurationError, ExportError
+from gossamer.errors import ConfigurationError, ExportError, first_line
 from gossamer.export.agreement import Recorded, compare
 from gossamer.export.canonical import without_dead_units
 from gossamer.export.compress import with_functions
@@ -183,11 +183,33 @@ def _export_smallest(source: Source, found: Smallest, path: Path, progress: Call
         save(written.model, temporary)
         rounding = Rounding(model, source.feeds)
         agreements.append(compare_with_dense(model, temporary, written, source.feeds, rounding))
+        run = Remembering(running(sparse_session(str(temporary))))
         save(slim(written.model, found.facts()), temporary)
+        _require_same_slim(run, temporary, source, rounding)
 
     write_file(path, write)
     exported = _described(source, path, running(sparse_session(str(path))), written, agreements[-1].reader)
     return replace(exported, smallest=found)
+
+
+def _require_same_slim(run: Run, slimmed: Path, source: Source, rounding: Rounding) -> None:
+    """Raises ExportError if a file with short names, without descriptions, is not the one that was compared.
+
+    Args:
+        run: what runs the one that was compared.
+    """
+    try:
+        same = compare(run, running(sparse_session(str(slimmed))), source.feeds, rounding)
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise ExportError(
+            f"with short names the network does not run any more: {first_line(error)}. Nothing was written. This is a "
+            f"defect of gossamer: please report it with the network."
+        ) from error
+    if not same.within:
+        raise ExportError(
+            f"with short names the network computes something else: outputs differ by {same.difference:.3g}. Nothing "
+            f"was written. This is a defect of gossamer: please report it with the network."
+        )
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

@@ -34,6 +34,9 @@ def rename_values(model: onnx.ModelProto, new: Mapping[str, str]) -> None:
             for names in (node.input, node.output):
                 replace_items(names, [new.get(name, name) for name in names])
         for described in (
+            # Of bodies: the network's own keep their names.
+            *graph.input,
+            *graph.output,
             *graph.value_info,
             *graph.initializer,
             *(tensor.values for tensor in graph.sparse_initializer),
