@@ -1,7 +1,11 @@
 """How numbers are written for people."""
 
+from collections.abc import Sequence
+
 SHARES = ("accuracy", "error")
 """Metrics that are shares of the examples, written in percent."""
+NAMED = 5
+"""Names that a sentence has at most."""
 
 
 def value_text(metric: str | None, value: float | None) -> str:
@@ -32,3 +36,9 @@ def printable(text: object) -> str:
 def printable_lines(text: str) -> str:
     """The same of a text of several lines."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between them, and how many more there are than are named."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

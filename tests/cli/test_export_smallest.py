@@ -191,3 +191,48 @@ def test_what_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="leave --calibration out"):
         export(source, tmp_path / "x.onnx", form=FileForm(smallest=True), costs=costs)
     assert not (tmp_path / "x.onnx").exists()
+
+
+def test_weights_that_are_not_coded_are_named(tmp_path: Path) -> None:
+    """In the fewest bytes a weight without zeros is worth a word too: an LSTM's, and one in the branch of an If."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.standard_normal((1, 128, 32)).astype(np.float32),
+        "r": rng.standard_normal((1, 128, 32)).astype(np.float32),
+        "axis": np.int64([1]),
+        "v": rng.standard_normal((32, 32)).astype(np.float32),
+        "nothing": np.float32(0),
+    }
+    chosen = helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [None, None, 32])
+    held = numpy_helper.from_array(rng.standard_normal((32, 32)).astype(np.float32), "held")
+    then = helper.make_graph(
+        [helper.make_node("MatMul", ["y", "held"], ["z"], name="inner")], "t", [], [chosen], [held]
+    )
+    otherwise = helper.make_graph([helper.make_node("Identity", ["y"], ["z"])], "e", [], [chosen])
+    nodes = [
+        helper.make_node("LSTM", ["x", "w", "r"], ["h"], hidden_size=32, name="recurrent"),
+        helper.make_node("Squeeze", ["h", "axis"], ["s"]),
+        helper.make_node("MatMul", ["s", "v"], ["y"]),
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "nothing"], ["which"]),
+        helper.make_node("If", ["which"], ["out"], then_branch=then, else_branch=otherwise),
+    ]
+    onnx.save(network(nodes, {"x": [5, 2, 32]}, constants, ["out"]), tmp_path / "given.onnx")
+    output = printed("export", tmp_path / "given.onnx", "-o", tmp_path / "small.onnx", "--smallest")
+    assert "left as they are: recurrent, recurrent: LSTM has no sparse op" in output
+    assert "left as it is: inner: it is read in the body of an If, whose layers stay dense" in output
+    # Without --smallest they have no zeros that could be left out.
+    assert "left as" not in printed("export", tmp_path / "given.onnx", "-o", tmp_path / "balanced.onnx")
+
+
+def test_a_network_in_half_precision_is_refused_with_the_reason(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float16)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["c"], to=onnx.TensorProto.FLOAT16),
+        helper.make_node("MatMul", ["c", "w"], ["h"], name="only"),
+        helper.make_node("Cast", ["h"], ["y"], to=onnx.TensorProto.FLOAT),
+    ]
+    onnx.save(network(nodes, {"x": ["n", 64]}, {"w": weight}, ["y"]), tmp_path / "half.onnx")
+    message = refused("export", tmp_path / "half.onnx", "-o", tmp_path / "small.onnx", "--smallest")
+    assert "no layer was found whose weights could be coded" in message
+    assert "only: its weight is of type float16" in message

@@ -87,3 +87,21 @@ def test_what_is_no_network(tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_bytes(b"no")
     assert "is no valid ONNX file" in refused("size", tmp_path / "no.onnx")
     assert "there is no file" in refused("size", tmp_path / "missing.onnx")
+
+
+def test_long_names_do_not_hide_the_numbers(tmp_path: Path) -> None:
+    """Converters from TensorFlow join the names of all ops that they fused."""
+    name = ";".join(f"model_1/batch_normalization_{number}/FusedBatchNormV3" for number in range(9))
+    weight = sparse_weight(np.random.default_rng(0), 300, 200, density=0.1)
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1, name=name)
+    onnx.save(network([node], {"x": ["n", 200]}, {"w": weight}, ["y"]), tmp_path / "long.onnx")
+    ledger = printed("size", tmp_path / "long.onnx")
+    kept = np.count_nonzero(weight)
+    assert f"60,000  {kept:,}" in ledger
+    assert " 240,0" in ledger
+    exported = printed("export", tmp_path / "long.onnx", "-o", tmp_path / "out.onnx")
+    assert f"{kept / weight.size:.2%}" in exported
+    assert "300 x 200" in exported
+    for output in (ledger, exported):
+        first = [line.split()[0] for line in output.splitlines() if line.strip()]
+        assert name in "".join(first)

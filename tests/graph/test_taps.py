@@ -29,7 +29,7 @@ def test_taps_that_read_nothing_between_those_that_do() -> None:
 
 
 def test_of_a_long_signal() -> None:
-    """Two seconds of sound under a filter of 512 taps: seconds of a processor, were every tap asked for every output."""
+    """Two seconds of sound under a filter of 512 taps: no tap is asked for every output by itself."""
     shape = LayerShape("conv", inputs=1, outputs=36, width=43844, kernel=(1, 512), pads=(0, 256, 0, 255))
     before = time.process_time()
     taps = dense_taps(shape)

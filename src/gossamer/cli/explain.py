@@ -72,7 +72,7 @@ def explain(
 def _units(facts: "Explanation") -> Table:
     """A row for each layer: its dead units and fans."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("layer", no_wrap=True)
+    table.add_column("layer", overflow="fold")
     for heading in ("units", "alive", "unread", "constant", "silent", "median fan-in", "median fan-out"):
         table.add_column(heading, justify="right", no_wrap=True)
     fans = {layer.layer: layer for layer in facts.fans.layers} if facts.fans is not None else {}

@@ -16,21 +16,18 @@ from gossamer.cli.repeated import DataFolder, OwnTask
 from gossamer.cli.settings import Panel, with_settings
 from gossamer.cli.sizes import Input, Size, inputs_of, sizes_of
 from gossamer.export.form import FileForm
-from gossamer.wording import printable, value_text
+from gossamer.wording import listed, printable, value_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from gossamer.export.costs import Costs
     from gossamer.export.exporting import Exported
     from gossamer.export.int8 import Quantised
-    from gossamer.export.left import LeftWeight
     from gossamer.export.source import Source
     from gossamer.predict.calibration import Calibration
     from gossamer.predict.forms import ExpectedForms
 
-NAMED = 5
-"""Weights that are named, of those that stay as they are for one reason."""
 MUCH = 0.1
 """The share of outputs that int8 changes, from which on people are asked whether that is meant: 1 to 5% is usual."""
 
@@ -153,10 +150,10 @@ def with_export_packages() -> None:
 
 def _table(exported: "Exported") -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("layer", no_wrap=True)
+    table.add_column("layer", overflow="fold")
     table.add_column("weight", no_wrap=True)
     table.add_column("kept", justify="right", no_wrap=True)
-    table.add_column("runs", no_wrap=True)
+    table.add_column("runs")
     for layer in exported.layers:
         runs = layer.form if not layer.reason else f"{layer.form}: {layer.reason}"
         shape = " x ".join(str(size) for size in layer.weight_shape)
@@ -166,9 +163,10 @@ def _table(exported: "Exported") -> Table:
 
 def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
     from gossamer.export.half import lost_text
+    from gossamer.export.left import why_left
 
     forms: Counter[str] = Counter(layer.form for layer in exported.layers)
-    lines = [_looked_at(forms, dense, exported.quantised is not None), *_left(exported.left), *source.notes]
+    lines = [_looked_at(forms, dense, exported.quantised is not None), *why_left(exported.left), *source.notes]
     agreement = exported.agreement
     compared = (
         f"compared on {exported.inputs}: largest difference of an output {agreement.difference:.3g} "
@@ -204,7 +202,7 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
         lines.append(f"weights in levels: {exported.smallest.words}")
         lines += [f"{one.metric} on all of {split}: {one.text()}" for split, one in exported.smallest.scores.items()]
     if exported.lost:
-        lines.append(f"small weights that fp16 loses: {_listed([lost_text(lost) for lost in exported.lost])}")
+        lines.append(f"small weights that fp16 loses: {listed([lost_text(lost) for lost in exported.lost])}")
     ratio = exported.dense_bytes / exported.file_bytes
     lines.append(
         f"{source.name} written to {exported.path}: {exported.file_bytes:,} bytes, dense {exported.dense_bytes:,} "
@@ -230,7 +228,7 @@ def _quantised(found: "Quantised") -> list[str]:
             "(--keep-float NAME)"
         )
     if found.kept_float:
-        lines.append(f"left in float: {_listed(list(found.kept_float))}")
+        lines.append(f"left in float: {listed(list(found.kept_float))}")
     lines += [f"{score.metric} on all of {split}: {score.text()}" for split, score in found.scores.items()]
     return lines
 
@@ -246,19 +244,3 @@ def _looked_at(forms: Counter[str], dense: bool, int8: bool) -> str:
     stems = f", {forms['stem']} as stems" if forms["stem"] else ""
     dense_ones = ", the others as dense ones" if forms["dense"] else ""
     return f"{forms['sparse']} of {forms.total()} layers run sparse{stems}{dense_ones}"
-
-
-def _left(weights: "Iterable[LeftWeight]") -> list[str]:
-    """Which weights stay as they are, those with one reason in one line."""
-    by_reason: dict[str, list[str]] = {}
-    for weight in weights:
-        name = weight.name if weight.zeros is None else f"{weight.name} ({weight.zeros:.0%} zeros)"
-        by_reason.setdefault(weight.reason, []).append(name)
-    return [
-        f"left as {'it is' if len(n) == 1 else 'they are'}: {_listed(n)}: {reason}" for reason, n in by_reason.items()
-    ]
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -266,7 +266,7 @@ def _print(subject: "Searched", policy: "Policy", scope: Scope, out: Path) -> No
     metric = subject.task.metric.name
     terminal = console(goes_on=True)
     layers = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    layers.add_column("weights of", no_wrap=True)
+    layers.add_column("weights of", overflow="fold")
     for heading in ("all", "policy", "density", "global magnitude", "density"):
         layers.add_column(heading, justify="right", no_wrap=True)
     for name, number in policy.kept.items():

@@ -107,8 +107,8 @@ def _slim(finished: "FinishedRound", shrunk: "Shrunk", inputs: "Call", share: fl
     validation, metric = finished.validation, finished.task.metric
     before, after = (evaluate(model, validation, metric) for model in (finished.model, smaller))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in ("layer", "channels"):
-        table.add_column(heading, no_wrap=True)
+    table.add_column("layer", overflow="fold")
+    table.add_column("channels", no_wrap=True)
     for layer in slimmed.layers:
         table.add_row(layer.name, _change(layer.before, layer.after))
     terminal = console()
@@ -137,7 +137,7 @@ def _written(out: Path) -> str:
 
 def _table(shrunk: "Shrunk") -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("layer", no_wrap=True)
+    table.add_column("layer", overflow="fold")
     for heading in ("inputs", "units", "removed", "unused", "constant", "unused inputs"):
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in shrunk.layers:

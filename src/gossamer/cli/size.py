@@ -54,7 +54,7 @@ def size(
 
 def _table(ledger: "Ledger") -> Table:
     table = Table(box=None)
-    table.add_column("weight", no_wrap=True)
+    table.add_column("weight", overflow="fold")
     for column in ("numbers", "kept", "positions", "values", "other", "bytes"):
         table.add_column(column, justify="right", no_wrap=True)
     for entry in ledger.entries:

@@ -15,9 +15,7 @@ from gossamer.graph.layers import find_layers
 from gossamer.graph.messages import copied
 from gossamer.graph.open_axes import graphs_in
 from gossamer.graph.sessions import Feed, dense_session, running
-
-NAMED = 5
-"""Layers that a refusal names."""
+from gossamer.wording import listed
 
 
 def rounded(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[LostWeights, ...]]:
@@ -75,9 +73,8 @@ def require_same(
     agreement = compare(running(dense_session(dense)), running(dense_session(halved)), feeds, rounding, share=share)
     if agreement.within:
         return
-    named = ", ".join(lost_text(found) for found in lost[:NAMED])
-    more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-    why = f"fp16 loses small weights of {named}{more}" if lost else "the network follows its weights closely"
+    named = listed([lost_text(found) for found in lost])
+    why = f"fp16 loses small weights of {named}" if lost else "the network follows its weights closely"
     raise ExportError(
         f"with weights in fp16 (--half) outputs differ by {agreement.difference:.3g} (outputs up to "
         f"{agreement.largest:.3g}, allowed {agreement.allowed:.3g}): {why}. Nothing was written. Leave --half out, or "

@@ -14,6 +14,7 @@ from gossamer.graph.graph import GRAPH, Graph, array_of, input_at, is_standard, 
 from gossamer.graph.layers import Layer, layer_name, why_no_layer
 from gossamer.graph.quantisation import is_dequantise
 from gossamer.graph.quantised import NOT_QUANTISED, QuantisedGraph
+from gossamer.wording import listed
 
 MANY = 0.5
 """The share of a weight's numbers: with fewer zeros nobody expects it to be faster."""
@@ -55,13 +56,14 @@ class LeftWeight:
 
 
 def left_weights(
-    graph: Graph, layers: Iterable[Layer], quantised: QuantisedGraph = NOT_QUANTISED
+    graph: Graph, layers: Iterable[Layer], quantised: QuantisedGraph = NOT_QUANTISED, *, least: float = MANY
 ) -> tuple[LeftWeight, ...]:
-    """The weights of two and more axes that are at least half zeros, or not known, and belong to none of the layers.
+    """The weights of two and more axes that have many zeros, or are not known, and belong to none of the layers.
 
     Args:
         graph: the network as it is rewritten, constants computed.
         quantised: what of it computes with bytes.
+        least: the share of zeros from which on a weight is named; 0: all are.
     """
     stored, replaceable = _stored(graph)
     computed = _computed(graph)
@@ -77,7 +79,7 @@ def left_weights(
         for value in dict.fromkeys(filter(None, node.input)):
             if value in stored:
                 zeros = _zeros(node, value, stored[value], graph.tensors)
-                if zeros >= MANY and value not in found:
+                if zeros is not None and zeros >= least and value not in found:
                     reason = (
                         replaceable.get(value)
                         or _why_not_quantised(graph, index, quantised)
@@ -88,7 +90,21 @@ def left_weights(
             elif value in computed and _may_be_weight(graph, node, value):
                 reason = f"its weight is computed from constants by {computed[value]}, as the network runs"
                 found[value] = LeftWeight(layer_name(node, value), None, reason)
-    return (*found.values(), *_in_bodies(graph))
+    return (*found.values(), *_in_bodies(graph, least))
+
+
+def why_left(weights: Iterable[LeftWeight]) -> list[str]:
+    """For people, by reason: which weights stay as they are, and why."""
+    by_reason: dict[str, list[str]] = {}
+    for weight in weights:
+        few = weight.zeros is None or weight.zeros < MANY
+        by_reason.setdefault(weight.reason, []).append(
+            weight.name if few else f"{weight.name} ({weight.zeros:.0%} zeros)"
+        )
+    return [
+        f"left as {'it is' if len(names) == 1 else 'they are'}: {listed(names)}: {reason}"
+        for reason, names in by_reason.items()
+    ]
 
 
 def _is_read_in(graph: Graph, node: onnx.NodeProto, inside: set[int]) -> bool:
@@ -104,7 +120,7 @@ def _why_not_quantised(graph: Graph, index: int, quantised: QuantisedGraph) -> s
     return next((quantised.reasons[reader] for reader in readers if reader in quantised.reasons), None)
 
 
-def _in_bodies(graph: Graph) -> Iterator[LeftWeight]:
+def _in_bodies(graph: Graph, least: float) -> Iterator[LeftWeight]:
     """The weights that nodes inside of an If, Loop or Scan read, which are taken over as they are."""
     seen: set[tuple[str, str]] = set()
     for body in bodies_of(graph):
@@ -118,7 +134,7 @@ def _in_bodies(graph: Graph) -> Iterator[LeftWeight]:
                     continue
                 seen.add((body.owner(value), value))
                 zeros = _zeros(node, value, tensor, body.tensors)
-                if zeros >= MANY:
+                if zeros is not None and zeros >= least:
                     reason = f"it is read in the body of {_article(body.kind)}, whose layers stay dense"
                     yield LeftWeight(layer_name(node, value), zeros, reason)
 
@@ -150,16 +166,16 @@ def _is_large(tensor: onnx.TensorProto) -> bool:
 
 def _zeros(
     node: onnx.NodeProto, value: str, tensor: onnx.TensorProto, tensors: Mapping[str, onnx.TensorProto]
-) -> float:
-    """Share of the numbers that stand for zero to a node that reads them."""
+) -> float | None:
+    """Share of the numbers that stand for zero to a node that reads them; None if they are no weights."""
     values = array_of(tensor)
     zero_points = ZERO_POINTS.get(node.op_type)
     if zero_points is None:
         # Whole numbers that are not quantised are no weights.
-        return 1 - np.count_nonzero(values) / values.size if tensor.data_type in FLOATS else 0.0
+        return 1 - np.count_nonzero(values) / values.size if tensor.data_type in FLOATS else None
     index = next((index for index in zero_points if node.input[index] == value), None)
     if index is None:
-        return 0.0
+        return None
     name = input_at(node, zero_points[index])
     zero = _shared(array_of(tensors[name])) if name in tensors else None if name else values.dtype.type(0)
     return 0.0 if zero is None else 1 - np.count_nonzero(values != zero) / values.size

@@ -9,7 +9,7 @@ import onnx
 
 from gossamer.export.coded import Steps
 from gossamer.export.costs import Costs, MeasuredCosts
-from gossamer.export.left import LeftWeight, left_weights
+from gossamer.export.left import MANY, LeftWeight, left_weights
 from gossamer.export.parts import Part, find_parts, indices_of
 from gossamer.export.quantised_parts import dense_time
 from gossamer.export.writer import Writer
@@ -130,7 +130,8 @@ def rewrite(
         written,
         tuple(_report(graph, layer, became.get(layer.output), costs) for layer in every),
         writer.reported_panels(),
-        left_weights(graph, layers, quantised),
+        # In the fewest bytes a weight is to be coded whether it has zeros or not.
+        left_weights(graph, layers, quantised, least=MANY if steps is None else 0.0),
     )
 
 

@@ -17,6 +17,7 @@ from gossamer.export.costs import MeasuredCosts
 from gossamer.export.form import FileForm, allowed_drop
 from gossamer.export.importance import importances
 from gossamer.export.int8 import DECIDES, Scores, require_no_limit
+from gossamer.export.left import left_weights, why_left
 from gossamer.export.levels import FINEST, LEVELS, WAYS, Levels, Way, in_levels, own_levels
 from gossamer.export.moments import Inputs, inputs_of
 from gossamer.export.price_search import PriceSearch, Tried
@@ -86,9 +87,8 @@ def smallest(source: Source, form: FileForm, progress: Told = lambda text: None)
     """
     search = _Search(source, form, progress)
     if not search.layers:
-        raise ExportError(
-            "no layer was found whose weights could be coded (a Conv, Gemm or MatMul with a constant fp32 weight)"
-        )
+        none = "no layer was found whose weights could be coded (a Conv, Gemm or MatMul with a constant fp32 weight)"
+        raise ExportError("; ".join([none, *why_left(left_weights(search.network.graph, (), least=0.0))]))
     for layer in search.layers:
         if not np.isfinite(layer.weight).all():
             raise ExportError(f"weights of the layer {layer.name} are infinite or NaN; no level is near them")
