@@ -104,3 +104,45 @@ def test_windows_of_convolutions_are_what_their_rows_are_multiplied_by() -> None
         model = network(nodes, {"x": ["n", 3, 12, 12]}, weights | {"second": weight}, ["y"])
         errors.append(np.mean((dense_session(model).run(["y"], feeds[0])[0] - expected) ** 2))
     assert errors[1] < 0.95 * errors[0]
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_what_another_branch_lost_is_made_good(has_bias: bool) -> None:
+    """y = second relu(first x) + shortcut x: the weights of numpy's least squares for the sum, whatever rounding made
+    of the shortcut, and the means of both are those that the bias is to make."""
+    rng = np.random.default_rng(5)
+    weights = {
+        "first": normal(rng, 10, 6),
+        "shortcut": normal(rng, 4, 6),
+        "second": sparse_weight(rng, 4, 10, density=0.6),
+    }
+    constants = weights | ({"bias": normal(rng, 4)} if has_bias else {})
+    nodes = [
+        helper.make_node("Gemm", ["x", "shortcut"], ["s"], transB=1),
+        helper.make_node("Gemm", ["x", "first"], ["a"], transB=1),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Gemm", ["r", "second", *(["bias"] if has_bias else [])], ["p"], transB=1),
+        helper.make_node("Add", ["p", "s"], ["y"]),
+    ]
+    coarse = {name: (np.rint(weights[name] * 2) / 2).astype(np.float32) for name in ("first", "shortcut")}
+    dense, rounded = (network(nodes, {"x": ["n", 6]}, constants | new, ["y"]) for new in ({}, coarse))
+    layer = last_layer(dense)
+    x = normal(rng, 3000, 6)
+    change = Beside(dense, [{"x": x}]).changed(rounded, layer)
+    found = fitted(layer, change, has_bias)
+    before, now = (np.maximum(x.astype(np.float64) @ weight.T, 0) for weight in (weights["first"], coarse["first"]))
+    lost = x.astype(np.float64) @ (weights["shortcut"] - coarse["shortcut"]).T
+    wanted = before @ weights["second"].astype(np.float64).T + lost
+    assert change.inputs.wanted is not None
+    np.testing.assert_allclose(change.inputs.wanted[0], wanted.mean(axis=0), rtol=1e-4, atol=1e-5)
+    if has_bias:
+        now, wanted = now - now.mean(axis=0), wanted - wanted.mean(axis=0)
+    for row in range(4):
+        kept = np.flatnonzero(weights["second"][row])
+        # A tenth of the mean moment holds each weight where it was: as many more equations, w = what it was.
+        held = np.sqrt(0.1 * (now[:, kept] ** 2).mean() * len(x)) * np.eye(len(kept))
+        equations = np.concatenate([now[:, kept], held])
+        least, *_ = np.linalg.lstsq(
+            equations, np.concatenate([wanted[:, row], held @ weights["second"][row, kept]]), rcond=None
+        )
+        np.testing.assert_allclose(found[row, kept], least, rtol=1e-3, atol=1e-4)

@@ -94,7 +94,7 @@ class Beside:
 def _read(
     layer: Layer, model: onnx.ModelProto, feeds: Sequence[Feed]
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
-    """What a layer's rows are multiplied by and what is added to their results, batch by batch, until that is enough."""
+    """What a layer's rows are multiplied by and what is added to their results, by batches, until that is enough."""
     names = [layer.source] if layer.residual is None else [layer.source, layer.residual]
     session = dense_session(returning(model, names))
     examples = windows = 0

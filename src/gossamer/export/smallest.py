@@ -239,9 +239,8 @@ class _Search:
         way = min(found, key=lambda one: found[one].size)
         self.progress(f"looking at the neighbours of the best ({way})")
         searches[way].look_around()
-        best = found[way] = searches[way].best
-        assert best is not None
-        sizes = ", ".join(f"{way} {one.size:,.0f}" for way, one in found.items())
+        best = searches[way].best or found[way]
+        sizes = ", ".join(f"{way} {one.size:,.0f}" for way, one in (found | {way: best}).items())
         words = f"bytes of weights by the way to round, as estimated: {sizes}"
         if self.source.in_float is not None:
             told = value_text(self.source.splits[DECIDES].name, self.counted_from)
