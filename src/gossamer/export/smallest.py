@@ -236,16 +236,28 @@ class _Search:
                 f"and may get worse by {self.allowed:g} (--max-drop). Nothing was written. Allow more, or leave "
                 f"--smallest out"
             )
-        way = min(found, key=lambda one: found[one].size)
-        self.progress(f"looking at the neighbours of the best ({way})")
-        searches[way].look_around()
-        best = searches[way].best or found[way]
-        sizes = ", ".join(f"{way} {one.size:,.0f}" for way, one in (found | {way: best}).items())
+        way = self._smallest_way(searches, found)
+        best = found[way]
+        sizes = ", ".join(f"{way} {one.size:,.0f}" for way, one in found.items())
         words = f"bytes of weights by the way to round, as estimated: {sizes}"
         if self.source.in_float is not None:
             told = value_text(self.source.splits[DECIDES].name, self.counted_from)
             words += f"; --max-drop counts from round {self.source.in_float.round}, the last one in float: {told}"
         return _Found(*self._at(10**best.price, way), best.score, words)
+
+    def _smallest_way(self, searches: Mapping[Way, PriceSearch], found: dict[Way, Tried]) -> Way:
+        """The way that finds the smallest when its neighbours were looked at too, which often makes it larger.
+
+        Args:
+            found: the best of each way; changed to what it is then.
+        """
+        looked: set[Way] = set()
+        while (way := min(found, key=lambda one: found[one].size)) not in looked:
+            self.progress(f"looking at the neighbours of the best ({way})")
+            searches[way].look_around()
+            looked.add(way)
+            found[way] = searches[way].best or found[way]
+        return way
 
     @property
     def ways(self) -> tuple[Way, ...]:
