@@ -1,17 +1,18 @@
-"""The smallest network within an allowed loss, by what a bit of its weights costs.
+"""The smallest network within an allowed loss, by how its weights are rounded and by what a bit of them costs.
 
 A measured metric goes up and down by single examples. Whatever is the smallest of many that are just within the limit
-got there partly by luck, and loses more on other examples. So its neighbours, a little finer and a little coarser, have
-a say: only prices count at which the metric, made to fall with the price by least squares (isotonic regression, Barlow
-et al. 1972), is within the limit too.
+got there partly by luck, and loses more on other examples. So all that were tried have a say: only those count whose
+metric is within the limit, and is so too when it is made to fall with the error of the outputs, by least squares over
+all of them (isotonic regression, Barlow et al. 1972).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from gossamer.export.levels import Way
 from gossamer.loop.directions import Better
 
 SPACING, NEIGHBOURS = 0.05, 4
@@ -20,12 +21,15 @@ SPACING, NEIGHBOURS = 0.05, 4
 
 @dataclass(frozen=True)
 class Tried:
-    """What comes of a price."""
+    """What comes of a way to round and a price."""
 
+    way: Way
     price: float
     """The power of ten that a bit costs."""
     score: float
     """The metric on the split that decides."""
+    error: float
+    """The squared error of the outputs, as a share of their squares."""
     size: float
     """Bytes of weights, about."""
 
@@ -35,53 +39,68 @@ class PriceSearch:
     """Looks for the smallest that is within the limit.
 
     Args:
-        at: what comes of a price, given as its power of ten.
+        at: what comes of a way to round and a price, given as its power of ten.
         is_allowed: whether a metric is within the limit.
         better: which metrics are.
     """
 
-    at: Callable[[float], Tried]
+    at: Callable[[Way, float], Tried]
     is_allowed: Callable[[float], bool]
     better: Better
-    tried: dict[float, Tried] = field(default_factory=dict)
-    """By price."""
+    tried: dict[tuple[Way, float], Tried] = field(default_factory=dict)
 
-    def halve(self, low: float, high: float, finest: float) -> None:
+    def halve(self, way: Way, low: float, high: float, finest: float) -> None:
         """Looks between two prices for the highest one that is within the limit, down to a distance."""
         while high - low > finest:
             middle = (low + high) / 2
-            if self.is_allowed(self._look(middle).score):
+            if self.is_allowed(self._look(way, middle).score):
                 low = middle
             else:
                 high = middle
 
     def look_around(self) -> None:
-        """Looks at the neighbours of the best."""
-        best = self.best
-        if best is not None:
+        """Looks at the neighbours of the smallest, until it is one whose neighbours were looked at."""
+        looked: set[Way] = set()
+        while (best := self.smallest()) is not None and best.way not in looked:
+            looked.add(best.way)
             for number in range(-NEIGHBOURS, NEIGHBOURS + 1):
-                self._look(best.price + number * SPACING)
+                self._look(best.way, best.price + number * SPACING)
 
-    @property
-    def best(self) -> Tried | None:
-        """The smallest one within the limit whose neighbours say so too, or else by itself; None: there is none."""
-        within = [one for one in self.tried.values() if self.is_allowed(one.score)]
-        fitted = smoothed({price: one.score for price, one in self.tried.items()}, self.better)
-        agreed = [one for one in within if self.is_allowed(fitted[one.price])]
-        return min(agreed or within, key=lambda one: one.size, default=None)
+    def smallest(self, way: Way | None = None) -> Tried | None:
+        """The smallest one within the limit of which all others say so too, or else by itself; None: there is none.
 
-    def _look(self, price: float) -> Tried:
-        if price not in self.tried:
-            self.tried[price] = self.at(price)
-        return self.tried[price]
+        Args:
+            way: the only one that counts; None: all do.
+        """
+        tried = list(self.tried.values())
+        allowed = [self.is_allowed(one.score) for one in tried]
+        agreed = [
+            both and self.is_allowed(score) for both, score in zip(allowed, smoothed(tried, self.better), strict=True)
+        ]
+        for chosen in (agreed, allowed):
+            found = [one for one, good in zip(tried, chosen, strict=True) if good and way in (None, one.way)]
+            if found:
+                return min(found, key=lambda one: one.size)
+        return None
+
+    def _look(self, way: Way, price: float) -> Tried:
+        if (way, price) not in self.tried:
+            self.tried[way, price] = self.at(way, price)
+        return self.tried[way, price]
 
 
-def smoothed(scores: Mapping[float, float], better: Better) -> dict[float, float]:
-    """The metric by price, nearest to what was measured, that nowhere gets better as the price rises; what is no number
-    stays as it is.
+def smoothed(tried: Sequence[Tried], better: Better) -> list[float]:
+    """The metrics, nearest to what was measured, that nowhere get better as the error rises; where either is no number,
+    as it was measured.
     """
-    prices = sorted(price for price, score in scores.items() if np.isfinite(score))
-    if not prices:
-        return dict(scores)
-    fitted = isotonic_regression([scores[price] for price in prices], increasing=better == "lower").x
-    return dict(scores) | dict(zip(prices, map(float, fitted), strict=True))
+    scores = [one.score for one in tried]
+    order = [index for index in np.argsort([one.error for one in tried], kind="stable") if _is_finite(tried[index])]
+    if order:
+        fitted = isotonic_regression([scores[index] for index in order], increasing=better == "lower").x
+        for index, score in zip(order, fitted, strict=True):
+            scores[index] = float(score)
+    return scores
+
+
+def _is_finite(one: Tried) -> bool:
+    return bool(np.isfinite(one.score) and np.isfinite(one.error))

@@ -43,6 +43,8 @@ FINEST_PRICE, FINEST_SEQUENTIAL = 0.025, 0.1
 """Powers of ten to which it is found; layer after layer takes longer."""
 NEAR = 3
 """Numbers of levels of a layer that compensation is tried with."""
+ERROR_EXAMPLES = 512
+"""Examples on which the error of the outputs is measured."""
 BIAS_LEVELS = 32
 """Levels of a bias then, at least."""
 FINE_BIAS = 2.0**-20
@@ -217,15 +219,16 @@ class _Search:
         Raises:
             ExportError: nothing fits.
         """
-        searches: dict[Way, PriceSearch] = {}
+        search = self.search()
         for way in self.ways:
             self.progress(f"choosing levels ({way})")
-            search = searches[way] = self.search(way)
-            near = searches["compensated"].best if way == "sequential" else None
+            near = search.smallest("compensated") if way == "sequential" else None
             low, high = (CHEAPEST, DEAREST) if near is None else (near.price + distance for distance in NEAR_PRICES)
-            search.halve(low, high, FINEST_SEQUENTIAL if way == "sequential" else FINEST_PRICE)
-        found = {way: search.best for way, search in searches.items() if search.best is not None}
-        if not found:
+            search.halve(way, low, high, FINEST_SEQUENTIAL if way == "sequential" else FINEST_PRICE)
+        self.progress("looking at the neighbours of the smallest")
+        search.look_around()
+        best = search.smallest()
+        if best is None:
             finest = self.model(self.uniform(FINEST))
             metric = self.source.splits[DECIDES]
             text = Scores(metric.name, self.counted_from, self.score(DECIDES, finest)).text()
@@ -236,28 +239,14 @@ class _Search:
                 f"and may get worse by {self.allowed:g} (--max-drop). Nothing was written. Allow more, or leave "
                 f"--smallest out"
             )
-        way = self._smallest_way(searches, found)
-        best = found[way]
-        sizes = ", ".join(f"{way} {one.size:,.0f}" for way, one in found.items())
+        # Smaller ones of other ways are within the limit by themselves only.
+        found = [one for one in map(search.smallest, self.ways) if one is not None and one.size >= best.size]
+        sizes = ", ".join(f"{one.way} {one.size:,.0f}" for one in found)
         words = f"bytes of weights by the way to round, as estimated: {sizes}"
         if self.source.in_float is not None:
             told = value_text(self.source.splits[DECIDES].name, self.counted_from)
             words += f"; --max-drop counts from round {self.source.in_float.round}, the last one in float: {told}"
-        return _Found(*self._at(10**best.price, way), best.score, words)
-
-    def _smallest_way(self, searches: Mapping[Way, PriceSearch], found: dict[Way, Tried]) -> Way:
-        """The way that finds the smallest when its neighbours were looked at too, which often makes it larger.
-
-        Args:
-            found: the best of each way; changed to what it is then.
-        """
-        looked: set[Way] = set()
-        while (way := min(found, key=lambda one: found[one].size)) not in looked:
-            self.progress(f"looking at the neighbours of the best ({way})")
-            searches[way].look_around()
-            looked.add(way)
-            found[way] = searches[way].best or found[way]
-        return way
+        return _Found(*self._at(10**best.price, best.way), best.score, words)
 
     @property
     def ways(self) -> tuple[Way, ...]:
@@ -285,13 +274,16 @@ class _Search:
         found = {layer.output: own_levels(layer.weight) for layer in self.layers}
         return {output: levels for output, levels in found.items() if levels is not None}
 
-    def search(self, way: Way) -> PriceSearch:
-        """The search for what a bit may cost, rounding this way."""
+    def search(self) -> PriceSearch:
+        """The search for the way to round and for what a bit may cost."""
         better = self.source.splits[DECIDES].better
+        dense = run_of(self.source.dense)
 
-        def at(power: float) -> Tried:
+        def at(way: Way, power: float) -> Tried:
             chosen, model = self._at(10**power, way)
-            return Tried(power, self.score(DECIDES, model), sum(levels.bits for levels in chosen.values()) / 8)
+            error = squared_error(dense, run_of(model), self.examples.first(ERROR_EXAMPLES).feeds)
+            size = sum(levels.bits for levels in chosen.values()) / 8
+            return Tried(way, power, self.score(DECIDES, model), error, size)
 
         return PriceSearch(at, lambda score: is_within(self.allowed, self.counted_from, score, better), better)
 
