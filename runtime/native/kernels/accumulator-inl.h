@@ -14,10 +14,13 @@
 // GCC keeps an array of vectors in registers only if every loop over it is unrolled at once; if one is not, all sums
 // are spilled and a kernel loses 30%.
 #undef GOSSAMER_UNROLL
+#undef GOSSAMER_KEEP_LOOP
 #if HWY_COMPILER_CLANG
 #define GOSSAMER_UNROLL _Pragma("clang loop unroll(full)")
+#define GOSSAMER_KEEP_LOOP _Pragma("clang loop unroll(disable)")
 #else
 #define GOSSAMER_UNROLL _Pragma("GCC unroll 16")
+#define GOSSAMER_KEEP_LOOP _Pragma("GCC unroll 1")
 #endif
 
 HWY_BEFORE_NAMESPACE();
@@ -33,9 +36,12 @@ inline constexpr size_t kLanes = HWY_MAX_LANES_D(FloatTag);
 //   Lane, Tag                      what a sum's lanes are
 //   Weight<kEntry>                 one of the weights of a vector that holds four entries' in each 128 bits, made ready
 //   MulAdd(d, weight, from, sum)   sum + weight * from[0 .. lanes)
+//   kJoins                         whether two entries of a row take less together than one after the other; then also
+//   MulAddTwo(d, weight, from, next_weight, next_from, sum)
 struct FloatProduct {
   using Lane = float;
   using Tag = FloatTag;
+  static constexpr bool kJoins = false;
 
   template <size_t kEntry>
   struct Weight {
@@ -116,6 +122,21 @@ struct SumRow {
     GOSSAMER_UNROLL
     for (size_t i = 0; i < kFull; ++i) full[i] = Product::MulAdd(Tag(), weight, from + i * kLanes, full[i]);
     if constexpr (kTail != 0) tail = Product::MulAdd(TailTag(), weight, from + kFull * kLanes, tail);
+  }
+
+  // The same of two entries.
+  template <size_t kEntry, size_t kNext>
+  HWY_INLINE void MulAddTwo(const typename Product::template Weight<kEntry>& weight, const Lane* HWY_RESTRICT from,
+                            const typename Product::template Weight<kNext>& next_weight,
+                            const Lane* HWY_RESTRICT next_from) {
+    GOSSAMER_UNROLL
+    for (size_t i = 0; i < kFull; ++i) {
+      full[i] = Product::MulAddTwo(Tag(), weight, from + i * kLanes, next_weight, next_from + i * kLanes, full[i]);
+    }
+    if constexpr (kTail != 0) {
+      tail = Product::MulAddTwo(TailTag(), weight, from + kFull * kLanes, next_weight, next_from + kFull * kLanes,
+                                tail);
+    }
   }
 
   HWY_INLINE void Clamp(Lane lower, Lane upper) {

@@ -6,6 +6,40 @@
 namespace gossamer {
 namespace {
 
+// What the magnitudes of a pair's weights may add up to. Products are then within 16 bits: with inputs of 0 to 255 those
+// of one pair, with inputs of -128 to 127, on ARM, those of the pairs of any two quads together.
+#if defined(__aarch64__)
+constexpr int kPairLimit = 127;
+#else
+constexpr int kPairLimit = 128;
+#endif
+
+bool MustBeSplit(const Quad& quad) {
+#if defined(__aarch64__)
+  for (int64_t i = 0; i < kQuad; i += 2) {
+    if (std::abs(quad.weight[i]) + std::abs(quad.weight[i + 1]) > kPairLimit) return true;
+  }
+  return false;
+#else
+  return PairsOverflow(quad);
+#endif
+}
+
+// Of each pair as much as is within the limit, which is taken off.
+Quad TakeWhatFits(Quad* quad) {
+  Quad taken;
+  for (int64_t i = 0; i < kQuad; i += 2) {
+    int left = kPairLimit;
+    for (int64_t j = i; j < i + 2; ++j) {
+      const int part = std::clamp<int>(quad->weight[j], -left, left);
+      left -= std::abs(part);
+      taken.weight[j] = static_cast<int8_t>(part);
+      quad->weight[j] = static_cast<int8_t>(quad->weight[j] - taken.weight[j]);
+    }
+  }
+  return taken;
+}
+
 // Builds the quads of one row: weights come in the order of their columns, so those of four channels come one after the
 // other, each channel with all of its taps.
 class RowOfQuads {
@@ -27,10 +61,7 @@ class RowOfQuads {
     for (const uint32_t tap : taps_) {
       const uint32_t column = static_cast<uint32_t>(quad_) * static_cast<uint32_t>(at_tap_.size()) + tap;
       Quad quad = at_tap_[tap];
-      if (split_pairs_ && PairsOverflow(quad)) {
-        Push(column, {{quad.weight[0], 0, quad.weight[2], 0}});
-        quad.weight[0] = quad.weight[2] = 0;
-      }
+      while (split_pairs_ && MustBeSplit(quad)) Push(column, TakeWhatFits(&quad));
       Push(column, quad);
       at_tap_[tap] = Quad{};
       used_[tap] = false;

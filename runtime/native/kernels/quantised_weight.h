@@ -29,7 +29,8 @@ ConvolutionShape QuadShape(const ConvolutionShape& shape);
 // Whether processors that multiply pairs of bytes into 16 bits lose a bit of either pair for some input.
 bool PairsOverflow(const Quad& quad);
 
-// The quads of a weight, for QuadShape(shape). With `split_pairs`, quads whose pairs overflow are two at the same place.
+// The quads of a weight, for QuadShape(shape). With `split_pairs`, quads whose pairs overflow, on ARM together with
+// those of any other quad, are several at the same place.
 QuadWeight QuadsFromWeight(const ConvolutionShape& shape, const SparseByteWeight& weight, bool split_pairs);
 
 // Of each row the largest magnitude that its sum can have: 255 * sum |weight| + |bias|. `bias` may be null.

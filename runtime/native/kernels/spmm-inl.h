@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "hwy/cache_control.h"
@@ -112,6 +113,14 @@ HWY_INLINE void EndRow(const RowCall& call, int64_t row, Row& sums) {
   }
 }
 
+// Two entries of a row.
+template <size_t kEntry, size_t kNext, class Vector, class At, class Row>
+HWY_INLINE void AddTwo(Vector weights, const At& at, Row& sums) {
+  using Product = typename Row::Product;
+  sums.template MulAddTwo<kEntry, kNext>(typename Product::template Weight<kEntry>(weights), at(kEntry),
+                                         typename Product::template Weight<kNext>(weights), at(kNext));
+}
+
 // One step of the stream: kEntries weights, then as many offsets. Entry e is the next nonzero of row e % kRows. Reads 16
 // bytes of weights even where the step has fewer; streams end with as much slack.
 template <size_t kEntries, size_t kRows, class Row>
@@ -134,12 +143,66 @@ HWY_INLINE const uint8_t* MulAddStep(const uint8_t* HWY_RESTRICT entry,
   uint64_t offsets = 0;
   std::memcpy(&offsets, entry + 4 * kEntries, 2 * kEntries);
   const auto at = [&](size_t e) HWY_ATTR { return input + static_cast<uint16_t>(offsets >> (16 * e)); };
+  if constexpr (Product::kJoins && kEntries >= 2 * kRows) {
+    AddTwo<0, kRows>(weights, at, sums[0]);
+    if constexpr (kRows == 2) AddTwo<1, 3>(weights, at, sums[1]);
+    if constexpr (kRows == 1 && kEntries == 4) AddTwo<2, 3>(weights, at, sums[0]);
+    return entry + 6 * kEntries;
+  }
   sums[0].MulAdd(typename Product::template Weight<0>(weights), at(0));
   if constexpr (kEntries > 1) sums[1 % kRows].MulAdd(typename Product::template Weight<1>(weights), at(1));
   if constexpr (kEntries > 2) sums[2 % kRows].MulAdd(typename Product::template Weight<2>(weights), at(2));
   if constexpr (kEntries > 3) sums[3 % kRows].MulAdd(typename Product::template Weight<3>(weights), at(3));
 #endif
   return entry + 6 * kEntries;
+}
+
+#if HWY_TARGET != HWY_SCALAR
+// Two steps of a group of four rows, each of which has one entry of every row.
+template <class Row>
+HWY_INLINE const uint8_t* MulAddTwoSteps(const uint8_t* HWY_RESTRICT entry,
+                                         const typename Row::Lane* HWY_RESTRICT input, Row (&sums)[4]) {
+  using Product = typename Row::Product;
+  const typename Product::Tag d;
+  const hn::Repartition<uint8_t, typename Product::Tag> bytes;
+  constexpr size_t kStepBytes = 24;
+  const auto weights = hn::BitCast(d, hn::LoadDup128(bytes, entry));
+  const auto next_weights = hn::BitCast(d, hn::LoadDup128(bytes, entry + kStepBytes));
+  uint64_t offsets = 0, next_offsets = 0;
+  std::memcpy(&offsets, entry + 16, sizeof(offsets));
+  std::memcpy(&next_offsets, entry + kStepBytes + 16, sizeof(next_offsets));
+  const auto add = [&](auto number) HWY_ATTR {
+    constexpr size_t kEntry = decltype(number)::value;
+    using Weight = typename Product::template Weight<kEntry>;
+    const auto at = [&](uint64_t all) HWY_ATTR { return input + static_cast<uint16_t>(all >> (16 * kEntry)); };
+    sums[kEntry].template MulAddTwo<kEntry, kEntry>(Weight(weights), at(offsets), Weight(next_weights),
+                                                    at(next_offsets));
+  };
+  add(std::integral_constant<size_t, 0>());
+  add(std::integral_constant<size_t, 1>());
+  add(std::integral_constant<size_t, 2>());
+  add(std::integral_constant<size_t, 3>());
+  return entry + 2 * kStepBytes;
+}
+#endif
+
+// `steps` steps of a group of rows, of which each has kEntries.
+template <size_t kEntries, size_t kRows, class Row>
+HWY_INLINE const uint8_t* MulAddSteps(const uint8_t* HWY_RESTRICT entry, uint32_t steps,
+                                      const typename Row::Lane* HWY_RESTRICT input, Row (&sums)[kRows]) {
+  if constexpr (kRows == 4 && Row::Product::kJoins) {
+    if (steps % 2 != 0) entry = MulAddStep<kEntries>(entry, input, sums);
+    for (steps /= 2; steps != 0; --steps) {
+      PrefetchStream<Row>(entry);
+      entry = MulAddTwoSteps(entry, input, sums);
+    }
+  } else {
+    for (; steps != 0; --steps) {
+      PrefetchStream<Row>(entry);
+      entry = MulAddStep<kEntries>(entry, input, sums);
+    }
+  }
+  return entry;
 }
 
 template <class Call, size_t kRows, size_t kFull, size_t kTail>
@@ -165,12 +228,9 @@ HWY_NOINLINE const uint8_t* SpmmRows(const Call& call) {
       }
     }
     constexpr uint32_t kStep = static_cast<uint32_t>(StepNonzeros(kRows));
-    uint32_t count = call.counts[group];
+    const uint32_t count = call.counts[group];
     if (kStep == 2 && count % 2 != 0) entry = MulAddStep<kRows>(entry, input, sums);
-    for (count /= kStep; count != 0; --count) {
-      PrefetchStream<Row>(entry);
-      entry = MulAddStep<kRows * kStep>(entry, input, sums);
-    }
+    entry = MulAddSteps<kRows * kStep>(entry, count / kStep, input, sums);
 
     GOSSAMER_UNROLL
     for (size_t r = 0; r < kRows; ++r) EndRow(call, rows[r], sums[r]);

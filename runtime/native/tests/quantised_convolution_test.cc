@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 
 #include "tests/panels.h"
 #include "tests/quantised_case.h"
@@ -230,6 +231,50 @@ TEST(QuantisedConvolution, Extremes) {
           CheckQuantised(c, 1);
         }
       }
+    }
+  }
+}
+
+// The same in groups of four rows, of two and of one, of even and odd numbers of quads, scaled so that most sums are
+// within the bounds of a byte.
+TEST(QuantisedConvolution, ExtremesInGroupsOfRows) {
+  for (const int64_t width : {3, 9, 14}) {
+    for (const int64_t quads : {1, 2, 3, 4, 5}) {
+      for (const int second : {-128, -127, 1, 127}) {
+        for (const uint8_t input : {0, 255}) {
+          QuantisedCase c;
+          c.shape = Square(4 * quads, 7, 1, 1);
+          c.height = 4;
+          c.width = width;
+          c.scale = 0.2f;
+          for (int64_t i = 0; i < 7 * 4 * quads; ++i) {
+            c.weight.push_back(static_cast<int8_t>(i % 2 == 0 ? -128 : second));
+          }
+          c.input.assign(static_cast<size_t>(4 * quads * 4 * width), input);
+          CheckQuantised(c, 1);
+        }
+      }
+    }
+  }
+}
+
+TEST(QuantisedConvolution, SplitQuadsAddUpToTheQuad) {
+  const int8_t weights[] = {-128, -127, -100, -1, 0, 1, 28, 64, 100, 127};
+  for (const int8_t a : weights) {
+    for (const int8_t b : weights) {
+      const std::vector<int8_t> dense = {a, b, b, 1};
+      const SparseByteWeight weight = SparseWeightFromDense({1, 4, 1, 1}, dense.data());
+      const QuadWeight quads = QuadsFromWeight(Square(4, 1, 1, 1), weight, true);
+      int sum[kQuad] = {};
+      for (const Quad& quad : quads.value) {
+        EXPECT_FALSE(PairsOverflow(quad));
+        for (int64_t i = 0; i < kQuad; ++i) sum[i] += quad.weight[i];
+#if defined(__aarch64__)
+        // Two quads of the largest magnitudes, times -128, are within 16 bits.
+        for (int64_t i = 0; i < kQuad; i += 2) EXPECT_LE(std::abs(quad.weight[i]) + std::abs(quad.weight[i + 1]), 127);
+#endif
+      }
+      for (size_t i = 0; i < dense.size(); ++i) EXPECT_EQ(sum[i], dense[i]) << +a << " " << +b;
     }
   }
 }
