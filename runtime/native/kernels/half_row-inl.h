@@ -42,6 +42,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 // An odd nonzero of a row counts as two.
 inline constexpr uint32_t kChainProducts = 32;
 
+// Sets of sums of a chain, which products are added to in turn. A multiply-add waits 4 cycles for the one before it on
+// a Cortex-A76, which begins two in each cycle: that takes 8 sums, of 8 pixels each.
+constexpr size_t ChainSets(size_t row_lanes) { return row_lanes <= 16 ? 4 : row_lanes <= 32 ? 2 : 1; }
+
 // `Chain` is NativeChain or RoundedChain.
 template <template <size_t> class Chain>
 struct HalfCall : RowCall {
@@ -65,42 +69,56 @@ struct CallOf<HalfCall<Chain>> {
 };
 
 #if GOSSAMER_HAS_HALVES
-// sum + pixels * weight number kEntry of a pair.
-template <size_t kEntry>
-HWY_INLINE float16x8_t MulAddHalf(float16x8_t pixels, float pair, float16x8_t sum) {
-  asm(".arch armv8.2-a+fp16\n\tfmla %0.8h, %1.8h, %2.h[%3]" : "+w"(sum) : "w"(pixels), "x"(pair), "i"(kEntry));
+// sum + pixels * half number kHalf of `weights`.
+template <size_t kHalf>
+HWY_INLINE float16x8_t MulAddHalf(float16x8_t pixels, float16x8_t weights, float16x8_t sum) {
+  asm(".arch armv8.2-a+fp16\n\tfmla %0.8h, %1.8h, %2.h[%3]" : "+w"(sum) : "w"(pixels), "x"(weights), "i"(kHalf));
   return sum;
+}
+
+HWY_INLINE float16x8_t AddHalves(float16x8_t a, float16x8_t b) {
+  asm(".arch armv8.2-a+fp16\n\tfadd %0.8h, %0.8h, %1.8h" : "+w"(a) : "w"(b));
+  return a;
 }
 
 // The sums of a chain in registers of 8 halves. What the last one has beyond the row is not looked at.
 template <size_t kRowLanes>
 struct NativeChain {
   static constexpr size_t kVectors = (kRowLanes + 7) / 8;
-  float16x8_t part[kVectors];
+  static constexpr size_t kSums = ChainSets(kRowLanes) * kVectors;
+  float16x8_t part[kSums];
 
   HWY_INLINE NativeChain() {
     GOSSAMER_UNROLL
-    for (size_t i = 0; i < kVectors; ++i) part[i] = vreinterpretq_f16_u16(vdupq_n_u16(0));
+    for (size_t i = 0; i < kSums; ++i) part[i] = vreinterpretq_f16_u16(vdupq_n_u16(0));
   }
 
-  // The weights of a step, as bits. Reads two even where the step has one.
-  HWY_INLINE static float Weights(const uint8_t* entry) {
-    float pair;
-    std::memcpy(&pair, entry, sizeof(pair));
-    return pair;
-  }
+  // Two steps, as bits: weights, offsets, weights, offsets. Reads 16 bytes even where there are fewer.
+  HWY_INLINE static float16x8_t Weights(const uint8_t* entry) { return vreinterpretq_f16_u8(vld1q_u8(entry)); }
 
-  // += weight number kEntry * from[0 .. lanes)
-  template <size_t kEntry>
-  HWY_INLINE void MulAdd(float pair, const Half* HWY_RESTRICT from) {
+  // Set number kSet += half number kHalf of the weights * from[0 .. lanes)
+  template <size_t kHalf, size_t kSet>
+  HWY_INLINE void MulAdd(float16x8_t weights, const Half* HWY_RESTRICT from) {
     GOSSAMER_UNROLL
     for (size_t i = 0; i < kVectors; ++i) {
-      part[i] = MulAddHalf<kEntry>(vreinterpretq_f16_u16(vld1q_u16(&from[8 * i].bits)), pair, part[i]);
+      float16x8_t& sum = part[kSet * kVectors + i];
+      sum = MulAddHalf<kHalf>(vreinterpretq_f16_u16(vld1q_u16(&from[8 * i].bits)), weights, sum);
+    }
+  }
+
+  // Adds the second half of the sets to the first until there is one.
+  template <size_t kLeft = kSums / 2>
+  HWY_INLINE void AddSets() {
+    if constexpr (kLeft >= kVectors) {
+      GOSSAMER_UNROLL
+      for (size_t i = 0; i < kLeft; ++i) part[i] = AddHalves(part[i], part[kLeft + i]);
+      AddSets<kLeft / 2>();
     }
   }
 
   template <class Row>
-  HWY_INLINE void AddTo(FloatVector scale, Row& sums) const {
+  HWY_INLINE void AddTo(FloatVector scale, Row& sums) {
+    AddSets();
     GOSSAMER_UNROLL
     for (size_t i = 0; i < kVectors; ++i) {
       const FloatVector low(vcvt_f32_f16(vget_low_f16(part[i]))), high(vcvt_high_f32_f16(part[i]));
@@ -138,28 +156,41 @@ HWY_INLINE FloatVector RoundedToHalf(FloatVector v) {
 template <size_t kRowLanes>
 struct RoundedChain {
   static constexpr size_t kVectors = (kRowLanes + kLanes - 1) / kLanes;
-  FloatVector part[kVectors];
+  static constexpr size_t kSums = ChainSets(kRowLanes) * kVectors;
+  FloatVector part[kSums];
 
   HWY_INLINE RoundedChain() {
     GOSSAMER_UNROLL
-    for (size_t i = 0; i < kVectors; ++i) part[i] = hn::Zero(FloatTag());
+    for (size_t i = 0; i < kSums; ++i) part[i] = hn::Zero(FloatTag());
   }
 
   HWY_INLINE static const uint8_t* Weights(const uint8_t* entry) { return entry; }
 
-  template <size_t kEntry>
+  template <size_t kHalf, size_t kSet>
   HWY_INLINE void MulAdd(const uint8_t* weights, const Half* HWY_RESTRICT from) {
     uint16_t bits;
-    std::memcpy(&bits, weights + sizeof(bits) * kEntry, sizeof(bits));
+    std::memcpy(&bits, weights + sizeof(bits) * kHalf, sizeof(bits));
     const FloatVector weight = hn::Set(FloatTag(), FloatFromHalf(bits));
     GOSSAMER_UNROLL
     for (size_t i = 0; i < kVectors; ++i) {
-      part[i] = RoundedToHalf(hn::MulAdd(LoadHalves(from + i * kLanes), weight, part[i]));
+      FloatVector& sum = part[kSet * kVectors + i];
+      sum = RoundedToHalf(hn::MulAdd(LoadHalves(from + i * kLanes), weight, sum));
+    }
+  }
+
+  // Adds the second half of the sets to the first until there is one.
+  template <size_t kLeft = kSums / 2>
+  HWY_INLINE void AddSets() {
+    if constexpr (kLeft >= kVectors) {
+      GOSSAMER_UNROLL
+      for (size_t i = 0; i < kLeft; ++i) part[i] = RoundedToHalf(hn::Add(part[i], part[kLeft + i]));
+      AddSets<kLeft / 2>();
     }
   }
 
   template <class Row>
-  HWY_INLINE void AddTo(FloatVector scale, Row& sums) const {
+  HWY_INLINE void AddTo(FloatVector scale, Row& sums) {
+    AddSets();
     constexpr size_t kFull = kRowLanes / kLanes;
     GOSSAMER_UNROLL
     for (size_t i = 0; i < kFull; ++i) sums.full[i] = hn::MulAdd(part[i], scale, sums.full[i]);
@@ -174,16 +205,64 @@ struct RoundedChain {
   }
 };
 
-// One step of the stream: kEntries weights of fp16, then as many offsets.
-template <size_t kEntries, class Chain>
+// input + the low 16 bits of `offset`.
+HWY_INLINE const Half* PlaceOf(const Half* input, uint32_t offset) {
+#if GOSSAMER_HAS_HALVES
+  // GCC takes two or three instructions: it adds the offset once more in the address of the first load.
+  const Half* place;
+  asm("add %0, %1, %w2, uxth #1" : "=r"(place) : "r"(input), "r"(offset));
+  return place;
+#else
+  return input + static_cast<uint16_t>(offset);
+#endif
+}
+
+// Two offsets of 16 bits.
+HWY_INLINE uint32_t OffsetsAt(const uint8_t* from) {
+  uint32_t offsets;
+  std::memcpy(&offsets, from, sizeof(offsets));
+  return offsets;
+}
+
+// One step of the stream, kEntries weights of fp16, then as many offsets, or two steps of two entries.
+template <size_t kEntries, size_t kSets, class Chain>
 HWY_INLINE const uint8_t* MulAddHalves(const uint8_t* HWY_RESTRICT entry, const Half* HWY_RESTRICT input, Chain& chain) {
-  static_assert(kEntries <= 2, "a step of a row is one or two nonzeros");
+  static_assert(kEntries == 1 || kEntries == 2 || kEntries == 4, "a step of a row is one or two nonzeros");
   const auto weights = Chain::Weights(entry);
-  uint16_t offset[kEntries];
-  std::memcpy(offset, entry + sizeof(Half) * kEntries, sizeof(offset));
-  chain.template MulAdd<0>(weights, input + offset[0]);
-  if constexpr (kEntries > 1) chain.template MulAdd<1>(weights, input + offset[1]);
+  if constexpr (kEntries == 1) {
+    uint16_t offset;
+    std::memcpy(&offset, entry + sizeof(Half), sizeof(offset));
+    chain.template MulAdd<0, 0>(weights, input + offset);
+  } else {
+    // All places first: the last loads of pixels would wait for their offsets.
+    const uint32_t offsets = OffsetsAt(entry + 4), more = kEntries == 4 ? OffsetsAt(entry + 12) : 0;
+    const Half* const first = PlaceOf(input, offsets);
+    const Half* const second = PlaceOf(input, offsets >> 16);
+    const Half* const third = PlaceOf(input, more);
+    const Half* const fourth = PlaceOf(input, more >> 16);
+    chain.template MulAdd<0, 0>(weights, first);
+    chain.template MulAdd<1, 1 % kSets>(weights, second);
+    if constexpr (kEntries == 4) {
+      chain.template MulAdd<4, 2 % kSets>(weights, third);
+      chain.template MulAdd<5, 3 % kSets>(weights, fourth);
+    }
+  }
   return entry + kEntries * (sizeof(Half) + sizeof(uint16_t));
+}
+
+// A chain of `steps` steps, the first of which has one entry if it is `odd`.
+template <size_t kSets, class Chain>
+HWY_INLINE const uint8_t* MulAddChain(const uint8_t* HWY_RESTRICT entry, uint32_t steps, bool odd,
+                                      const Half* HWY_RESTRICT input, Chain& chain) {
+  hwy::Prefetch(entry + 1024);  // as PrefetchStream
+  if (odd) {
+    entry = MulAddHalves<1, kSets>(entry, input, chain);
+    --steps;
+  }
+  if (steps % 2 != 0) entry = MulAddHalves<2, kSets>(entry, input, chain);
+  GOSSAMER_KEEP_LOOP
+  for (steps /= 2; steps != 0; --steps) entry = MulAddHalves<4, kSets>(entry, input, chain);
+  return entry;
 }
 
 template <template <size_t> class Chain, size_t kRowLanes>
@@ -205,16 +284,11 @@ HWY_NOINLINE const uint8_t* HalfRows(const HalfCall<Chain>& call) {
     const uint32_t count = call.counts[group];
     bool odd = count % 2 != 0;
     for (uint32_t left = (count + 1) / 2; left != 0;) {
-      uint32_t steps = HWY_MIN(left, kChainProducts / 2);
+      const uint32_t steps = HWY_MIN(left, kChainProducts / 2);
       left -= steps;
       Chain<kRowLanes> chain;
-      hwy::Prefetch(entry + 1024);  // as PrefetchStream
-      if (odd) {
-        entry = MulAddHalves<1>(entry, input, chain);
-        odd = false;
-        --steps;
-      }
-      for (; steps != 0; --steps) entry = MulAddHalves<2>(entry, input, chain);
+      entry = MulAddChain<ChainSets(kRowLanes)>(entry, steps, odd, input, chain);
+      odd = false;
       chain.AddTo(scale, sums);
     }
     EndRow(call, row, sums);

@@ -18,19 +18,20 @@ namespace {
 
 constexpr int64_t kTokens = 5;
 
-// [kTokens][outputs] of inputs that are the same for all outputs' weights, [outputs][inputs].
+// [tokens][outputs] of inputs that are the same for all outputs' weights, [outputs][inputs].
 std::vector<float> Product(Arithmetic arithmetic, int64_t outputs, const std::vector<float>& weight,
                            const std::vector<float>& input) {
   const int64_t inputs = static_cast<int64_t>(weight.size()) / outputs;
+  const int64_t tokens = static_cast<int64_t>(input.size()) / inputs;
   PlanOptions options;
   options.arithmetic = arithmetic;
   options.traits = CurrentKernelTraits(arithmetic);
   MatMulPlan plan;
   const SparseWeight sparse = SparseWeightFromDense({outputs, inputs}, weight.data());
   EXPECT_TRUE(MakeMatMulPlan(sparse, nullptr, Epilogue(), options, &plan).ok());
-  std::vector<float> output(static_cast<size_t>(kTokens * outputs));
+  std::vector<float> output(static_cast<size_t>(tokens * outputs));
   AlignedFloats scratch(plan.scratch_floats());
-  RunMatMul(plan, kTokens, input.data(), nullptr, output.data(), 0, plan.items(kTokens), scratch.data());
+  RunMatMul(plan, tokens, input.data(), nullptr, output.data(), 0, plan.items(tokens), scratch.data());
   return output;
 }
 
@@ -43,22 +44,37 @@ void ForEachHalf(const Body& body) {
   });
 }
 
-// Whole numbers whose chains stay within 2048 are exact, however long the row is: sums of chains are added in fp32.
+// Two outputs of `inputs` whole numbers, whose chains stay within 2048.
+void CheckWholeNumbers(Arithmetic arithmetic, int64_t tokens, int64_t inputs) {
+  std::vector<float> weight, input;
+  for (int64_t i = 0; i < 2 * inputs; ++i) weight.push_back(static_cast<float>(i % 3 + 1));
+  for (int64_t i = 0; i < tokens * inputs; ++i) input.push_back(static_cast<float>(17 + i % 5));
+  const std::vector<float> got = Product(arithmetic, 2, weight, input);
+  for (int64_t token = 0; token < tokens; ++token) {
+    for (int64_t output = 0; output < 2; ++output) {
+      double sum = 0.0;
+      for (int64_t i = 0; i < inputs; ++i) {
+        sum += weight[static_cast<size_t>(output * inputs + i)] * input[static_cast<size_t>(token * inputs + i)];
+      }
+      ASSERT_EQ(got[static_cast<size_t>(2 * token + output)], sum) << inputs << " inputs, " << tokens << " tokens";
+    }
+  }
+}
+
+// They are exact, however long the row is: sums of chains are added in fp32.
 TEST(Half, WholeNumbersAreExact) {
   ForEachHalf([&](Arithmetic arithmetic) {
-    for (const int64_t inputs : {1, 2, 31, 32, 33, 65, 5000}) {
-      std::vector<float> weight, input;
-      for (int64_t i = 0; i < 2 * inputs; ++i) weight.push_back(static_cast<float>(i % 3 + 1));
-      for (int64_t i = 0; i < kTokens * inputs; ++i) input.push_back(static_cast<float>(17 + i % 5));
-      const std::vector<float> got = Product(arithmetic, 2, weight, input);
-      for (int64_t token = 0; token < kTokens; ++token) {
-        for (int64_t output = 0; output < 2; ++output) {
-          double sum = 0.0;
-          for (int64_t i = 0; i < inputs; ++i) {
-            sum += weight[static_cast<size_t>(output * inputs + i)] * input[static_cast<size_t>(token * inputs + i)];
-          }
-          ASSERT_EQ(got[static_cast<size_t>(2 * token + output)], sum) << inputs << " inputs";
-        }
+    for (const int64_t inputs : {1, 2, 31, 32, 33, 65, 5000}) CheckWholeNumbers(arithmetic, kTokens, inputs);
+  });
+}
+
+// Chains of every remainder, of rows of every width: with four sets of sums, two and one.
+TEST(Half, WholeNumbersAreExactInRowsOfEveryWidth) {
+  ForEachHalf([&](Arithmetic arithmetic) {
+    for (int64_t tokens = 4; tokens <= 64; tokens += 4) {
+      for (const int64_t inputs : {1, 2, 3, 4, 5, 6, 7, 8, 33, 34, 35, 67}) {
+        CheckWholeNumbers(arithmetic, tokens, inputs);
+        if (testing::Test::HasFatalFailure()) return;
       }
     }
   });
