@@ -35,13 +35,13 @@ LAYERS = {
     "depthwise 3x3 / 2, 128 at 56": "conv 128 56 56 128 3 2 1 128 1",
 }
 LANES = 4
-MULTIPLY_ADD = re.compile(rb"fmla\b.*\.(4s|8h)|\.byte")
+MULTIPLY_ADD = re.compile(rb"fmla\b.*\.(4s|8h)|smull|smlal|\.byte")
 
 
 @dataclass(frozen=True)
 class Count:
-    """Instructions executed. `fmla` are those on vectors of 4 floats or 8 halves, and sdot, which qemu 7.2 runs but
-    calls .byte."""
+    """Instructions executed. `fmla` are those on vectors of 4 floats or 8 halves, smull and smlal of 8 bytes, and sdot,
+    which qemu 7.2 runs but calls .byte."""
 
     instructions: int
     fmla: int
@@ -113,12 +113,14 @@ def main() -> None:
     parser.add_argument("--qemu", default="qemu-aarch64-static")
     parser.add_argument("--libraries", default="/usr/aarch64-linux-gnu", help="the system root of the cross compiler")
     parser.add_argument("--int8", action="store_true", help="count the kernels of bytes")
+    parser.add_argument("--pairs", action="store_true", help="with --int8: as processors without sdot do")
     parser.add_argument("--half", action="store_true", help="count the kernels of fp16")
     parser.add_argument("--blocks", action="store_true", help="with zeros in blocks of four input channels")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    more = ["--int8"] * options.int8 + ["--half"] * options.half + ["--blocks"] * options.blocks
+    chosen = {name: getattr(options, name) for name in ("int8", "pairs", "half", "blocks")}
+    more = [f"--{name}" for name, wanted in chosen.items() if wanted]
     bench = options.build / "native/bench/kernel_bench"
     version = subprocess.run([options.qemu, "--version"], capture_output=True, text=True, check=True).stdout
     layers = []

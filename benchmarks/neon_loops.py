@@ -5,11 +5,11 @@ n: 1, a model of the processor
 Hardware: any with llvm-mca 19; 64-bit ARM code built by `make test-aarch64`
 Date: 2026-11-28
 
-For each kernel, of floats, of halves (a multiply-add of 8 lanes) and of bytes (an sdot, four products at once, or a
-sadalp where the processor has no sdot), the loop with the most multiply-adds is taken out of the cross-compiled object
-and run by llvm-mca, which assumes that every load hits the first-level cache and that branches are predicted. The peak
-is what the model reaches with multiply-adds on registers alone, so the share says what loads, offsets and spills beside
-them cost.
+For each kernel, of floats, of halves (a multiply-add of 8 lanes) and of bytes (an sdot, four products at once, or,
+where the processor has no sdot, an smull or smlal, eight products in 16 bits), the loop with the most multiply-adds is
+taken out of the cross-compiled object and run by llvm-mca, which assumes that every load hits the first-level cache and
+that branches are predicted. The peak is what the model reaches with multiply-adds on registers alone, so the share says
+what loads, offsets and spills beside them cost.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PEAK_INSTRUCTIONS = {
     "": "fmla v{}.4s, v30.4s, v31.4s",
     "fp16 ": "fmla v{}.8h, v30.8h, v15.h[0]",
     "int8 ": "sdot v{}.4s, v30.16b, v31.4b[0]",
-    "int8 by pairs ": "sadalp v{}.4s, v30.8h",
+    "int8 by pairs ": "smlal v{}.8h, v30.8b, v31.8b",
 }
 
 
@@ -74,7 +74,7 @@ def innermost_loop(listing: str) -> list[str]:
 
 def multiply_adds(body: list[str]) -> int:
     """With those that begin a sum, which are products alone and take the same unit."""
-    return sum(instruction.startswith(("fmla", "fmul", "sdot", "sadalp")) for instruction in body)
+    return sum(instruction.startswith(("fmla", "fmul", "sdot", "smull", "smlal")) for instruction in body)
 
 
 def cycles(mca: str, processor: str, body: list[str]) -> float | None:
