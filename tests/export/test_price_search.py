@@ -47,9 +47,10 @@ def test_what_is_no_number_stays_out_of_it() -> None:
 
 def test_halving_comes_as_near_as_asked() -> None:
     found = search(lambda price: 10 - price, least=7)
-    found.halve("rate", 0, 8, 0.01)
+    highest = found.halve("rate", 0, 8, 0.01)
     best = found.smallest()
     assert best is not None
+    assert best.price == highest
     assert 2.99 <= best.price <= 3
     assert len(found.tried) == 10
 
@@ -107,7 +108,7 @@ def test_one_that_nothing_agrees_with_is_better_than_none() -> None:
 
 def test_nothing_is_looked_at_around_nothing() -> None:
     found = search(lambda price: 0.0, least=7)
-    found.halve("rate", 0, 1, 0.5)
+    assert found.halve("rate", 0, 1, 0.5) is None
     found.look_around()
     assert found.smallest() is None
     assert len(found.tried) == 1

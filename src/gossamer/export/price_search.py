@@ -49,14 +49,16 @@ class PriceSearch:
     better: Better
     tried: dict[tuple[Way, float], Tried] = field(default_factory=dict)
 
-    def halve(self, way: Way, low: float, high: float, finest: float) -> None:
-        """Looks between two prices for the highest one that is within the limit, down to a distance."""
+    def halve(self, way: Way, low: float, high: float, finest: float) -> float | None:
+        """Looks between two prices for the highest one that is within the limit, down to a distance; None: none was."""
+        found = None
         while high - low > finest:
             middle = (low + high) / 2
             if self.is_allowed(self._look(way, middle).score):
-                low = middle
+                found = low = middle
             else:
                 high = middle
+        return found
 
     def look_around(self) -> None:
         """Looks at the neighbours of the smallest, until it is one whose neighbours were looked at."""

@@ -219,12 +219,13 @@ class _Search:
         Raises:
             ExportError: nothing fits.
         """
-        search = self.search()
+        search, highest = self.search(), dict[Way, float | None]()
         for way in self.ways:
             self.progress(f"choosing levels ({way})")
-            near = search.smallest("compensated") if way == "sequential" else None
-            low, high = (CHEAPEST, DEAREST) if near is None else (near.price + distance for distance in NEAR_PRICES)
-            search.halve(way, low, high, FINEST_SEQUENTIAL if way == "sequential" else FINEST_PRICE)
+            near = highest["compensated"] if way == "sequential" else None
+            low, high = (CHEAPEST, DEAREST) if near is None else (near + distance for distance in NEAR_PRICES)
+            finest = FINEST_SEQUENTIAL if way == "sequential" else FINEST_PRICE
+            highest[way] = search.halve(way, low, high, finest)
         self.progress("looking at the neighbours of the smallest")
         search.look_around()
         best = search.smallest()
