@@ -124,10 +124,10 @@ def fitted(layer: Layer, change: Changed, has_bias: bool) -> NDArray[np.float32]
     if has_bias and inputs.wanted is not None:
         crossed = crossed - inputs.wanted[:, :, None] * inputs.means[:, None]
     rows = np.asarray(layer.weight, np.float64).reshape(len(layer.weight), -1)
-    result, sought = np.zeros_like(rows), crossed.reshape(rows.shape)
+    result, sought, per_group = np.zeros_like(rows), crossed.reshape(rows.shape), len(rows) // len(moments)
     for number, row in enumerate(rows):
         kept = np.flatnonzero(row)
-        own = moments[number // (len(rows) // len(moments))][np.ix_(kept, kept)]
+        own = moments[number // per_group][np.ix_(kept, kept)]
         damping = DAMPING * float(np.mean(np.diag(own))) if len(kept) else 0.0
         if damping > 0:
             held = sought[number, kept] + damping * row[kept]

@@ -223,9 +223,9 @@ class _Search:
         for way in self.ways:
             self.progress(f"choosing levels ({way})")
             near = highest["compensated"] if way == "sequential" else None
-            low, high = (CHEAPEST, DEAREST) if near is None else (near + distance for distance in NEAR_PRICES)
-            finest = FINEST_SEQUENTIAL if way == "sequential" else FINEST_PRICE
-            highest[way] = search.halve(way, low, high, finest)
+            low, high = (CHEAPEST, DEAREST) if near is None else (near + one for one in NEAR_PRICES)
+            distance = FINEST_SEQUENTIAL if way == "sequential" else FINEST_PRICE
+            highest[way] = search.halve(way, low, high, distance)
         self.progress("looking at the neighbours of the smallest")
         search.look_around()
         best = search.smallest()
@@ -278,11 +278,11 @@ class _Search:
     def search(self) -> PriceSearch:
         """The search for the way to round and for what a bit may cost."""
         better = self.source.splits[DECIDES].better
-        dense = run_of(self.source.dense)
+        feeds = self.examples.first(ERROR_EXAMPLES).feeds
 
         def at(way: Way, power: float) -> Tried:
             chosen, model = self._at(10**power, way)
-            error = squared_error(dense, run_of(model), self.examples.first(ERROR_EXAMPLES).feeds)
+            error = squared_error(self.source.dense_run, run_of(model), feeds)
             size = sum(levels.bits for levels in chosen.values()) / 8
             return Tried(way, power, self.score(DECIDES, model), error, size)
 
