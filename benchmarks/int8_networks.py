@@ -33,6 +33,7 @@ from gossamer.bench.engines.quantised import quantised
 from gossamer.bench.measure import machine
 from gossamer.bench.network import build, find_network
 from gossamer.export.from_torch import to_onnx
+from gossamer.export.rounded_once import written_rounding_once
 from gossamer.export.written import as_written
 from gossamer.graph.axes import with_sizes
 from gossamer.graph.inputs import random_inputs
@@ -125,7 +126,7 @@ def measured(name: str, density: float, folder: Path) -> dict[str, Any]:
     sparse = as_written(model).model
     subject = BothForms(model, sparse, random_inputs(model), 1, folder)
     exported = onnx.load(quantised(subject, "export"))
-    ours = as_written(exported)
+    ours = written_rounding_once(exported)[1]
     files = {
         "dense fp32": folder / "dense.onnx",
         "gossamer fp32": folder / "sparse.onnx",

@@ -20,6 +20,7 @@ from modelled_prices import MODEL, Job, run, with_cycles
 from gossamer.bench.network import build, find_network
 from gossamer.export.half_arithmetic import HALF, with_arithmetic
 from gossamer.export.quantise import quantised_by_minmax
+from gossamer.export.rounded_once import written_rounding_once
 from gossamer.export.written import as_written
 from gossamer.graph.inputs import random_inputs
 from gossamer.predict.calibration import Calibration
@@ -44,7 +45,7 @@ def forms_of(name: str, density: float, prices: Calibration) -> dict[str, tuple[
         floats = build(find_network(name), density, structure=structure)
         inputs = {key: value for key, value in random_inputs(floats).items() if isinstance(value, np.ndarray)}
         of_bytes = quantised_by_minmax(floats, [inputs])
-        written = as_written(of_bytes, costs=CalibratedCosts(prices))
+        written = written_rounding_once(of_bytes, CalibratedCosts(prices))[1]
         found[form] = written.model, predict(of_bytes, prices).expected
     return found
 

@@ -9,7 +9,7 @@ from gossamer.bench.network import build
 from gossamer.graph.graph import Graph
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.layers import find_layers
-from gossamer.graph.terms import Terms, dense_terms, panel_pool_terms, sparse_terms, stem_terms
+from gossamer.graph.terms import Terms, byte_average_terms, dense_terms, panel_pool_terms, sparse_terms, stem_terms
 from gossamer.graph.tiles import Tiling, tiling
 from gossamer.predict.prices import Observation, fit
 from gossamer.predict.specimens import specimens
@@ -245,6 +245,13 @@ def test_terms_of_poolings_on_panels() -> None:
     shape = LayerShape("pool", 24, 24, 28, 28, kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), groups=24)
     expected = {"op": 1, "row": 24 * 14 * 3, "input": 24 * 28 * 28, "output": 24 * 14 * 14}
     assert panel_pool_terms(shape) == Terms("max pooling of panels", expected)
+
+
+def test_terms_of_averages_of_bytes() -> None:
+    # 26 channels are seven lanes of four bytes; each of 4 x 7 windows has 6 pixels.
+    shape = LayerShape("pool", 26, 26, 8, 21, kernel=(2, 3), strides=(2, 3), groups=26, quantised=True)
+    expected = {"op": 1, "lane": 7 * 28 * 6, "made": 4 * 7 * 28}
+    assert byte_average_terms(shape) == Terms("int8 average pooling of panels", expected)
 
 
 def test_dense_convolutions_work_on_whole_blocks_of_channels() -> None:

@@ -15,7 +15,9 @@ from onnx import numpy_helper
 
 from gossamer.bench.differences import difference as output_difference
 from gossamer.bench.engines import ENGINE_ORDER, BothForms, EngineFailed, Runner, open_runner
-from gossamer.bench.engines.engine import description, make_environment
+from gossamer.bench.engines.engine import description, make_environment, quantised_form
+from gossamer.bench.engines.onnx_runtime import sparse_int8
+from gossamer.bench.engines.quantised import quantised
 from gossamer.bench.layers import layer_times
 from gossamer.bench.measure import machine
 from gossamer.errors import ConfigurationError
@@ -138,6 +140,7 @@ def _open_all(
     for name in names:
         try:
             make_environment(name)
+            _quantise(name, subject)
             started = time.perf_counter()
             runner = open_runner(name, subject)
             stack.callback(runner.close)
@@ -156,6 +159,15 @@ def _open_all(
             "difference": difference,
         }
     return runners, facts, skipped
+
+
+def _quantise(name: str, subject: BothForms) -> None:
+    """Writes the quantised file that an engine opens: that takes longer than opening it, and is done once."""
+    form = quantised_form(name)
+    if name == INT8:
+        sparse_int8(subject)
+    elif form is not None:
+        quantised(subject, form)
 
 
 def _reference(subject: BothForms) -> list[np.ndarray[Any, Any]]:

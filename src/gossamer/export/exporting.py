@@ -16,10 +16,11 @@ from gossamer.export.form import SPARSE_FP32, FileForm
 from gossamer.export.half import LostWeights
 from gossamer.export.half_arithmetic import HALF, require_close, with_arithmetic
 from gossamer.export.halving import require_same, rounded
-from gossamer.export.int8 import Quantised, on_examples, plain_int8, quantise, scored_again
+from gossamer.export.int8 import Quantised, on_examples, plain_int8, quantise, require_allowed, scored_again
 from gossamer.export.left import LeftWeight
 from gossamer.export.provenance import with_facts
 from gossamer.export.rewrite import LayerReport, Rewritten
+from gossamer.export.rounded_once import written_rounding_once
 from gossamer.export.rounding import Agreement, Rounding
 from gossamer.export.slim import slim
 from gossamer.export.smallest import Smallest, SmallestCosts, smallest
@@ -114,7 +115,7 @@ def export(
         write_file(path, lambda temporary: _write_dense(dense, temporary))
         return replace(_described(source, path, running(dense_session(onnx.load(path)))), quantised=int8)
     if int8 is not None:
-        return _export_int8(source, int8, path, costs, progress)
+        return _export_int8(source, int8, path, form, costs, progress)
     if form.smallest:
         exported = _export_smallest(source, smallest(source, form, progress), path, progress)
         return replace(exported, dense_bytes=dense_bytes)
@@ -148,20 +149,26 @@ def export(
 
 
 def _export_int8(
-    source: Source, int8: Quantised, path: Path, costs: Costs | None, progress: Callable[[str], object]
+    source: Source,
+    int8: Quantised,
+    path: Path,
+    form: FileForm,
+    costs: Costs | None,
+    progress: Callable[[str], object],
 ) -> Exported:
     """Writes a quantised network with sparse ops, each layer compared with the same one as ONNX Runtime computes it."""
     progress("choosing which layers run sparse")
-    written = as_written(int8.model, costs=costs)
+    reference, written = written_rounding_once(int8.model, costs)
     progress("comparing every layer with the dense one")
     found: list[tuple[Agreement, Quantised]] = []
 
     def write(temporary: Path) -> None:
         save(written.model, temporary)
         run = running(sparse_session(str(temporary)))
-        rounding = Rounding(int8.model, source.feeds)
-        agreement = compare_with_dense(int8.model, temporary, written, source.feeds, rounding, file_run=run)
+        rounding = Rounding(reference, source.feeds)
+        agreement = compare_with_dense(reference, temporary, written, source.feeds, rounding, file_run=run)
         scored = scored_again(int8, source, run, progress)
+        require_allowed(scored, source, form)
         save(with_facts(written.model, scored.facts()), temporary)
         found.append((agreement, scored))
 

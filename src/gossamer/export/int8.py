@@ -140,6 +140,21 @@ def scored_again(found: Quantised, source: Source, run: Run, progress: Told = la
     return replace(found, scores=scores)
 
 
+def require_allowed(found: Quantised, source: Source, form: FileForm) -> None:
+    """Raises ExportError if the file that was made of a network loses more than the network itself was allowed to: its
+    sparse ops round at fewer places, and by chance that may be the worse."""
+    score = found.scores.get(DECIDES)
+    if score is None:
+        return
+    allowed = allowed_drop(form, score.before)
+    if not is_within(allowed, score.before, score.after, source.splits[DECIDES].better):
+        raise ExportError(
+            f"in int8 with sparse ops the {score.metric} on {DECIDES} goes from {score.text()}, and may get worse by "
+            f"{allowed:g} (--max-drop), which without them it does not. Nothing was written. Leave layers in float "
+            f"with --keep-float NAME, allow more, or write the dense form with --dense --int8"
+        )
+
+
 def require_no_limit(source: Source, form: FileForm) -> None:
     """Raises ConfigurationError if a loss is limited of a source that has no metric."""
     if form.max_drop is not None:

@@ -13,7 +13,15 @@ from gossamer.graph.quantised import Mover
 from gossamer.graph.quantised_layers import QuantisedLayer
 from gossamer.graph.quantised_steps import BytePool
 from gossamer.graph.shapes import numbers_of
-from gossamer.graph.terms import INT8, Terms, byte_move_terms, byte_pool_terms, dense_terms, sparse_terms
+from gossamer.graph.terms import (
+    INT8,
+    Terms,
+    byte_average_terms,
+    byte_move_terms,
+    byte_pool_terms,
+    dense_terms,
+    sparse_terms,
+)
 
 COMPUTED_ON_BYTES = (
     *("Add", "AveragePool", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "LeakyRelu", "MatMul", "MaxPool"),
@@ -71,7 +79,7 @@ def on_panels(graph: Graph, unit: Unit) -> Terms:
     if isinstance(unit, QuantisedLayer | DequantisedLayer):
         return sparse_terms(unit.shape, unit.share)
     if isinstance(unit, BytePool):
-        return byte_pool_terms(unit.shape)
+        return byte_pool_terms(unit.shape) if unit.kind == "max" else byte_average_terms(unit.shape)
     return byte_move_terms(*extents(graph, unit.output.value))
 
 

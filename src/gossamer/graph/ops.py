@@ -15,6 +15,7 @@ from gossamer.graph.activations import ATTRIBUTES
 from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.terms import (
     Terms,
+    byte_average_terms,
     byte_conversion_terms,
     byte_move_terms,
     byte_pool_terms,
@@ -195,6 +196,10 @@ def _byte_pool(work: OpWork) -> Terms:
     return byte_pool_terms(work.shape)
 
 
+def _byte_average(work: OpWork) -> Terms:
+    return byte_average_terms(work.shape)
+
+
 def _byte_move(work: OpWork) -> Terms:
     shape = work.shape
     return byte_move_terms(shape.outputs, shape.height, shape.width, shape.images)
@@ -310,7 +315,7 @@ _QUANTISED = (
         "byte panels",
         "AveragePool",
         (*_WINDOW, "count_include_pad"),
-        _byte_pool,
+        _byte_average,
         "as `PanelMaxPool`",
     ),
     Op(

@@ -321,10 +321,17 @@ def byte_move_terms(channels: int, height: int, width: int, images: int) -> Term
 
 
 def byte_pool_terms(shape: LayerShape) -> Terms:
-    """Terms of QuantisedMaxPool, and of QuantisedAveragePool, which no specimen has."""
+    """Terms of QuantisedMaxPool."""
     lanes = _lanes(shape.inputs)
     terms = panel_pool_terms(replace(shape, inputs=lanes, outputs=lanes, groups=lanes, quantised=False))
     return Terms(INT8 + terms.kind, terms.amounts)
+
+
+def byte_average_terms(shape: LayerShape) -> Terms:
+    """Terms of QuantisedAveragePool: the lanes of every window, and the numbers that are made of them."""
+    made = shape.images * _lanes(shape.inputs) * shape.output_height * shape.output_width
+    read = made * shape.kernel[0] * shape.kernel[1]
+    return Terms(f"{INT8}average pooling of panels", {"op": 1, "lane": read, "made": QUAD * made})
 
 
 def edge_terms(numbers: int, *, enters: bool, panels: bool) -> Terms:

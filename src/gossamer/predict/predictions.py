@@ -13,7 +13,7 @@ from gossamer.bench.engines import BothForms, open_runner
 from gossamer.bench.measure import machine
 from gossamer.bench.network import build, find_network, known_networks
 from gossamer.export.quantise import quantised_by_minmax
-from gossamer.export.written import as_written
+from gossamer.export.rounded_once import written_rounding_once
 from gossamer.graph.inputs import random_inputs
 from gossamer.predict.calibration import Calibration
 from gossamer.predict.network import CalibratedCosts, predict
@@ -77,7 +77,7 @@ def _network(name: str, density: float, values: str) -> onnx.ModelProto:
 
 def _measured(model: onnx.ModelProto, calibration: Calibration, runs: int) -> tuple[float, float]:
     """Medians of the sparse and the dense form, which take turns, in milliseconds."""
-    sparse = as_written(model, costs=CalibratedCosts(calibration)).model
+    sparse = written_rounding_once(model, CalibratedCosts(calibration))[1].model
     with tempfile.TemporaryDirectory(prefix="gossamer-predictions-") as folder:
         subject = BothForms(model, sparse, random_inputs(model), calibration.threads, Path(folder))
         runners = [open_runner(engine, subject) for engine in ("gossamer", "dense")]

@@ -102,7 +102,8 @@ average average narrow
 
 
 def _images(size: int, channels: int, kernel: int, stride: int) -> str:
-    """A first layer with a pooling that it can take along, unless its outputs are read once more; other poolings."""
+    """A first layer with a pooling that it can take along, unless its outputs are read once more; other poolings, of
+    which the last is one of bytes too, as a layer reads it."""
     return f"""
 image    input   3x{size}x{size}
 stem     conv    image    outputs={channels} kernel={kernel} stride={stride} relu dense
@@ -113,6 +114,7 @@ narrow   conv    halved   outputs={channels} relu
 smoothed maxpool narrow   kernel=3 stride=1 padding=1
 last     conv    smoothed outputs={2 * channels} relu
 average  average last
+scores   linear  average  outputs=64
 """
 
 

@@ -11,7 +11,7 @@ import onnxruntime
 
 from gossamer.bench.engines.engine import BothForms, EngineFailed
 from gossamer.bench.engines.quantised import quantised
-from gossamer.export.written import as_written
+from gossamer.export.rounded_once import written_rounding_once
 from gossamer.graph.ops import is_sparse
 from gossamer.graph.sessions import FATAL
 
@@ -55,10 +55,22 @@ def open_gossamer_int8(subject: BothForms) -> SessionRunner:
     Raises:
         EngineFailed: it cannot be quantised, or no layer is faster on sparse int8.
     """
-    model = as_written(onnx.load(quantised(subject, "export"))).model
-    if not is_sparse(model):
-        raise EngineFailed("no layer of this network is faster on sparse int8")
-    return _open_ours(_in_a_file(model, subject, "sparse-int8"), subject, None)
+    return _open_ours(sparse_int8(subject), subject, None)
+
+
+def sparse_int8(subject: BothForms) -> Path:
+    """The file of `gossamer export --int8`, written once.
+
+    Raises:
+        EngineFailed: it cannot be quantised, or no layer is faster on sparse int8.
+    """
+    path = subject.folder / "sparse-int8.onnx"
+    if not path.exists():
+        model = written_rounding_once(onnx.load(quantised(subject, "export")))[1].model
+        if not is_sparse(model):
+            raise EngineFailed("no layer of this network is faster on sparse int8")
+        onnx.save(model, path)
+    return path
 
 
 def _open_ours(path: Path, subject: BothForms, profile: Path | None) -> SessionRunner:
