@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from export.onnx_graphs import Array, network, normal, run_dense, sparse_weight
@@ -142,6 +143,35 @@ def test_a_channel_without_weights_is_its_bias(rng: np.random.Generator, tmp_pat
     np.testing.assert_allclose(stored["b_quantized_scale"], stored["w_scale"] * stored["x_scale"], rtol=1e-6)
     np.testing.assert_allclose(biases, bias, atol=float(stored["b_quantized_scale"].max()))
     assert not stored["w_quantized"][[1, 4]].any()
+
+
+def test_biases_of_products_are_whole_numbers(rng: np.random.Generator, tmp_path: Path) -> None:
+    """Else ONNX Runtime joins product and addition to one op on floats, and makes floats of the weight in every run."""
+    first, second = sparse_weight(rng, 24, 32), sparse_weight(rng, 32, 8)
+    first[:, 5] = 0  # a channel that is its bias alone
+    a, b = normal(rng, 32), normal(rng, 8)
+    nodes = [
+        node("MatMul", ["x", "first"], ["h"]),
+        node("Add", ["h", "a"], ["ha"]),
+        node("MatMul", ["ha", "second"], ["s"]),
+        node("Add", ["b", "s"], ["y"]),
+    ]
+    constants_given = {"first": first, "second": second, "a": a, "b": b}
+    model = network(nodes, {"x": ["n", 6, 24]}, constants_given, ["y"])
+    x = normal(rng, 50, 6, 24)
+    written, _ = in_int8(tmp_path, model, {"x": x})
+    (got,) = run_dense(written, {"x": x})
+    assert np.abs(got - ((x @ first + a) @ second + b)).max() < 0.05 * np.abs(got).max()
+    # With the weights at zero nothing is left but biases, exact to a step of 2^-20 of the empty channel's.
+    (alone,) = run_dense(written, {"x": np.zeros((1, 6, 24), np.float32)})
+    assert np.abs(alone - (a @ second + b)).max() < 0.02 * np.abs(alone).max()
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
+    optimised = kinds(onnx.load(tmp_path / "optimised.onnx"))
+    assert not {"MatMul", "Gemm", "FusedMatMul"} & set(optimised)
 
 
 @pytest.mark.parametrize("constant", [0.0, 3.0, -2.5, 1e-42])

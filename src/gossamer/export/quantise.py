@@ -19,6 +19,7 @@ from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, rename_values, unused
 from gossamer.graph.opsets import with_opset
 from gossamer.graph.quantisation import is_dequantise, is_quantise, maker_of
+from gossamer.graph.quantised_layers import LARGEST_SUM
 from gossamer.graph.sessions import Feed
 
 OPSET = 13
@@ -123,6 +124,7 @@ def quantised(network: Quantisable, layers: Collection[Layer], ranges: Ranges, a
     _read_floats(result, {node.name for node in nodes}, network.made_of_bytes(layers))
     _put_back(result, graph.model)
     _with_fine_biases(result, graph)
+    _with_whole_biases(result)
     return result
 
 
@@ -171,6 +173,49 @@ def _put_back(model: onnx.ModelProto, before: onnx.ModelProto) -> None:
     drop_unread(model)
 
 
+def _with_whole_biases(model: onnx.ModelProto) -> None:
+    """Makes the biases that are added to products whole numbers in units of their sums, as those of convolutions are:
+    ONNX Runtime joins both to one op on floats otherwise, for which it makes floats of the weight in every run."""
+    graph = Graph(model)
+    taken = names_of_values(model)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    added = list[onnx.NodeProto]()
+    for node in graph.nodes:
+        addition = _addition_of_bias(graph, node)
+        parts = [part for name in node.input if (part := _dequantised(graph, name)) is not None]
+        if addition is None or len(parts) != 2 or parts[1].input[0] not in graph.tensors:
+            continue
+        (bias,) = (name for name in addition.input if name in graph.tensors)
+        wanted, step = graph.constant(bias), np.asarray(graph.constant(parts[0].input[1]))
+        scales = _scales_for_bias(graph, parts[1], wanted, step)
+        name = parts[1].input[1]
+        if scales is None or (len(graph.readers[name]) > 1 and (scales != graph.constant(name)).any()):
+            continue
+        stored[name].CopyFrom(numpy_helper.from_array(scales, name))
+        steps = np.asarray(scales * step, np.float32)
+        names = [unused(f"{bias}{ending}", taken) for ending in ("_quantized", "_quantized_scale", "_dequantized")]
+        whole = np.round(np.asarray(wanted, np.float64) / steps).astype(np.int32)
+        model.graph.initializer.append(numpy_helper.from_array(whole, names[0]))
+        model.graph.initializer.append(numpy_helper.from_array(steps, names[1]))
+        added.append(
+            onnx.helper.make_node(
+                "DequantizeLinear", names[:2], names[2:], name=unused(f"{bias}_DequantizeLinear", taken), axis=0
+            )
+        )
+        replace_items(addition.input, [names[2] if given == bias else given for given in addition.input])
+    replace_items(model.graph.node, [*added, *model.graph.node])
+    drop_unread(model)
+
+
+def _addition_of_bias(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """The addition of a constant behind a product."""
+    following = graph.only_reader(node.output[0]) if is_standard(node, "MatMul") else None
+    addition = None if following is None else graph.nodes[following]
+    if addition is None or not is_standard(addition, "Add"):
+        return None
+    return addition if sum(name in graph.tensors for name in addition.input) == 1 else None
+
+
 def _with_fine_biases(model: onnx.ModelProto, before: Graph) -> None:
     """Gives channels whose weights are all zero, for which ONNX Runtime takes a scale of 1, one that their bias asks
     for: at 1 a step of it would be as large as one of the layer's input."""
@@ -180,31 +225,55 @@ def _with_fine_biases(model: onnx.ModelProto, before: Graph) -> None:
     for node in graph.nodes:
         if not is_standard(node, "Conv", "Gemm") or len(node.input) < 3 or not node.input[2]:
             continue
-        parts = [_dequantised(graph, name) for name in node.input[:3]]
-        if None in parts:
+        parts = [part for name in node.input[:3] if (part := _dequantised(graph, name)) is not None]
+        if len(parts) != 3:
             continue
-        (_, scale, _), (weight, scales, _), (bias, bias_scales, _) = (part.input for part in parts if part is not None)
+        (_, scale, _), (weight, scales, _), (bias, bias_scales, _) = (part.input for part in parts)
         if weight not in graph.tensors or bias not in graph.tensors or scales == bias_scales:
             continue
-        numbers = np.asarray(graph.constant(weight))
-        axis = int(str(attributes_of(parts[1]).get("axis", 1))) if parts[1] is not None else 0
-        others = tuple(other for other in range(numbers.ndim) if other != axis % numbers.ndim)
         was = original[node.name]
         factor = float(str(attributes_of(was).get("beta", 1.0)))
         wanted = np.asarray(before.constant(was.input[2]), np.float64).reshape(-1) * factor
-        step = np.float32(np.asarray(graph.constant(scale)))
-        # A bias that is next to nothing is nothing.
-        large = np.abs(wanted) / BIAS_STEPS * min(1.0, 1 / float(step)) >= np.finfo(np.float32).tiny
-        empty = ~numbers.any(axis=others) & large
-        if not empty.any():
+        step = np.asarray(graph.constant(scale))
+        finer = _scales_for_bias(graph, parts[1], wanted, step)
+        if finer is None or not (changed := finer != graph.constant(scales)).any():
             continue
-        weight_scales = np.array(graph.constant(scales), np.float32)
-        weight_scales[empty] = np.abs(wanted[empty]) / BIAS_STEPS / step
-        sums = weight_scales * step
+        sums = np.asarray(finer * step, np.float32)
         steps = np.array(graph.constant(bias), np.int32)
-        steps[empty] = np.round(wanted[empty] / sums[empty])
-        for name, array in ((scales, weight_scales), (bias_scales, sums), (bias, steps)):
+        steps[changed] = np.round(wanted[changed] / sums[changed])
+        for name, array in ((scales, finer), (bias_scales, sums), (bias, steps)):
             stored[name].CopyFrom(numpy_helper.from_array(array, name))
+
+
+def _scales_for_bias(
+    graph: Graph, weight: onnx.NodeProto, bias: NDArray[np.generic] | None, step: NDArray[np.generic]
+) -> NDArray[np.float32] | None:
+    """The scale of each channel of a weight, in which its bias has digits; None if they do not fit together, or the
+    bias would not fit into 32 bits.
+
+    Args:
+        weight: the node that makes floats of it.
+        bias: a number for each channel.
+        step: the scale of the layer's input.
+    """
+    numbers, scales = graph.constant(weight.input[0]), graph.constant(weight.input[1])
+    if (
+        numbers is None
+        or scales is None
+        or bias is None
+        or step is None
+        or step.size != 1
+        or bias.shape != scales.shape
+    ):
+        return None
+    axis = int(str(attributes_of(weight).get("axis", 1))) % numbers.ndim
+    values, one = np.abs(bias.astype(np.float64)), float(step.reshape(()))
+    # A bias that is next to nothing is nothing.
+    large = values / BIAS_STEPS * min(1.0, 1 / one) >= np.finfo(np.float32).tiny
+    empty = ~numbers.any(axis=tuple(other for other in range(numbers.ndim) if other != axis)) & large
+    result = np.array(scales, np.float32)
+    result[empty] = values[empty] / BIAS_STEPS / np.float32(one)
+    return result if (values / (result.astype(np.float64) * one) < LARGEST_SUM).all() else None
 
 
 def _dequantised(graph: Graph, value: str) -> onnx.NodeProto | None:

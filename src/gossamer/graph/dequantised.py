@@ -7,7 +7,7 @@ are quantised anew each time the network runs (`onnxruntime.quantization.quantiz
     DynamicQuantizeMatMul  of ONNX Runtime: with the quantisation of its input
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -127,7 +127,27 @@ def _layer(graph: Graph, product: _Product) -> DequantisedLayer:
         zero_point=product.zero_point,
         quantises=product.quantises,
     )
-    return layer if bias is not None else with_bias(graph, layer, axis=-1)
+    if bias is not None:
+        return layer
+    layer = with_bias(graph, layer, axis=-1)
+    return layer if layer.bias is not None else _with_whole_bias(graph, layer)
+
+
+def _with_whole_bias(graph: Graph, layer: DequantisedLayer) -> DequantisedLayer:
+    """A product with the addition of a bias that stands behind it as whole numbers."""
+    following = _reader_of_kind(graph, layer.output, "Add")
+    others = [] if following is None else [n for n in graph.nodes[following].input if n != layer.output]
+    stored = constant_read(graph, others[0]) if len(others) == 1 else None
+    if following is None or stored is None or stored.numbers.shape != (layer.shape.outputs,):
+        return layer
+    name = name_of_floats(stored.name)
+    return replace(
+        layer,
+        name=name.removesuffix(".bias") if name.endswith(".bias") else layer.name,
+        bias=_floats(stored),
+        output=graph.nodes[following].output[0],
+        nodes=(*layer.nodes, following),
+    )
 
 
 def _floats(numbers: Constant) -> Numbers:
@@ -191,7 +211,12 @@ def _quantising(graph: Graph, index: int, node: onnx.NodeProto) -> _Product | No
 
 
 def _following(graph: Graph, index: int, kind: str) -> int | None:
-    following = graph.only_reader(graph.nodes[index].output[0])
+    return _reader_of_kind(graph, graph.nodes[index].output[0], kind)
+
+
+def _reader_of_kind(graph: Graph, value: str, kind: str) -> int | None:
+    """The node that alone reads a value, if it is of a kind."""
+    following = graph.only_reader(value)
     return following if following is not None and is_standard(graph.nodes[following], kind) else None
 
 

@@ -14,7 +14,7 @@ from gossamer.export.costs import EverythingSparse
 from gossamer.export.quantise import quantised_by_minmax
 from gossamer.export.rewrite import rewrite
 from gossamer.export.rounded_once import rounded_once
-from gossamer.graph.byte_terms import on_planes
+from gossamer.graph.byte_terms import on_panels, on_planes
 from gossamer.graph.constants import prepared
 from gossamer.graph.dequantised import DequantisedLayer
 from gossamer.graph.graph import Graph
@@ -23,6 +23,7 @@ from gossamer.graph.layer_shape import LayerShape
 from gossamer.graph.ops import op_of
 from gossamer.graph.quantised import find_quantised
 from gossamer.graph.quantised_layers import QuantisedLayer
+from gossamer.graph.quantised_steps import BytePool
 from gossamer.graph.terms import Terms, sparse_terms, without_transposing
 from gossamer.predict.of_bytes import converted_terms
 from gossamer.predict.other import Between, between, node_terms
@@ -44,6 +45,8 @@ class ReadyInt8:
     between: Between
     value_of: Mapping[str, str]
     """Panel of the sparse form -> the value of the dense one that it holds."""
+    pools: Mapping[str, BytePool]
+    """The poolings, by the values that they make."""
     forms: tuple[str, ...]
 
     def times(self, runs: int) -> Times:
@@ -70,9 +73,12 @@ class ReadyInt8:
                 yield ours, by_name.get(layer.name, 0.0)
             yield theirs, sum(dense.get(index, 0.0) for index in on_planes(self.graph, layer).nodes)
         for index, seconds in sparse.items():
-            op = op_of(sparse_nodes[index])
+            node = sparse_nodes[index]
+            op = op_of(node)
             if op is not None and op.converts:
-                yield (without_transposing(converted_terms(self.graph, sparse_nodes[index], self.value_of)),), seconds
+                yield (without_transposing(converted_terms(self.graph, node, self.value_of)),), seconds
+            elif op is not None and (pool := self.pools.get(self.value_of.get(node.output[0], ""))) is not None:
+                yield (on_panels(self.graph, pool),), seconds
         for node in self.between.other_dense:
             seconds = dense.get(self.graph.producers[node.output[0]], 0.0)
             yield (without_transposing(node_terms(self.graph, node)),), seconds
@@ -110,7 +116,8 @@ def make_ready_int8(
     arrays = {name: value for name, value in inputs.items() if isinstance(value, np.ndarray)}
     model = quantised_by_minmax(dense, [arrays])
     graph = Graph(prepared(model))
-    layers = find_quantised(graph).with_weights
+    quantised = find_quantised(graph)
+    layers = quantised.with_weights
     some = SomeSparse(frozenset(layer.shape for layer in layers[::2]))
     costs = some if mixed else EverythingSparse()
     rewritten = rewrite(model, costs=costs)
@@ -129,5 +136,6 @@ def make_ready_int8(
         {"sparse": ours, "dense": theirs},
         between(graph, (), rewritten),
         {panel.name: value for value, panel in rewritten.panels.items()},
+        {mover.output.value: mover for mover in quantised.movers if isinstance(mover, BytePool)},
         tuple(forms),
     )
