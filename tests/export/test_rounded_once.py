@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from export.onnx_graphs import Array, network, normal, run_sparse, sparse_weight
-from export.quantised_networks import SPARSE, quantised
+from export.quantised_networks import SPARSE, AllSparse, quantised
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
@@ -15,6 +15,7 @@ from gossamer.export.form import FileForm
 from gossamer.export.rewrite import rewrite
 from gossamer.export.source import open_source
 from gossamer.graph.graph import attributes_of
+from gossamer.graph.layer_shape import LayerShape
 
 pytestmark = pytest.mark.usefixtures("native_library")
 node = helper.make_node
@@ -96,15 +97,19 @@ def test_a_residual_block_by_hand(rng: np.random.Generator, tmp_path: Path) -> N
     assert same(of(added, second.min(), second.max())) < 0.9
 
 
+class SquareIsDense(AllSparse):
+    """All layers sparse but the one that adds."""
+
+    def sparse(self, shape: LayerShape, density: float) -> float:
+        return 10.0 if shape.inputs == shape.outputs else 0.0
+
+
 def test_a_layer_that_stays_dense_keeps_its_bytes(rng: np.random.Generator, tmp_path: Path) -> None:
     """ONNX Runtime has no op on bytes that makes floats: without them it would compute the layer in fp32."""
-    model = block(rng)
-    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name == "b"]
-    weight.CopyFrom(numpy_helper.from_array(normal(rng, 32, 32, 1, 1), "b"))
-    onnx.save(model, tmp_path / "fp32.onnx")
+    onnx.save(block(rng), tmp_path / "fp32.onnx")
     np.savez(tmp_path / "examples.npz", x=normal(rng, 200, 16, 6, 6))
     form = FileForm(int8=True, ranges_from=tmp_path / "examples.npz")
-    export(open_source(str(tmp_path / "fp32.onnx")), tmp_path / "int8.onnx", form=form)
+    export(open_source(str(tmp_path / "fp32.onnx")), tmp_path / "int8.onnx", form=form, costs=SquareIsDense())
     written = onnx.load(tmp_path / "int8.onnx")
     (dense,) = [entry for entry in written.graph.node if entry.name == "b"]
     assert dense.op_type == "Conv"

@@ -1,8 +1,8 @@
 """A network with zeros in its weights -> the same network with ops of the domain `gossamer` where they are faster."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import onnx
@@ -96,6 +96,7 @@ def rewrite(
     costs: Costs | None = None,
     half: bool = False,
     steps: Mapping[str, Steps] | None = None,
+    unrounded: Collection[str] = (),
 ) -> Rewritten:
     """Folds BatchNorm, finds the layers with constant weights, chooses where each runs, and writes the new graph.
 
@@ -104,6 +105,7 @@ def rewrite(
 
     Args:
         steps: output of a layer -> what its numbers are multiples of; they are coded as levels of it.
+        unrounded: outputs of quantised layers whose sums are not to become bytes before something is added to them.
     """
     costs = costs or MeasuredCosts()
     graph = Graph(prepared(model))
@@ -119,7 +121,8 @@ def rewrite(
     ]
     writer = Writer(graph, half, steps or {})
     on_panels: list[Part] = [part for index, part in enumerate(parts.parts) if index in chosen]
-    for part in (*on_panels, *linear):
+    for chosen_part in (*on_panels, *linear):
+        part = _adding_sums(chosen_part, unrounded)
         writer.replaced[max(indices_of(part))] = part
         writer.dropped.update(indices_of(part))
         if not (isinstance(part, Layer | QuantisedLayer) and part.kind == "linear"):
@@ -133,6 +136,13 @@ def rewrite(
         # In the fewest bytes a weight is to be coded whether it has zeros or not.
         left_weights(graph, layers, quantised, least=MANY if steps is None else 0.0),
     )
+
+
+def _adding_sums(part: Part, unrounded: Collection[str]) -> Part:
+    """The part without the bytes that its sums become before an addition, if it is one of these."""
+    if isinstance(part, QuantisedLayer) and part.output.value in unrounded:
+        return replace(part, sums=None)
+    return part
 
 
 def _dense_time(graph: Graph, layer: Layer | QuantisedLayer, costs: Costs) -> float:

@@ -6,7 +6,7 @@ results are closer to those in fp32, and an addition takes a clip, a rounding an
 Networks that others quantised keep them, since they are to give the same bytes as in ONNX Runtime.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -23,7 +23,7 @@ from gossamer.graph.quantised import find_quantised
 
 
 @dataclass(frozen=True)
-class _Sums:
+class Sums:
     """A layer's sums, which become bytes and floats again before something is added to them."""
 
     output: str
@@ -36,33 +36,28 @@ class _Sums:
 
 
 def written_rounding_once(model: onnx.ModelProto, costs: Costs | None = None) -> tuple[onnx.ModelProto, Rewritten]:
-    """A network that gossamer quantised, without the bytes before additions of its sparse layers, and what is written.
+    """What is written of a network that gossamer quantised, and the network that it computes: without the bytes before
+    additions of sparse layers.
 
     Args:
         model: in QDQ form.
         costs: estimates of times; None: rates measured when gossamer was made.
     """
-    written = as_written(model, costs=costs)
-    once = rounded_once(model, written)
-    # What is left out makes ONNX Runtime's way longer, so that no sparse layer becomes dense.
-    return (model, written) if once is model else (once, as_written(once, costs=costs))
-
-
-def rounded_once(model: onnx.ModelProto, written: Rewritten) -> onnx.ModelProto:
-    """The network without the bytes between sums and additions, in the layers that run sparse; itself if it has none.
-
-    Args:
-        written: what became of the network.
-    """
+    found = before_additions(model)
+    written = as_written(model, costs=costs, unrounded=found)
     sparse = {layer.output for layer in written.of_bytes if layer.form == "sparse"}
-    found = [sums for sums in _before_additions(Graph(prepared(model))) if sums.output in sparse]
-    layers = find_quantised(Graph(prepared(_without(model, found)))).layers
+    return _without(model, [sums for output, sums in found.items() if output in sparse]), written
+
+
+def before_additions(model: onnx.ModelProto) -> dict[str, Sums]:
+    """The bytes between layers and additions that sparse layers need not make, by the layers' outputs."""
+    found = {sums.output: sums for sums in _before_additions(Graph(prepared(model)))}
+    layers = find_quantised(Graph(prepared(_without(model, found.values())))).layers
     adding = {layer.output.value for layer in layers if layer.residual is not None and layer.sums is None}
-    understood = [sums for sums in found if sums.output in adding]
-    return _without(model, understood) if understood else model
+    return {output: sums for output, sums in found.items() if output in adding}
 
 
-def _before_additions(graph: Graph) -> Iterator[_Sums]:
+def _before_additions(graph: Graph) -> Iterator[Sums]:
     for layer in find_quantised(graph).layers:
         if layer.sums is None or layer.added is not None or (layer.sums.lower, layer.sums.upper) != (0, 255):
             continue
@@ -76,10 +71,11 @@ def _before_additions(graph: Graph) -> Iterator[_Sums]:
         floats, read = nodes[0].input[0], nodes[1].output[0]
         addition = graph.only_reader(read)
         if addition is not None and is_standard(graph.nodes[addition], "Add") and graph.only_reader(floats) == quantise:
-            yield _Sums(layer.output.value, floats, made, read)
+            yield Sums(layer.output.value, floats, made, read)
 
 
-def _without(model: onnx.ModelProto, left_out: Sequence[_Sums]) -> onnx.ModelProto:
+def _without(model: onnx.ModelProto, left_out: Iterable[Sums]) -> onnx.ModelProto:
+    left_out = list(left_out)
     result = copied(model)
     made = {name for sums in left_out for name in (sums.made, sums.read)}
     floats = {sums.read: sums.floats for sums in left_out}

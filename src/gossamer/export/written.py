@@ -1,7 +1,7 @@
 """What `gossamer export` writes of a network, for whoever writes or measures it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import onnx
@@ -22,6 +22,7 @@ def as_written(
     costs: Costs | None = None,
     half: bool = False,
     steps: Mapping[str, Steps] | None = None,
+    unrounded: Collection[str] = (),
 ) -> Rewritten:
     """The network with sparse ops where those are faster, and its other weights stored without their zeros.
 
@@ -29,11 +30,12 @@ def as_written(
         costs: estimates of times; None: rates measured when gossamer was made.
         half: store weights as fp16.
         steps: output of a layer -> what its numbers are multiples of; they are coded as levels of it.
+        unrounded: outputs of quantised layers whose sums are not to become bytes before something is added to them.
 
     Raises:
         ExportError: a constant is damaged, or `half` and a weight is beyond fp16's range.
     """
-    rewritten = rewrite(model, costs=costs, half=half, steps=steps)
+    rewritten = rewrite(model, costs=costs, half=half, steps=steps, unrounded=unrounded)
     compressed = compress_weights(rewritten.model, half=half)
     written = with_provenance(compressed, sparse_ops=is_sparse(compressed))
     return replace(rewritten, model=written, left=(*rewritten.left, *_stored_whole(rewritten)))

@@ -13,7 +13,7 @@ from gossamer.bench.profile import time_by_node
 from gossamer.export.costs import EverythingSparse
 from gossamer.export.quantise import quantised_by_minmax
 from gossamer.export.rewrite import rewrite
-from gossamer.export.rounded_once import rounded_once
+from gossamer.export.rounded_once import before_additions
 from gossamer.graph.byte_terms import on_panels, on_planes
 from gossamer.graph.constants import prepared
 from gossamer.graph.dequantised import DequantisedLayer
@@ -120,8 +120,7 @@ def make_ready_int8(
     layers = quantised.with_weights
     some = SomeSparse(frozenset(layer.shape for layer in layers[::2]))
     costs = some if mixed else EverythingSparse()
-    rewritten = rewrite(model, costs=costs)
-    rewritten = rewrite(rounded_once(model, rewritten), costs=costs)
+    rewritten = rewrite(model, costs=costs, unrounded=before_additions(model))
     folder.mkdir()
     theirs = tuple(on_planes(graph, layer).terms for layer in layers)
     ours = tuple(
