@@ -53,14 +53,14 @@ NETWORKS = {"distilbert": distilbert, "gpt2": gpt2, "vit": vit}
 
 
 def pruned(network: nn.Module) -> nn.Module:
-    """With 90% zeros in every linear layer and in those that GPT-2 has for it, and biases that differ."""
+    """With 95% zeros in every linear layer and in those that GPT-2 has for it, and biases that differ."""
     for name, parameter in network.named_parameters():
         with torch.no_grad():
             if parameter.ndim == 1 and name.endswith("bias"):
                 parameter.normal_(std=0.02)
             if parameter.ndim == 2 and "embed" not in name and "wpe" not in name and "wte" not in name:
                 sizes = parameter.abs()
-                parameter[sizes < sizes.flatten().quantile(0.9)] = 0
+                parameter[sizes < sizes.flatten().quantile(0.95)] = 0
     return network.eval()
 
 

@@ -85,6 +85,54 @@ POOLS: dict[str, tuple[tuple[int | str, ...], dict[str, object]]] = {
 }
 
 
+FUNCTIONS: dict[str, list[str]] = {"Relu": [], "Clip": ["low", "high"]}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("attributes", [HALVED, RESNET_POOL])
+def test_a_function_behind_a_pooling_becomes_part_of_the_layer(
+    function: str, attributes: dict[str, object], rng: np.random.Generator
+) -> None:
+    """As PyTorch's own example of MNIST has it: relu(max_pool2d(convolution(x)))."""
+    nodes = [
+        node("Conv", ["x", "first"], ["c"], pads=[1, 1, 1, 1]),
+        node("MaxPool", ["c"], ["m"], **attributes),
+        node(function, ["m", *FUNCTIONS[function]], ["r"]),
+        node("Conv", ["r", "second"], ["y"]),
+    ]
+    constants = {"first": sparse_weight(rng, 6, 3, 3, 3), "second": sparse_weight(rng, 5, 6, 1, 1)}
+    bounds = {"low": np.float32(-0.5), "high": np.float32(1)} if function == "Clip" else {}
+    model = network(nodes, {"x": [1, 3, 13, 12]}, {**constants, **bounds}, ["y"])
+    sparse = to_sparse(model, costs=SPARSE)
+    assert ops(sparse) == ["ToPanel", "SparseConv", "PanelMaxPool", "SparseConv", "FromPanel"]
+    assert ops(sparse, "") == []
+    feed = {"x": normal(rng, 1, 3, 13, 12)}
+    assert_same(run_sparse(sparse, feed), run_dense(model, feed))
+
+
+@pytest.mark.parametrize("change", ["bounds that vary", "a window of padding", "read before the pooling"])
+def test_a_function_stays_behind_a_pooling(change: str, rng: np.random.Generator) -> None:
+    """Where it is not the same before it, or no layer's then."""
+    varies, empty, read = (
+        change == one for one in ("bounds that vary", "a window of padding", "read before the pooling")
+    )
+    attributes = {"kernel_shape": [2, 2], "dilations": [9, 9], "pads": [1] * 4} if empty else HALVED
+    nodes = [
+        node("Conv", ["x", "first"], ["c"]),
+        node("MaxPool", ["c"], ["m"], **attributes),
+        node("Clip", ["m", "low"], ["r"]) if varies else node("Relu", ["m"], ["r"]),
+        node("Conv", ["r", "second"], ["y"]),
+        *([node("Sigmoid", ["c"], ["other"])] if read else []),
+    ]
+    constants = {"first": sparse_weight(rng, 6, 3, 1, 1), "second": sparse_weight(rng, 5, 6, 1, 1)}
+    inputs: dict[str, list[int | str]] = {"x": [1, 3, 12, 12], **({"low": []} if varies else {})}
+    model = network(nodes, inputs, constants, ["y", *(["other"] if read else [])])
+    sparse = to_sparse(model, costs=SPARSE)
+    assert ("Clip" if varies else "Relu") in ops(sparse, "")
+    feed = {"x": normal(rng, 1, 3, 12, 12), **({"low": np.asarray(0.25, np.float32)} if varies else {})}
+    assert_same(run_sparse(sparse, feed), run_dense(model, feed))
+
+
 @pytest.mark.parametrize("name", POOLS)
 def test_pooling_stays_on_panels(name: str, rng: np.random.Generator) -> None:
     shape, attributes = POOLS[name]

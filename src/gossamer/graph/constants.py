@@ -17,6 +17,7 @@ from gossamer.graph.byte_movers import with_pairs
 from gossamer.graph.graph import Graph, array_of, is_standard, renamed
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.open_axes import with_open_axes
+from gossamer.graph.rectified_pools import rectify_before_pooling
 
 REARRANGEMENTS = (
     "Cast",
@@ -66,14 +67,14 @@ FEW = 64
 
 def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network with its constants as initializers, computed ones included, BatchNorm folded, open axes that
-    have no size, and what only moves quantised numbers between bytes.
+    have no size, what only moves quantised numbers between bytes, and functions before max poolings.
 
     What asks for more memory than `FREE_BYTES` and `TIMES_STORED` grant, or cannot be computed, stays as it is.
 
     Raises:
         ExportError: a constant is damaged.
     """
-    return with_pairs(fold_batch_norm(_folded(with_open_axes(model))))
+    return with_pairs(rectify_before_pooling(fold_batch_norm(_folded(with_open_axes(model)))))
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
