@@ -1,9 +1,10 @@
 """How much faster two threads are than one, in one process, by where the two processors lie and what they have to give.
 
-Command: python benchmarks/two_threads.py build/native/native/bench/libcore_latency.so [resnet-50] > FILE
+Command: python benchmarks/two_threads.py build/native/native/bench/libcore_latency.so [resnet-50] > FILE, or with --int8
+    [--blocks] [--density D ...]
 n: 40 rounds of 9 runs
-Hardware: 2 cores of AMD Zen 4 in a virtual machine
-Date: 2026-11-27, docs/results/two-threads.jsonl
+Hardware: 2 cores of AMD Zen 4 in a virtual machine; of Zen 5 with --int8
+Date: 2026-11-27, docs/results/two-threads.jsonl; 2026-11-30 with --int8, docs/results/two-threads-int8.jsonl
 
 First: cmake -DGOSSAMER_BUILD_BENCH=ON build/native && cmake --build build/native --target core_latency
 
@@ -19,10 +20,10 @@ other in which at least 1.9 was possible, "near, both free": medians in ms of 9 
 before and after), the median of the rounds, and of the speed-up within a round.
 """
 
+import argparse
 import ctypes
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,11 +31,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from gossamer.bench.engines import BothForms, Runner, open_runner
 from gossamer.bench.network import build, find_network
+from gossamer.export.quantise import quantised_by_minmax
 from gossamer.export.rewrite import to_sparse
+from gossamer.export.rounded_once import written_rounding_once
 from gossamer.graph.inputs import random_inputs
 
 DENSITIES = (0.2, 0.1, 0.05)
@@ -108,8 +112,15 @@ def measure_round(one: dict[str, Runner], two: dict[str, Runner], other: Runner,
     return Round({"gossamer": gossamer, "dense": measure_engine(one["dense"], two["dense"], latency)}, possible)
 
 
-def measure(model: onnx.ModelProto, latency: Callable[[], float]) -> list[Round]:
-    sparse, inputs = to_sparse(model), random_inputs(model)
+def in_int8(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The plain and the sparse form of `gossamer export --int8`."""
+    inputs = random_inputs(model)
+    quantised = quantised_by_minmax(model, [{n: value for n, value in inputs.items() if isinstance(value, np.ndarray)}])
+    return quantised, written_rounding_once(quantised)[1].model
+
+
+def measure(model: onnx.ModelProto, sparse: onnx.ModelProto, latency: Callable[[], float]) -> list[Round]:
+    inputs = random_inputs(model)
     with ExitStack() as stack:
 
         def opened(engine: str, threads: int) -> Runner:
@@ -123,13 +134,22 @@ def measure(model: onnx.ModelProto, latency: Callable[[], float]) -> list[Round]
         return [measure_round(one, two, other, latency) for _ in range(ROUNDS)]
 
 
-def main(library: str, network: str) -> None:
-    latency = core_latency(library)
-    for density in DENSITIES:
-        model = build(find_network(network), density)
-        rounds = measure(model, latency)
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("library")
+    parser.add_argument("network", nargs="?", default="resnet-50")
+    parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--blocks", action="store_true")
+    parser.add_argument("--density", type=float, nargs="+", default=DENSITIES)
+    options = parser.parse_args()
+    latency = core_latency(options.library)
+    for density in options.density:
+        model = build(find_network(options.network), density, structure="1x4" if options.blocks else "unstructured")
+        rounds = measure(*(in_int8(model) if options.int8 else (model, to_sparse(model))), latency)
         for place in ("near, both free", "near", "apart"):
-            line: dict[str, float | str] = {"network": network, "density": density, "processors": place}
+            line: dict[str, float | str] = {"network": options.network, "density": density, "processors": place}
+            if options.int8:
+                line["form"] = "int8, 1x4" if options.blocks else "int8"
             for engine in ENGINES:
                 here = [found for found in rounds if found.is_at(place, engine)]
                 line[f"{engine}_rounds"] = len(here)
@@ -145,4 +165,4 @@ def main(library: str, network: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "resnet-50")
+    main()
