@@ -1,6 +1,6 @@
 """How much faster two threads are than one, in one process, by where the two processors lie and what they have to give.
 
-Command: python benchmarks/two_threads.py build/native/native/bench/libcore_latency.so [resnet-50] > FILE, or with --int8
+Command: python benchmarks/two_threads.py build/native/native/bench/libcore_latency.so [resnet-50] > FILE, or --int8
     [--blocks] [--density D ...]
 n: 40 rounds of 9 runs
 Hardware: 2 cores of AMD Zen 4 in a virtual machine; of Zen 5 with --int8
