@@ -1,21 +1,28 @@
 """What gossamer quantised itself is rounded once behind an addition; what others did, as they meant it."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from export.onnx_graphs import Array, network, normal, run_sparse, sparse_weight
+import torch
+from export.onnx_graphs import Array, network, normal, run_dense, run_sparse, sparse_weight
 from export.quantised_networks import SPARSE, AllSparse, quantised
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from gossamer.errors import ExportError
 from gossamer.export.exporting import export
 from gossamer.export.form import FileForm
 from gossamer.export.rewrite import rewrite
 from gossamer.export.source import open_source
+from gossamer.export.twin import SplitScore
 from gossamer.graph.graph import attributes_of
 from gossamer.graph.layer_shape import LayerShape
+from gossamer.graph.sessions import Feed
+from gossamer.tasks import Metric
 
 pytestmark = pytest.mark.usefixtures("native_library")
 node = helper.make_node
@@ -115,6 +122,36 @@ def test_a_layer_that_stays_dense_keeps_its_bytes(rng: np.random.Generator, tmp_
     assert dense.op_type == "Conv"
     (behind,) = [entry for entry in written.graph.node if dense.output[0] in entry.input]
     assert behind.op_type == "QuantizeLinear"
+
+
+def test_the_file_itself_has_to_be_within_the_allowed_loss(tmp_path: Path) -> None:
+    """It is rounded at other places than the plain form that the layers were chosen by, for the worse now and then."""
+    form = FileForm(int8=True, ranges_from=tmp_path / "examples.npz", max_drop=1.0)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        model, x = block(rng), normal(rng, 40, 16, 6, 6)
+        onnx.save(model, tmp_path / "fp32.onnx")
+        np.savez(tmp_path / "examples.npz", x=normal(rng, 100, 16, 6, 6))
+        targets = run_dense(model, {"x": x})[0].argmax(1)
+
+        def batches(x: Array = x, targets: NDArray[np.int64] = targets) -> Iterator[tuple[Feed, torch.Tensor]]:
+            yield {"x": x}, torch.from_numpy(targets)
+
+        score = SplitScore(Metric(), batches, torch.zeros(1, 8, 6, 6))
+        source = replace(open_source(str(tmp_path / "fp32.onnx")), splits={"validation": score}, feeds=({"x": x},))
+        losses = {}
+        for dense in (True, False):
+            kind = replace(form, dense=dense)
+            costs = None if dense else SPARSE
+            found = export(source, tmp_path / "int8.onnx", form=kind, costs=costs, overwrite=True).quantised
+            assert found is not None
+            losses[dense] = found.scores["validation"].before - found.scores["validation"].after
+        if losses[False] > losses[True] > 0:
+            break
+    assert losses[False] > losses[True] > 0
+    with pytest.raises(ExportError, match=r"in int8 with sparse ops the accuracy .*which without them it does not"):
+        export(source, tmp_path / "none.onnx", form=replace(form, max_drop=losses[True]), costs=SPARSE)
+    assert not (tmp_path / "none.onnx").exists()
 
 
 def test_networks_of_others_keep_their_bytes(rng: np.random.Generator, tmp_path: Path) -> None:
