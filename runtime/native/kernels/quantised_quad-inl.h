@@ -112,9 +112,12 @@ HWY_INLINE void FinishPairAs(const SumsToBytes& to, const QuadPlaces& places, in
 template <class Call, class Row>
 HWY_INLINE void FinishPair(const Call& call, const SumsToBytes& to, const QuadPlaces& places, int64_t row, size_t first,
                            const Row (&sums)[2], WordsVector (&words)[Row::kVectors]) {
-  // The commonest form is written out here, where the sums are in registers.
-  if (HWY_LIKELY(to.plain && call.residual == nullptr)) {
+  // The commonest forms are written out here, where the sums are in registers.
+  if (to.plain && call.residual == nullptr) {
     return FinishPairAs<Adds::kNothing, true>(to, places, row, first, sums, words);
+  }
+  if (to.plain && to.sum_step == 0.0f && to.residual_zero_point == 0) {
+    return FinishPairAs<Adds::kBytes, true>(to, places, row, first, sums, words);
   }
   WithForm(to, call.residual != nullptr, [&](auto adds, auto plain) HWY_ATTR {
     FinishPairAs<adds, plain>(to, places, row, first, sums, words);
