@@ -36,8 +36,7 @@ class Sums:
 
 
 def written_rounding_once(model: onnx.ModelProto, costs: Costs | None = None) -> tuple[onnx.ModelProto, Rewritten]:
-    """What is written of a network that gossamer quantised, and the network that it computes: without the bytes before
-    additions of sparse layers.
+    """A network that gossamer quantised without the bytes before additions of sparse layers, and what is written of it.
 
     Args:
         model: in QDQ form.
