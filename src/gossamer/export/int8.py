@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+import numpy as np
 import onnx
 
 from gossamer.errors import ConfigurationError, ExportError
@@ -22,6 +23,8 @@ from gossamer.wording import value_text
 
 COMPARED = 128
 """Examples of files that outputs are compared on, at least; each is run several times, by several networks."""
+LARGEST_DIFFERENCE = 0.9
+"""Of outputs, as a share of them, where no metric says what it costs; zeros would differ by all of them."""
 NAMED = 5
 """Layers that a refusal names."""
 DECIDES = "validation"
@@ -96,6 +99,12 @@ def quantise(source: Source, form: FileForm, progress: Told = lambda text: None)
             "outputs of the quantised network are infinite or NaN where those of the network in fp32 are numbers. "
             "Nothing was written. Give other examples with --ranges-from, or leave layers in float with --keep-float"
         )
+    if difference > LARGEST_DIFFERENCE and not source.splits and _are_numbers(compared):
+        raise ExportError(
+            f"outputs of the quantised network differ from those in fp32 by {difference:.0%} of them (root mean "
+            f"square). Nothing was written. Give other examples with --ranges-from, or leave layers in float with "
+            f"--keep-float"
+        )
     wrong = zeros_kept(model, trials.network.graph)
     if wrong is not None:
         raise ExportError(
@@ -112,6 +121,12 @@ def quantise(source: Source, form: FileForm, progress: Told = lambda text: None)
         difference,
         {split: Scores(source.splits[split].name, trials.before(split), value) for split, value in scores.items()},
     )
+
+
+def _are_numbers(source: Source) -> bool:
+    """Whether outputs are more than the smallest numbers of fp32, of which int8 leaves nothing."""
+    values = (value for feed in source.feeds for value in source.dense_run(feed))
+    return any(np.abs(value).max(initial=0) >= np.finfo(np.float32).tiny for value in values)
 
 
 def on_examples(source: Source, inputs: RangeInputs) -> Source:

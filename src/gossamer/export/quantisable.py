@@ -7,7 +7,7 @@ from functools import cached_property
 import onnx
 
 from gossamer.graph.applied import activation_of
-from gossamer.graph.graph import GRAPH, Graph, is_standard
+from gossamer.graph.graph import GRAPH, Graph, attributes_of, is_standard
 from gossamer.graph.layers import Layer, find_layers
 
 BETWEEN = (
@@ -66,7 +66,7 @@ class Quantisable:
         between = {
             index
             for index, node in enumerate(self.graph.nodes)
-            if is_standard(node, *BETWEEN) and index not in main and index not in self._biases
+            if is_standard(node, *BETWEEN) and index not in main and index not in self._biases and not _is_unclear(node)
         }
         made = {name for layer in chosen for index in layer.nodes for name in self.graph.nodes[index].output}
         while True:
@@ -135,6 +135,13 @@ class Quantisable:
             yield from (reader for reader in self.graph.readers.get(name, []) if reader != GRAPH)
             if name in self._after:
                 yield from (reader for reader in self.graph.readers.get(self._after[name], []) if reader != GRAPH)
+
+
+def _is_unclear(node: onnx.NodeProto) -> bool:
+    """Whether it is an average that ONNX Runtime (1.32) computes otherwise on bytes than on floats: one that is rounded
+    up and counts padding."""
+    attributes = attributes_of(node) if is_standard(node, "AveragePool") else {}
+    return bool(attributes.get("ceil_mode", 0) and attributes.get("count_include_pad", 0))
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:

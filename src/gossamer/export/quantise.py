@@ -14,7 +14,7 @@ from gossamer.export.ranges import Ranges, described_as_floats, observed_ranges,
 from gossamer.graph.batch_norm import drop_unread
 from gossamer.graph.constants import prepared
 from gossamer.graph.graph import Graph, array_of, attributes_of, is_standard, renamed
-from gossamer.graph.layers import Layer
+from gossamer.graph.layers import Layer, find_layers
 from gossamer.graph.messages import copied, replace_items
 from gossamer.graph.names import names_of_values, rename_values, unused
 from gossamer.graph.opsets import with_opset
@@ -50,28 +50,43 @@ def quantisable(model: onnx.ModelProto) -> Quantisable:
     """
     result = copied(with_opset(model, OPSET, "int8 weights with a scale for each channel need"))
     _with_own_names(result)
+    _with_own_biases(result)
     return Quantisable(Graph(result))
 
 
 def _with_own_names(model: onnx.ModelProto) -> None:
-    """Names every node, and keeps ONNX Runtime from making names that are there: it adds endings to those of values,
-    and a number to that of a bias that several layers read."""
+    """Names every node, and keeps ONNX Runtime from making names that are there: it adds endings to those of values."""
     tensors, names = Graph(model).tensors, names_of_values(model)
-    taken, biases = set[str](), set[str]()
+    taken = set[str]()
     for node in model.graph.node:
         # Layers without a name are called as their weights.
         weight = next((name for name in node.input[1::-1] if name in tensors), "")
         node.name = unused(node.name or weight or node.op_type, taken)
-        bias = node.input[2] if is_standard(node, "Conv", "Gemm") and len(node.input) > 2 else ""
-        if bias in biases:
-            tensor = renamed(tensors[bias], unused(bias, names))
-            model.graph.initializer.append(tensor)
-            node.input[2] = tensor.name
-        elif bias in tensors:
-            biases.add(bias)
     borders = {value.name for value in (*model.graph.input, *model.graph.output)}
     clashing = {f"{name}{ending}" for name in names for ending in ADDED} & (names - borders)
     rename_values(model, {name: unused(f"{name}.given", names) for name in sorted(clashing)})
+
+
+def _with_own_biases(model: onnx.ModelProto) -> None:
+    """Gives every layer a bias that nobody else reads, a number for each output, and every Gemm the factor 1 for it:
+    ONNX Runtime quantises it in the units of one layer, takes no other shape, and leaves the factor out."""
+    graph, taken = Graph(model), names_of_values(model)
+    for layer in find_layers(graph):
+        main = model.graph.node[layer.nodes[0]]
+        of_product = is_standard(main, "MatMul")
+        if layer.bias is None or (of_product and layer.kind != "linear"):
+            continue
+        node = model.graph.node[layer.nodes[1]] if of_product else main
+        index = next(i for i, name in enumerate(node.input) if name in graph.tensors) if of_product else 2
+        name, factor = node.input[index], attributes_of(node).get("beta", 1.0)
+        stored = graph.constant(name)
+        if stored is not None and stored.shape == layer.bias.shape and len(graph.readers[name]) == 1 and factor == 1:
+            continue
+        own = numpy_helper.from_array(np.asarray(layer.bias, np.float32), unused(name, taken))
+        model.graph.initializer.append(own)
+        node.input[index] = own.name
+        replace_items(node.attribute, [entry for entry in node.attribute if entry.name != "beta"])
+    drop_unread(model)
 
 
 def quantised(network: Quantisable, layers: Collection[Layer], ranges: Ranges, activations: str) -> onnx.ModelProto:
@@ -121,6 +136,8 @@ def quantised(network: Quantisable, layers: Collection[Layer], ranges: Ranges, a
     except Exception as error:  # they have no common class
         raise ExportError(f"ONNX Runtime cannot quantise the network: {first_line(error)}") from error
     result: onnx.ModelProto = quantizer.model.model
+    _with_functions(result, graph)
+    _with_own_dequantisations(result)
     _read_floats(result, {node.name for node in nodes}, network.made_of_bytes(layers))
     _put_back(result, graph.model)
     _with_fine_biases(result, graph)
@@ -143,6 +160,64 @@ def _left_weights(graph: Graph, layers: Collection[Layer]) -> list[str]:
     """Weights of products W X, whose output channels are the first axis."""
     found = [graph.nodes[layer.nodes[0]] for layer in layers]
     return [node.input[0] for node in found if node.op_type == "MatMul" and node.input[0] in graph.tensors]
+
+
+def _with_functions(model: onnx.ModelProto, before: Graph) -> None:
+    """Puts back the ReLUs and clips that ONNX Runtime takes out because the range of the bytes behind says the same,
+    where it does not: a range holds 0, and sums that something is added to need not become bytes (`rounded_once`)."""
+    kept = {node.name for node in model.graph.node}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    taken = names_of_values(model)
+    for index, node in enumerate(before.nodes):
+        if not is_standard(node, "Clip", "Relu") or node.name in kept or not _is_needed(before, index):
+            continue
+        maker = producers[node.output[0]]
+        function, bare = copied(node), unused(f"{node.output[0]}.bare", taken)
+        replace_items(maker.output, [bare if name == node.output[0] else name for name in maker.output])
+        function.input[0] = bare
+        place = next(place for place, other in enumerate(model.graph.node) if bare in other.output)
+        model.graph.node.insert(place + 1, function)
+        producers[node.output[0]] = function
+        held = {tensor.name for tensor in model.graph.initializer}
+        model.graph.initializer.extend(
+            before.tensors[name] for name in function.input[1:] if name in before.tensors and name not in held
+        )
+
+
+def _is_needed(graph: Graph, function: int) -> bool:
+    node = graph.nodes[function]
+    bounds = [graph.constant(name) if name else None for name in node.input[1:]] if node.op_type == "Clip" else []
+    low, high = (None if bound is None else float(bound.reshape(())) for bound in (*bounds, None, None)[:2])
+    holds_zero = (low is None or low <= 0) and (high is None or high >= 0)
+    maker, readers = graph.producers.get(node.input[0]), graph.readers.get(node.output[0], [])
+    is_sum = maker is not None and is_standard(graph.nodes[maker], "Add") and not _adds_constant(graph, maker)
+    return not holds_zero or (
+        not is_sum and any(reader >= 0 and is_standard(graph.nodes[reader], "Add") for reader in readers)
+    )
+
+
+def _adds_constant(graph: Graph, addition: int) -> bool:
+    return any(name in graph.tensors for name in graph.nodes[addition].input)
+
+
+def _with_own_dequantisations(model: onnx.ModelProto) -> None:
+    """Gives every node that reads a quantised constant a scale of its own, as biases ask for others."""
+    graph, taken = Graph(model), names_of_values(model)
+    names, made = {node.name for node in model.graph.node}, list[onnx.NodeProto]()
+    for node in graph.nodes:
+        readers = graph.readers.get(node.output[0], []) if is_dequantise(node) else []
+        if node.input[0] not in graph.tensors:
+            continue
+        for reader in sorted(set(readers))[1:]:
+            scale = renamed(graph.tensors[node.input[1]], unused(node.input[1], taken))
+            model.graph.initializer.append(scale)
+            own = copied(node)
+            own.name, own.input[1] = unused(node.name, names), scale.name
+            own.output[0] = unused(node.output[0], taken)
+            made.append(own)
+            inputs = model.graph.node[reader].input if reader >= 0 else []
+            replace_items(inputs, [own.output[0] if name == node.output[0] else name for name in inputs])
+    replace_items(model.graph.node, [*made, *model.graph.node])
 
 
 def _read_floats(model: onnx.ModelProto, quantised_nodes: Collection[str], made_of_bytes: Collection[str]) -> None:
@@ -178,7 +253,7 @@ def _with_whole_biases(model: onnx.ModelProto) -> None:
     ONNX Runtime joins both to one op on floats otherwise, for which it makes floats of the weight in every run."""
     graph = Graph(model)
     taken = names_of_values(model)
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    stored, nodes = {t.name: t for t in model.graph.initializer}, {node.name for node in model.graph.node}
     added = list[onnx.NodeProto]()
     for node in graph.nodes:
         addition = _addition_of_bias(graph, node)
@@ -199,7 +274,7 @@ def _with_whole_biases(model: onnx.ModelProto) -> None:
         model.graph.initializer.append(numpy_helper.from_array(steps, names[1]))
         added.append(
             onnx.helper.make_node(
-                "DequantizeLinear", names[:2], names[2:], name=unused(f"{bias}_DequantizeLinear", taken), axis=0
+                "DequantizeLinear", names[:2], names[2:], name=unused(f"{bias}_DequantizeLinear", nodes), axis=0
             )
         )
         replace_items(addition.input, [names[2] if given == bias else given for given in addition.input])

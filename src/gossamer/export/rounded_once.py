@@ -68,7 +68,10 @@ def _before_additions(graph: Graph) -> Iterator[Sums]:
         if not (is_quantise(nodes[0]) and is_dequantise(nodes[1])):
             continue
         floats, read = nodes[0].input[0], nodes[1].output[0]
-        addition = graph.only_reader(read)
+        addition, maker = graph.only_reader(read), graph.producers.get(floats)
+        # Behind an activation function they are not sums any more.
+        if maker is None or is_standard(graph.nodes[maker], "Clip", "Relu"):
+            continue
         if addition is not None and is_standard(graph.nodes[addition], "Add") and graph.only_reader(floats) == quantise:
             yield Sums(layer.output.value, floats, made, read)
 

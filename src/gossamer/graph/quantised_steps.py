@@ -189,6 +189,8 @@ def _pool_shape(graph: Graph, node: onnx.NodeProto, source: str) -> tuple[LayerS
     if node.op_type in ("GlobalAveragePool", "QLinearGlobalAveragePool", "ReduceMean"):
         if node.op_type == "ReduceMean":
             _require_spatial(graph, node, len(sizes))
+        if any(_is_of_unclear_size(graph, other) for other in graph.nodes):
+            raise Unsuited("of how many pixels it is differs between versions of ONNX")
         kernel = tuple(size for size in sizes[2:] if isinstance(size, int))
         window = Window(kernel, (1,) * len(kernel), (1,) * len(kernel), (0,) * (2 * len(kernel)))
     else:
@@ -204,6 +206,20 @@ def _pool_shape(graph: Graph, node: onnx.NodeProto, source: str) -> tuple[LayerS
         raise Unsuited("its padding is larger than its kernel")
     shape = shape_over("pool", sizes, window, inputs=sizes[1], outputs=sizes[1], groups=sizes[1])
     return replace(shape, quantised=True), len(sizes)
+
+
+def _is_of_unclear_size(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether it is a pooling, rounded up, with a last window that begins in the padding: ONNX counts it, ONNX Runtime
+    does not."""
+    attributes = attributes_of(node) if is_standard(node, "AveragePool", "MaxPool") else {}
+    if not attributes.get("ceil_mode", 0):
+        return False
+    return (
+        window_of(
+            attributes, integers_of(attributes.get("kernel_shape"), 0, 0), graph.shapes.get(node.input[0], ())[2:]
+        )
+        is None
+    )
 
 
 def _require_spatial(graph: Graph, node: onnx.NodeProto, rank: int) -> None:

@@ -69,6 +69,11 @@ def sparse_session(model: bytes | str) -> onnxruntime.InferenceSession:
         return _opened(lambda options: gossamer_runtime.Session(model, options, **RAISES))
     except gossamer_runtime.NativeLibraryMissing as error:
         raise ExportError(f"a file with sparse ops cannot be verified here, so none is written: {error}") from error
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise ExportError(
+            f"ONNX Runtime does not open the network with sparse ops: {first_line(error)}. Nothing was written. "
+            f"This is a defect of gossamer: please report it with the network."
+        ) from error
 
 
 def _opened(
