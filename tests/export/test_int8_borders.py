@@ -138,7 +138,7 @@ def test_biases_of_any_shape_behind_a_product(shape: tuple[int, ...], rng: np.ra
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (8,), (1, 8)])
-@pytest.mark.parametrize("factor", [1.0, 2.0])
+@pytest.mark.parametrize("factor", [1.0, 2.0, 0.0])
 def test_biases_of_any_shape_and_factor_of_a_gemm(
     factor: float, shape: tuple[int, ...], rng: np.random.Generator, tmp_path: Path
 ) -> None:

@@ -49,8 +49,8 @@ def quantisable(model: onnx.ModelProto) -> Quantisable:
         ExportError: it is of an older opset, and ONNX cannot convert it.
     """
     result = copied(with_opset(model, OPSET, "int8 weights with a scale for each channel need"))
-    _with_own_names(result)
     _with_own_biases(result)
+    _with_own_names(result)
     return Quantisable(Graph(result))
 
 
@@ -74,6 +74,8 @@ def _with_own_biases(model: onnx.ModelProto) -> None:
     for layer in find_layers(graph):
         main = model.graph.node[layer.nodes[0]]
         of_product = is_standard(main, "MatMul")
+        if layer.bias is None and is_standard(main, "Gemm"):
+            del main.input[2:]  # a bias that is taken zero times
         if layer.bias is None or (of_product and layer.kind != "linear"):
             continue
         node = model.graph.node[layer.nodes[1]] if of_product else main
