@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gossamer.graph.graph import Graph, attributes_of, is_complete, is_standard
 from gossamer.graph.layer_shape import LayerShape
-from gossamer.graph.windows import Window, integers_of, shape_over, window_of
+from gossamer.graph.windows import Window, fits, integers_of, shape_over, window_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ def pool_at(graph: Graph, index: int) -> Pool | None:
     if window is None or not isinstance(channels, int) or channels < 1 or min(window.pads) < 0:
         return None
     if min((*kernel, *window.strides, *window.dilations)) < 1 or is_unclear(attributes, window):
+        return None
+    if not fits(window, sizes[2:]):
         return None
     shape = shape_over("pool", sizes, window, inputs=channels, outputs=channels, groups=channels)
     return Pool(index, node.input[0], node.output[0], shape, len(sizes))

@@ -24,7 +24,7 @@ from gossamer.graph.quantisation import (
     quantisation_at,
 )
 from gossamer.graph.quantised_result import Result, plain_result, result_of
-from gossamer.graph.windows import Window, integers_of, shape_over, window_of
+from gossamer.graph.windows import Window, fits, integers_of, shape_over, window_of
 
 ANY = Quantisation(np.float32(1), 0, False)
 """Of bytes that only move, or are compared."""
@@ -196,8 +196,8 @@ def _pool_shape(graph: Graph, node: onnx.NodeProto, source: str) -> tuple[LayerS
     else:
         kernel = integers_of(attributes.get("kernel_shape"), 0, 0)
         found = window_of(attributes, kernel, sizes[2:]) if len(kernel) == len(sizes) - 2 else None
-        if found is None or is_unclear(attributes, found):
-            raise Unsuited("its padding is not known before it runs")
+        if found is None or is_unclear(attributes, found) or not fits(found, sizes[2:]):
+            raise Unsuited("its padding is not known before it runs, or its window is larger than the image")
         window = found
     pads, ends = window.pads, (*kernel, *kernel)
     if len(kernel) != len(sizes) - 2 or min((*kernel, *window.strides, *window.dilations)) < 1:

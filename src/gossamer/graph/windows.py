@@ -20,7 +20,7 @@ class Window:
 
 
 def window_of(attributes: Mapping[str, object], kernel: tuple[int, ...], sizes: tuple[Size, ...]) -> Window | None:
-    """A node's window, with explicit padding; None if that depends on sizes that are not known, or an image is smaller.
+    """A node's window, with explicit padding; None if that depends on sizes that are not known.
 
     Args:
         attributes: of a Conv or MaxPool.
@@ -32,9 +32,17 @@ def window_of(attributes: Mapping[str, object], kernel: tuple[int, ...], sizes: 
     pads = _pads(attributes, before, sizes)
     if pads is not None and attributes.get("ceil_mode", 0) != 0:
         pads = _rounded_up(Window(kernel, strides, dilations, pads), sizes)
-    if pads is None or not all(_fits(before, axis, size, pads) for axis, size in enumerate(sizes)):
-        return None
-    return Window(kernel, strides, dilations, pads)
+    return None if pads is None else Window(kernel, strides, dilations, pads)
+
+
+def fits(window: Window, sizes: tuple[Size, ...]) -> bool:
+    """Whether a window is no larger than its image with its padding, as far as the sizes are known: ONNX Runtime pools
+    over what there is, sparse ops do not."""
+    spatial = len(window.kernel)
+    return all(
+        not isinstance(size, int) or _reach(window, axis) <= size + window.pads[axis] + window.pads[spatial + axis]
+        for axis, size in enumerate(sizes)
+    )
 
 
 def shape_over(
@@ -113,11 +121,6 @@ def _end_rounded_up(size: Size, before: int, after: int, reach: int, stride: int
     # Whether a window that begins in the padding behind the image counts has changed between versions of ONNX.
     last = size + before + more - reach
     return more if last < size + before else None
-
-
-def _fits(window: Window, axis: int, size: Size, pads: tuple[int, ...]) -> bool:
-    spatial = len(window.kernel)
-    return not isinstance(size, int) or _reach(window, axis) <= size + pads[axis] + pads[spatial + axis]
 
 
 def _reach(window: Window, axis: int) -> int:
