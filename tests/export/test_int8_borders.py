@@ -98,6 +98,15 @@ def test_a_clip_whose_bounds_do_not_hold_zero(
     require_close(tmp_path, nodes, {"a": normal(rng, 16, 16), "b": normal(rng, 16, 8), **ends}, normal(rng, 64, 16))
 
 
+def test_functions_behind_one_another(rng: np.random.Generator, tmp_path: Path) -> None:
+    nodes = [
+        *[node("Gemm", ["x", "a"], ["h"]), node("Relu", ["h"], ["r"]), node("Clip", ["r", "", "one"], ["s"])],
+        *[node("Clip", ["s", "quarter", ""], ["t"]), node("Gemm", ["t", "b"], ["y"])],
+    ]
+    bounds = {"quarter": np.float32(0.25), "one": np.float32(1)}
+    require_close(tmp_path, nodes, {"a": normal(rng, 16, 16), "b": normal(rng, 16, 8), **bounds}, normal(rng, 64, 16))
+
+
 def test_layers_that_share_a_bias(rng: np.random.Generator, tmp_path: Path) -> None:
     """Each quantises it in units of its own sums."""
     nodes = [

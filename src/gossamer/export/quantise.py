@@ -168,22 +168,34 @@ def _with_functions(model: onnx.ModelProto, before: Graph) -> None:
     """Puts back the ReLUs and clips that ONNX Runtime takes out because the range of the bytes behind says the same,
     where it does not: a range holds 0, and sums that something is added to need not become bytes (`rounded_once`)."""
     kept = {node.name for node in model.graph.node}
-    producers = {name: node for node in model.graph.node for name in node.output}
     taken = names_of_values(model)
-    for index, node in enumerate(before.nodes):
-        if not is_standard(node, "Clip", "Relu") or node.name in kept or not _is_needed(before, index):
+    gone = {
+        index for index, node in enumerate(before.nodes) if is_standard(node, "Clip", "Relu") and node.name not in kept
+    }
+    for index in sorted(gone):
+        maker = next((node for node in model.graph.node if before.nodes[index].output[0] in node.output), None)
+        row = _row_of_functions(before, index, gone)
+        if maker is None or not any(_is_needed(before, function) for function in row):
             continue
-        maker = producers[node.output[0]]
-        function, bare = copied(node), unused(f"{node.output[0]}.bare", taken)
-        replace_items(maker.output, [bare if name == node.output[0] else name for name in maker.output])
-        function.input[0] = bare
+        functions, value = [copied(before.nodes[function]) for function in row], before.nodes[index].output[0]
+        bare = unused(f"{value}.bare", taken)
+        replace_items(maker.output, [bare if name == value else name for name in maker.output])
+        functions[0].input[0] = bare
         place = next(place for place, other in enumerate(model.graph.node) if bare in other.output)
-        model.graph.node.insert(place + 1, function)
-        producers[node.output[0]] = function
         held = {tensor.name for tensor in model.graph.initializer}
-        model.graph.initializer.extend(
-            before.tensors[name] for name in function.input[1:] if name in before.tensors and name not in held
-        )
+        for function in functions[::-1]:
+            model.graph.node.insert(place + 1, function)
+            bounds = [name for name in function.input[1:] if name in before.tensors and name not in held]
+            model.graph.initializer.extend(before.tensors[name] for name in bounds)
+            held.update(bounds)
+
+
+def _row_of_functions(graph: Graph, last: int, among: Collection[int]) -> list[int]:
+    """Functions behind one another up to this one, as far as they are among these."""
+    row = [last]
+    while (earlier := graph.producers.get(graph.nodes[row[0]].input[0])) is not None and earlier in among:
+        row.insert(0, earlier)
+    return row
 
 
 def _is_needed(graph: Graph, function: int) -> bool:
