@@ -100,9 +100,12 @@ class Passing:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0)
 
+interruptions = [Passing]
+
 def rate(progress):
-    if progress > 0.05:
-        Passing()
+    # Once, as a person does: another one within the next hundredth of a second would put off what the first one ends.
+    if progress > 0.05 and interruptions:
+        interruptions.pop()()
     time.sleep(0.001)
     return 0.1
 
