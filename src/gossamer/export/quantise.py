@@ -277,9 +277,9 @@ def _with_whole_biases(model: onnx.ModelProto) -> None:
         (bias,) = (name for name in addition.input if name in graph.tensors)
         wanted, step = graph.constant(bias), np.asarray(graph.constant(parts[0].input[1]))
         scales = _scales_for_bias(graph, parts[1], wanted, step)
-        name = parts[1].input[1]
-        if scales is None or (len(graph.readers[name]) > 1 and (scales != graph.constant(name)).any()):
+        if scales is None:
             continue
+        name = parts[1].input[1]
         stored[name].CopyFrom(numpy_helper.from_array(scales, name))
         steps = np.asarray(scales * step, np.float32)
         names = [unused(f"{bias}{ending}", taken) for ending in ("_quantized", "_quantized_scale", "_dequantized")]
@@ -346,14 +346,7 @@ def _scales_for_bias(
         step: the scale of the layer's input.
     """
     numbers, scales = graph.constant(weight.input[0]), graph.constant(weight.input[1])
-    if (
-        numbers is None
-        or scales is None
-        or bias is None
-        or step is None
-        or step.size != 1
-        or bias.shape != scales.shape
-    ):
+    if numbers is None or scales is None or bias is None or step.size != 1 or bias.shape != scales.shape:
         return None
     axis = int(str(attributes_of(weight).get("axis", 1))) % numbers.ndim
     values, one = np.abs(bias.astype(np.float64)), float(step.reshape(()))
