@@ -21,46 +21,34 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET == HWY_AVX3
-// Sums of two rows; of so few registers that a multiply-add would wait for the one before it (4 cycles), two sets.
+// Of rows of so few registers that a multiply-add would wait for the one before it (4 cycles), two sets of sums.
 template <class Row>
-struct PairSums {
-  static constexpr size_t kSets = Row::kVectors <= 3 ? 2 : 1;
-  Row rows[2 * kSets];
-
-  HWY_INLINE explicit PairSums(const Row (&pair)[2]) {
-    for (size_t r = 0; r < 2; ++r) rows[r] = pair[r];
-    for (size_t r = 2; r < 2 * kSets; ++r) rows[r].Fill(0);
-  }
-  HWY_INLINE void AddTo(Row (&pair)[2]) const {
-    for (size_t r = 0; r < 2; ++r) {
-      pair[r] = rows[r];
-      if constexpr (kSets == 2) pair[r].Add(rows[r + 2]);
-    }
-  }
-};
+inline constexpr bool kTwoSets = Row::kVectors <= 3;
 
 // A step of two places where both rows have a nonzero: twice a weight of either, then two offsets. Every pixel is loaded once for
 // both.
 template <class Row>
 HWY_INLINE const uint8_t* AddShared(const uint8_t* HWY_RESTRICT entry, const int32_t* HWY_RESTRICT input,
-                                    PairSums<Row>& sums) {
-  using Product = typename Row::Product;
+                                    Row (&sums)[2], Row (&next)[2]) {
   const ByteTag d;
-  const auto weights = hn::BitCast(d, hn::LoadDup128(hn::Repartition<uint8_t, ByteTag>(), entry));
+  // Each by a load, of which there are fewer here than multiply-adds.
+  const auto weight = [&](size_t number) HWY_ATTR {
+    int32_t bytes;
+    std::memcpy(&bytes, entry + 4 * number, sizeof(bytes));
+    return hn::Set(d, bytes);
+  };
   uint32_t offsets = 0;
   std::memcpy(&offsets, entry + 16, sizeof(offsets));
-  const auto add = [&](const int32_t* from, auto first, auto second, Row* rows) HWY_ATTR {
+  const auto add = [&](const int32_t* from, ByteVector first, ByteVector second, Row (&rows)[2]) HWY_ATTR {
     GOSSAMER_UNROLL
     for (size_t i = 0; i < Row::kVectors; ++i) {
       const ByteVector pixels = hn::LoadU(d, from + i * kLanes);
-      rows[0].full[i] = AddQuads<0>(d, pixels, first.all, rows[0].full[i]);
-      rows[1].full[i] = AddQuads<0>(d, pixels, second.all, rows[1].full[i]);
+      rows[0].full[i] = AddQuads<0>(d, pixels, first, rows[0].full[i]);
+      rows[1].full[i] = AddQuads<0>(d, pixels, second, rows[1].full[i]);
     }
   };
-  add(input + static_cast<uint16_t>(offsets), typename Product::template Weight<0>(weights),
-      typename Product::template Weight<1>(weights), sums.rows);
-  add(input + (offsets >> 16), typename Product::template Weight<2>(weights),
-      typename Product::template Weight<3>(weights), sums.rows + 2 * (PairSums<Row>::kSets - 1));
+  add(input + static_cast<uint16_t>(offsets), weight(0), weight(1), sums);
+  add(input + (offsets >> 16), weight(2), weight(3), next);
   return entry + 20;
 }
 
@@ -68,16 +56,26 @@ HWY_INLINE const uint8_t* AddShared(const uint8_t* HWY_RESTRICT entry, const int
 template <class Row>
 HWY_INLINE const uint8_t* AddPair(const uint8_t* HWY_RESTRICT entry, const uint32_t* HWY_RESTRICT counts,
                                   const int32_t* HWY_RESTRICT input, Row (&pair)[2]) {
-  PairSums<Row> sums(pair);
+  // Sums are added to where they are: of a copy the compiler makes memory, a sixth of the time of a first layer.
+  Row others[2];
+  if constexpr (kTwoSets<Row>) {
+    for (Row& other : others) other.Fill(0);
+  }
   for (uint32_t i = counts[0]; i != 0; --i) {
     PrefetchStream<Row>(entry);
-    entry = AddShared(entry, input, sums);
+    if constexpr (kTwoSets<Row>) {
+      entry = AddShared(entry, input, pair, others);
+    } else {
+      entry = AddShared(entry, input, pair, pair);
+    }
   }
   for (uint32_t i = counts[1]; i != 0; --i) {
     PrefetchStream<Row>(entry);
-    entry = MulAddStep<4>(entry, input, sums.rows);
+    entry = MulAddStep<4>(entry, input, pair);
   }
-  sums.AddTo(pair);
+  if constexpr (kTwoSets<Row>) {
+    for (size_t r = 0; r < 2; ++r) pair[r].Add(others[r]);
+  }
   return entry;
 }
 
@@ -102,8 +100,8 @@ HWY_INLINE void FinishPairAs(const SumsToBytes& to, const QuadPlaces& places, in
     if constexpr (kAdds != Adds::kNothing) {
       const int32_t* const from = places.residual + i * kLanes;
       const ByteVector bytes = i + 1 == Row::kVectors ? hn::LoadN(d, from, places.rest) : hn::LoadU(d, from);
-      a = WithResidual<kAdds>(to, a, ByteOfLanes(bytes, first));
-      b = WithResidual<kAdds>(to, b, ByteOfLanes(bytes, first + 1));
+      a = WithResidual<kAdds>(to, a, bytes, first);
+      b = WithResidual<kAdds>(to, b, bytes, first + 1);
     }
     words[i] = NarrowedTo16(to, kPlain, a, b);
   }
@@ -119,9 +117,13 @@ HWY_INLINE void FinishPair(const Call& call, const SumsToBytes& to, const QuadPl
   if (to.plain && to.sum_step == 0.0f && to.residual_zero_point == 0) {
     return FinishPairAs<Adds::kBytes, true>(to, places, row, first, sums, words);
   }
+  const Row copy[2] = {sums[0], sums[1]};
+  WordsVector others[Row::kVectors];
   WithForm(to, call.residual != nullptr, [&](auto adds, auto plain) HWY_ATTR {
-    FinishPairAs<adds, plain>(to, places, row, first, sums, words);
+    FinishPairAs<adds, plain>(to, places, row, first, copy, others);
   });
+  GOSSAMER_UNROLL
+  for (size_t i = 0; i < Row::kVectors; ++i) words[i] = others[i];
 }
 
 template <bool kPlain, size_t kVectors>

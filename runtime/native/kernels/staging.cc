@@ -204,7 +204,7 @@ int64_t ShiftedRows(int64_t rows, int64_t row_lanes, const KernelTraits& traits)
 }
 
 Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
-                   const KernelTraits& traits, bool may_shift, int64_t most_floats, Staging* staging) {
+                   const KernelTraits& traits, bool may_shift, bool aligned_rows, int64_t most_floats, Staging* staging) {
   *staging = Staging();
   const Axis row_axis = RowAxis(shape, input, output);
   const Axis column_axis = ColumnAxis(shape, input, output);
@@ -218,7 +218,7 @@ Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, cons
                                                                             staging->row_lanes, traits));
 
   // Rows of the image that lie so many apart begin whole vectors apart.
-  const int64_t period = traits.vector_lanes / std::gcd(staging->row_lanes, traits.vector_lanes);
+  const int64_t period = aligned_rows ? traits.vector_lanes / std::gcd(staging->row_lanes, traits.vector_lanes) : 1;
   const int64_t alignment = std::max(kBandAlignment, traits.vector_lanes);
   Bands bands = MakeBands(rows, output.tile_rows, AreApart(rows, output.tile_rows) ? 1 : period);
   int64_t plane_floats = 0;

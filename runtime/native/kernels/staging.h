@@ -43,9 +43,10 @@ struct Staging {
 // end with a whole vector, because a kernel stores whole vectors.
 int64_t ShiftedRows(int64_t rows, int64_t row_lanes, const KernelTraits& traits);
 
-// Refuses staged channels of more than `most_floats` and more copies than limits.h allows, before it makes any.
+// With `aligned_rows` no vector that a kernel loads crosses two cache lines because of its kernel row. Refuses staged channels of
+// more than `most_floats` and more copies than limits.h allows, before it makes any.
 Status MakeStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output,
-                   const KernelTraits& traits, bool may_shift, int64_t most_floats, Staging* staging);
+                   const KernelTraits& traits, bool may_shift, bool aligned_rows, int64_t most_floats, Staging* staging);
 
 // `copies` of one channel as vectors. Needs a stride of 1 or 2.
 std::vector<StageVector> VectorsOf(const std::vector<StageCopy>& copies, int64_t channel_floats, int64_t stride);
