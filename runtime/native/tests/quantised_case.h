@@ -19,6 +19,7 @@ struct QuantisedCase : ConvolutionCase {
   bool table = false;
   int32_t input_zero_point = 113;
   int32_t output_zero_point = 20;
+  int32_t residual_zero_point = 99;
   int32_t lower = 0;
   int32_t upper = 255;
   float scale = 1.0f;  // of what makes results lie within 0 and 255
@@ -56,7 +57,7 @@ inline Requantisation DrawRequantisation(const QuantisedCase& c, std::mt19937* r
   to.lower = c.lower;
   to.upper = c.upper;
   to.residual_scale = c.residual ? 0.37f * c.scale : 0.0f;
-  to.residual_zero_point = 99;
+  to.residual_zero_point = c.residual_zero_point;
   if (c.residual && !c.in_place) to.sum_step = 0.7f, to.sum_lower = -40.0f, to.sum_upper = 90.0f;
   if (c.table) to.table = RandomBytes(256, random);
   return to;

@@ -55,6 +55,22 @@ TEST(QuantisedConvolution, ShapesOfResNet50) {
   }
 }
 
+// Of few weights kernel rows are read across cache lines, of many they are copied to whole ones.
+TEST(QuantisedConvolution, KernelRowsThatAreNoWholeVectors) {
+  for (const int64_t size : {28, 56}) {
+    for (const int64_t stride : {1, 2}) {
+      for (const double density : {0.02, 0.3, 1.0}) {
+        QuantisedCase c;
+        c.shape = Square(24, 40, 3, stride);
+        c.height = c.width = size * stride;
+        c.density = density;
+        c.column_shift = false;
+        CheckQuantised(c, static_cast<unsigned>(size + stride));
+      }
+    }
+  }
+}
+
 TEST(QuantisedConvolution, FirstLayersOfImages) {
   // Rows of one tile and of several, kernels of other sizes, padding wider than a row reads, few and no weights.
   for (const int64_t width : {113, 224, 230, 449}) {
@@ -107,6 +123,7 @@ TEST(QuantisedConvolution, ResidualsBoundsAndTables) {
           c.in_place = residual > 1;
           c.table = table;
           c.input_zero_point = c.output_zero_point = zero_point;
+          c.residual_zero_point = zero_point == 255 ? 99 : zero_point;
           c.lower = zero_point == 128 ? 100 : 0;
           c.upper = zero_point == 128 ? 200 : 255;
           c.block_bytes = 8 << 10;
