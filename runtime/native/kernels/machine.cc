@@ -40,4 +40,14 @@ bool HasHalfProducts() {
 #endif
 }
 
+bool LoadsAcrossLinesWell() {
+#if defined(__x86_64__)
+  constexpr unsigned kGenuineIntel[3] = {0x756e6547, 0x49656e69, 0x6c65746e};
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == kGenuineIntel[0] && d == kGenuineIntel[1] && c == kGenuineIntel[2];
+#else
+  return false;
+#endif
+}
+
 }  // namespace gossamer

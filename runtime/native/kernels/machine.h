@@ -17,6 +17,10 @@ bool HasQuadProducts(QuadProducts kind);
 // Instructions that multiply and add in fp16, ARMv8.2's: Cortex-A55, A75, A76 and later.
 bool HasHalfProducts();
 
+// Whether a load that crosses two cache lines costs little where multiply-adds and not loads are what takes the time: Intel's
+// processors. On AMD's (Zen 5) loads are.
+bool LoadsAcrossLinesWell();
+
 // What the kernels of one instruction set can hold in registers.
 struct KernelTraits {
   int64_t vector_lanes;  // floats a register

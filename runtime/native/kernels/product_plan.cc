@@ -52,9 +52,11 @@ bool IsBetterAligned(const ProductPlan& plan, double reads) {
   return plan.input.pitch % plan.traits.vector_lanes != 0 && reads >= 8.0;
 }
 
-// Whether kernel rows whose offsets are not aligned are worth bands of their own. 3 x 3 over rows of 56 or 28 bytes on AVX-512:
-// these are two of five copies, without which 29 to 58 reads a channel take 12 to 15% less time, 115 a tenth more.
-bool AlignsRows(const ProductPlan& plan, double reads) { return !plan.traits.sums_quads || reads > 64.0; }
+// Whether kernel rows whose offsets are not aligned are worth bands of their own. 3 x 3 over rows of 56 or 28 bytes: they are two
+// of five copies, without which 29 to 58 reads a channel take 12 to 15% less time on Intel's AVX-512, 115 a tenth more.
+bool AlignsRows(const ProductPlan& plan, double reads) {
+  return !plan.traits.sums_quads || reads > 64.0 || !LoadsAcrossLinesWell();
+}
 
 // Reading the panel as it lies.
 Staging WithoutStaging(const ConvolutionShape& shape, const PanelLayout& input, const PanelLayout& output) {

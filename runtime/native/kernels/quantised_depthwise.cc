@@ -43,7 +43,7 @@ HWY_INLINE void SumLanes(const LaneOfChannels& channels, const int32_t* staged, 
     scaled[c] = hn::Mul(hn::ConvertTo(df, sums), hn::Set(df, channels.to.scale[c]));
     if (residual != nullptr) {
       const ByteVector other = hn::Set(ByteTag(), *residual);
-      scaled[c] = WithResidual<Adds::kAny>(channels.to, scaled[c], other, static_cast<size_t>(c));
+      scaled[c] = WithResidual<Adds::kAny>(channels.to, scaled[c], ByteOfLanes(other, static_cast<size_t>(c)));
     }
   }
   *result = hn::GetLane(LanesOfRows(channels.to, false, scaled));
@@ -88,7 +88,7 @@ HWY_INLINE void SumLanes(const LaneOfChannels& channels, const int32_t* staged, 
     ByteVector other[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::LoadU(d, residual)};
     TransposeTaps(other);
     for (size_t j = 0; j < 4; ++j) {
-      scaled[j] = WithResidual<Adds::kAny>(channels.to, scaled[j], other[j], 3);
+      scaled[j] = WithResidual<Adds::kAny>(channels.to, scaled[j], ByteOfLanes(other[j], 3));
     }
   }
   hn::StoreU(hn::BitCast(d, NarrowedInBlocks(channels.to, false, scaled)), d, result);

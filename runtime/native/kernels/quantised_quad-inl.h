@@ -99,8 +99,8 @@ HWY_INLINE void FinishPairAs(const SumsToBytes& to, const QuadPlaces& places, in
     if constexpr (kAdds != Adds::kNothing) {
       const int32_t* const from = places.residual + i * kLanes;
       const ByteVector bytes = i + 1 == Row::kVectors ? hn::LoadN(d, from, places.rest) : hn::LoadU(d, from);
-      a = WithResidual<kAdds>(to, a, bytes, first);
-      b = WithResidual<kAdds>(to, b, bytes, first + 1);
+      a = WithResidual<kAdds>(to, a, ByteOfLanes(bytes, first));
+      b = WithResidual<kAdds>(to, b, ByteOfLanes(bytes, first + 1));
     }
     words[i] = NarrowedTo16(to, kPlain, a, b);
   }

@@ -122,44 +122,19 @@ HWY_INLINE ScaledVector Rounded(ScaledVector v) {
 #endif
 }
 
-// Byte number `index` of each lane of a residual, less its zero point, times its scale.
-template <bool kMoved>
-HWY_INLINE ScaledVector ScaledBytes(const SumsToBytes& to, ByteVector lanes, size_t index) {
-  const FloatTag df;
-  const ScaledVector scale = hn::Set(df, to.residual_scale);
-#if HWY_TARGET == HWY_AVX3
-  // As the last bits of 2^23 a byte is a float without a conversion. What is taken off again is exact, and so is its product with
-  // the scale: the fused operation rounds the product of the byte alone, as a multiplication does.
-  constexpr float kBase = 8388608.0f;
-  static_assert(kPanelOffset == 0, "bytes of panels have signs");
-  constexpr __mmask64 kLowest = 0x1111111111111111;
-  const __m512i chosen = _mm512_set1_epi8(static_cast<char>(index));
-  const __m512i first = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 4, 8, 12));
-  const ScaledVector base = hn::Set(df, kBase);
-  const ScaledVector bytes{_mm512_castsi512_ps(_mm512_mask_shuffle_epi8(
-      _mm512_castps_si512(base.raw), kLowest, lanes.raw, _mm512_add_epi8(first, chosen)))};
-  if constexpr (kMoved) {
-    return hn::Mul(hn::Sub(bytes, hn::Set(df, kBase + static_cast<float>(to.residual_zero_point))), scale);
-  } else {
-    return hn::MulSub(bytes, scale, hn::Mul(base, scale));
-  }
-#else
-  ByteVector bytes = ByteOfLanes(lanes, index);
-  if constexpr (kMoved) bytes = hn::Sub(bytes, hn::Set(ByteTag(), to.residual_zero_point));
-  return hn::Mul(hn::ConvertTo(df, bytes), scale);
-#endif
-}
-
-// The residual's byte number `index` of each lane, and what it is added to.
+// The residual, less its zero point, times its scale, and what it is added to.
 template <Adds kAdds>
-HWY_INLINE ScaledVector WithResidual(const SumsToBytes& to, ScaledVector scaled, ByteVector lanes, size_t index) {
+HWY_INLINE ScaledVector WithResidual(const SumsToBytes& to, ScaledVector scaled, ByteVector bytes) {
   const FloatTag df;
   constexpr bool kAny = kAdds == Adds::kAny;
   if (kAdds == Adds::kBytesToSteps || kAdds == Adds::kResidualToSteps || (kAny && to.sum_step != 0.0f)) {
     const auto within = hn::Min(hn::Max(scaled, hn::Set(df, to.sum_lower)), hn::Set(df, to.sum_upper));
     scaled = hn::Mul(Rounded(within), hn::Set(df, to.sum_step));
   }
-  return hn::Add(scaled, ScaledBytes<kAdds != Adds::kBytes && kAdds != Adds::kBytesToSteps>(to, lanes, index));
+  if constexpr (kAdds == Adds::kResidual || kAdds == Adds::kResidualToSteps || kAny) {
+    bytes = hn::Sub(bytes, hn::Set(ByteTag(), to.residual_zero_point));
+  }
+  return hn::Add(scaled, hn::Mul(hn::ConvertTo(df, bytes), hn::Set(df, to.residual_scale)));
 }
 
 // To the nearest integer, ties to even. What is beyond 32 bits, if it is not `within` them, becomes something of its sign that
@@ -289,7 +264,7 @@ HWY_INLINE void RequantisePixels(const SumsToBytes& to, const FourRows& rows, in
     GOSSAMER_UNROLL
     for (size_t r = 0; r < kQuad; ++r) {
       v[r] = hn::Mul(hn::ConvertTo(df, hn::LoadU(d, sums[r] + i)), rows.scale[r]);
-      if constexpr (kResidual) v[r] = WithResidual<kAdds>(to, v[r], other, r);
+      if constexpr (kResidual) v[r] = WithResidual<kAdds>(to, v[r], ByteOfLanes(other, r));
     }
     return LanesOfRows(to, kPlain, v);
   };
