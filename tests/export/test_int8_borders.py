@@ -107,6 +107,29 @@ def test_functions_behind_one_another(rng: np.random.Generator, tmp_path: Path) 
     require_close(tmp_path, nodes, {"a": normal(rng, 16, 16), "b": normal(rng, 16, 8), **bounds}, normal(rng, 64, 16))
 
 
+@pytest.mark.parametrize("op", ["Resize", "Reshape", "Slice"])
+def test_sizes_that_the_network_computes(op: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    """As timm's mobilevitv2 does: they are whole numbers, no values that have a range."""
+    sizes = [
+        *[node("Shape", ["x"], ["all"]), node("Slice", ["all", "zero", "two"], ["first"])],
+        node("Concat", ["first", "rest"], ["sizes"], axis=0),
+    ]
+    shaping = {
+        "Resize": node("Resize", ["r", "", "", "sizes"], ["s"]),
+        "Reshape": node("Reshape", ["r", "sizes"], ["s"]),
+        "Slice": node("Slice", ["r", "starts", "sizes"], ["s"]),
+    }[op]
+    rest = {"Resize": [12, 12], "Reshape": [4, 9], "Slice": [4, 5]}[op]
+    nodes = [
+        *[*sizes, node("Conv", ["x", "a"], ["f"]), node("Relu", ["f"], ["r"]), shaping],
+        node("Conv", ["s", "b"], ["y"]),
+    ]
+    indices = {"zero": [0], "two": [2], "rest": rest, "starts": [0, 0, 1, 0]}
+    constants = {"a": pixels(rng, 16, 16), "b": pixels(rng, 16, 16)}
+    constants |= {name: np.array(numbers, np.int64) for name, numbers in indices.items()}
+    require_close(tmp_path, nodes, constants, normal(rng, 64, 16, 6, 6))
+
+
 def test_layers_that_share_a_bias(rng: np.random.Generator, tmp_path: Path) -> None:
     """Each quantises it in units of its own sums."""
     nodes = [

@@ -42,6 +42,8 @@ SHARING = (
     "Unsqueeze",
 )
 """Those whose results have the range of what they read."""
+OF_ONE_VALUE = (*SHARING, "Clip")
+"""Those that compute with the first thing they read: the others are sizes, places or bounds, which may be computed too."""
 QUANTISED = ("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QuantizeLinear")
 """ONNX's ops of networks that are quantised already; ONNX Runtime's own begin with QLinear or lie in `MICROSOFT`."""
 MICROSOFT = "com.microsoft"
@@ -73,7 +75,7 @@ class Quantisable:
             inside = main | between
             values = made | {name for index in inside for name in self.graph.nodes[index].output}
             values |= {self._after[name] for name in values if name in self._after}
-            kept = {i for i in between if values.intersection(self.graph.nodes[i].input) and self._is_read(i, inside)}
+            kept = {i for i in between if values.intersection(_data(self.graph.nodes[i])) and self._is_read(i, inside)}
             if kept == between:
                 return sorted(inside)
             between = kept
@@ -100,7 +102,7 @@ class Quantisable:
     def values(self, layers: Collection[Layer]) -> set[str]:
         """The values that are bytes if these layers compute in int8."""
         nodes = [self.graph.nodes[index] for index in self.nodes(layers)]
-        read = {name for node in nodes for name in (*node.input, *node.output) if name}
+        read = {name for node in nodes for name in (*_data(node), *node.output) if name}
         return {name for name in read | set(map(self.result, layers)) if name not in self.graph.tensors}
 
     def with_range_of(self, value: str) -> Iterator[str]:
@@ -128,13 +130,15 @@ class Quantisable:
 
     def _is_read(self, index: int, inside: Collection[int]) -> bool:
         """Whether one of the nodes reads what a node makes, as it is or through an activation function."""
-        return any(reader in inside for reader in self._readers(index))
+        made = set(self.graph.nodes[index].output)
+        made |= {self._after[name] for name in made if name in self._after}
+        readers = {reader for name in made for reader in self.graph.readers.get(name, []) if reader != GRAPH}
+        return any(not made.isdisjoint(_data(self.graph.nodes[reader])) for reader in readers.intersection(inside))
 
-    def _readers(self, index: int) -> Iterator[int]:
-        for name in self.graph.nodes[index].output:
-            yield from (reader for reader in self.graph.readers.get(name, []) if reader != GRAPH)
-            if name in self._after:
-                yield from (reader for reader in self.graph.readers.get(self._after[name], []) if reader != GRAPH)
+
+def _data(node: onnx.NodeProto) -> Iterable[str]:
+    """What a node computes with."""
+    return node.input[:1] if is_standard(node, *OF_ONE_VALUE) else node.input
 
 
 def _is_unclear(node: onnx.NodeProto) -> bool:
