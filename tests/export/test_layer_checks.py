@@ -68,7 +68,7 @@ def padded(model: onnx.ModelProto) -> None:
 
 
 def other_bias(model: onnx.ModelProto) -> None:
-    (layer,) = [entry for entry in model.graph.node if entry.op_type == "SparseConv"]
+    (layer,) = [entry for entry in model.graph.node if entry.op_type in ("SparseConv", "SparseMatMul")]
     (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == layer.input[2]]
     bias = numpy_helper.to_array(tensor).copy()
     bias[5] += 1
@@ -98,6 +98,39 @@ def test_what_is_wrong_with_a_layer(change: Callable[[onnx.ModelProto], None], t
     found = first_wrong_layer(model, onnx.load(tmp_path / "m.onnx"), rewritten, feed)
     assert found is not None
     assert found.startswith(told)
+
+
+GELUS = {
+    "halved last": [node("Mul", ["a", "p"], ["m"]), node("Mul", ["m", "half"], ["y"])],
+    "halved first": [node("Mul", ["half", "p"], ["m"]), node("Mul", ["a", "m"], ["y"])],
+}
+"""The end of a GELU as exporters write it before opset 20, with an Add that belongs to the function alone."""
+LAYERS = {
+    "conv": [node("Conv", ["x", "w", "b"], ["a"])],
+    "linear": [node("Gemm", ["x", "w", "b"], ["a"], transB=1)],
+    "linear with a residual": [node("Gemm", ["x", "w", "b"], ["s"], transB=1), node("Add", ["s", "r"], ["a"])],
+}
+
+
+@pytest.mark.parametrize("end", GELUS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_layer_whose_function_has_an_add_of_its_own(kind: str, end: str, tmp_path: Path) -> None:
+    feed = {"x": normal(RNG, 2, 16, 8, 8) if kind == "conv" else normal(RNG, 2, 16), "r": normal(RNG, 2, 32)}
+    feed = {name: feed[name] for name in feed if any(name in entry.input for entry in LAYERS[kind])}
+    function = [node("Div", ["a", "root"], ["d"]), node("Erf", ["d"], ["e"]), node("Add", ["e", "one"], ["p"])]
+    constants = {"w": WEIGHT if kind == "conv" else WEIGHT[..., 0, 0], "b": normal(RNG, 32)}
+    scalars = {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
+    shapes = {name: ["n", *array.shape[1:]] for name, array in feed.items()}
+    model = network([*LAYERS[kind], *function, *GELUS[end]], shapes, {**constants, **scalars}, ["y"], opset=17)
+    rewritten = rewrite(model, costs=EverythingSparse())
+    assert [layer.form for layer in rewritten.layers] == ["sparse"]
+    onnx.save(rewritten.model, tmp_path / "m.onnx")
+    assert first_wrong_layer(model, onnx.load(tmp_path / "m.onnx"), rewritten, feed) is None
+    other_bias(rewritten.model)
+    onnx.save(rewritten.model, tmp_path / "m.onnx")
+    found = first_wrong_layer(model, onnx.load(tmp_path / "m.onnx"), rewritten, feed)
+    assert found is not None
+    assert found.startswith("w (differs by ")
 
 
 def test_a_dense_layer_that_was_stored_wrong(tmp_path: Path) -> None:

@@ -198,7 +198,13 @@ def _nodes_of(graph: Graph, one: _Written) -> tuple[list[onnx.NodeProto], list[o
     """A layer's dense nodes, those of them that sum terms, and the pooling behind them that it takes along."""
     inside = [graph.nodes[index] for index in sorted(one.layer.nodes)]
     pool = graph.nodes[graph.producers[one.report.output]]
-    summed = [node for node in inside if is_standard(node, "Conv", "Gemm", "MatMul", "Add")]
+    summed: list[onnx.NodeProto] = []
+    sums = {*_values_read(one.layer), *graph.tensors}
+    for node in inside:
+        # A GELU of several nodes has an Add of its own, of what is no sum of terms any more.
+        if is_standard(node, "Conv", "Gemm", "MatMul", "Add") and sums.issuperset(filter(None, node.input)):
+            summed.append(node)
+            sums.update(node.output)
     return inside, summed, [pool] if one.report.output != one.layer.output else []
 
 
