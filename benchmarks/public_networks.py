@@ -254,6 +254,7 @@ def compared(dense: Path, sparse: Path, feeds: list[Feed]) -> dict[str, Any]:
     return {
         "ops": sorted(entries),
         "difference": max(value for value, _ in differences),
+        "equal inputs": [sum(value == 0 for value, _ in differences), len(feeds)],
         "largest output": max(value for _, value in differences),
         "outputs vary by": varies,
         "dense ms": round(1e3 * statistics.median(a for a, _ in counted), 3),
