@@ -247,6 +247,36 @@ def test_quantised_weights(zero: int) -> None:
     assert "anew for each input" in left.reason
 
 
+OF_CHANNELS = {
+    "QLinearConv": (["x", "xs", "xz", "w", "ws", "wz", "ys", "yz"], (64, 32, 1, 1), 0, {}),
+    "QLinearMatMul": (["x", "xs", "xz", "w", "ws", "wz", "ys", "yz"], (32, 64), 1, {}),
+    "QGemm": (["x", "xs", "xz", "w", "ws", "wz", "", "ys", "yz"], (32, 64), 1, {}),
+    "QGemm, transposed": (["x", "xs", "xz", "w", "ws", "wz", "", "ys", "yz"], (64, 32), 0, {"transB": 1}),
+}
+"""Op -> inputs, shape and output axis of its weight, attributes."""
+
+
+@pytest.mark.parametrize("kind", OF_CHANNELS)
+def test_weights_with_a_zero_point_for_each_channel(kind: str) -> None:
+    """As quantize_static writes them where weights need not be symmetric: farther from zero than int8 goes."""
+    inputs, shape, axis, attributes = OF_CHANNELS[kind]
+    rng = np.random.default_rng(0)
+    zeros = rng.integers(20, 40, 64).astype(np.int8)
+    along = zeros.reshape([-1 if other == axis else 1 for other in range(len(shape))])
+    weight = np.where(rng.random(shape) < 0.75, along, rng.integers(-128, 128, shape)).astype(np.int8)
+    one, nought = np.float32(0.1), np.uint8(3)
+    constants = {"w": weight, "wz": zeros, "ws": np.full(64, one), "xs": one, "ys": one, "xz": nought, "yz": nought}
+    domain = "com.microsoft" if kind.startswith("QGemm") else ""
+    layer = node(kind.split(",")[0], inputs, ["y"], name="layer", domain=domain, **attributes)
+    sizes = ["n", 32, 5, 5] if "Conv" in kind else ["n", 32]
+    model = network([layer], {"x": sizes}, constants, ["y"])
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.UINT8
+    (left,) = rewrite(model, costs=SPARSE).left
+    assert (left.name, left.zeros) == ("layer", pytest.approx(float(np.mean(weight == along))))
+    assert left.reason.startswith("its weight, less its zero point, is -1")
+
+
 def test_numbers_that_are_not_quantised_are_no_weights() -> None:
     table = np.zeros((64, 32), np.int8)
     made = [node("Gather", ["w", "k"], ["g"]), node("Cast", ["g"], ["c"], to=1), node("Add", ["x", "c"], ["y"])]

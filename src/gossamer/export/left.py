@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gossamer.graph.bodies import bodies_of
 from gossamer.graph.constants import COMPUTATIONS, REARRANGEMENTS
-from gossamer.graph.graph import GRAPH, Graph, array_of, input_at, is_standard, values_read
+from gossamer.graph.graph import GRAPH, Graph, array_of, attributes_of, input_at, is_standard, values_read
 from gossamer.graph.layers import Layer, layer_name, why_no_layer
 from gossamer.graph.quantisation import is_dequantise
 from gossamer.graph.quantised import NOT_QUANTISED, QuantisedGraph
@@ -177,14 +177,31 @@ def _zeros(
     if index is None:
         return None
     name = input_at(node, zero_points[index])
-    zero = _shared(array_of(tensors[name])) if name in tensors else None if name else values.dtype.type(0)
-    return 0.0 if zero is None else 1 - np.count_nonzero(values != zero) / values.size
+    if name and name not in tensors:
+        return 0.0
+    zeros = _spread(node, array_of(tensors[name]), values.shape) if name else values.dtype.type(0)
+    return 0.0 if zeros is None else 1 - np.count_nonzero(values != zeros) / values.size
 
 
-def _shared(zero_points: NDArray[np.generic]) -> np.generic | None:
-    """The one number that stands for zero everywhere; None if there are several."""
+def _spread(
+    node: onnx.NodeProto, zero_points: NDArray[np.generic], shape: tuple[int, ...]
+) -> NDArray[np.generic] | None:
+    """What stands for zero along a weight's axes; None if it is not known which number belongs to which weight."""
     found = np.unique(zero_points)
-    return found[0] if len(found) == 1 else None
+    if len(found) == 1:
+        return found
+    attributes = attributes_of(node)
+    if node.op_type == "DynamicQuantizeLSTM":
+        # One for each direction, or for each of its rows too: [directions, inputs, rows].
+        along = zero_points.reshape(len(zero_points), 1, -1)
+        return along if len(shape) == 3 and along.shape[2] in (1, shape[2]) and len(along) == shape[0] else None
+    if zero_points.size != zero_points.shape[-1]:
+        return None
+    first = node.op_type in ("ConvInteger", "QLinearConv") or attributes.get("transB", 0)
+    axis = int(str(attributes.get("axis", 1))) if node.op_type == "DequantizeLinear" else 0 if first else -1
+    if not -len(shape) <= axis < len(shape) or shape[axis] != zero_points.size:
+        return None
+    return zero_points.reshape([-1 if other == axis % len(shape) else 1 for other in range(len(shape))])
 
 
 def _may_be_weight(graph: Graph, node: onnx.NodeProto, value: str) -> bool:
