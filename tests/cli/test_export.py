@@ -60,6 +60,21 @@ def test_a_network_without_layers(tmp_path: Path) -> None:
     assert "ONNX's own ops alone" in output
 
 
+@pytest.mark.parametrize("zeros", [0.0, 0.95])
+def test_a_file_that_is_larger_than_the_given_one_says_so(zeros: float, tmp_path: Path) -> None:
+    """Weights as bytes times a scale, as some packages store them, are multiplied as fp32."""
+    weight = np.where(RNG.random((64, 512)) < zeros, 0, RNG.integers(1, 127, (64, 512))).astype(np.int8)
+    nodes = [
+        node("Cast", ["bytes"], ["whole"], to=onnx.TensorProto.FLOAT),
+        node("Mul", ["whole", "scale"], ["w"]),
+        node("MatMul", ["x", "w"], ["y"]),
+    ]
+    save(tmp_path / "dense.onnx", *nodes, bytes=weight, scale=np.asarray(0.01, np.float32))
+    output = printed("export", tmp_path / "dense.onnx", "-o", tmp_path / "m.onnx")
+    given = (tmp_path / "dense.onnx").stat().st_size
+    assert (f"larger than what was given, {given:,} bytes" in output) == (zeros == 0)
+
+
 def test_a_file_without_sparse_ops_is_exported_again(tmp_path: Path) -> None:
     """Its weights are put together by nodes; with other costs they are sparse layers like any others."""
     weight = sparse_weight(RNG, 64, 96, density=0.6)

@@ -151,6 +151,32 @@ def test_only_weights_are_computed() -> None:
     assert kinds == ["Expand", "Add", "Mul", "MatMul"]
 
 
+def test_an_embedding_of_bytes_stays_one() -> None:
+    """Bytes times scales: computed where they are a layer's weight, an embedding would only be larger."""
+    nodes = [
+        node("Cast", ["table"], ["numbers"], to=TensorProto.FLOAT),
+        node("Mul", ["numbers", "scales"], ["embedding"]),
+        node("Gather", ["embedding", "tokens"], ["x"]),
+        node("Cast", ["v"], ["whole"], to=TensorProto.FLOAT),
+        node("Mul", ["whole", "scale"], ["w"]),
+        node("MatMul", ["x", "w"], ["y"]),
+    ]
+    constants = {
+        "table": RNG.integers(-127, 128, (100, 16)).astype(np.int8),
+        "scales": normal(RNG, 100, 1),
+        "v": np.rint(20 * sparse_weight(RNG, 16, 24)).astype(np.int8),
+        "scale": np.float32(0.1),
+    }
+    model = network(nodes, {"tokens": ["n"]}, constants, ["y"])
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    kinds = [n.op_type for n in prepared(model).graph.node]
+    assert kinds == ["Cast", "Mul", "Gather", "MatMul"]
+    sparse = to_sparse(model, costs=SPARSE)
+    assert ops(sparse) == ["SparseMatMul"]
+    feed = {"tokens": np.asarray([3, 99, 0])}
+    assert_same(run_sparse(sparse, feed), run_dense(model, feed))  # type: ignore[arg-type]
+
+
 def doubled_often() -> list[onnx.NodeProto]:
     """A kilobyte, 40 times doubled."""
     return [node("Concat", [f"w{n}", f"w{n}"], [f"w{n + 1}"], axis=1) for n in range(40)]

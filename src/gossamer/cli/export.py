@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MUCH = 0.1
 """The share of outputs that int8 changes, from which on people are asked whether that is meant: 1 to 5% is usual."""
+LARGER, METADATA = 1.25, 10_000
+"""How many times what was given a file takes, and bytes more than it, from which on that is said."""
 
 
 @with_settings
@@ -208,6 +210,12 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
         f"{source.name} written to {exported.path}: {exported.file_bytes:,} bytes, dense {exported.dense_bytes:,} "
         f"({ratio:.2f}x smaller)"
     )
+    given = exported.file_bytes if source.given is None else source.given.model.ByteSize()
+    if exported.file_bytes > max(LARGER * given, given + METADATA):
+        lines.append(
+            f"that is larger than what was given, {given:,} bytes: weights that are computed there, from smaller "
+            f"numbers, are stored as they are multiplied"
+        )
     if forms["sparse"] or forms["stem"]:
         lines.append(f"it runs with gossamer_runtime.Session({str(exported.path)!r}), or: gossamer-run {exported.path}")
     elif exported.layers:

@@ -125,6 +125,8 @@ class _Folding:
         if not _is_foldable(node) or not all(name in self.tensors for name in node.input if name):
             return False
         inputs = {name: self.tensors[name] for name in node.input if name}
+        if self._widens(node, inputs):
+            return False
         if not self._afford(_bytes_moved(node, inputs, self.graph.opset)):
             return False
         results = _computed(node, inputs, self.graph.opset)
@@ -133,6 +135,14 @@ class _Folding:
         for name, values in results.items():
             self._store(name, numpy_helper.from_array(values, name))
         return True
+
+    def _widens(self, node: onnx.NodeProto, inputs: Mapping[str, onnx.TensorProto]) -> bool:
+        """Whether a Cast makes larger numbers of many bytes, and not for a weight: an embedding of int8 would take four
+        times the room."""
+        if not is_standard(node, "Cast") or self.weights.intersection(node.output):
+            return False
+        (tensor,) = inputs.values()
+        return tensor.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) and math.prod(tensor.dims) > FEW
 
     def _become_weights(self) -> set[str]:
         """Constants, and what is computed from constants, that in the end a layer reads."""
