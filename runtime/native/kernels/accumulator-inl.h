@@ -36,11 +36,13 @@ inline constexpr size_t kLanes = HWY_MAX_LANES_D(FloatTag);
 //   Lane, Tag                      what a sum's lanes are
 //   Weight<kEntry>                 one of the weights of a vector that holds four entries' in each 128 bits, made ready
 //   MulAdd(d, weight, from, sum)   sum + weight * from[0 .. lanes)
+//   kAnyOrder                      whether a sum is the same in whatever order its products are added
 //   kJoins                         whether two entries of a row take less together than one after the other; then also
 //   MulAddTwo(d, weight, from, next_weight, next_from, sum)
 struct FloatProduct {
   using Lane = float;
   using Tag = FloatTag;
+  static constexpr bool kAnyOrder = false;
   static constexpr bool kJoins = false;
 
   template <size_t kEntry>

@@ -136,6 +136,7 @@ template <bool kQuads>
 struct ByteProduct {
   using Lane = int32_t;
   using Tag = ByteTag;
+  static constexpr bool kAnyOrder = true;
   static constexpr bool kJoins = !kQuads && HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_SCALAR;
 
   template <size_t kEntry>

@@ -23,6 +23,7 @@
 #include "kernels/finish-inl.h"
 #include "kernels/machine.h"
 #include "kernels/row_kernel.h"
+#include "kernels/short_row-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gossamer {
@@ -190,7 +191,15 @@ HWY_INLINE const uint8_t* MulAddTwoSteps(const uint8_t* HWY_RESTRICT entry,
 template <size_t kEntries, size_t kRows, class Row>
 HWY_INLINE const uint8_t* MulAddSteps(const uint8_t* HWY_RESTRICT entry, uint32_t steps,
                                       const typename Row::Lane* HWY_RESTRICT input, Row (&sums)[kRows]) {
-  if constexpr (kRows == 4 && Row::Product::kJoins) {
+  if constexpr (IsShort<Row, kEntries, kRows>()) {
+#if GOSSAMER_HAS_SHORT_ROWS
+    if constexpr (kEntries == kRows) {
+      entry = MulAddShortSteps<kEntries>(entry, steps, input, sums);
+    } else {
+      entry = MulAddInParts<kEntries>(entry, steps, input, sums);
+    }
+#endif
+  } else if constexpr (kRows == 4 && Row::Product::kJoins) {
     if (steps % 2 != 0) entry = MulAddStep<kEntries>(entry, input, sums);
     for (steps /= 2; steps != 0; --steps) {
       PrefetchStream<Row>(entry);
