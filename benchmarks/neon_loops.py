@@ -3,7 +3,7 @@
 Command: python benchmarks/neon_loops.py build/wheel-aarch64 --llvm-mca llvm-mca-19 --json docs/results/neon-loops.json
 n: 1, a model of the processor
 Hardware: any with llvm-mca 19; 64-bit ARM code built by `make test-aarch64`
-Date: 2026-11-28
+Date: 2026-11-30
 
 For each kernel, of floats, of halves (a multiply-add of 8 lanes) and of bytes (an sdot, four products at once, or,
 where the processor has no sdot, an smull or smlal, eight products in 16 bits), the loop with the most multiply-adds is
