@@ -1,5 +1,6 @@
 """`gossamer export`: a network as an ONNX file that runs faster the more zeros it has."""
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -163,6 +164,11 @@ def _table(exported: "Exported") -> Table:
     return table
 
 
+def _rounded_down(share: float) -> str:
+    """A share of which 100% are all."""
+    return f"{math.floor(1e5 * share) / 1e3:.3f}%"
+
+
 def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
     from gossamer.export.half import lost_text
     from gossamer.export.left import why_left
@@ -180,13 +186,13 @@ def _summary(source: "Source", exported: "Exported", dense: bool) -> list[str]:
     lines.append(compared)
     if exported.same_bytes is not None:
         lines.append(
-            f"of what quantised ops make, {exported.same_bytes:.3%} are the same bytes as ONNX Runtime's; the others "
-            f"differ by one step"
+            f"of what quantised ops make, {_rounded_down(exported.same_bytes)} are the same bytes as "
+            f"ONNX Runtime's; the others differ by one step"
         )
     if exported.same_floats is not None:
         lines.append(
-            f"of the floats that quantised ops make, {exported.same_floats:.3%} are ONNX Runtime's; the others differ "
-            f"by rounding"
+            f"of the floats that quantised ops make, {_rounded_down(exported.same_floats)} are ONNX Runtime's; the "
+            f"others differ by rounding"
         )
     if exported.unvaried is not None:
         lines.append(

@@ -43,7 +43,7 @@ SHARING = (
 )
 """Those whose results have the range of what they read."""
 OF_ONE_VALUE = (*SHARING, "Clip")
-"""Those that compute with the first thing they read: the others are sizes, places or bounds, which may be computed too."""
+"""Those that compute with the first thing they read: the others are sizes, places or bounds, perhaps computed ones."""
 QUANTISED = ("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QuantizeLinear")
 """ONNX's ops of networks that are quantised already; ONNX Runtime's own begin with QLinear or lie in `MICROSOFT`."""
 MICROSOFT = "com.microsoft"
@@ -136,9 +136,10 @@ class Quantisable:
         return any(not made.isdisjoint(_data(self.graph.nodes[reader])) for reader in readers.intersection(inside))
 
 
-def _data(node: onnx.NodeProto) -> Iterable[str]:
+def _data(node: onnx.NodeProto) -> list[str]:
     """What a node computes with."""
-    return node.input[:1] if is_standard(node, *OF_ONE_VALUE) else node.input
+    names = list(node.input)
+    return names[:1] if is_standard(node, *OF_ONE_VALUE) else names
 
 
 def _is_unclear(node: onnx.NodeProto) -> bool:
