@@ -48,7 +48,7 @@ TEST(ShortRow, BytesInSeveralBlocks) {
 // A block as long as offsets of 16 bits let it be.
 TEST(ShortRow, BytesAtTheEndOfALongBlock) {
   QuantisedCase c;
-  c.shape = Square(4 * 8192, 5, 1, 1);
+  c.shape = Square(4 * 8191, 5, 1, 1);
   c.height = 2;
   c.width = 4;
   c.density = 0.01;
