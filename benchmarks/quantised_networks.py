@@ -7,8 +7,8 @@ Hardware: one thread of 2 cores of AMD Zen 5 (EPYC, family 26), quiet
 Date: 2026-11-28
 
 Command: python benchmarks/quantised_networks.py shipped > docs/results/quantised-networks-shipped.jsonl
-n: 51 to 251 runs of each network, likewise; outputs of 16 inputs
-Hardware: one thread of 2 cores of an Intel Xeon with AVX-512 VNNI and AMX, others at work on the machine
+n: 64 to 301 runs of each network, likewise; outputs of 16 inputs
+Hardware: one thread of 2 cores of an Intel Xeon with AVX-512 VNNI and AMX (quiet)
 Date: 2026-11-30
 
 Some networks come quantised in their packages: Smart Turn and EfficientWord-Net as QDQ, by ONNX Runtime's
