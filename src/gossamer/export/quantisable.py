@@ -7,7 +7,7 @@ from functools import cached_property
 import onnx
 
 from gossamer.graph.applied import activation_of
-from gossamer.graph.graph import GRAPH, Graph, attributes_of, is_standard
+from gossamer.graph.graph import Graph, attributes_of, is_standard
 from gossamer.graph.layers import Layer, find_layers
 
 BETWEEN = (
@@ -73,9 +73,9 @@ class Quantisable:
         made = {name for layer in chosen for index in layer.nodes for name in self.graph.nodes[index].output}
         while True:
             inside = main | between
-            values = made | {name for index in inside for name in self.graph.nodes[index].output}
-            values |= {self._after[name] for name in values if name in self._after}
-            kept = {i for i in between if values.intersection(_data(self.graph.nodes[i])) and self._is_read(i, inside)}
+            values = self._and_functions(made | {name for index in inside for name in self.graph.nodes[index].output})
+            nodes = {index: self.graph.nodes[index] for index in between}
+            kept = {i for i, n in nodes.items() if values.intersection(_data(n)) and self._is_read(n.output, inside)}
             if kept == between:
                 return sorted(inside)
             between = kept
@@ -88,16 +88,12 @@ class Quantisable:
     def makes_bytes(self, layer: Layer, layers: Collection[Layer]) -> bool:
         """Whether a layer's result becomes bytes if these layers compute in int8: that of a linear layer stays floats
         where floats are all that is made of it."""
-        result = self.result(layer)
-        inside = set(self.nodes(layers))
-        values = {result, self._after.get(result, result)}
-        return layer.kind == "conv" or any(not inside.isdisjoint(self.graph.readers.get(name, [])) for name in values)
+        return layer.kind == "conv" or self._is_read({self.result(layer)}, set(self.nodes(layers)))
 
     def made_of_bytes(self, layers: Collection[Layer]) -> set[str]:
         """The values that int8 layers and the ops between them make, their activation functions included."""
         made = {name for index in self.nodes(layers) for name in self.graph.nodes[index].output}
-        made |= set(map(self.result, layers))
-        return made | {self._after[name] for name in made if name in self._after}
+        return self._and_functions(made | set(map(self.result, layers)))
 
     def values(self, layers: Collection[Layer]) -> set[str]:
         """The values that are bytes if these layers compute in int8."""
@@ -128,12 +124,15 @@ class Quantisable:
         found = ((value, activation_of(self.graph, value)) for value in values)
         return {value: applied.output for value, applied in found if applied is not None}
 
-    def _is_read(self, index: int, inside: Collection[int]) -> bool:
-        """Whether one of the nodes reads what a node makes, as it is or through an activation function."""
-        made = set(self.graph.nodes[index].output)
-        made |= {self._after[name] for name in made if name in self._after}
-        readers = {reader for name in made for reader in self.graph.readers.get(name, []) if reader != GRAPH}
-        return any(not made.isdisjoint(_data(self.graph.nodes[reader])) for reader in readers.intersection(inside))
+    def _and_functions(self, values: set[str]) -> set[str]:
+        """These values, and what activation functions make of them."""
+        return values | {self._after[name] for name in values if name in self._after}
+
+    def _is_read(self, values: Iterable[str], inside: Collection[int]) -> bool:
+        """Whether one of the nodes computes with one of the values, as it is or through an activation function."""
+        found = self._and_functions(set(values))
+        readers = {reader for name in found for reader in self.graph.readers.get(name, [])}.intersection(inside)
+        return any(not found.isdisjoint(_data(self.graph.nodes[reader])) for reader in readers)
 
 
 def _data(node: onnx.NodeProto) -> list[str]:
