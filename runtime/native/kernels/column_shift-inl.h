@@ -119,14 +119,7 @@ template <class Row>
 HWY_INLINE const uint8_t* MulAddPairs(const uint8_t* HWY_RESTRICT entry, uint32_t pairs,
                                       const typename Row::Lane* HWY_RESTRICT input, Row (&sums)[1]) {
   if (pairs % 2 != 0) entry = MulAddStep<2>(entry, input, sums);
-  if constexpr (IsShort<Row, 4, 1>()) {
-    return MulAddSteps<4>(entry, pairs / 2, input, sums);
-  }
-  for (pairs /= 2; pairs != 0; --pairs) {
-    PrefetchStream<Row>(entry);
-    entry = MulAddStep<4>(entry, input, sums);
-  }
-  return entry;
+  return MulAddSteps<4>(entry, pairs / 2, input, sums);
 }
 
 // What a row's sums over all blocks begin with where columns were shifted: beside the bias, integer sums take what the
